@@ -1,0 +1,1 @@
+//! The worker's configuration: flags, environment and TOML section, read once.

@@ -1,0 +1,49 @@
+//! A worker of the Propeller WebAssembly orchestrator that runs its tasks in
+//! one process: Wasmtime, wasi-nn and OpenVINO are linked in, so nothing is
+//! spawned, written to temporary files or loaded twice.
+//!
+//! # The way of a task
+//!
+//! ```text
+//! mqtt ──bytes──▶ protocol ──TaskRequest──▶ policy ──TaskSpec──▶ queue ──▶ executor
+//!   ▲                                         │ Rejection          │          │
+//!   │                                         ▼                    │     runtime: engine, modules, sandbox
+//!   └──bytes── protocol ◀──TaskResult── worker ◀───────Outcome─────┴─────────┤
+//!                                                                            └── nn: graphs, openvino
+//! ```
+//!
+//! # What lives how long
+//!
+//! | lifetime | what |
+//! |---|---|
+//! | process | engine, linker, epoch ticker, the one OpenVINO core, executor threads |
+//! | artefact, shared by tasks | compiled module by digest; compiled graph by content or by name; inference requests of a graph |
+//! | task | store, WASI context, wasi-nn context, output pipes, limiter, deadline: always fresh |
+//!
+//! # Invariants
+//!
+//! 1. Every task ends in one result.
+//! 2. A guest can harm only its own task.
+//! 3. A module is compiled once and a graph is loaded once for all tasks that
+//!    use it, also when they arrive at the same time.
+//! 4. The MQTT poll loop never waits for a task, and the executor never waits
+//!    for the broker.
+//! 5. What a task was told (`cli_args`, `env`, `inputs`) means what it means to
+//!    `wasmtime run`.
+//! 6. Every error that reaches a user says what was tried, what was found, and
+//!    what to do.
+//!
+//! Arrows point one way: [`task`], [`flags`] and [`cancel`] depend on nothing
+//! of ours; [`runtime`] and [`nn`] never see [`mqtt`], [`protocol`] or
+//! [`config`]; only [`worker`] and [`cli`] wire everything.
+
+#[cfg(feature = "broker")]
+pub mod broker;
+pub mod cancel;
+pub mod config;
+pub mod flags;
+pub mod mqtt;
+pub mod nn;
+pub mod protocol;
+pub mod runtime;
+pub mod task;

@@ -1,0 +1,3 @@
+//! The `proplet` program.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The connection to the broker: the only file that names rumqttc.

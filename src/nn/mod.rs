@@ -1,0 +1,1 @@
+//! wasi-nn for tasks: shared graphs behind checks.

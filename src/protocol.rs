@@ -1,0 +1,1 @@
+//! Topics and wire messages of Propeller. No I/O.

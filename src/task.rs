@@ -1,0 +1,325 @@
+//! The plain data of a task, from what was asked to what came of it.
+//!
+//! [`TaskRequest`] is what a message or a command line said, [`TaskSpec`] what
+//! the policy has proven and granted, [`Outcome`] what happened. Nothing here
+//! does I/O or depends on another module of this crate.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The manager's name for a task: any non-empty string of at most
+/// [`TaskId::MAX_LEN`] bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId(Arc<str>);
+
+impl TaskId {
+    /// The longest id in bytes. The manager uses UUIDs (36 bytes).
+    pub const MAX_LEN: usize = 256;
+
+    /// Checks the length.
+    pub fn new(id: &str) -> Result<TaskId, InvalidTaskId> {
+        match id.len() {
+            0 => Err(InvalidTaskId::Empty),
+            n if n > TaskId::MAX_LEN => Err(InvalidTaskId::TooLong(n)),
+            _ => Ok(TaskId(id.into())),
+        }
+    }
+
+    /// The id as the manager wrote it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a string is not a task's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidTaskId {
+    /// The id is the empty string.
+    #[error("the task's `id` is empty")]
+    Empty,
+    /// The id is longer than [`TaskId::MAX_LEN`]; its length in bytes.
+    #[error("the task's `id` has {0} bytes, more than {max}", max = TaskId::MAX_LEN)]
+    TooLong(usize),
+}
+
+/// Where a task's WebAssembly module comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum ModuleSource {
+    /// The binary itself, as it came with the message or from a local file.
+    Bytes(Arc<[u8]>),
+    /// To be fetched over http or https.
+    Url(String),
+}
+
+impl fmt::Debug for ModuleSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ModuleSource::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+            ModuleSource::Url(url) => write!(f, "Url({url})"),
+        }
+    }
+}
+
+/// A task as it was asked for, nothing proven yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskRequest {
+    /// The manager's id.
+    pub id: TaskId,
+    /// A label, which in some deployments is the name of an export.
+    pub name: String,
+    /// `file` or `image_url`; none if the message had neither.
+    pub module: Option<ModuleSource>,
+    /// The guest's arguments after argv\[0\].
+    pub inputs: Vec<String>,
+    /// Arguments of `wasmtime run` before the module, one an element.
+    pub cli_args: Vec<String>,
+    /// The guest's environment.
+    pub env: BTreeMap<String, String>,
+    /// Asks for a long-running service (not built yet).
+    pub daemon: bool,
+    /// Asks for a module that waits for `invoke` (not built yet).
+    pub latent: bool,
+    /// Says that the module is encrypted (not built yet).
+    pub encrypted: bool,
+}
+
+/// Which function of a module is the task's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// `--invoke NAME`: this export, or the task fails.
+    Invoke(String),
+    /// The export of this name if the module has one, else the default: `""`,
+    /// then `_start`.
+    Label(String),
+}
+
+/// A host directory that the guest sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preopen {
+    /// Canonical path on the host.
+    pub host: PathBuf,
+    /// Path in the guest.
+    pub guest: String,
+    /// Whether the guest may change it.
+    pub writable: bool,
+}
+
+/// A directory that holds a graph (for OpenVINO: `model.xml` and `model.bin`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GraphDir {
+    /// The encoding's name as `-S nn-graph` has it, such as `openvino`.
+    pub encoding: String,
+    /// Canonical path on the host.
+    pub dir: PathBuf,
+    /// What guests call it in `load_by_name`: the last component of the path
+    /// as it was given.
+    pub name: String,
+}
+
+/// What a task may use up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Wall-clock time from the start of the module's first function.
+    pub timeout: Option<Duration>,
+    /// Bytes of linear memory, summed over the instance's memories.
+    pub memory: Option<u64>,
+    /// Bytes kept of each output stream: the first and the last half of it.
+    pub output: usize,
+}
+
+/// What a guest is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// argv, with argv\[0\]; for `--invoke` the positional values follow it.
+    pub args: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// The directories.
+    pub dirs: Vec<Preopen>,
+    /// The function.
+    pub entry: Entry,
+    /// wasi-nn, with the graphs to preload; none if it was not asked for.
+    pub nn: Option<Vec<GraphDir>>,
+    /// The limits.
+    pub limits: Limits,
+}
+
+/// A task that the policy has admitted. Only [`crate::policy`] makes one, and
+/// nothing after it checks again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskSpec {
+    id: TaskId,
+    module: ModuleSource,
+    grant: Grant,
+}
+
+impl TaskSpec {
+    pub(crate) fn new(id: TaskId, module: ModuleSource, grant: Grant) -> TaskSpec {
+        TaskSpec { id, module, grant }
+    }
+
+    /// The manager's id.
+    pub fn id(&self) -> &TaskId {
+        &self.id
+    }
+
+    /// Where its module comes from.
+    pub fn module(&self) -> &ModuleSource {
+        &self.module
+    }
+
+    /// What its guest is given.
+    pub fn grant(&self) -> &Grant {
+        &self.grant
+    }
+}
+
+/// Why a task was not admitted. The text is the task's `error`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// An argument that is unknown, malformed or not allowed here.
+    #[error("{0}")]
+    Argument(String),
+    /// Something this worker does not do yet.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The module is missing, too large or not decodable.
+    #[error("{0}")]
+    Module(String),
+    /// A directory outside the allowed roots, or one that is not there.
+    #[error("{0}")]
+    Directory(String),
+    /// The queue is full.
+    #[error(
+        "busy: {running} tasks running, {queued} queued (limit {limit}); try again later or raise --queue"
+    )]
+    Busy {
+        /// Tasks in execution.
+        running: usize,
+        /// Tasks waiting.
+        queued: usize,
+        /// The queue's capacity.
+        limit: usize,
+    },
+    /// The worker is on its way out.
+    #[error("shutting down: the worker takes no new tasks")]
+    ShuttingDown,
+}
+
+/// Why a task that was admitted failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The module could not be fetched, compiled or linked.
+    #[error("{0}")]
+    Module(String),
+    /// A graph of `-S nn-graph` could not be loaded, or there is no backend.
+    #[error("{0}")]
+    Graph(String),
+    /// The guest trapped; the kind in the words of the WebAssembly
+    /// specification, then where.
+    #[error("{0}")]
+    Trap(String),
+    /// The guest called `proc_exit` with a code other than 0.
+    #[error("the guest exited with code {0}")]
+    Exit(i32),
+    /// The time limit passed.
+    #[error("timeout: the task ran longer than {}", humantime(*.0))]
+    Timeout(Duration),
+    /// A `stop` came.
+    #[error("stopped")]
+    Stopped,
+    /// The worker ended first.
+    #[error("shutting down: the worker ended before the task did")]
+    ShuttingDown,
+    /// A fault of this worker's own, which says so.
+    #[error("internal error of the worker: {0}")]
+    Internal(String),
+}
+
+/// A duration as a person writes it: `300ms`, `5s`, `1.5s`.
+pub fn humantime(duration: Duration) -> String {
+    if duration.subsec_nanos() == 0 {
+        format!("{}s", duration.as_secs())
+    } else if duration < Duration::from_secs(1) {
+        format!("{}ms", duration.as_secs_f64() * 1e3)
+    } else {
+        format!("{}s", duration.as_secs_f64())
+    }
+}
+
+/// Where a task's time went. The phases do not overlap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// From admission to an executor's hand.
+    pub queued: Duration,
+    /// Fetching and compiling the module; next to nothing when it was cached.
+    pub compiled: Duration,
+    /// Loading graphs, those that the guest asked for included.
+    pub loaded: Duration,
+    /// The rest of the guest's time.
+    pub ran: Duration,
+}
+
+/// What a task found ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reuse {
+    /// The module had been compiled already.
+    pub module: bool,
+    /// Graphs that this task loaded and that were in the cache.
+    pub graphs_reused: u32,
+    /// Graphs that this task had to compile.
+    pub graphs_loaded: u32,
+}
+
+/// One of a guest's output streams, as far as it was kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Captured {
+    /// What was written; when `dropped` is not zero the first half and the
+    /// last half of the limit, with a line between them that says so.
+    pub bytes: Vec<u8>,
+    /// Bytes between the halves that were not kept.
+    pub dropped: u64,
+}
+
+/// What came of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Success, or why not.
+    pub verdict: Result<(), Failure>,
+    /// The guest's exit code, if it came to one.
+    pub exit_code: Option<i32>,
+    /// Standard output.
+    pub stdout: Captured,
+    /// Standard error.
+    pub stderr: Captured,
+    /// Where the time went.
+    pub timings: Timings,
+    /// What was reused.
+    pub reuse: Reuse,
+    /// What wasi-nn refused and why, one full sentence each.
+    pub diagnostics: Vec<String>,
+}
+
+impl Outcome {
+    /// The outcome of a task whose guest never ran.
+    pub fn failed(failure: Failure) -> Outcome {
+        Outcome {
+            verdict: Err(failure),
+            exit_code: None,
+            stdout: Captured::default(),
+            stderr: Captured::default(),
+            timings: Timings::default(),
+            reuse: Reuse::default(),
+            diagnostics: Vec::new(),
+        }
+    }
+}
