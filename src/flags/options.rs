@@ -1,0 +1,405 @@
+//! Every flag of `wasmtime run` and every option of its groups, once: what it
+//! takes, what it does here, and the line that `help` prints for it.
+
+use std::fmt::Write as _;
+
+/// One of the groups of options, `-S nn=y,tcp=n` and the like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Group {
+    /// `-S`, `--wasi`.
+    Wasi,
+    /// `-W`, `--wasm`.
+    Wasm,
+    /// `-O`, `--optimize`.
+    Optimize,
+    /// `-C`, `--codegen`.
+    Codegen,
+    /// `-D`, `--debug`.
+    Debug,
+}
+
+impl Group {
+    pub(super) fn letter(self) -> char {
+        match self {
+            Group::Wasi => 'S',
+            Group::Wasm => 'W',
+            Group::Optimize => 'O',
+            Group::Codegen => 'C',
+            Group::Debug => 'D',
+        }
+    }
+
+    /// The options of the group; none when it takes any.
+    pub(super) fn options(self) -> Option<&'static [OptionDesc]> {
+        match self {
+            Group::Wasi => Some(WASI),
+            Group::Wasm => Some(WASM),
+            Group::Optimize | Group::Codegen | Group::Debug => None,
+        }
+    }
+}
+
+/// What a flag is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Flag {
+    Group(Group),
+    Dir,
+    MapDir,
+    Env,
+    Invoke,
+    WasiModules,
+    Help,
+    /// Known to some `wasmtime run`, and why not here.
+    Unsupported(&'static str),
+}
+
+/// A flag with the names it goes by.
+#[derive(Debug)]
+pub(super) struct FlagDesc {
+    names: &'static [&'static str],
+    pub(super) flag: Flag,
+    /// The form of its value.
+    pub(super) value: &'static str,
+    help: &'static str,
+}
+
+/// What stands behind an option's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    Switch,
+    Integer,
+    Duration,
+    Text,
+    Graph,
+}
+
+impl Shape {
+    /// As `wasmtime run -S help` writes it.
+    pub(super) fn form(self) -> &'static str {
+        match self {
+            Shape::Switch => "[=y|n]",
+            Shape::Integer => "=N",
+            Shape::Duration => "=N|Ns|Nms|..",
+            Shape::Text => "=val",
+            Shape::Graph => "=<format>::<dir>",
+        }
+    }
+}
+
+/// What an option does here.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Effect {
+    Nn,
+    Graph,
+    Timeout,
+    MaxMemory,
+    MaxStack,
+    /// Reaches the host: the policy decides.
+    Host,
+    /// Changes nothing that a task could tell, or the engine that all share.
+    Ignored,
+    /// Would change what the task means, and can't be had: why.
+    Refused(&'static str),
+}
+
+/// An option of a group.
+#[derive(Debug)]
+pub(super) struct OptionDesc {
+    pub(super) name: &'static str,
+    pub(super) shape: Shape,
+    pub(super) effect: Effect,
+    help: &'static str,
+}
+
+const fn option(
+    name: &'static str,
+    shape: Shape,
+    effect: Effect,
+    help: &'static str,
+) -> OptionDesc {
+    OptionDesc { name, shape, effect, help }
+}
+
+const fn unsupported(names: &'static [&'static str], why: &'static str) -> FlagDesc {
+    FlagDesc { names, flag: Flag::Unsupported(why), value: "", help: "" }
+}
+
+const KEYS: &str = "KEY[=VAL[,..]]";
+
+const FLAGS: &[FlagDesc] = &[
+    FlagDesc {
+        names: &["-S", "--wasi"],
+        flag: Flag::Group(Group::Wasi),
+        value: KEYS,
+        help: "WASI and its proposals; `-S help` lists them",
+    },
+    FlagDesc {
+        names: &["-W", "--wasm"],
+        flag: Flag::Group(Group::Wasm),
+        value: KEYS,
+        help: "limits and semantics of WebAssembly; `-W help` lists them",
+    },
+    FlagDesc {
+        names: &["--dir"],
+        flag: Flag::Dir,
+        value: "HOST_DIR[::GUEST_DIR]",
+        help: "give the guest a directory of the host",
+    },
+    FlagDesc {
+        names: &["--env"],
+        flag: Flag::Env,
+        value: "NAME[=VAL]",
+        help: "set a variable for the guest, or let it inherit the host's",
+    },
+    FlagDesc {
+        names: &["--invoke"],
+        flag: Flag::Invoke,
+        value: "FUNCTION",
+        help: "call this export; the guest's arguments are its parameters",
+    },
+    FlagDesc {
+        names: &["-O", "--optimize"],
+        flag: Flag::Group(Group::Optimize),
+        value: KEYS,
+        help: "accepted, without effect",
+    },
+    FlagDesc {
+        names: &["-C", "--codegen"],
+        flag: Flag::Group(Group::Codegen),
+        value: KEYS,
+        help: "accepted, without effect",
+    },
+    FlagDesc {
+        names: &["-D", "--debug"],
+        flag: Flag::Group(Group::Debug),
+        value: KEYS,
+        help: "accepted, without effect",
+    },
+    FlagDesc {
+        names: &["--wasi-modules"],
+        flag: Flag::WasiModules,
+        value: "LIST",
+        help: "the form of `-S` before Wasmtime 14",
+    },
+    FlagDesc {
+        names: &["--mapdir"],
+        flag: Flag::MapDir,
+        value: "GUEST_DIR::HOST_DIR",
+        help: "the form of `--dir` before Wasmtime 14",
+    },
+    FlagDesc { names: &["-h", "--help"], flag: Flag::Help, value: "", help: "print this list" },
+    unsupported(&["--argv0"], "argv[0] is the module's name"),
+    unsupported(
+        &["--preload"],
+        "a task is one module; link the other one into it when it is built",
+    ),
+    unsupported(&["--allow-precompiled"], "only WebAssembly is run, never compiled native code"),
+    unsupported(&["--profile"], "the engine that all tasks share has no profiler"),
+    unsupported(&["-R", "--record"], "executions are not recorded"),
+    unsupported(&["-g"], "the engine that all tasks share has no debugger"),
+    unsupported(&["--target"], "modules are compiled for the worker's own machine"),
+    unsupported(&["--config"], "the engine's settings are the worker's, not a file's"),
+    unsupported(
+        &["--wasm-timeout"],
+        "it is a form from before Wasmtime 14; today's is `-W timeout=DURATION`",
+    ),
+    unsupported(
+        &["--wasi-nn-graph"],
+        "it is a form from before Wasmtime 14; today's is `-S nn-graph=FORMAT::DIR`",
+    ),
+    unsupported(
+        &["--max-wasm-stack"],
+        "it is a form from before Wasmtime 14; today's is `-W max-wasm-stack=N`",
+    ),
+    unsupported(
+        &["--fuel"],
+        "fuel is a property of the engine that all tasks share; limit the time with `-W timeout=DURATION`",
+    ),
+    unsupported(
+        &["--wasm-features"],
+        "it is a form from before Wasmtime 14, and which proposals are on is the worker's matter",
+    ),
+    unsupported(&["--tcplisten", "--listenfd"], "sockets of the host are not for guests"),
+];
+
+const FOR_COMPONENTS: &str =
+    "this is an interface of components, and this worker runs core modules (WASI preview 1)";
+const OWN_LIMIT: &str = "this limit can't be set for one task, and the worker's own holds; what can be tightened are \
+     `-W timeout` and `-W max-memory-size`";
+const LINKING: &str = "a module whose imports or exports are unknown is not run";
+
+use Effect::{Host, Ignored, Refused};
+use Shape::{Integer, Switch, Text};
+
+const WASI: &[OptionDesc] = &[
+    option("cli", Switch, Ignored, "WASI for command-line programs; always on"),
+    option("cli-exit-with-code", Switch, Ignored, "Exit codes of components; without effect"),
+    option("common", Switch, Ignored, "The former name of `cli`"),
+    option("nn", Switch, Effect::Nn, "Enable support for WASI neural network imports"),
+    option(
+        "nn-graph",
+        Shape::Graph,
+        Effect::Graph,
+        "Load the graph of a host directory; the guest loads it by the directory's name; needs `nn`",
+    ),
+    option("threads", Switch, Refused("guests run in a single thread"), "Not supported"),
+    option("http", Switch, Host, "WASI HTTP imports; reaches the host"),
+    option("http-outgoing-body-buffer-chunks", Integer, Ignored, "Without effect"),
+    option("http-outgoing-body-chunk-size", Integer, Ignored, "Without effect"),
+    option("config", Switch, Refused(FOR_COMPONENTS), "Not supported"),
+    option("keyvalue", Switch, Refused(FOR_COMPONENTS), "Not supported"),
+    option("listenfd", Switch, Host, "Take over listening sockets; reaches the host"),
+    option("tcplisten", Text, Host, "Open a listening socket; reaches the host"),
+    option("tls", Switch, Host, "WASI TLS imports; reaches the host"),
+    option("preview2", Switch, Ignored, "Which implementation of WASI serves; without effect"),
+    option("inherit-network", Switch, Host, "The host's whole network; reaches the host"),
+    option("allow-ip-name-lookup", Switch, Host, "Resolve host names; reaches the host"),
+    option("tcp", Switch, Host, "TCP sockets; reaches the host"),
+    option("udp", Switch, Host, "UDP sockets; reaches the host"),
+    option("network-error-code", Switch, Ignored, "Error codes of components; without effect"),
+    option("preview0", Switch, Ignored, "Imports of `wasi_unstable`; without effect"),
+    option("inherit-env", Switch, Host, "All of the host's environment; reaches the host"),
+    option("config-var", Text, Refused(FOR_COMPONENTS), "Not supported"),
+    option("keyvalue-in-memory-data", Text, Refused(FOR_COMPONENTS), "Not supported"),
+    option("p3", Switch, Refused(FOR_COMPONENTS), "Not supported"),
+    option("max-resources", Integer, Ignored, "A limit of components; without effect"),
+    option("hostcall-fuel", Integer, Ignored, "A limit of components; without effect"),
+    option("max-random-size", Integer, Ignored, "A limit of components; without effect"),
+    option("max-http-fields-size", Integer, Ignored, "A limit of components; without effect"),
+];
+
+/// Whether a proposal is on is a property of the engine: a module that needs
+/// one that is off does not compile, and says so.
+const PROPOSAL: &str = "A proposal; which ones are on is the worker's matter";
+const ENGINE: &str = "A property of the engine that all tasks share; without effect";
+
+const WASM: &[OptionDesc] = &[
+    option(
+        "timeout",
+        Shape::Duration,
+        Effect::Timeout,
+        "Wall-clock limit of the task (1, 2s, 100ms, ..); tightens the worker's own",
+    ),
+    option(
+        "max-memory-size",
+        Integer,
+        Effect::MaxMemory,
+        "Bytes of linear memory; tightens the worker's own",
+    ),
+    option(
+        "max-wasm-stack",
+        Integer,
+        Effect::MaxStack,
+        "Bytes of WebAssembly stack that must be there",
+    ),
+    option(
+        "fuel",
+        Integer,
+        Refused(
+            "fuel is a property of the engine that all tasks share; limit the time with `-W timeout=DURATION`",
+        ),
+        "Not supported: use `timeout`",
+    ),
+    option("max-table-elements", Integer, Refused(OWN_LIMIT), "Not supported"),
+    option("max-instances", Integer, Refused(OWN_LIMIT), "Not supported"),
+    option("max-tables", Integer, Refused(OWN_LIMIT), "Not supported"),
+    option("max-memories", Integer, Refused(OWN_LIMIT), "Not supported"),
+    option(
+        "trap-on-grow-failure",
+        Switch,
+        Refused("memory that can't grow is an error that the guest sees, never a trap"),
+        "Not supported",
+    ),
+    option("unknown-exports-allow", Switch, Refused(LINKING), "Not supported"),
+    option("unknown-imports-trap", Switch, Refused(LINKING), "Not supported"),
+    option("unknown-imports-default", Switch, Refused(LINKING), "Not supported"),
+    option("nan-canonicalization", Switch, Ignored, ENGINE),
+    option("epoch-interruption", Switch, Ignored, ENGINE),
+    option("async-stack-size", Integer, Ignored, ENGINE),
+    option("async-stack-zeroing", Switch, Ignored, ENGINE),
+    option("wmemcheck", Switch, Ignored, ENGINE),
+    option("relaxed-simd-deterministic", Switch, Ignored, ENGINE),
+    option("shared-memory", Switch, Ignored, ENGINE),
+    option("gc-support", Switch, Ignored, ENGINE),
+    option("concurrency-support", Switch, Ignored, ENGINE),
+    option("all-proposals", Switch, Ignored, PROPOSAL),
+    option("bulk-memory", Switch, Ignored, PROPOSAL),
+    option("multi-memory", Switch, Ignored, PROPOSAL),
+    option("multi-value", Switch, Ignored, PROPOSAL),
+    option("reference-types", Switch, Ignored, PROPOSAL),
+    option("simd", Switch, Ignored, PROPOSAL),
+    option("relaxed-simd", Switch, Ignored, PROPOSAL),
+    option("tail-call", Switch, Ignored, PROPOSAL),
+    option("threads", Switch, Ignored, PROPOSAL),
+    option("shared-everything-threads", Switch, Ignored, PROPOSAL),
+    option("memory64", Switch, Ignored, PROPOSAL),
+    option("component-model", Switch, Ignored, PROPOSAL),
+    option("component-model-async", Switch, Ignored, PROPOSAL),
+    option("component-model-async-builtins", Switch, Ignored, PROPOSAL),
+    option("component-model-async-stackful", Switch, Ignored, PROPOSAL),
+    option("component-model-threading", Switch, Ignored, PROPOSAL),
+    option("component-model-error-context", Switch, Ignored, PROPOSAL),
+    option("component-model-gc", Switch, Ignored, PROPOSAL),
+    option("component-model-fixed-length-lists", Switch, Ignored, PROPOSAL),
+    option("function-references", Switch, Ignored, PROPOSAL),
+    option("stack-switching", Switch, Ignored, PROPOSAL),
+    option("gc", Switch, Ignored, PROPOSAL),
+    option("custom-page-sizes", Switch, Ignored, PROPOSAL),
+    option("wide-arithmetic", Switch, Ignored, PROPOSAL),
+    option("extended-const", Switch, Ignored, PROPOSAL),
+    option("exceptions", Switch, Ignored, PROPOSAL),
+];
+
+/// The flag of this name, dashes included.
+pub(super) fn flag(name: &str) -> Option<&'static FlagDesc> {
+    FLAGS.iter().find(|desc| desc.names.contains(&name))
+}
+
+/// The names of the flags that work here.
+pub(super) fn flags() -> impl Iterator<Item = &'static str> {
+    FLAGS
+        .iter()
+        .filter(|desc| !matches!(desc.flag, Flag::Unsupported(_)))
+        .flat_map(|desc| desc.names.iter().copied())
+}
+
+/// What was typed to get the help of this letter.
+pub(super) fn help_flag(letter: char) -> String {
+    if letter == 'h' { "--help".to_owned() } else { format!("-{letter} help") }
+}
+
+/// The list that `wasmtime run -S help` prints, as it is here, for the groups
+/// `S`, `W`, `O`, `C` and `D`; for `h` the flags themselves. Other letters have
+/// none.
+pub fn help(letter: char) -> Option<String> {
+    let mut text = String::new();
+    // Writing to a string never fails.
+    let mut line = |args: std::fmt::Arguments<'_>| {
+        let _ = writeln!(text, "{args}");
+    };
+    match letter {
+        'h' => {
+            for desc in FLAGS.iter().filter(|desc| !desc.help.is_empty()) {
+                let names = desc.names.join(", ");
+                let gap = if desc.value.is_empty() { "" } else { " " };
+                line(format_args!("  {names}{gap}{} -- {}", desc.value, desc.help));
+            }
+        }
+        'S' | 'W' => {
+            let group = if letter == 'S' { Group::Wasi } else { Group::Wasm };
+            for desc in group.options().unwrap_or_default() {
+                line(format_args!(
+                    "  -{letter} {}{} -- {}",
+                    desc.name,
+                    desc.shape.form(),
+                    desc.help
+                ));
+            }
+        }
+        'O' | 'C' | 'D' => line(format_args!(
+            "  -{letter} KEY[=VAL] -- Any setting is accepted and has no effect: the engine is made once, for all tasks"
+        )),
+        _ => return None,
+    }
+    Some(text)
+}
