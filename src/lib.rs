@@ -41,9 +41,12 @@
 pub mod broker;
 pub mod cancel;
 pub mod config;
+pub mod executor;
 pub mod flags;
 pub mod mqtt;
 pub mod nn;
+pub mod policy;
 pub mod protocol;
+pub mod queue;
 pub mod runtime;
 pub mod task;

@@ -52,7 +52,7 @@ pub enum InvalidTaskId {
 }
 
 /// Where a task's WebAssembly module comes from.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum ModuleSource {
     /// The binary itself, as it came with the message or from a local file.
     Bytes(Arc<[u8]>),
@@ -93,7 +93,7 @@ pub struct TaskRequest {
 }
 
 /// Which function of a module is the task's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Entry {
     /// `--invoke NAME`: this export, or the task fails.
     Invoke(String),
@@ -103,7 +103,7 @@ pub enum Entry {
 }
 
 /// A host directory that the guest sees.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Preopen {
     /// Canonical path on the host.
     pub host: PathBuf,
@@ -126,7 +126,7 @@ pub struct GraphDir {
 }
 
 /// What a task may use up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// Wall-clock time from the start of the module's first function.
     pub timeout: Option<Duration>,
@@ -137,7 +137,7 @@ pub struct Limits {
 }
 
 /// What a guest is given.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Grant {
     /// argv, with argv\[0\]; for `--invoke` the positional values follow it.
     pub args: Vec<String>,
@@ -155,7 +155,7 @@ pub struct Grant {
 
 /// A task that the policy has admitted. Only [`crate::policy`] makes one, and
 /// nothing after it checks again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TaskSpec {
     id: TaskId,
     module: ModuleSource,
@@ -224,6 +224,9 @@ pub enum Failure {
     /// A graph of `-S nn-graph` could not be loaded, or there is no backend.
     #[error("{0}")]
     Graph(String),
+    /// A directory that was granted can't be opened.
+    #[error("{0}")]
+    Directory(String),
     /// The guest trapped; the kind in the words of the WebAssembly
     /// specification, then where.
     #[error("{0}")]

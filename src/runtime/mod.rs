@@ -1,1 +1,98 @@
-//! Running a task: engine, modules, sandbox.
+//! Running tasks: one engine for the process, compiled modules shared by all
+//! tasks, and a fresh sandbox for each. Knows nothing of messages, brokers or
+//! configuration files.
+
+mod engine;
+mod entry;
+mod fetch;
+mod limiter;
+mod modules;
+mod output;
+mod sandbox;
+mod sleep;
+
+pub use engine::{MAX_WASM_STACK, THREAD_STACK};
+
+use crate::cancel::Cancel;
+use crate::nn::Nn;
+use crate::task::{Outcome, TaskSpec};
+use anyhow::anyhow;
+use std::sync::Arc;
+use wasmtime::Linker;
+
+/// What the runtime needs to know.
+#[derive(Clone, Debug)]
+pub struct RuntimeConfig {
+    /// Bytes of compiled code that are kept for the next task.
+    pub module_cache: u64,
+    /// Bytes of the largest module that is fetched.
+    pub module_size: u64,
+    /// Where guests read and write.
+    pub stdio: Stdio,
+}
+
+/// Where guests read and write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stdio {
+    /// Output is captured up to the task's limit, input is closed, and every
+    /// wait of a guest can be interrupted: for tasks of others.
+    Captured,
+    /// The terminal's own: for a guest that its user runs by hand.
+    Inherited,
+}
+
+/// The engine and everything that outlives a task.
+pub struct Runtime {
+    modules: modules::Modules,
+    fetcher: fetch::Fetcher,
+    ticker: engine::Ticker,
+    nn: Arc<Nn>,
+    stdio: Stdio,
+}
+
+impl Runtime {
+    /// Starts the engine and its clock.
+    pub fn new(config: &RuntimeConfig, nn: Arc<Nn>) -> anyhow::Result<Runtime> {
+        let engine =
+            engine::engine().map_err(|e| anyhow!("creating the WebAssembly engine: {e:#}"))?;
+        let linker = linker(&engine, config.stdio)
+            .map_err(|e| anyhow!("providing WASI and wasi-nn: {e:#}"))?;
+        Ok(Runtime {
+            ticker: engine::Ticker::start(&engine)?,
+            modules: modules::Modules::new(engine, linker, config.module_cache),
+            fetcher: fetch::Fetcher::new(config.module_size),
+            nn,
+            stdio: config.stdio,
+        })
+    }
+
+    /// Runs a task to its end on this thread, which should have a stack of
+    /// [`THREAD_STACK`] bytes. Whatever the guest does, this returns: a panic
+    /// on its behalf is the task's failure. `timings.queued` is the caller's.
+    pub fn run(&self, spec: &TaskSpec, cancel: &Arc<Cancel>) -> Outcome {
+        sandbox::run(self, spec, cancel)
+    }
+
+    /// wasi-nn, with its graphs.
+    pub fn nn(&self) -> &Nn {
+        &self.nn
+    }
+
+    /// How many modules were compiled since the start.
+    pub fn modules_compiled(&self) -> u64 {
+        self.modules.compiled()
+    }
+}
+
+fn linker(engine: &wasmtime::Engine, stdio: Stdio) -> wasmtime::Result<Linker<sandbox::TaskState>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p1::add_to_linker_sync(&mut linker, sandbox::TaskState::wasi)?;
+    wasmtime_wasi::p0::add_to_linker_sync(&mut linker, sandbox::TaskState::wasi)?;
+    crate::nn::add_to_linker(&mut linker, sandbox::TaskState::nn)?;
+    match stdio {
+        Stdio::Captured => sleep::shadow(&mut linker)?,
+        // A poll on the terminal must really wait for it.
+        Stdio::Inherited => {}
+    }
+    Ok(linker)
+}

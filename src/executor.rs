@@ -1,0 +1,374 @@
+//! The bounded pool that runs tasks: a few threads behind a bounded queue.
+//!
+//! Each admitted task ends in exactly one message on the results channel, by
+//! the type of its [`Reply`]: one that is dropped unsent reports a fault of
+//! ours. A result is sent under the lock that ends the task in the queue, so
+//! that a task of the same id that is admitted afterwards reports afterwards.
+
+use crate::cancel::{Cancel, Reason};
+use crate::queue::{Known, Queue, Refusal, Stopped};
+use crate::task::{Failure, Outcome, Rejection, TaskId, TaskSpec};
+use anyhow::Context as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+
+/// How a task is run: [`crate::runtime::Runtime::run`], or a test's own.
+pub type RunTask = dyn Fn(&TaskSpec, &Arc<Cancel>) -> Outcome + Send + Sync;
+
+/// The end of a task.
+#[derive(Debug)]
+pub struct Ended {
+    /// Which one.
+    pub id: TaskId,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// The sending half of a task's one result.
+struct Reply {
+    id: TaskId,
+    results: UnboundedSender<Ended>,
+    sent: bool,
+}
+
+impl Reply {
+    fn send(mut self, outcome: Outcome) {
+        self.sent = true;
+        // Who dropped the receiver wants no more results.
+        self.results.send(Ended { id: self.id.clone(), outcome }).ok();
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if !self.sent {
+            let failure = Failure::Internal("the task was lost before it could report".into());
+            let outcome = Outcome::failed(failure);
+            self.results.send(Ended { id: self.id.clone(), outcome }).ok();
+        }
+    }
+}
+
+/// What a running task is known by.
+#[derive(Clone)]
+struct Handle {
+    spec: Arc<TaskSpec>,
+    cancel: Arc<Cancel>,
+}
+
+struct Job {
+    handle: Handle,
+    reply: Reply,
+    admitted: Instant,
+}
+
+struct Shared {
+    queue: Mutex<Queue<Job, Handle>>,
+    /// A task was admitted, or draining began.
+    changed: Condvar,
+    run: Box<RunTask>,
+    drained: watch::Sender<bool>,
+    results: UnboundedSender<Ended>,
+    capacity: usize,
+}
+
+impl Shared {
+    // The queue changes state in steps that can't panic half way.
+    fn queue(&self) -> MutexGuard<'_, Queue<Job, Handle>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What became of a task that was handed in.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Submission {
+    /// It will report.
+    Admitted,
+    /// A task of this id is queued or running, with the same content or not:
+    /// this one is ignored and will not report.
+    Duplicate {
+        /// Whether it is the same task once more.
+        same: bool,
+    },
+    /// It was refused and will not report.
+    Refused(Rejection),
+}
+
+/// The pool. Its threads end once it has drained.
+pub struct Executor {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    drained: watch::Receiver<bool>,
+}
+
+impl Executor {
+    /// Starts `executors` threads with `stack` bytes of stack each; at most
+    /// `capacity` tasks wait for them. Guests' files and clocks use the Tokio
+    /// runtime that this is called in.
+    pub fn start(
+        executors: usize,
+        capacity: usize,
+        stack: usize,
+        run: Box<RunTask>,
+    ) -> anyhow::Result<(Executor, UnboundedReceiver<Ended>)> {
+        let (results, receiver) = unbounded_channel();
+        let (drained_sender, drained) = watch::channel(false);
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(Queue::new(capacity)),
+            changed: Condvar::new(),
+            run,
+            drained: drained_sender,
+            results,
+            capacity,
+        });
+        let tokio = tokio::runtime::Handle::current();
+        let threads = (0..executors).map(|n| {
+            let (shared, tokio) = (shared.clone(), tokio.clone());
+            std::thread::Builder::new()
+                .name(format!("executor-{n}"))
+                .stack_size(stack)
+                .spawn(move || {
+                    let _entered = tokio.enter();
+                    work(&shared);
+                })
+                .with_context(|| format!("starting executor thread {n} of {executors}"))
+        });
+        let threads = threads.collect::<anyhow::Result<_>>()?;
+        Ok((Executor { shared, threads, drained }, receiver))
+    }
+
+    /// Queues a task. Never waits.
+    pub fn submit(&self, spec: TaskSpec) -> Submission {
+        let id = spec.id().clone();
+        let handle = Handle { spec: Arc::new(spec), cancel: Arc::default() };
+        let reply = Reply { id: id.clone(), results: self.shared.results.clone(), sent: false };
+        let job = Job { handle, reply, admitted: Instant::now() };
+        let mut queue = self.shared.queue();
+        let Err((refusal, mut job)) = queue.admit(&id, job) else {
+            self.shared.changed.notify_one();
+            return Submission::Admitted;
+        };
+        // Whoever handed it in answers for it.
+        job.reply.sent = true;
+        match refusal {
+            Refusal::Duplicate => {
+                let known = match queue.get(&id) {
+                    Some(Known::Queued(job)) => job.handle.spec.clone(),
+                    Some(Known::Running(handle)) => handle.spec.clone(),
+                    // Refused as one that is there, under the same lock.
+                    None => unreachable!("{id} is queued or running"),
+                };
+                drop(queue);
+                Submission::Duplicate { same: known == job.handle.spec }
+            }
+            Refusal::Draining => Submission::Refused(Rejection::ShuttingDown),
+            Refusal::Full { running, queued } => {
+                let limit = self.shared.capacity;
+                Submission::Refused(Rejection::Busy { running, queued, limit })
+            }
+        }
+    }
+
+    /// Ends a task: a queued one reports at once, a running one as soon as it
+    /// notices. Returns whether there was one.
+    pub fn stop(&self, id: &TaskId) -> bool {
+        let stopped = self.shared.queue().stop(id);
+        match stopped {
+            Stopped::Queued(job) => job.reply.send(Outcome::failed(Failure::Stopped)),
+            Stopped::Running(handle) => handle.cancel.cancel(Reason::Stopped),
+            Stopped::Unknown => return false,
+        }
+        true
+    }
+
+    /// Admits nothing more. Queued tasks report that the worker shuts down,
+    /// running ones go on.
+    pub fn drain(&self) {
+        let mut queue = self.shared.queue();
+        for job in queue.drain() {
+            job.reply.send(Outcome::failed(Failure::ShuttingDown));
+        }
+        self.shared.drained.send_replace(queue.is_drained());
+        drop(queue);
+        self.shared.changed.notify_all();
+    }
+
+    /// Ends the tasks that still run.
+    pub fn cancel_running(&self) {
+        let running: Vec<_> = self.shared.queue().running().cloned().collect();
+        for handle in running {
+            handle.cancel.cancel(Reason::ShuttingDown);
+        }
+    }
+
+    /// Waits until [`Executor::drain`] was called and no task runs any more.
+    pub async fn drained(&self) {
+        // The sender lives as long as we do.
+        self.drained.clone().wait_for(|drained| *drained).await.ok();
+    }
+
+    /// Tasks waiting and running.
+    pub fn load(&self) -> (usize, usize) {
+        self.shared.queue().len()
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        self.drain();
+        self.cancel_running();
+        for thread in self.threads.drain(..) {
+            // What panicked in it has been reported by the panic hook.
+            thread.join().ok();
+        }
+    }
+}
+
+fn work(shared: &Shared) {
+    while let Some(job) = next(shared) {
+        let queued = job.admitted.elapsed();
+        // The runtime catches what a guest causes; this is for what is left,
+        // so that a fault of ours costs one task and not the thread.
+        let ended =
+            catch_unwind(AssertUnwindSafe(|| (shared.run)(&job.handle.spec, &job.handle.cancel)));
+        let mut outcome = ended.unwrap_or_else(|_| {
+            Outcome::failed(Failure::Internal("panic outside the guest; see the log".into()))
+        });
+        outcome.timings.queued = queued;
+        let mut queue = shared.queue();
+        queue.finish(job.handle.spec.id());
+        job.reply.send(outcome);
+        if queue.is_drained() {
+            shared.drained.send_replace(true);
+        }
+    }
+}
+
+fn next(shared: &Shared) -> Option<Job> {
+    let mut queue = shared.queue();
+    loop {
+        if let Some(job) = queue.take(|job| job.handle.clone()) {
+            return Some(job);
+        }
+        if queue.is_draining() {
+            return None;
+        }
+        queue = shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::{Entry, Grant, Limits, ModuleSource};
+    use std::time::Duration;
+
+    fn spec(id: &str, label: &str) -> TaskSpec {
+        let limits = Limits { timeout: None, memory: None, output: 0 };
+        let grant = Grant {
+            args: vec![],
+            env: vec![],
+            dirs: vec![],
+            entry: Entry::Label(label.into()),
+            nn: None,
+            limits,
+        };
+        let module = ModuleSource::Bytes(b"".as_slice().into());
+        TaskSpec::new(TaskId::new(id).expect("an id"), module, grant)
+    }
+
+    fn done() -> Outcome {
+        Outcome { verdict: Ok(()), ..Outcome::failed(Failure::Stopped) }
+    }
+
+    /// A pool whose tasks run until they are cancelled, but those labelled
+    /// `quick` or `panic`.
+    fn pool(executors: usize, capacity: usize) -> (Executor, UnboundedReceiver<Ended>) {
+        let run = |spec: &TaskSpec, cancel: &Arc<Cancel>| match &spec.grant().entry {
+            Entry::Label(label) if label == "quick" => done(),
+            Entry::Label(label) if label == "panic" => panic!("as asked"),
+            _ => {
+                let end = Instant::now() + Duration::from_secs(60);
+                let reason = cancel.wait_until(end).expect_err("the test cancels it");
+                Outcome::failed(reason.into())
+            }
+        };
+        Executor::start(executors, capacity, 1 << 20, Box::new(run)).expect("a pool")
+    }
+
+    async fn next(results: &mut UnboundedReceiver<Ended>) -> (String, Result<(), Failure>) {
+        let ended = tokio::time::timeout(Duration::from_secs(60), results.recv());
+        let ended = ended.await.expect("a result in time").expect("an open channel");
+        (ended.id.to_string(), ended.outcome.verdict)
+    }
+
+    async fn until_running(pool: &Executor, running: usize) {
+        while pool.load().1 < running {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn stop_ends_a_queued_and_a_running_task_once_each() {
+        let (pool, mut results) = pool(1, 8);
+        pool.submit(spec("a", "long"));
+        until_running(&pool, 1).await;
+        pool.submit(spec("b", "long"));
+        let id = |id| TaskId::new(id).expect("an id");
+        assert!(pool.stop(&id("b")));
+        assert_eq!(next(&mut results).await, ("b".into(), Err(Failure::Stopped)));
+        assert!(pool.stop(&id("a")));
+        assert_eq!(next(&mut results).await, ("a".into(), Err(Failure::Stopped)));
+        assert!(!pool.stop(&id("a")));
+        assert!(results.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_repeated_start_is_ignored_until_the_task_has_ended() {
+        let (pool, mut results) = pool(1, 8);
+        assert_eq!(pool.submit(spec("a", "long")), Submission::Admitted);
+        assert_eq!(pool.submit(spec("a", "long")), Submission::Duplicate { same: true });
+        assert_eq!(pool.submit(spec("a", "quick")), Submission::Duplicate { same: false });
+        pool.stop(&TaskId::new("a").expect("an id"));
+        next(&mut results).await;
+        assert_eq!(pool.submit(spec("a", "quick")), Submission::Admitted);
+        assert_eq!(next(&mut results).await, ("a".into(), Ok(())));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_with_its_numbers() {
+        let (pool, _results) = pool(1, 1);
+        pool.submit(spec("a", "long"));
+        until_running(&pool, 1).await;
+        pool.submit(spec("b", "long"));
+        let busy = Rejection::Busy { running: 1, queued: 1, limit: 1 };
+        assert_eq!(pool.submit(spec("c", "long")), Submission::Refused(busy));
+    }
+
+    #[tokio::test]
+    async fn draining_reports_every_task() {
+        let (pool, mut results) = pool(1, 8);
+        pool.submit(spec("a", "long"));
+        until_running(&pool, 1).await;
+        pool.submit(spec("b", "quick"));
+        pool.drain();
+        assert_eq!(next(&mut results).await, ("b".into(), Err(Failure::ShuttingDown)));
+        assert_eq!(pool.submit(spec("c", "quick")), Submission::Refused(Rejection::ShuttingDown));
+        pool.cancel_running();
+        assert_eq!(next(&mut results).await, ("a".into(), Err(Failure::ShuttingDown)));
+        pool.drained().await;
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_one_task() {
+        let (pool, mut results) = pool(1, 8);
+        pool.submit(spec("a", "panic"));
+        pool.submit(spec("b", "quick"));
+        assert!(matches!(next(&mut results).await.1, Err(Failure::Internal(_))));
+        assert_eq!(next(&mut results).await, ("b".into(), Ok(())));
+    }
+}

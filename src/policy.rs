@@ -1,0 +1,522 @@
+//! What a task may have: [`TaskRequest`] → [`TaskSpec`] or [`Rejection`].
+//!
+//! The one place that grants anything. Where a grant depends on what is on the
+//! disk (a directory's canonical path), the lookup is a [`Resolve`] that tests
+//! replace.
+
+use crate::flags::{self, DirFlag, RunFlags};
+use crate::task::{
+    Entry, Grant, GraphDir, Limits, ModuleSource, Preopen, Rejection, TaskRequest, TaskSpec,
+    humantime,
+};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Finds the canonical path of a directory: absolute, no links, there.
+pub type Resolve = fn(&Path) -> io::Result<PathBuf>;
+
+/// [`Resolve`] on the real file system.
+pub fn resolve_dir(path: &Path) -> io::Result<PathBuf> {
+    let canonical = path.canonicalize()?;
+    if canonical.is_dir() { Ok(canonical) } else { Err(io::ErrorKind::NotADirectory.into()) }
+}
+
+/// A directory that tasks may be given, with everything below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// As the operator wrote it: guests see it at this path.
+    pub path: PathBuf,
+    /// Whether guests may change it.
+    pub writable: bool,
+}
+
+/// Whose tasks these are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Tasks of others: only what the roots, the limits and the list of
+    /// arguments allow.
+    Stranger {
+        /// Directories that `--dir` may name.
+        roots: Vec<Root>,
+        /// Whether a task without `--dir` gets all of `roots`.
+        preopen_roots: bool,
+    },
+    /// The user's own guest on his own terminal: any directory, read-write,
+    /// and `--env NAME` inherits from `env`.
+    OwnHand {
+        /// The environment to inherit from.
+        env: BTreeMap<String, String>,
+    },
+}
+
+/// See the module's documentation.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Whose tasks these are.
+    pub trust: Trust,
+    /// What no task gets past; a task may tighten each.
+    pub limits: Limits,
+    /// Bytes of the largest module.
+    pub module_size: u64,
+    /// Relative directories are resolved against this.
+    pub working_dir: PathBuf,
+    /// Stack of WebAssembly code in bytes, which is the engine's.
+    pub max_wasm_stack: u64,
+    /// How directories are found.
+    pub resolve: Resolve,
+}
+
+impl Policy {
+    /// Grants what was asked for, or says what is not granted and why.
+    pub fn admit(&self, request: TaskRequest) -> Result<TaskSpec, Rejection> {
+        not_built_yet(&request)?;
+        let flags =
+            flags::parse(&request.cli_args).map_err(|e| Rejection::Argument(e.to_string()))?;
+        let module = self.module(request.module)?;
+        let mut args = vec![format!("{}.wasm", request.id)];
+        args.extend(request.inputs);
+        let grant = self.grant(&flags, args, request.name, request.env)?;
+        Ok(TaskSpec::new(request.id, module, grant))
+    }
+
+    /// Grants `flags` to a guest with these `args` (argv\[0\] first), label and
+    /// environment.
+    pub fn grant(
+        &self,
+        flags: &RunFlags,
+        args: Vec<String>,
+        label: String,
+        env: BTreeMap<String, String>,
+    ) -> Result<Grant, Rejection> {
+        self.host_access(flags)?;
+        if !flags.nn && !flags.graphs.is_empty() {
+            return Err(Rejection::Argument(
+                "`-S nn-graph` needs wasi-nn: add `-S nn` to the arguments".into(),
+            ));
+        }
+        let graphs = flags.graphs.iter().map(|graph| {
+            let dir = self.directory("-S nn-graph", &graph.dir)?.0;
+            self.graph(&graph.encoding, &graph.dir, dir)
+        });
+        let graphs = graphs.collect::<Result<Vec<_>, _>>()?;
+        Ok(Grant {
+            args,
+            env: self.environment(flags, env)?,
+            dirs: self.directories(&flags.dirs)?,
+            entry: flags.invoke.clone().map_or(Entry::Label(label), Entry::Invoke),
+            nn: flags.nn.then_some(graphs),
+            limits: self.limits(flags)?,
+        })
+    }
+
+    /// A graph directory of the operator's own, which need not be under a root.
+    pub fn trusted_graph(&self, encoding: &str, dir: &str) -> Result<GraphDir, Rejection> {
+        let found = (self.resolve)(&self.working_dir.join(dir));
+        let found = found.map_err(|e| cant_open("the graph directory", dir, &e))?;
+        self.graph(encoding, dir, found)
+    }
+
+    fn graph(&self, encoding: &str, typed: &str, dir: PathBuf) -> Result<GraphDir, Rejection> {
+        // The name is the last component as typed, link or not; `.` has none.
+        let name = Path::new(typed).file_name().or(dir.file_name()).and_then(OsStr::to_str);
+        let name = name.map(str::to_owned).ok_or_else(|| {
+            Rejection::Argument(format!("the graph directory `{typed}` has no name to load it by"))
+        })?;
+        Ok(GraphDir { encoding: encoding.to_owned(), dir, name })
+    }
+
+    fn module(&self, source: Option<ModuleSource>) -> Result<ModuleSource, Rejection> {
+        match source {
+            None => Err(Rejection::Unsupported(
+                "the task has neither `file` nor `image_url`: \
+                 upload the module or give an http(s) address"
+                    .into(),
+            )),
+            Some(ModuleSource::Bytes(bytes)) if bytes.len() as u64 > self.module_size => {
+                Err(Rejection::Module(format!(
+                    "the module has {} bytes, over the limit of {} (--module-size)",
+                    bytes.len(),
+                    self.module_size
+                )))
+            }
+            Some(ModuleSource::Url(url))
+                if !["http://", "https://"].iter().any(|scheme| {
+                    url.get(..scheme.len()).is_some_and(|s| s.eq_ignore_ascii_case(scheme))
+                }) =>
+            {
+                Err(Rejection::Unsupported(format!(
+                    "`image_url` {url} is no http(s) address: \
+                     modules from an OCI registry are not built yet"
+                )))
+            }
+            Some(source) => Ok(source),
+        }
+    }
+
+    fn host_access(&self, flags: &RunFlags) -> Result<(), Rejection> {
+        match (&self.trust, flags.host_access.first()) {
+            (Trust::Stranger { .. }, Some(option)) => Err(Rejection::Argument(format!(
+                "`-S {option}` would let the guest reach the host: this worker grants no network, \
+                 no inherited environment and no descriptors"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn environment(
+        &self,
+        flags: &RunFlags,
+        mut env: BTreeMap<String, String>,
+    ) -> Result<Vec<(String, String)>, Rejection> {
+        if let Trust::OwnHand { env: host } = &self.trust
+            && flags.host_access.iter().any(|option| option == "inherit-env")
+        {
+            for (name, value) in host {
+                env.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        for (name, value) in &flags.env {
+            let value = match (value, &self.trust) {
+                (Some(value), _) => Some(value.clone()),
+                // What the shell-out worker inherited was the task's own.
+                (None, _) if env.contains_key(name) => continue,
+                (None, Trust::OwnHand { env: host }) => host.get(name).cloned(),
+                (None, Trust::Stranger { .. }) => {
+                    return Err(Rejection::Argument(format!(
+                        "`--env {name}` would hand the worker's own environment to the guest: \
+                         write `--env {name}=VALUE`, or put it into the task's `env`"
+                    )));
+                }
+            };
+            if let Some(value) = value {
+                env.insert(name.clone(), value);
+            }
+        }
+        let bad = |(name, value): (&String, &String)| {
+            name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
+        };
+        match env.iter().find(|variable| bad(*variable)) {
+            Some((name, _)) => Err(Rejection::Argument(format!(
+                "the environment variable {name:?} can't be passed on: a name is not empty and \
+                 holds no `=`, and neither name nor value holds a NUL"
+            ))),
+            None => Ok(env.into_iter().collect()),
+        }
+    }
+
+    fn directories(&self, flags: &[DirFlag]) -> Result<Vec<Preopen>, Rejection> {
+        match &self.trust {
+            Trust::Stranger { roots, preopen_roots: true } if flags.is_empty() => {
+                // One that is missing was warned about at the start.
+                let there = roots.iter().filter_map(|root| {
+                    let host = (self.resolve)(&self.working_dir.join(&root.path)).ok()?;
+                    let guest = root.path.to_str()?.to_owned();
+                    Some(Preopen { host, guest, writable: root.writable })
+                });
+                Ok(there.collect())
+            }
+            _ => {
+                let granted = flags.iter().map(|flag| {
+                    let (host, writable) = self.directory("--dir", &flag.host)?;
+                    Ok(Preopen { host, guest: flag.guest.clone(), writable })
+                });
+                granted.collect()
+            }
+        }
+    }
+
+    /// The canonical path of a directory that a task names, and whether it may
+    /// be written to.
+    fn directory(&self, argument: &str, typed: &str) -> Result<(PathBuf, bool), Rejection> {
+        let path = self.working_dir.join(typed);
+        let found = (self.resolve)(&path);
+        let Trust::Stranger { roots, .. } = &self.trust else {
+            let host = found.map_err(|e| cant_open(&format!("`{argument}`"), typed, &e))?;
+            return Ok((host, true));
+        };
+        let roots: Vec<_> = roots
+            .iter()
+            .filter_map(|root| {
+                let canonical = (self.resolve)(&self.working_dir.join(&root.path)).ok()?;
+                Some((canonical, root))
+            })
+            .collect();
+        let outside = || {
+            let allowed: Vec<_> = roots.iter().map(|(_, r)| r.path.display().to_string()).collect();
+            Rejection::Directory(format!(
+                "`{argument} {typed}` is outside the allowed directories ({}): \
+                 the operator adds it to PROPLET_DIRS",
+                if allowed.is_empty() { "there are none".to_owned() } else { allowed.join(", ") }
+            ))
+        };
+        let host = match found {
+            Ok(host) => host,
+            // Whether it is there is told only of what is inside.
+            Err(e) if roots.iter().any(|(root, _)| lexically_under(&path, root)) => {
+                return Err(cant_open(&format!("`{argument}`"), typed, &e));
+            }
+            Err(e) if self.under_root_as_written(&path) => {
+                return Err(cant_open(&format!("`{argument}`"), typed, &e));
+            }
+            Err(_) => return Err(outside()),
+        };
+        // The innermost root decides on writing.
+        let root = roots
+            .iter()
+            .filter(|(root, _)| host.starts_with(root))
+            .max_by_key(|(root, _)| root.components().count());
+        root.map(|(_, root)| (host.clone(), root.writable)).ok_or_else(outside)
+    }
+
+    fn under_root_as_written(&self, path: &Path) -> bool {
+        let Trust::Stranger { roots, .. } = &self.trust else { return true };
+        roots.iter().any(|root| lexically_under(path, &self.working_dir.join(&root.path)))
+    }
+
+    fn limits(&self, flags: &RunFlags) -> Result<Limits, Rejection> {
+        if let Some(asked) = flags.max_wasm_stack
+            && asked < self.max_wasm_stack
+        {
+            return Err(Rejection::Argument(format!(
+                "`-W max-wasm-stack={asked}`: the stack belongs to the engine that all tasks \
+                 share and has {} bytes; a smaller one can't be had",
+                self.max_wasm_stack
+            )));
+        }
+        if flags.timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(Rejection::Argument(format!(
+                "`-W timeout={}` leaves the guest no time",
+                humantime(flags.timeout.unwrap_or_default())
+            )));
+        }
+        Ok(Limits {
+            timeout: tighter(self.limits.timeout, flags.timeout),
+            memory: tighter(self.limits.memory, flags.max_memory),
+            output: self.limits.output,
+        })
+    }
+}
+
+fn tighter<T: Ord>(limit: Option<T>, asked: Option<T>) -> Option<T> {
+    match (limit, asked) {
+        (Some(limit), Some(asked)) => Some(limit.min(asked)),
+        (limit, asked) => limit.or(asked),
+    }
+}
+
+/// Whether `path` leads below `root` by its text alone, without `..`.
+fn lexically_under(path: &Path, root: &Path) -> bool {
+    path.starts_with(root) && !path.components().any(|part| part == std::path::Component::ParentDir)
+}
+
+fn cant_open(what: &str, typed: &str, error: &io::Error) -> Rejection {
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound => {
+            "it does not exist on this worker: check the volume mounts (absolute paths) \
+             and the working directory"
+        }
+        io::ErrorKind::NotADirectory => "it is not a directory",
+        io::ErrorKind::PermissionDenied => "the worker may not read it: check its permissions",
+        _ => return Rejection::Directory(format!("{what} {typed}: {error}")),
+    };
+    Rejection::Directory(format!("{what} {typed}: {hint}"))
+}
+
+fn not_built_yet(request: &TaskRequest) -> Result<(), Rejection> {
+    let asked = [
+        (request.daemon, "daemon tasks (`daemon`)"),
+        (request.latent, "latent tasks (`latent`)"),
+        (request.encrypted, "encrypted modules (`encrypted`)"),
+    ];
+    match asked.iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => Err(Rejection::Unsupported(format!(
+            "this version of the worker does not run {what} yet"
+        ))),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::TaskId;
+    use std::time::Duration;
+
+    /// `/models`, `/data` and `/work/fixture` exist; `/models/out` is a link
+    /// to `/etc`.
+    fn disk(path: &Path) -> io::Result<PathBuf> {
+        let mut canonical = PathBuf::new();
+        for part in path.components() {
+            match part {
+                std::path::Component::ParentDir => {
+                    canonical.pop();
+                }
+                std::path::Component::CurDir => {}
+                part => canonical.push(part),
+            }
+            if canonical == Path::new("/models/out") {
+                canonical = "/etc".into();
+            }
+        }
+        let there =
+            ["/", "/etc", "/models", "/models/a", "/data", "/data/in", "/work", "/work/fixture"];
+        match canonical.to_str() {
+            Some(path) if there.contains(&path) => Ok(canonical),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn worker() -> Policy {
+        let root = |path: &str, writable| Root { path: path.into(), writable };
+        Policy {
+            trust: Trust::Stranger {
+                roots: vec![root("/models", false), root("/data", true), root(".", false)],
+                preopen_roots: false,
+            },
+            limits: Limits {
+                timeout: Some(Duration::from_secs(300)),
+                memory: Some(1 << 29),
+                output: 1 << 20,
+            },
+            module_size: 100,
+            working_dir: "/work".into(),
+            max_wasm_stack: 1 << 20,
+            resolve: disk,
+        }
+    }
+
+    fn request(cli_args: &[&str]) -> TaskRequest {
+        TaskRequest {
+            id: TaskId::new("t1").expect("an id"),
+            name: "demo".into(),
+            module: Some(ModuleSource::Bytes(b"\0asm".as_slice().into())),
+            inputs: vec!["a".into()],
+            cli_args: cli_args.iter().map(|arg| (*arg).to_owned()).collect(),
+            env: BTreeMap::from([("MODEL_DIR".into(), "/models".into())]),
+            daemon: false,
+            latent: false,
+            encrypted: false,
+        }
+    }
+
+    fn granted(cli_args: &[&str]) -> Grant {
+        worker().admit(request(cli_args)).expect("admitted").grant().clone()
+    }
+
+    fn refused(cli_args: &[&str]) -> String {
+        worker().admit(request(cli_args)).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn the_guides_task_is_admitted() {
+        let grant = granted(&["-S", "nn", "--dir=fixture"]);
+        let host = "/work/fixture".into();
+        assert_eq!(grant.dirs, [Preopen { host, guest: "fixture".into(), writable: false }]);
+        assert_eq!(grant.nn, Some(vec![]));
+        assert_eq!(grant.args, ["t1.wasm", "a"]);
+        assert_eq!(grant.entry, Entry::Label("demo".into()));
+    }
+
+    #[test]
+    fn writing_follows_the_root() {
+        assert!(granted(&["--dir", "/data/in::/in"]).dirs[0].writable);
+        assert!(!granted(&["--dir", "/models/a"]).dirs[0].writable);
+    }
+
+    #[test]
+    fn directories_outside_the_roots_are_refused_by_whatever_way() {
+        for dir in ["/etc", "/", "..", "/models/..", "/models/out", "/models/../etc", "/missing"] {
+            let error = refused(&["--dir", dir]);
+            assert!(error.contains("outside the allowed directories"), "{dir}: {error}");
+        }
+        let error = refused(&["-S", "nn", "-S", "nn-graph=openvino::/models/out"]);
+        assert!(error.contains("outside the allowed directories"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_that_is_missing_inside_a_root_is_said_to_be_missing() {
+        assert!(refused(&["--dir", "/models/none"]).contains("does not exist"));
+        assert!(refused(&["--dir", "fixtures"]).contains("does not exist"));
+    }
+
+    #[test]
+    fn without_dir_a_task_gets_the_roots_when_they_were_set() {
+        assert_eq!(granted(&[]).dirs, []);
+        let mut policy = worker();
+        let Trust::Stranger { preopen_roots, .. } = &mut policy.trust else { unreachable!() };
+        *preopen_roots = true;
+        let spec = policy.admit(request(&[])).expect("admitted");
+        let guests: Vec<_> = spec.grant().dirs.iter().map(|dir| dir.guest.as_str()).collect();
+        assert_eq!(guests, ["/models", "/data", "."]);
+        let spec = policy.admit(request(&["--dir", "/models/a"])).expect("admitted");
+        assert_eq!(spec.grant().dirs.len(), 1);
+    }
+
+    #[test]
+    fn limits_tighten_and_never_loosen() {
+        let limits = granted(&["-W", "timeout=10,max-memory-size=1000"]).limits;
+        assert_eq!(limits.timeout, Some(Duration::from_secs(10)));
+        assert_eq!(limits.memory, Some(1000));
+        let limits = granted(&["-W", "timeout=1000", "-W", "max-memory-size=0xffffffffff"]).limits;
+        assert_eq!(limits.timeout, Some(Duration::from_secs(300)));
+        assert_eq!(limits.memory, Some(1 << 29));
+        granted(&["-W", "max-wasm-stack=1048576"]);
+        assert!(refused(&["-W", "max-wasm-stack=1000"]).contains("max-wasm-stack"));
+    }
+
+    #[test]
+    fn the_workers_environment_stays_its_own() {
+        let error = refused(&["--env", "PROPLET_CLIENT_KEY"]);
+        assert!(error.contains("PROPLET_CLIENT_KEY"), "{error}");
+        assert!(refused(&["-S", "inherit-env"]).contains("inherit-env"));
+        let grant = granted(&["--env", "MODEL_DIR", "--env", "K=V"]);
+        let env = [("K", "V"), ("MODEL_DIR", "/models")].map(|(k, v)| (k.into(), v.into()));
+        assert_eq!(grant.env, env);
+    }
+
+    #[test]
+    fn what_is_not_built_yet_is_said() {
+        let policy = worker();
+        let change: [(fn(&mut TaskRequest), &str); 5] = [
+            (|r| r.daemon = true, "daemon"),
+            (|r| r.latent = true, "latent"),
+            (|r| r.encrypted = true, "encrypted"),
+            (|r| r.module = None, "neither `file` nor `image_url`"),
+            (|r| r.module = Some(ModuleSource::Url("docker.io/x/y".into())), "registry"),
+        ];
+        for (change, expected) in change {
+            let mut request = request(&[]);
+            change(&mut request);
+            let error = policy.admit(request).expect_err("refused").to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_users_own_hand_opens_anything_and_inherits() {
+        let policy = Policy {
+            trust: Trust::OwnHand { env: BTreeMap::from([("HOME".into(), "/h".into())]) },
+            limits: Limits { timeout: None, memory: None, output: 0 },
+            ..worker()
+        };
+        let spec = policy
+            .admit(request(&[
+                "--dir",
+                "/etc",
+                "--env",
+                "HOME",
+                "--env",
+                "UNSET",
+                "-W",
+                "timeout=1",
+            ]))
+            .expect("admitted");
+        let grant = spec.grant();
+        assert!(grant.dirs[0].writable);
+        assert!(grant.env.contains(&("HOME".into(), "/h".into())));
+        assert_eq!(grant.env.len(), 2);
+        assert_eq!(grant.limits.timeout, Some(Duration::from_secs(1)));
+    }
+}

@@ -1,0 +1,176 @@
+//! The one engine of the process and its clock.
+//!
+//! A thread advances the engine's epoch every [`TICK`] while a task runs, and
+//! cancels the tasks whose time is over. It sleeps while nothing runs.
+
+use crate::cancel::{Cancel, Reason};
+use anyhow::Context as _;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often WebAssembly code is asked whether it should end. A tenth of what
+/// `stop` is allowed to take.
+pub(super) const TICK: Duration = Duration::from_millis(10);
+
+/// Stack of WebAssembly code in bytes. `-W max-wasm-stack` of a task may ask
+/// for no less than it has.
+pub const MAX_WASM_STACK: usize = 1 << 20;
+
+/// Stack of a thread that runs tasks: the guest's, and plenty for OpenVINO,
+/// which parses models recursively.
+pub const THREAD_STACK: usize = 32 << 20;
+
+/// Makes the engine that all tasks share.
+pub(super) fn engine() -> wasmtime::Result<wasmtime::Engine> {
+    let mut config = wasmtime::Config::new();
+    // Epochs, since fuel would cost two to three times the guest's time.
+    config.epoch_interruption(true);
+    config.max_wasm_stack(MAX_WASM_STACK);
+    wasmtime::Engine::new(&config)
+}
+
+/// The tasks that run and their deadlines.
+#[derive(Default)]
+struct Watched {
+    tasks: Vec<(u64, Option<Deadline>)>,
+    next: u64,
+    closed: bool,
+}
+
+struct Deadline {
+    at: Instant,
+    limit: Duration,
+    cancel: Arc<Cancel>,
+}
+
+#[derive(Default)]
+struct Shared {
+    watched: Mutex<Watched>,
+    changed: Condvar,
+}
+
+impl Shared {
+    // Vectors of plain data: a panic elsewhere leaves them whole.
+    fn lock(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The clock thread. Joined when it is dropped.
+pub(super) struct Ticker {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticker {
+    /// Starts the clock of `engine`.
+    pub(super) fn start(engine: &wasmtime::Engine) -> anyhow::Result<Ticker> {
+        let shared = Arc::new(Shared::default());
+        let thread = std::thread::Builder::new()
+            .name("epoch".into())
+            .spawn({
+                let shared = shared.clone();
+                let engine = engine.clone();
+                move || tick(&shared, &engine)
+            })
+            .context("starting the epoch thread")?;
+        Ok(Ticker { shared, thread: Some(thread) })
+    }
+
+    /// Lets the clock run until the guard is dropped; if there is a `limit`,
+    /// `cancel` gets [`Reason::Timeout`] when it has passed.
+    pub(super) fn watch(&self, cancel: &Arc<Cancel>, limit: Option<Duration>) -> Watch<'_> {
+        let deadline = limit.and_then(|limit| {
+            // A limit beyond the clock's range is none.
+            let at = Instant::now().checked_add(limit)?;
+            Some(Deadline { at, limit, cancel: cancel.clone() })
+        });
+        let mut watched = self.shared.lock();
+        let id = watched.next;
+        watched.next += 1;
+        watched.tasks.push((id, deadline));
+        if watched.tasks.len() == 1 {
+            self.shared.changed.notify_one();
+        }
+        Watch { shared: &self.shared, id }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.changed.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // It holds no lock while it sleeps, and a panic in it has been
+            // reported by the panic hook.
+            thread.join().ok();
+        }
+    }
+}
+
+/// While it lives, a task is running.
+pub(super) struct Watch<'a> {
+    shared: &'a Shared,
+    id: u64,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.shared.lock().tasks.retain(|(id, _)| *id != self.id);
+    }
+}
+
+fn tick(shared: &Shared, engine: &wasmtime::Engine) {
+    let mut watched = shared.lock();
+    while !watched.closed {
+        if watched.tasks.is_empty() {
+            watched = shared.changed.wait(watched).unwrap_or_else(PoisonError::into_inner);
+            continue;
+        }
+        (watched, _) =
+            shared.changed.wait_timeout(watched, TICK).unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let over: Vec<_> = watched
+            .tasks
+            .iter()
+            .filter_map(|(_, deadline)| deadline.as_ref())
+            .filter(|deadline| deadline.at <= now)
+            .map(|deadline| (deadline.cancel.clone(), deadline.limit))
+            .collect();
+        // Not under the lock: what a cancellation interrupts may end its watch.
+        drop(watched);
+        for (cancel, limit) in over {
+            cancel.cancel(Reason::Timeout(limit));
+        }
+        engine.increment_epoch();
+        watched = shared.lock();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_cancels_with_its_limit() {
+        let ticker = Ticker::start(&engine().expect("an engine")).expect("a thread");
+        let cancel = Arc::new(Cancel::default());
+        let limit = Duration::from_millis(1);
+        let _watch = ticker.watch(&cancel, Some(limit));
+        let an_hour = Instant::now() + Duration::from_secs(3600);
+        assert_eq!(cancel.wait_until(an_hour), Err(Reason::Timeout(limit)));
+    }
+
+    #[test]
+    fn a_task_that_ended_is_not_cancelled() {
+        let ticker = Ticker::start(&engine().expect("an engine")).expect("a thread");
+        let ended = Arc::new(Cancel::default());
+        drop(ticker.watch(&ended, Some(Duration::from_millis(5))));
+        let later = Arc::new(Cancel::default());
+        let _watch = ticker.watch(&later, Some(Duration::from_millis(50)));
+        let an_hour = Instant::now() + Duration::from_secs(3600);
+        later.wait_until(an_hour).expect_err("its time passes");
+        assert_eq!(ended.reason(), None);
+    }
+}

@@ -1,0 +1,102 @@
+//! What one instance may use: linear memory summed over its memories (the
+//! engine's own limit is for each of them), tables, and how many of either.
+
+use wasmtime::ResourceLimiter;
+
+/// More than any real guest has: LLVM emits one table of functions.
+const MAX_TABLE_ELEMENTS: usize = 1_000_000;
+const MAX_TABLES: usize = 16;
+const MAX_MEMORIES: usize = 16;
+
+/// A store's limiter. `None` limits nothing.
+pub(super) struct Limiter {
+    memory_left: Option<usize>,
+    table_left: usize,
+}
+
+impl Limiter {
+    /// At most `memory` bytes of linear memory.
+    pub(super) fn new(memory: Option<u64>) -> Limiter {
+        Limiter {
+            memory_left: memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+            table_left: MAX_TABLE_ELEMENTS,
+        }
+    }
+}
+
+/// Takes `desired - current` out of `left` if it is there.
+fn take(left: &mut usize, current: usize, desired: usize) -> bool {
+    match left.checked_sub(desired.saturating_sub(current)) {
+        Some(rest) => {
+            *left = rest;
+            true
+        }
+        None => false,
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        // The engine asks before it looks at the declared maximum; a growth
+        // that fails there must not use up the budget.
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        Ok(self.memory_left.as_mut().is_none_or(|left| take(left, current, desired)))
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        Ok(take(&mut self.table_left, current, desired))
+    }
+
+    fn instances(&self) -> usize {
+        1
+    }
+
+    fn tables(&self) -> usize {
+        MAX_TABLES
+    }
+
+    fn memories(&self) -> usize {
+        MAX_MEMORIES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memories_share_one_budget() {
+        let mut limiter = Limiter::new(Some(100));
+        assert!(limiter.memory_growing(0, 60, None).expect("an answer"));
+        assert!(!limiter.memory_growing(0, 60, None).expect("an answer"));
+        assert!(limiter.memory_growing(60, 100, None).expect("an answer"));
+        assert!(!limiter.memory_growing(100, 101, None).expect("an answer"));
+    }
+
+    #[test]
+    fn a_growth_past_the_declared_maximum_costs_nothing() {
+        let mut limiter = Limiter::new(Some(100));
+        assert!(!limiter.memory_growing(0, 90, Some(50)).expect("an answer"));
+        assert!(limiter.memory_growing(0, 100, Some(100)).expect("an answer"));
+    }
+
+    #[test]
+    fn without_a_limit_memory_is_the_modules_own_affair() {
+        assert!(Limiter::new(None).memory_growing(0, usize::MAX, None).expect("an answer"));
+    }
+}

@@ -1,0 +1,155 @@
+//! What the tests share: where the fixtures are, and running a guest.
+
+use proplet::cancel::Cancel;
+use proplet::nn::Nn;
+use proplet::policy::{Policy, Root, Trust, resolve_dir};
+use proplet::runtime::{MAX_WASM_STACK, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
+use proplet::task::{Failure, Limits, ModuleSource, Outcome, TaskId, TaskRequest};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The folder `fixtures` of the repository.
+pub fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
+
+/// A guest of `fixtures/guests/wat`, translated.
+pub fn wat(name: &str) -> Vec<u8> {
+    let path = fixtures().join(format!("guests/wat/{name}.wat"));
+    wat::parse_file(&path).unwrap_or_else(|e| panic!("translating {}: {e}", path.display()))
+}
+
+/// The worker's settings for a test, and what it runs with them.
+pub struct Bench {
+    pub policy: Policy,
+    pub runtime: Arc<Runtime>,
+}
+
+impl Bench {
+    /// Tight limits, no roots.
+    pub fn new() -> Bench {
+        Bench::with_nn(support_nn())
+    }
+
+    pub fn with_nn(nn: Nn) -> Bench {
+        let policy = Policy {
+            trust: Trust::Stranger { roots: vec![], preopen_roots: false },
+            limits: Limits {
+                timeout: Some(Duration::from_secs(60)),
+                memory: Some(64 << 20),
+                output: 64 << 10,
+            },
+            module_size: 10 << 20,
+            working_dir: fixtures(),
+            max_wasm_stack: MAX_WASM_STACK as u64,
+            resolve: resolve_dir,
+        };
+        let config =
+            RuntimeConfig { module_cache: 64 << 20, module_size: 10 << 20, stdio: Stdio::Captured };
+        let runtime = Runtime::new(&config, Arc::new(nn)).expect("a runtime");
+        Bench { policy, runtime: Arc::new(runtime) }
+    }
+
+    /// Allows `path`, read-only or not.
+    pub fn root(mut self, path: impl Into<PathBuf>, writable: bool) -> Bench {
+        let Trust::Stranger { roots, .. } = &mut self.policy.trust else { unreachable!() };
+        roots.push(Root { path: path.into(), writable });
+        self
+    }
+
+    pub fn timeout(mut self, timeout: Duration) -> Bench {
+        self.policy.limits.timeout = Some(timeout);
+        self
+    }
+
+    /// A task with this module.
+    pub fn guest(&self, module: Vec<u8>) -> Guest<'_> {
+        let request = TaskRequest {
+            id: TaskId::new("test").expect("an id"),
+            name: "test".into(),
+            module: Some(ModuleSource::Bytes(module.into())),
+            inputs: vec![],
+            cli_args: vec![],
+            env: BTreeMap::new(),
+            daemon: false,
+            latent: false,
+            encrypted: false,
+        };
+        Guest { bench: self, request }
+    }
+
+    /// A task with a guest of `fixtures/guests/wat`.
+    pub fn wat(&self, name: &str) -> Guest<'_> {
+        self.guest(wat(name))
+    }
+}
+
+/// A task that is being put together.
+pub struct Guest<'a> {
+    bench: &'a Bench,
+    pub request: TaskRequest,
+}
+
+impl Guest<'_> {
+    pub fn inputs(mut self, inputs: &[&str]) -> Self {
+        self.request.inputs = inputs.iter().map(|input| (*input).into()).collect();
+        self
+    }
+
+    pub fn cli_args(mut self, args: &[&str]) -> Self {
+        self.request.cli_args = args.iter().map(|arg| (*arg).into()).collect();
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.request.env.insert(name.into(), value.into());
+        self
+    }
+
+    pub fn named(mut self, name: &str) -> Self {
+        self.request.name = name.into();
+        self
+    }
+
+    /// Runs it as an executor thread would.
+    pub fn run(self) -> Outcome {
+        self.run_with(&Arc::default())
+    }
+
+    pub fn run_with(self, cancel: &Arc<Cancel>) -> Outcome {
+        let spec = self.bench.policy.admit(self.request).expect("admitted");
+        let (runtime, cancel) = (self.bench.runtime.clone(), cancel.clone());
+        std::thread::Builder::new()
+            .stack_size(THREAD_STACK)
+            .spawn(move || runtime.run(&spec, &cancel))
+            .expect("a thread")
+            .join()
+            .expect("the runtime never panics")
+    }
+}
+
+/// wasi-nn as the tests have it without a model of their own.
+pub fn support_nn() -> Nn {
+    Nn
+}
+
+/// Standard output of a task that succeeded.
+pub fn stdout(outcome: &Outcome) -> &str {
+    assert_eq!(
+        outcome.verdict,
+        Ok(()),
+        "stderr: {}",
+        String::from_utf8_lossy(&outcome.stderr.bytes)
+    );
+    std::str::from_utf8(&outcome.stdout.bytes).expect("text")
+}
+
+/// The text of a trap.
+pub fn trap(outcome: &Outcome) -> &str {
+    match &outcome.verdict {
+        Err(Failure::Trap(text)) => text,
+        other => panic!("not a trap: {other:?}"),
+    }
+}
