@@ -1,1 +1,420 @@
 //! The worker's configuration: flags, environment and TOML section, read once.
+//!
+//! A setting is looked up by the names of one table ([`SETTINGS`]): its flag
+//! wins over its variable, that over the file's key, that over the default.
+//! Nothing else in the crate reads the process's environment: [`Environment`]
+//! does, and a test makes its own. All problems are reported together, with the
+//! value's source and never with a secret.
+
+mod address;
+mod elsewhere;
+mod reader;
+mod settings;
+mod sources;
+mod submit;
+mod value;
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ArgMatches;
+
+use crate::flags::GraphFlag;
+use crate::task::humantime;
+
+pub use address::Address;
+pub use settings::{
+    DefaultValue, Group, SETTINGS, Setting, markdown_table, submit_args, worker_args,
+};
+pub use sources::{Environment, Source};
+pub use submit::SubmitConfig;
+
+use reader::Reader;
+
+/// What `proplet worker` runs with. Every value is within its bounds.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who the worker is.
+    pub credentials: Credentials,
+    /// The way to the broker.
+    pub connection: Connection,
+    /// Time between heartbeats. The manager takes a worker for dead after 10 s,
+    /// so two beats of the default may be lost or late.
+    pub liveliness_interval: Duration,
+    /// Tasks that run at the same time. A task is a thread that computes, so
+    /// the default is the number of cores.
+    pub executors: NonZeroUsize,
+    /// Tasks that wait. The default takes bursts of a few hundred; with the
+    /// usual modules of some 100 KB that is tens of megabytes.
+    pub queue: usize,
+    /// Time for running tasks to end after the first signal. Docker kills 10 s
+    /// after it unless told otherwise, Kubernetes 30 s.
+    pub drain_timeout: Duration,
+    /// What one task may use.
+    pub limits: TaskLimits,
+    /// Largest WebAssembly module in bytes. The manager takes uploads of
+    /// 100 MiB, which the default packet size carries as base64.
+    pub module_size: u64,
+    /// Largest model in bytes, description and weights together.
+    pub model_size: u64,
+    /// Bytes of compiled modules kept.
+    pub module_cache: u64,
+    /// Bytes of compiled models kept.
+    pub graph_cache: u64,
+    /// Directories that tasks may open, as typed: relative ones are meant from
+    /// `working_dir`, and whether they exist has not been looked at. None was
+    /// set: the working directory, read-only.
+    pub dirs: Option<Vec<AllowedDir>>,
+    /// The working directory of the process.
+    pub working_dir: PathBuf,
+    /// OpenVINO's C library or its folder, if it is not to be searched for.
+    pub openvino_lib: Option<PathBuf>,
+    /// OpenVINO's mode, with `auto` resolved.
+    pub nn_hint: NnHint,
+    /// Graphs for every task, as typed.
+    pub nn_graphs: Vec<GraphFlag>,
+    /// What the manager is told.
+    pub description: Description,
+    /// The log.
+    pub log: LogConfig,
+    /// What the operator should know, one full sentence each: for the log.
+    pub warnings: Vec<String>,
+    /// Every setting with its value and source, secrets masked.
+    pub report: Vec<Resolved>,
+}
+
+/// Who a client is to the broker. Ids are valid levels of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The domain, first level of every topic.
+    pub domain: String,
+    /// The channel, second level of every topic.
+    pub channel: String,
+    /// Client id and user name.
+    pub client_id: String,
+    /// The password.
+    pub client_key: Secret,
+}
+
+/// A value that neither logs nor errors show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides a value.
+    pub fn new(value: impl Into<String>) -> Secret {
+        Secret(value.into())
+    }
+
+    /// The value itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// The way to the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// The broker.
+    pub address: Address,
+    /// Time for connecting and for writing one packet. A publish of 100 MB needs
+    /// more than the client's own 5 s.
+    pub timeout: Duration,
+    /// Quality of service of subscriptions and publishes.
+    pub qos: Qos,
+    /// Whole seconds. The answer to a ping waits behind a large publish, so a
+    /// short one takes a busy broker for a dead one.
+    pub keep_alive: Duration,
+    /// Largest packet in bytes, in both directions. The default carries a
+    /// module of 100 MiB as base64 (134 MiB) and what stands around it.
+    pub max_packet_size: usize,
+    /// PEM file with the authorities to trust instead of the public ones.
+    pub ca_cert: Option<PathBuf>,
+    /// For mutual TLS.
+    pub client_cert: Option<ClientCert>,
+}
+
+/// PEM files of a client's certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCert {
+    /// The certificate, with its chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// MQTT's quality of service, as far as it is used: 2 does not survive
+/// reconnects with this client library, and the tasks' ids remove duplicates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Qos {
+    /// 0.
+    AtMostOnce,
+    /// 1.
+    AtLeastOnce,
+}
+
+/// What one task may use. A task's own flags tighten it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskLimits {
+    /// Wall-clock time; none is no limit.
+    pub timeout: Option<Duration>,
+    /// Bytes of linear memory. Wasm itself could take 4 GiB for each task.
+    pub memory: u64,
+    /// Bytes kept of each output stream. A result carries both streams, and
+    /// common brokers take packets of 1 to 2 MB.
+    pub output: usize,
+}
+
+/// A directory that tasks may open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedDir {
+    /// As typed.
+    pub path: PathBuf,
+    /// `:rw` stands behind it.
+    pub writable: bool,
+}
+
+/// What OpenVINO is tuned for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NnHint {
+    /// One inference as fast as possible, on all cores.
+    Latency,
+    /// Many at the same time.
+    Throughput,
+}
+
+/// What the manager is told about this worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// What it is.
+    pub text: Option<String>,
+    /// For the manager's selection.
+    pub tags: Vec<String>,
+    /// Where it is.
+    pub location: Option<String>,
+    /// Where the manager lists it.
+    pub namespace: String,
+    /// Whether the machine's name and address are told.
+    pub collect_system_info: bool,
+}
+
+/// The log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Directives that `tracing_subscriber::EnvFilter` takes.
+    pub directives: String,
+    /// The form of its lines.
+    pub format: LogFormat,
+}
+
+/// The form of the log's lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A setting's value and where it came from, for `proplet doctor`.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The setting.
+    pub setting: &'static Setting,
+    /// Its value as text; none if nobody set it, `…` if it is a secret.
+    pub value: Option<String>,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// Why there is no configuration: every problem that was found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .problems.join("\n"))]
+pub struct ConfigError {
+    /// One full sentence each.
+    pub problems: Vec<String>,
+}
+
+impl Config {
+    /// Reads the configuration of `proplet worker`, whose flags are
+    /// [`worker_args`].
+    pub fn load(flags: &ArgMatches, env: &Environment) -> Result<Config, ConfigError> {
+        Config::from_sources(Some(flags), env)
+    }
+
+    /// The same without flags, as for a worker that a program starts itself.
+    pub fn from_environment(env: &Environment) -> Result<Config, ConfigError> {
+        Config::from_sources(None, env)
+    }
+
+    fn from_sources(flags: Option<&ArgMatches>, env: &Environment) -> Result<Config, ConfigError> {
+        let file = reader::open_file(flags, env)?;
+        let mut reader = Reader::for_worker(flags, env, &file)?;
+        reader.warn_unknown();
+        let config = config(&mut reader, env);
+        reader.finish(config)
+    }
+}
+
+/// Reads everything before it gives up, so that all problems are found.
+fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
+    let credentials = reader.credentials();
+    let connection = connection(reader);
+    let liveliness_interval =
+        reader.read("liveliness-interval", value::duration_within(MILLI * 100, HOUR));
+    let executors = executors(reader, env);
+    let queue = reader.read("queue", value::count_within(1, 1_000_000));
+    let drain_timeout = reader.read("drain-timeout", value::duration_within(Duration::ZERO, HOUR));
+    let limits = limits(reader);
+    let module_size = reader.read("module-size", value::size_within(1 << 10, 1 << 30));
+    let model_size = reader.read("model-size", value::size_within(1 << 10, 1 << 40));
+    let module_cache = reader.read("module-cache", value::size);
+    let graph_cache = reader.read("graph-cache", value::size);
+    let dirs = reader.read_optional("dirs", value::dirs);
+    let openvino_lib = reader.read_optional("openvino-lib", value::path);
+    let nn_hint = reader.read("nn-hint", value::hint);
+    let nn_graphs = reader.read_optional("nn-graphs", value::graphs).unwrap_or_default();
+    let description = description(reader);
+    let log = log(reader);
+    // Where the file is has been used already; here for the report.
+    reader.read("config-file", value::path);
+    reader.read("config-section", value::text);
+    if let Some(interval) = liveliness_interval.filter(|interval| *interval >= SECOND * 10) {
+        reader.warn(format!(
+            "liveliness-interval is {}: the manager takes a worker for dead after 10 s without a \
+             heartbeat, so it will flap; 5 s or less is safe",
+            humantime(interval)
+        ));
+    }
+    let executors = executors?;
+    Some(Config {
+        credentials: credentials?,
+        connection: connection?,
+        liveliness_interval: liveliness_interval?,
+        executors,
+        queue: queue?,
+        drain_timeout: drain_timeout?,
+        limits: limits?,
+        module_size: module_size?,
+        model_size: model_size?,
+        module_cache: module_cache?,
+        graph_cache: graph_cache?,
+        dirs,
+        working_dir: env.working_dir().to_owned(),
+        openvino_lib,
+        nn_hint: nn_hint?.unwrap_or(match executors.get() {
+            1 => NnHint::Latency,
+            _ => NnHint::Throughput,
+        }),
+        nn_graphs,
+        description: description?,
+        log: log?,
+        warnings: Vec::new(),
+        report: Vec::new(),
+    })
+}
+
+const MILLI: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn connection(reader: &mut Reader<'_>) -> Option<Connection> {
+    let address = reader.read("mqtt-address", Address::parse);
+    let timeout = reader.read("mqtt-timeout", value::duration_within(SECOND, HOUR));
+    let qos = reader.read("mqtt-qos", value::qos);
+    if let Some((_, true)) = qos {
+        reader.warn(
+            "mqtt-qos is 2 and is taken as 1: QoS 2 does not survive a reconnect, and repeated \
+             messages are known by the task's id"
+                .into(),
+        );
+    }
+    // MQTT counts whole seconds in 16 bits.
+    let keep_alive = reader.read("mqtt-keep-alive", |text| {
+        let duration = value::duration_within(SECOND, SECOND * 65_535)(text)?;
+        match duration.subsec_nanos() {
+            0 => Ok(duration),
+            _ => Err("MQTT counts the keep-alive in whole seconds".into()),
+        }
+    });
+    if let Some(short) = keep_alive.filter(|duration| *duration < SECOND * 30) {
+        reader.warn(format!(
+            "mqtt-keep-alive is {}: below 30 s a large message can look like a dead broker",
+            humantime(short)
+        ));
+    }
+    // 256 MiB less a byte is the most that MQTT can express.
+    let max_packet_size =
+        reader.read("mqtt-max-packet-size", value::length_within(1 << 10, (1 << 28) - 1));
+    let ca_cert = reader.read_optional("mqtt-tls-ca-cert", value::path);
+    let cert = reader.read_optional("mqtt-tls-client-cert", value::path);
+    let key = reader.read_optional("mqtt-tls-client-key", value::path);
+    if cert.is_some() != key.is_some() {
+        let (set, missing) = if cert.is_some() { ("cert", "key") } else { ("key", "cert") };
+        reader.problem(format!(
+            "mqtt-tls-client-{set} is set, but mqtt-tls-client-{missing} is not: mutual TLS needs both"
+        ));
+    }
+    let address = address?;
+    if !address.tls && (ca_cert.is_some() || cert.is_some()) {
+        reader.warn(format!(
+            "the connection to {address} is not encrypted, so the mqtt-tls-* settings have no effect; \
+             for TLS, write the address as ssl://{}:8883",
+            address.host
+        ));
+    }
+    Some(Connection {
+        address,
+        timeout: timeout?,
+        qos: qos?.0,
+        keep_alive: keep_alive?,
+        max_packet_size: max_packet_size?,
+        ca_cert,
+        client_cert: cert.zip(key).map(|(cert, key)| ClientCert { cert, key }),
+    })
+}
+
+fn executors(reader: &mut Reader<'_>, env: &Environment) -> Option<NonZeroUsize> {
+    let count = reader.read_or("executors", env.cores().get(), value::count_within(1, 1024));
+    NonZeroUsize::new(count?)
+}
+
+fn limits(reader: &mut Reader<'_>) -> Option<TaskLimits> {
+    let timeout = reader.read("task-timeout", value::limit);
+    // Less than one page of WebAssembly would be no memory at all.
+    let memory = reader.read("task-memory", value::size_within(64 << 10, 1 << 40));
+    let output = reader.read("task-output", value::length_within(1 << 10, 64 << 20));
+    Some(TaskLimits { timeout: timeout?, memory: memory?, output: output? })
+}
+
+fn description(reader: &mut Reader<'_>) -> Option<Description> {
+    let text = reader.read_optional("description", value::text);
+    let tags = reader.read_optional("tags", value::list).unwrap_or_default();
+    let location = reader.read_optional("location", value::text);
+    let namespace = reader.read("namespace", value::text);
+    let collect_system_info = reader.read("collect-system-info", value::boolean);
+    Some(Description {
+        text,
+        tags,
+        location,
+        namespace: namespace?,
+        collect_system_info: collect_system_info?,
+    })
+}
+
+fn log(reader: &mut Reader<'_>) -> Option<LogConfig> {
+    let directives = reader.read("log-level", value::log_level);
+    let format = reader.read("log-format", value::log_format);
+    Some(LogConfig { directives: directives?, format: format? })
+}
+
+#[cfg(test)]
+mod tests;

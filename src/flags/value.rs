@@ -69,7 +69,7 @@ fn part_of(digits: &str, unit: u64) -> Option<u64> {
 
 /// Reads a whole number, with `_` anywhere and `0x` in front if it is
 /// hexadecimal. The error names no option.
-pub(super) fn parse_integer(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_integer(text: &str) -> Result<u64, String> {
     let digits = text.replace('_', "");
     let number = match digits.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16),
@@ -94,7 +94,7 @@ pub(super) fn parse_switch(text: Option<&str>) -> Result<bool, String> {
     }
 }
 
-/// The candidate that `name` was most likely meant to be: at most a third of
+/// The candidate that `name` was most likely meant to be: at most two fifths of
 /// its characters differ, or a single one.
 pub(crate) fn closest<'a>(
     name: &str,
@@ -108,7 +108,7 @@ pub(crate) fn closest<'a>(
     candidates
         .into_iter()
         .map(|candidate| (distance(name, candidate), candidate))
-        .filter(|(distance, _)| *distance <= (length / 3).max(1))
+        .filter(|(distance, _)| *distance <= (length * 2 / 5).max(1))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

@@ -1,0 +1,404 @@
+//! The table of all settings. From it come the flags of the verbs, the names
+//! that are looked up, the defaults themselves and the README's table, so that
+//! none of them can differ from the others.
+
+use std::fmt::Write as _;
+
+use clap::{Arg, ArgAction};
+
+/// The heading under which a setting is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Who the worker is to the broker and the manager.
+    Credentials,
+    /// The way to the broker.
+    Connection,
+    /// How many tasks there may be.
+    Tasks,
+    /// What one task may use.
+    Limits,
+    /// What stays in memory between tasks.
+    Caches,
+    /// wasi-nn and its backend.
+    Inference,
+    /// What the manager is told about this machine.
+    Description,
+    /// The log.
+    Logging,
+    /// Where the TOML section is.
+    File,
+}
+
+impl Group {
+    /// The heading in `--help`.
+    pub fn heading(self) -> &'static str {
+        match self {
+            Group::Credentials => "Credentials",
+            Group::Connection => "Connection",
+            Group::Tasks => "Tasks",
+            Group::Limits => "Limits of a task",
+            Group::Caches => "Caches",
+            Group::Inference => "Inference",
+            Group::Description => "Description of this worker",
+            Group::Logging => "Logging",
+            Group::File => "Configuration file",
+        }
+    }
+}
+
+/// What a setting is when nobody sets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefaultValue {
+    /// Nothing; whether that will do is for who reads it.
+    Absent,
+    /// This text, read like any other value.
+    Text(&'static str),
+    /// Found out at the start, as described.
+    Computed(&'static str),
+}
+
+/// One setting. Its flag is `--{name}`, its variable `PROPLET_{NAME}` and its
+/// TOML key `{name}` with underscores; aliases likewise.
+#[derive(Debug)]
+pub struct Setting {
+    /// With hyphens, such as `task-timeout`.
+    pub name: &'static str,
+    /// Other names that deployments use for the same thing.
+    pub aliases: &'static [&'static str],
+    /// What stands for the value in `--help`.
+    pub value: &'static str,
+    /// The value when nobody sets it.
+    pub default: DefaultValue,
+    /// One sentence.
+    pub help: &'static str,
+    /// The heading.
+    pub group: Group,
+    /// Never shown or logged.
+    pub secret: bool,
+}
+
+impl Setting {
+    /// The environment variables with this prefix (`PROPLET_`), the first being
+    /// the one that is advertised.
+    pub(super) fn variables(&self, prefix: &str) -> impl Iterator<Item = String> {
+        self.names().map(move |name| format!("{prefix}{}", name.replace('-', "_").to_uppercase()))
+    }
+
+    /// The TOML keys, the first being the one that is advertised.
+    pub(super) fn keys(&self) -> impl Iterator<Item = String> {
+        self.names().map(|name| name.replace('-', "_"))
+    }
+
+    /// The variable that is advertised.
+    pub fn variable(&self) -> String {
+        format!("PROPLET_{}", self.name.replace('-', "_").to_uppercase())
+    }
+
+    /// Whether the TOML section may hold it; the place of the section itself
+    /// can't be read from there.
+    pub(super) fn in_file(&self) -> bool {
+        self.group != Group::File
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.name).chain(self.aliases.iter().copied())
+    }
+
+    fn arg(&self) -> Arg {
+        let default = match self.default {
+            DefaultValue::Absent => String::new(),
+            DefaultValue::Text(text) | DefaultValue::Computed(text) => format!("default: {text}, "),
+        };
+        let arg = Arg::new(self.name)
+            .long(self.name)
+            .aliases(self.aliases)
+            .value_name(self.value)
+            .help(format!("{} [{default}variable: {}]", self.help, self.variable()))
+            .help_heading(self.group.heading())
+            .action(ArgAction::Set);
+        if self.value == BOOLEAN {
+            // `--collect-system-info` alone switches on.
+            arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+        } else {
+            arg
+        }
+    }
+}
+
+const BOOLEAN: &str = "BOOL";
+
+const fn setting(
+    group: Group,
+    name: &'static str,
+    value: &'static str,
+    default: DefaultValue,
+    help: &'static str,
+) -> Setting {
+    Setting { name, aliases: &[], value, default, help, group, secret: false }
+}
+
+const fn credential(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    secret: bool,
+    help: &'static str,
+) -> Setting {
+    let value = if secret { "KEY" } else { "ID" };
+    Setting { name, aliases, value, default: Absent, help, group: Group::Credentials, secret }
+}
+
+use DefaultValue::{Absent, Computed, Text};
+
+/// The names of the four credentials, in the order in which provisioning
+/// writes them.
+pub(super) const CREDENTIALS: [&str; 4] = ["domain-id", "channel-id", "client-id", "client-key"];
+
+/// All settings, in the order of `--help` and the README.
+pub static SETTINGS: &[Setting] = &[
+    credential(
+        "domain-id",
+        &["tenant-id"],
+        false,
+        "Domain in which the manager and its workers are",
+    ),
+    credential("channel-id", &[], false, "Channel on which they talk"),
+    credential("client-id", &["entity-id"], false, "Client id and user name at the broker"),
+    credential("client-key", &["api-key"], true, "Client key, the password at the broker"),
+    setting(
+        Group::Connection,
+        "mqtt-address",
+        "ADDRESS",
+        Text("tcp://localhost:1883"),
+        "The broker: tcp://, mqtt:// or host:port; with TLS ssl://, tls:// or mqtts://",
+    ),
+    setting(
+        Group::Connection,
+        "mqtt-timeout",
+        "DURATION",
+        Text("30s"),
+        "Time for connecting and for writing one packet",
+    ),
+    setting(
+        Group::Connection,
+        "mqtt-qos",
+        "QOS",
+        Text("1"),
+        "Quality of service, 0 or 1; 2 is accepted and means 1",
+    ),
+    setting(
+        Group::Connection,
+        "mqtt-keep-alive",
+        "DURATION",
+        Text("30s"),
+        "Silence after which the broker is asked whether it is there",
+    ),
+    setting(
+        Group::Connection,
+        "mqtt-max-packet-size",
+        "SIZE",
+        Text("144MiB"),
+        "Largest packet, in both directions",
+    ),
+    setting(
+        Group::Connection,
+        "mqtt-tls-ca-cert",
+        "FILE",
+        Absent,
+        "PEM file with the certificates that the broker's must come from; without it the public ones",
+    ),
+    setting(
+        Group::Connection,
+        "mqtt-tls-client-cert",
+        "FILE",
+        Absent,
+        "PEM file with the worker's own certificate, for mutual TLS",
+    ),
+    setting(
+        Group::Connection,
+        "mqtt-tls-client-key",
+        "FILE",
+        Absent,
+        "PEM file with the key of that certificate",
+    ),
+    setting(
+        Group::Connection,
+        "liveliness-interval",
+        "DURATION",
+        Text("5s"),
+        "Time between heartbeats; the manager gives a worker up after 10s",
+    ),
+    setting(
+        Group::Tasks,
+        "executors",
+        "N",
+        Computed("number of cores"),
+        "Tasks that run at the same time",
+    ),
+    setting(
+        Group::Tasks,
+        "queue",
+        "N",
+        Text("256"),
+        "Tasks that wait for an executor; one more is answered with `busy`",
+    ),
+    setting(
+        Group::Tasks,
+        "drain-timeout",
+        "DURATION",
+        Text("30s"),
+        "Time for running tasks to end when the worker is told to",
+    ),
+    setting(
+        Group::Limits,
+        "task-timeout",
+        "DURATION",
+        Text("5m"),
+        "Wall-clock time of a task, or `none`; `-W timeout` tightens it",
+    ),
+    setting(
+        Group::Limits,
+        "task-memory",
+        "SIZE",
+        Text("512MiB"),
+        "WebAssembly memory of a task; `-W max-memory-size` tightens it",
+    ),
+    setting(
+        Group::Limits,
+        "task-output",
+        "SIZE",
+        Text("256KiB"),
+        "Bytes kept of each output stream: its first and its last half",
+    ),
+    setting(Group::Limits, "module-size", "SIZE", Text("100MiB"), "Largest WebAssembly module"),
+    setting(
+        Group::Limits,
+        "model-size",
+        "SIZE",
+        Text("512MiB"),
+        "Largest model, description and weights together",
+    ),
+    setting(
+        Group::Limits,
+        "dirs",
+        "DIR[:rw][:DIR..]",
+        Computed("the working directory, read-only"),
+        "Directories that tasks may open, and get when they name none",
+    ),
+    setting(
+        Group::Caches,
+        "module-cache",
+        "SIZE",
+        Text("512MiB"),
+        "Compiled modules kept for the next task",
+    ),
+    setting(
+        Group::Caches,
+        "graph-cache",
+        "SIZE",
+        Text("1GiB"),
+        "Compiled models kept for the next task",
+    ),
+    setting(
+        Group::Inference,
+        "openvino-lib",
+        "PATH",
+        Computed("searched for"),
+        "OpenVINO's C library, or the folder that holds it",
+    ),
+    setting(
+        Group::Inference,
+        "nn-hint",
+        "HINT",
+        Text("auto"),
+        "OpenVINO's mode: latency, throughput, or auto (latency with one executor)",
+    ),
+    setting(
+        Group::Inference,
+        "nn-graphs",
+        "ENCODING::DIR[,..]",
+        Absent,
+        "Graphs that every task may load by the name of their directory",
+    ),
+    setting(Group::Description, "description", "TEXT", Absent, "What this worker is"),
+    setting(Group::Description, "tags", "TAG[,..]", Absent, "Tags for the manager's selection"),
+    setting(Group::Description, "location", "TEXT", Absent, "Where this worker is"),
+    Setting {
+        aliases: &["manager-k8s-namespace"],
+        ..setting(
+            Group::Description,
+            "namespace",
+            "NAME",
+            Text("default"),
+            "Namespace in which the manager lists this worker",
+        )
+    },
+    setting(
+        Group::Description,
+        "collect-system-info",
+        BOOLEAN,
+        Text("true"),
+        "Whether the manager is told this machine's name and address",
+    ),
+    setting(
+        Group::Logging,
+        "log-level",
+        "LEVEL",
+        Text("info"),
+        "off, error, warn, info, debug, trace, or directives such as info,proplet::mqtt=debug",
+    ),
+    setting(Group::Logging, "log-format", "FORMAT", Text("text"), "text or json"),
+    setting(
+        Group::File,
+        "config-file",
+        "FILE",
+        Text("config.toml"),
+        "TOML file with a section for this worker; its keys are the names here with underscores",
+    ),
+    setting(Group::File, "config-section", "NAME", Text("proplet"), "The section of that file"),
+];
+
+/// The setting of this name.
+pub(super) fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+/// The flags of `proplet worker`: every setting has one.
+pub fn worker_args() -> Vec<Arg> {
+    SETTINGS.iter().map(Setting::arg).collect()
+}
+
+/// The flags of a verb that only connects, as `proplet submit` does.
+pub fn submit_args() -> Vec<Arg> {
+    SETTINGS.iter().filter(|setting| for_submit(setting)).map(Setting::arg).collect()
+}
+
+fn for_submit(setting: &Setting) -> bool {
+    match setting.group {
+        Group::Credentials | Group::Logging | Group::File => true,
+        Group::Connection => setting.name != "liveliness-interval",
+        _ => false,
+    }
+}
+
+/// The settings as the README's table.
+pub fn markdown_table() -> String {
+    let mut text = String::from("| Flag | Variable | Default | What it is |\n|---|---|---|---|\n");
+    for setting in SETTINGS {
+        let variables: Vec<_> =
+            setting.variables("PROPLET_").map(|name| format!("`{name}`")).collect();
+        let default = match setting.default {
+            DefaultValue::Absent => String::new(),
+            DefaultValue::Text(text) => format!("`{text}`"),
+            DefaultValue::Computed(text) => text.to_owned(),
+        };
+        // Writing to a string never fails.
+        let _ = writeln!(
+            text,
+            "| `--{}` | {} | {default} | {} |",
+            setting.name,
+            variables.join(", "),
+            setting.help.replace('|', "\\|"),
+        );
+    }
+    text
+}
