@@ -136,7 +136,7 @@ pub struct Connection {
     /// Largest packet in bytes, in both directions. The default carries a
     /// module of 100 MiB as base64 (134 MiB) and what stands around it.
     pub max_packet_size: usize,
-    /// PEM file with the authorities to trust instead of the public ones.
+    /// PEM file with the authorities to trust instead of the system's.
     pub ca_cert: Option<PathBuf>,
     /// For mutual TLS.
     pub client_cert: Option<ClientCert>,

@@ -252,7 +252,8 @@ impl Parser {
             }
             Effect::Ignored => self.ignore(group, item),
             Effect::Refused(why) if on => return Err(wrong(why.to_owned())),
-            Effect::Refused(_) => self.ignore(group, item),
+            Effect::AlwaysOn(why) if !on => return Err(wrong(why.to_owned())),
+            Effect::Refused(_) | Effect::AlwaysOn(_) => self.ignore(group, item),
         }
         Ok(())
     }

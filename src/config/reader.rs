@@ -350,7 +350,7 @@ impl<'a> Reader<'a> {
                 raw.source
             ));
         }
-        let shown = if setting.secret { "…" } else { &raw.text };
+        let shown = setting.shown(&raw.text);
         let converted = convert(&raw.text).map_err(|reason| match &raw.source {
             Source::Flag => format!("`--{} {shown}`: {reason}", setting.name),
             Source::Environment(variable) => {
@@ -364,7 +364,7 @@ impl<'a> Reader<'a> {
             }
             Source::Default => format!("`--{}` has the default `{shown}`: {reason}", setting.name),
         });
-        self.note(setting, Some(shown.to_owned()), raw.source);
+        self.note(setting, Some(shown), raw.source);
         match converted {
             Ok(value) => Some(value),
             Err(problem) => {

@@ -94,6 +94,16 @@ impl Setting {
         format!("PROPLET_{}", self.name.replace('-', "_").to_uppercase())
     }
 
+    /// A value as it may be shown: no secret, and no password that somebody put
+    /// into an address.
+    pub(super) fn shown(&self, value: &str) -> String {
+        match value.rsplit_once('@') {
+            _ if self.secret => "…".to_owned(),
+            Some((_, host)) if self.name == "mqtt-address" => format!("…@{host}"),
+            _ => value.to_owned(),
+        }
+    }
+
     /// Whether the TOML section may hold it; the place of the section itself
     /// can't be read from there.
     pub(super) fn in_file(&self) -> bool {
@@ -204,7 +214,7 @@ pub static SETTINGS: &[Setting] = &[
         "mqtt-tls-ca-cert",
         "FILE",
         Absent,
-        "PEM file with the certificates that the broker's must come from; without it the public ones",
+        "PEM file with the certificates that the broker's must come from; without it the system's",
     ),
     setting(
         Group::Connection,

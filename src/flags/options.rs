@@ -100,6 +100,8 @@ pub(super) enum Effect {
     Ignored,
     /// Would change what the task means, and can't be had: why.
     Refused(&'static str),
+    /// Likewise for switching it off.
+    AlwaysOn(&'static str),
 }
 
 /// An option of a group.
@@ -226,9 +228,10 @@ const FOR_COMPONENTS: &str =
     "this is an interface of components, and this worker runs core modules (WASI preview 1)";
 const OWN_LIMIT: &str = "this limit can't be set for one task, and the worker's own holds; what can be tightened are \
      `-W timeout` and `-W max-memory-size`";
+const STREAMS: &str = "what the guest prints is the task's result and always kept";
 const LINKING: &str = "a module whose imports or exports are unknown is not run";
 
-use Effect::{Host, Ignored, Refused};
+use Effect::{AlwaysOn, Host, Ignored, Refused};
 use Shape::{Integer, Switch, Text};
 
 const WASI: &[OptionDesc] = &[
@@ -259,6 +262,17 @@ const WASI: &[OptionDesc] = &[
     option("network-error-code", Switch, Ignored, "Error codes of components; without effect"),
     option("preview0", Switch, Ignored, "Imports of `wasi_unstable`; without effect"),
     option("inherit-env", Switch, Host, "All of the host's environment; reaches the host"),
+    option("inherit-stdin", Switch, Ignored, "Standard input; a task's is closed"),
+    option("inherit-stdout", Switch, AlwaysOn(STREAMS), "Always so"),
+    option("inherit-stderr", Switch, AlwaysOn(STREAMS), "Always so"),
+    option(
+        "cwd",
+        Text,
+        Refused("a guest has no working directory: give it one as `.` with `--dir HOST::.`"),
+        "Not supported",
+    ),
+    option("runtime-config", Switch, Refused(FOR_COMPONENTS), "Not supported"),
+    option("runtime-config-var", Text, Refused(FOR_COMPONENTS), "Not supported"),
     option("config-var", Text, Refused(FOR_COMPONENTS), "Not supported"),
     option("keyvalue-in-memory-data", Text, Refused(FOR_COMPONENTS), "Not supported"),
     option("p3", Switch, Refused(FOR_COMPONENTS), "Not supported"),

@@ -182,6 +182,8 @@ fn what_is_refused_names_the_argument_and_the_way_out() {
         (&["-W", "unknown-imports-trap"], &["-W unknown-imports-trap"]),
         (&["-S", "threads"], &["-S threads", "single thread"]),
         (&["-S", "keyvalue"], &["-S keyvalue", "components"]),
+        (&["-S", "inherit-stdout=n"], &["-S inherit-stdout=n", "kept"]),
+        (&["-S", "cwd=/a"], &["-S cwd=/a", "--dir"]),
         (&["--wasi-modules=experimental-wasi-threads"], &["-S threads"]),
         (&["--wasi-modules=experimental-wasi-crypto"], &["experimental-wasi-crypto", "-S nn"]),
         (&["--preload", "a=b.wasm"], &["--preload"]),
@@ -277,10 +279,6 @@ fn rendered(flags: &RunFlags) -> Vec<String> {
         let value = if name == "tcplisten" { "=x" } else { "" };
         pair("-S", format!("{name}{value}"));
     }
-    for item in &flags.ignored {
-        let (flag, option) = item.split_at(2);
-        pair(flag, option.trim_start().into());
-    }
     if let Some(timeout) = flags.timeout {
         pair("-W", format!("timeout={}s {}ns", timeout.as_secs(), timeout.subsec_nanos()));
     }
@@ -289,6 +287,10 @@ fn rendered(flags: &RunFlags) -> Vec<String> {
     }
     if let Some(bytes) = flags.max_wasm_stack {
         pair("-W", format!("max-wasm-stack=0x{bytes:x}"));
+    }
+    for item in &flags.ignored {
+        // In one argument: what follows may start with a dash.
+        args.push(item.replacen(' ', "", 1));
     }
     args.extend(flags.dirs.iter().map(|dir| format!("--dir={}::{}", dir.host, dir.guest)));
     args.extend(flags.env.iter().map(|(name, value)| match value {
