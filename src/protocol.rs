@@ -1,1 +1,79 @@
 //! Topics and wire messages of Propeller. No I/O.
+//!
+//! [`control`] reads what the manager says (and writes it, for `submit`);
+//! [`reports`] writes what a worker says (and reads it, for `submit`). Bytes
+//! become a value here once, and nothing downstream looks at JSON again.
+
+pub mod control;
+pub mod reports;
+
+pub use control::{Invoke, Malformed, decode_invoke, decode_start, decode_stop, encode_start};
+pub use reports::{
+    Alive, Discovery, InvokeResult, Output, Reused, TaskResult, TimingsMs, WorkerMetadata,
+};
+
+/// The topics of one channel: `m/{domain}/c/{channel}/…`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topics {
+    prefix: String,
+}
+
+impl Topics {
+    /// The topics of this domain and channel, which must be plain topic levels
+    /// (the configuration has proven that they hold no `/`, `+` or `#`).
+    pub fn new(domain: &str, channel: &str) -> Topics {
+        Topics { prefix: format!("m/{domain}/c/{channel}") }
+    }
+
+    fn under(&self, rest: &str) -> String {
+        format!("{}/{rest}", self.prefix)
+    }
+
+    /// Manager to worker: run a task.
+    pub fn start(&self) -> String {
+        self.under("control/manager/start")
+    }
+
+    /// Manager to worker: end a task.
+    pub fn stop(&self) -> String {
+        self.under("control/manager/stop")
+    }
+
+    /// Manager to worker: call a latent task.
+    pub fn invoke(&self) -> String {
+        self.under("control/manager/invoke")
+    }
+
+    /// Worker to manager: what came of a task.
+    pub fn results(&self) -> String {
+        self.under("control/proplet/results")
+    }
+
+    /// Worker to manager: what came of a call of a latent task.
+    pub fn invoke_results(&self) -> String {
+        self.under("control/proplet/invoke_results")
+    }
+
+    /// Worker to manager: the worker introduces itself.
+    pub fn create(&self) -> String {
+        self.under("control/proplet/create")
+    }
+
+    /// Worker to manager: the heartbeat.
+    pub fn alive(&self) -> String {
+        self.under("control/proplet/alive")
+    }
+
+    /// Worker to manager: the worker's own use of processor and memory.
+    pub fn metrics(&self) -> String {
+        self.under("control/proplet/metrics")
+    }
+
+    /// Worker to manager: a task's use of processor and memory.
+    pub fn task_metrics(&self) -> String {
+        self.under("control/proplet/task_metrics")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,536 @@
+//! What the manager says to its workers: start, stop, invoke.
+//!
+//! All workers of a channel read the same topics, so decoding takes the
+//! worker's own id and gives `None` for what is meant for another one: nothing
+//! of such a message is copied. One pass over the JSON borrows the module's
+//! Base64, which is by far the largest part, and decodes it once, into the
+//! memory that the task keeps.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::ser::Serialize;
+
+use crate::task::{ModuleSource, TaskId, TaskRequest};
+
+/// Most elements of a list or a map in a message. An empty string takes three
+/// bytes of JSON and eight times that in memory, so a limit on the message
+/// alone would not bound what it becomes.
+const MAX_ELEMENTS: usize = 16_384;
+
+/// Standard alphabet, with or without padding: people paste what their tools
+/// print.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Why a message could not be read. It is never for another worker: those are
+/// `Ok(None)`, as far as the address can be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Malformed {
+    /// The task's id, if it could be read: the sender then deserves an answer.
+    pub id: Option<TaskId>,
+    /// The call's id, if the message is an `invoke` whose own could be read.
+    pub invocation_id: Option<String>,
+    /// What is wrong and where; it names the field.
+    pub reason: String,
+}
+
+/// A call of a latent task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invoke {
+    /// The task.
+    pub id: TaskId,
+    /// The call, which the answer names.
+    pub invocation_id: String,
+    /// The arguments.
+    pub inputs: Vec<String>,
+    /// The environment.
+    pub env: BTreeMap<String, String>,
+}
+
+/// Reads a `start` message; `None` if it is for a worker other than `own_id`.
+///
+/// `module_limit` is in bytes of the decoded module, and is held against the
+/// length of the Base64 before anything is allocated for it.
+pub fn decode_start(
+    payload: &[u8],
+    own_id: &str,
+    module_limit: usize,
+) -> Result<Option<TaskRequest>, Malformed> {
+    let Some((id, wire)) = open(payload, own_id, START)? else {
+        return Ok(None);
+    };
+    let module = match module(&wire, module_limit) {
+        Ok(module) => module,
+        Err(reason) => {
+            return Err(Malformed { id: Some(id), invocation_id: None, reason });
+        }
+    };
+    Ok(Some(TaskRequest {
+        id,
+        name: wire.name.map(Cow::into_owned).unwrap_or_default(),
+        module,
+        inputs: wire.inputs,
+        cli_args: wire.cli_args,
+        env: wire.env,
+        daemon: wire.daemon,
+        latent: wire.latent,
+        encrypted: wire.encrypted,
+    }))
+}
+
+/// Reads a `stop` message; `None` if it is for a worker other than `own_id`.
+pub fn decode_stop(payload: &[u8], own_id: &str) -> Result<Option<TaskId>, Malformed> {
+    Ok(open(payload, own_id, STOP)?.map(|(id, _)| id))
+}
+
+/// Reads an `invoke` message; `None` if it is for a worker other than `own_id`.
+pub fn decode_invoke(payload: &[u8], own_id: &str) -> Result<Option<Invoke>, Malformed> {
+    let Some((id, wire)) = open(payload, own_id, INVOKE)? else {
+        return Ok(None);
+    };
+    match wire.invocation_id {
+        Some(invocation_id) if !invocation_id.is_empty() => Ok(Some(Invoke {
+            id,
+            invocation_id: invocation_id.into_owned(),
+            inputs: wire.inputs,
+            env: wire.env,
+        })),
+        _ => Err(Malformed {
+            id: Some(id),
+            invocation_id: None,
+            reason: "`invocation_id` is missing or empty, so the call can't be answered".to_owned(),
+        }),
+    }
+}
+
+/// The `start` message that the manager would send for this task, to one
+/// worker or to all.
+pub fn encode_start(task: &TaskRequest, to: Option<&str>) -> Vec<u8> {
+    let (file, image_url) = match &task.module {
+        Some(ModuleSource::Bytes(bytes)) => (Some(BASE64.encode(bytes)), None),
+        Some(ModuleSource::Url(url)) => (None, Some(url.as_str())),
+        None => (None, None),
+    };
+    let message = Start {
+        id: task.id.as_str(),
+        name: &task.name,
+        state: 0,
+        file,
+        image_url,
+        inputs: &task.inputs,
+        cli_args: &task.cli_args,
+        env: &task.env,
+        daemon: task.daemon,
+        broadcast: to.is_none(),
+        latent: task.latent,
+        encrypted: task.encrypted,
+        proplet_id: to,
+    };
+    to_json(&message)
+}
+
+#[derive(serde::Serialize)]
+struct Start<'a> {
+    id: &'a str,
+    name: &'a str,
+    state: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_url: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    inputs: &'a [String],
+    cli_args: &'a [String],
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    env: &'a BTreeMap<String, String>,
+    daemon: bool,
+    broadcast: bool,
+    latent: bool,
+    encrypted: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proplet_id: Option<&'a str>,
+}
+
+/// JSON of one of our own messages.
+pub(super) fn to_json<T: Serialize>(message: &T) -> Vec<u8> {
+    // Only maps with keys that aren't strings and failing writers make this
+    // fail; our messages have neither.
+    serde_json::to_vec(message).expect("a message of strings, numbers and lists is valid JSON")
+}
+
+/// Parses the message, proves its id and its address.
+fn open<'a>(
+    payload: &'a [u8],
+    own_id: &str,
+    wanted: &'static [&'static str],
+) -> Result<Option<(TaskId, Wire<'a>)>, Malformed> {
+    let mut json = serde_json::Deserializer::from_slice(payload);
+    let parsed = Wanted(wanted).deserialize(&mut json).and_then(|wire| json.end().map(|()| wire));
+    match parsed {
+        Ok(wire) if !is_for(wire.proplet_id.as_deref(), own_id) => Ok(None),
+        Ok(wire) => {
+            let reason = match wire.id.as_deref().map(TaskId::new) {
+                Some(Ok(id)) => return Ok(Some((id, wire))),
+                Some(Err(invalid)) => invalid.to_string(),
+                None => "the message has no `id`".to_owned(),
+            };
+            Err(Malformed {
+                id: None,
+                invocation_id: wire.invocation_id.map(Cow::into_owned),
+                reason,
+            })
+        }
+        Err(error) => {
+            // Only now, because it costs a second pass: whose is it?
+            let envelope: Envelope = serde_json::from_slice(payload).unwrap_or_default();
+            if !is_for(envelope.proplet_id.0.as_deref(), own_id) {
+                return Ok(None);
+            }
+            let whole = if error.is_data() {
+                format!("the message does not fit: {error}")
+            } else {
+                format!("the message is not valid JSON: {error}")
+            };
+            Err(Malformed {
+                id: envelope.id.0.and_then(|id| TaskId::new(&id).ok()),
+                invocation_id: envelope.invocation_id.0,
+                reason: whole,
+            })
+        }
+    }
+}
+
+fn is_for(addressee: Option<&str>, own_id: &str) -> bool {
+    addressee.is_none_or(|to| to.is_empty() || to == own_id)
+}
+
+fn module(wire: &Wire<'_>, limit: usize) -> Result<Option<ModuleSource>, String> {
+    match (wire.file.as_deref(), wire.image_url.as_deref()) {
+        (Some(file), _) if !file.is_empty() => {
+            decode_module(file, limit).map(|bytes| Some(ModuleSource::Bytes(bytes)))
+        }
+        (_, Some(url)) if !url.is_empty() => Ok(Some(ModuleSource::Url(url.to_owned()))),
+        (Some(_), _) => Err("`file` is empty: upload the module again, or give `image_url`".into()),
+        _ => Ok(None),
+    }
+}
+
+fn decode_module(file: &str, limit: usize) -> Result<Arc<[u8]>, String> {
+    // White space is rare, so it is looked for only where it matters.
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+    let over = |symbols: usize| symbols / 4 * 3 > limit;
+    if over(file.len()) {
+        let symbols = file.bytes().filter(|byte| !is_space(byte)).count();
+        if over(symbols) {
+            return Err(format!(
+                "`file` holds a module of about {} bytes, more than this worker's limit of {limit}; \
+                 make the module smaller or raise the limit",
+                symbols / 4 * 3
+            ));
+        }
+    }
+    let decoded = match decode_exact(file.as_bytes()) {
+        Err(_) if file.bytes().any(|byte| is_space(&byte)) => {
+            let mut symbols = file.as_bytes().to_vec();
+            symbols.retain(|byte| !is_space(byte));
+            decode_exact(&symbols)
+        }
+        decoded => decoded,
+    };
+    match decoded {
+        Ok(bytes) if bytes.is_empty() => {
+            Err("`file` is empty: upload the module again, or give `image_url`".into())
+        }
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(format!(
+            "`file` is not valid base64: {}; encode it in one piece (`base64 -w 0 FILE` on Linux, \
+             `base64 -i FILE | tr -d '\\n'` on macOS)",
+            sentence(&error)
+        )),
+    }
+}
+
+/// Decodes straight into the shared slice: a module may be 100 MiB, and a
+/// `Vec` on the way would be copied once more.
+fn decode_exact(symbols: &[u8]) -> Result<Arc<[u8]>, base64::DecodeSliceError> {
+    let padding = symbols.iter().rev().take(2).take_while(|&&byte| byte == b'=').count();
+    let bits = (symbols.len() - padding) as u64 * 6;
+    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, (bits / 8) as usize).collect();
+    let target = Arc::get_mut(&mut bytes).expect("the slice was made here and is not shared yet");
+    let written = BASE64.decode_slice(symbols, target)?;
+    debug_assert_eq!(written, bytes.len());
+    Ok(bytes)
+}
+
+fn sentence(error: &base64::DecodeSliceError) -> String {
+    use base64::DecodeError::{InvalidByte, InvalidLastSymbol, InvalidLength, InvalidPadding};
+    match error {
+        base64::DecodeSliceError::DecodeError(InvalidByte(offset, byte)) => {
+            format!("invalid symbol {byte} at offset {offset}")
+        }
+        base64::DecodeSliceError::DecodeError(InvalidLastSymbol(offset, byte)) => {
+            format!("invalid last symbol {byte} at offset {offset}")
+        }
+        base64::DecodeSliceError::DecodeError(InvalidLength(length)) => {
+            format!("{length} symbols can't be the whole of it")
+        }
+        base64::DecodeSliceError::DecodeError(InvalidPadding) => "invalid padding".to_owned(),
+        // The padding is where it does not belong, so the length came out short.
+        base64::DecodeSliceError::OutputSliceTooSmall => "misplaced padding".to_owned(),
+    }
+}
+
+/// The fields that each kind of message may have wrong; all others are
+/// skipped without a look at their type.
+const STOP: &[&str] = &["id", "proplet_id"];
+const INVOKE: &[&str] = &["id", "proplet_id", "invocation_id", "inputs", "env"];
+const START: &[&str] = &[
+    "id",
+    "proplet_id",
+    "name",
+    "file",
+    "image_url",
+    "inputs",
+    "cli_args",
+    "env",
+    "daemon",
+    "latent",
+    "encrypted",
+];
+
+/// The union of the control messages, borrowed from the payload.
+#[derive(Default)]
+struct Wire<'a> {
+    id: Option<Cow<'a, str>>,
+    proplet_id: Option<Cow<'a, str>>,
+    invocation_id: Option<Cow<'a, str>>,
+    name: Option<Cow<'a, str>>,
+    file: Option<Cow<'a, str>>,
+    image_url: Option<Cow<'a, str>>,
+    inputs: Vec<String>,
+    cli_args: Vec<String>,
+    env: BTreeMap<String, String>,
+    daemon: bool,
+    latent: bool,
+    encrypted: bool,
+}
+
+/// Deserializes the fields of this list. Written by hand because a derived
+/// implementation would not say which field is wrong.
+struct Wanted(&'static [&'static str]);
+
+impl<'de> DeserializeSeed<'de> for Wanted {
+    type Value = Wire<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Wire<'de>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Wanted {
+    type Value = Wire<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Wire<'de>, A::Error> {
+        let mut wire = Wire::default();
+        while let Some(Text(key)) = map.next_key()? {
+            if !self.0.contains(&key.as_ref()) {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            match key.as_ref() {
+                "id" => wire.id = text(&mut map, &key)?,
+                "proplet_id" => wire.proplet_id = text(&mut map, &key)?,
+                "invocation_id" => wire.invocation_id = text(&mut map, &key)?,
+                "name" => wire.name = text(&mut map, &key)?,
+                "file" => wire.file = text(&mut map, &key)?,
+                "image_url" => wire.image_url = text(&mut map, &key)?,
+                "inputs" => wire.inputs = value::<_, Strings>(&mut map, &key)?.0,
+                "cli_args" => wire.cli_args = value::<_, Strings>(&mut map, &key)?.0,
+                "env" => wire.env = value::<_, Environment>(&mut map, &key)?.0,
+                "daemon" => wire.daemon = value(&mut map, &key)?,
+                "latent" => wire.latent = value(&mut map, &key)?,
+                "encrypted" => wire.encrypted = value(&mut map, &key)?,
+                other => unreachable!("`{other}` is in a list of fields but not read"),
+            }
+        }
+        Ok(wire)
+    }
+}
+
+/// The next value; `null` is the default, as Go writes empty lists and maps.
+fn value<'de, A: MapAccess<'de>, T: Deserialize<'de> + Default>(
+    map: &mut A,
+    key: &str,
+) -> Result<T, A::Error> {
+    match map.next_value::<Option<T>>() {
+        Ok(value) => Ok(value.unwrap_or_default()),
+        // serde_json takes the position off the end of the text again.
+        Err(error) => Err(de::Error::custom(format_args!("`{key}`: {error}"))),
+    }
+}
+
+fn text<'de, A: MapAccess<'de>>(map: &mut A, key: &str) -> Result<Option<Cow<'de, str>>, A::Error> {
+    Ok(value::<_, Option<Text<'de>>>(map, key)?.map(|text| text.0))
+}
+
+/// A string, borrowed where it has no escapes.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+/// A list of at most [`MAX_ELEMENTS`] strings.
+#[derive(Default)]
+struct Strings(Vec<String>);
+
+/// A map of at most [`MAX_ELEMENTS`] strings to strings.
+#[derive(Default)]
+struct Environment(BTreeMap<String, String>);
+
+fn too_many<E: de::Error>() -> E {
+    E::custom(format_args!("more than {MAX_ELEMENTS} elements"))
+}
+
+impl<'de> Deserialize<'de> for Strings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct StringsVisitor;
+        impl<'de> Visitor<'de> for StringsVisitor {
+            type Value = Strings;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of strings")
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Strings, A::Error> {
+                let mut list = Vec::new();
+                while let Some(element) = seq.next_element()? {
+                    if list.len() == MAX_ELEMENTS {
+                        return Err(too_many());
+                    }
+                    list.push(element);
+                }
+                Ok(Strings(list))
+            }
+        }
+        deserializer.deserialize_seq(StringsVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Environment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EnvironmentVisitor;
+        impl<'de> Visitor<'de> for EnvironmentVisitor {
+            type Value = Environment;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with strings as values")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Environment, A::Error> {
+                let mut entries = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry()? {
+                    if entries.len() == MAX_ELEMENTS {
+                        return Err(too_many());
+                    }
+                    entries.insert(name, value);
+                }
+                Ok(Environment(entries))
+            }
+        }
+        deserializer.deserialize_map(EnvironmentVisitor)
+    }
+}
+
+/// What can be read of a message that did not fit.
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct Envelope {
+    id: IfString,
+    proplet_id: IfString,
+    invocation_id: IfString,
+}
+
+/// The string, or `None` for anything else.
+#[derive(Default)]
+struct IfString(Option<String>);
+
+impl<'de> Deserialize<'de> for IfString {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyVisitor;
+        impl<'de> Visitor<'de> for AnyVisitor {
+            type Value = IfString;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("anything")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<IfString, E> {
+                Ok(IfString(Some(text.to_owned())))
+            }
+
+            fn visit_unit<E>(self) -> Result<IfString, E> {
+                Ok(IfString(None))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<IfString, E> {
+                Ok(IfString(None))
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<IfString, E> {
+                Ok(IfString(None))
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<IfString, E> {
+                Ok(IfString(None))
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<IfString, E> {
+                Ok(IfString(None))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<IfString, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(IfString(None))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<IfString, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(IfString(None))
+            }
+        }
+        deserializer.deserialize_any(AnyVisitor)
+    }
+}

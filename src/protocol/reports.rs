@@ -1,0 +1,353 @@
+//! What a worker says to the manager: results, discovery, heartbeat.
+//!
+//! The manager reads a few fields and ignores the rest, so a result carries
+//! all that a person wants to know: where the time went, what was reused, what
+//! the guest wrote to stderr, what wasi-nn refused.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::control::to_json;
+use crate::task::{Captured, Outcome, Reuse, TaskId, Timings};
+
+/// Lines of stderr, and of diagnostics, that an `error` repeats.
+const ERROR_LINES: usize = 20;
+/// Bytes of stderr, and of diagnostics, that an `error` repeats.
+const ERROR_BYTES: usize = 4096;
+
+/// What came of a task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskResult {
+    /// The task.
+    pub task_id: String,
+    /// The worker, by its client id.
+    #[serde(default)]
+    pub proplet_id: String,
+    /// What the guest wrote to standard output.
+    #[serde(default)]
+    pub results: Output,
+    /// Why the task failed; `None` means that it completed, and the text is
+    /// never empty.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// The guest's exit code, if it came to one.
+    #[serde(default)]
+    pub exit_code: Option<i32>,
+    /// What the guest wrote to standard error.
+    #[serde(default)]
+    pub stderr: Output,
+    /// Where the time went.
+    #[serde(default)]
+    pub timings: TimingsMs,
+    /// What was found ready.
+    #[serde(default)]
+    pub reused: Reused,
+    /// What wasi-nn refused and why, also when the guest coped.
+    #[serde(default)]
+    pub diagnostics: Vec<String>,
+}
+
+impl TaskResult {
+    /// The result of a task that ran, or should have.
+    pub fn new(id: &TaskId, proplet_id: &str, outcome: Outcome) -> TaskResult {
+        let error =
+            outcome.verdict.as_ref().err().map(|failure| {
+                error_text(&failure.to_string(), &outcome.stderr, &outcome.diagnostics)
+            });
+        TaskResult {
+            task_id: id.as_str().to_owned(),
+            proplet_id: proplet_id.to_owned(),
+            results: outcome.stdout.into(),
+            error,
+            exit_code: outcome.exit_code,
+            stderr: outcome.stderr.into(),
+            timings: outcome.timings.into(),
+            reused: outcome.reuse.into(),
+            diagnostics: outcome.diagnostics,
+        }
+    }
+
+    /// The result of a task that was refused, with the reason.
+    pub fn refused(id: &TaskId, proplet_id: &str, reason: &str) -> TaskResult {
+        TaskResult {
+            task_id: id.as_str().to_owned(),
+            proplet_id: proplet_id.to_owned(),
+            results: Output::default(),
+            error: Some(error_text(reason, &Captured::default(), &[])),
+            exit_code: None,
+            stderr: Output::default(),
+            timings: TimingsMs::default(),
+            reused: Reused::default(),
+            diagnostics: Vec::new(),
+        }
+    }
+
+    /// The message.
+    pub fn encode(&self) -> Vec<u8> {
+        to_json(self)
+    }
+
+    /// Reads a result of this worker or of any other: all but `task_id` may be
+    /// missing.
+    pub fn decode(payload: &[u8]) -> Result<TaskResult, serde_json::Error> {
+        serde_json::from_slice(payload)
+    }
+}
+
+/// The failure, then what helps to understand it. The manager shows only this.
+fn error_text(failure: &str, stderr: &Captured, diagnostics: &[String]) -> String {
+    let mut text = match failure.trim() {
+        // An empty error would mean success to the manager.
+        "" => "the task failed without saying why".to_owned(),
+        failure => failure.to_owned(),
+    };
+    let written = String::from_utf8_lossy(&stderr.bytes);
+    for (title, lines) in [
+        ("stderr of the guest", written.trim_end()),
+        ("wasi-nn", diagnostics.join("\n").trim_end()),
+    ] {
+        if !lines.is_empty() {
+            let (tail, cut) = last_lines(lines);
+            let cut = if cut { " (its end)" } else { "" };
+            text.push_str(&format!("\n{title}{cut}:\n{tail}"));
+        }
+    }
+    text
+}
+
+/// The last lines within the limits, and whether any were left out.
+fn last_lines(text: &str) -> (&str, bool) {
+    let start =
+        text.rmatch_indices('\n').nth(ERROR_LINES - 1).map_or(0, |(newline, _)| newline + 1);
+    let floor = text.len().saturating_sub(ERROR_BYTES);
+    let start = text.ceil_char_boundary(start.max(floor));
+    (&text[start..], start > 0)
+}
+
+/// A guest's output stream on the wire: a string if it is UTF-8, else
+/// `{"base64": "…"}`, so that nothing is lost.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// UTF-8.
+    Text(String),
+    /// Anything else.
+    Bytes(Vec<u8>),
+    /// Read only: a value that other workers may send.
+    Json(serde_json::Value),
+}
+
+impl Default for Output {
+    fn default() -> Output {
+        Output::Text(String::new())
+    }
+}
+
+impl Output {
+    /// The bytes as the guest wrote them; other workers' values as JSON.
+    pub fn into_bytes(self) -> Vec<u8> {
+        match self {
+            Output::Text(text) => text.into_bytes(),
+            Output::Bytes(bytes) => bytes,
+            Output::Json(serde_json::Value::Null) => Vec::new(),
+            Output::Json(value) => value.to_string().into_bytes(),
+        }
+    }
+}
+
+impl From<Captured> for Output {
+    fn from(captured: Captured) -> Output {
+        match String::from_utf8(captured.bytes) {
+            Ok(text) => Output::Text(text),
+            Err(not_utf8) => Output::Bytes(not_utf8.into_bytes()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Base64Object {
+    base64: String,
+}
+
+impl Serialize for Output {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Output::Text(text) => serializer.serialize_str(text),
+            Output::Bytes(bytes) => {
+                Base64Object { base64: STANDARD.encode(bytes) }.serialize(serializer)
+            }
+            Output::Json(value) => value.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Output {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Output, D::Error> {
+        Ok(match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::String(text) => Output::Text(text),
+            serde_json::Value::Object(object) if object.len() == 1 => {
+                match object.get("base64").and_then(|value| value.as_str()) {
+                    Some(symbols) => {
+                        Output::Bytes(STANDARD.decode(symbols).map_err(de::Error::custom)?)
+                    }
+                    None => Output::Json(serde_json::Value::Object(object)),
+                }
+            }
+            other => Output::Json(other),
+        })
+    }
+}
+
+/// [`Timings`] in milliseconds, to the microsecond.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TimingsMs {
+    /// From admission to an executor's hand.
+    pub queued: f64,
+    /// Fetching and compiling the module.
+    pub compiled: f64,
+    /// Loading graphs.
+    pub loaded: f64,
+    /// The rest of the guest's time.
+    pub ran: f64,
+}
+
+impl From<Timings> for TimingsMs {
+    fn from(timings: Timings) -> TimingsMs {
+        // A division by 1000 gives the double nearest to the three decimals,
+        // which JSON then prints as just these.
+        let ms = |duration: Duration| duration.as_micros() as f64 / 1000.0;
+        TimingsMs {
+            queued: ms(timings.queued),
+            compiled: ms(timings.compiled),
+            loaded: ms(timings.loaded),
+            ran: ms(timings.ran),
+        }
+    }
+}
+
+/// [`Reuse`] on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reused {
+    /// The module had been compiled already.
+    pub module: bool,
+    /// Graphs that were in the cache.
+    pub graphs_reused: u32,
+    /// Graphs that had to be compiled.
+    pub graphs_loaded: u32,
+}
+
+impl From<Reuse> for Reused {
+    fn from(reuse: Reuse) -> Reused {
+        Reused {
+            module: reuse.module,
+            graphs_reused: reuse.graphs_reused,
+            graphs_loaded: reuse.graphs_loaded,
+        }
+    }
+}
+
+/// What came of a call of a latent task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InvokeResult {
+    /// The call.
+    pub invocation_id: String,
+    /// The task.
+    pub task_id: String,
+    /// The worker, by its client id.
+    pub proplet_id: String,
+    /// The output. A string always: the manager refuses null.
+    pub results: String,
+    /// Why the call failed.
+    pub error: Option<String>,
+}
+
+impl InvokeResult {
+    /// The message.
+    pub fn encode(&self) -> Vec<u8> {
+        to_json(self)
+    }
+}
+
+/// The worker introduces itself: before its first heartbeat, and after each
+/// reconnect, because the manager may have restarted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Discovery {
+    /// The worker, by its client id.
+    pub proplet_id: String,
+    /// The Kubernetes namespace, or the empty string.
+    pub namespace: String,
+    /// What it is and where it runs.
+    pub metadata: WorkerMetadata,
+}
+
+/// What a worker is and where it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct WorkerMetadata {
+    /// Free text of the operator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Labels of the operator.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Where the machine stands, as the operator says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
+    /// The machine's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
+    /// Such as `edge`, `cloud` or `kubernetes`.
+    pub environment: String,
+    /// The operating system.
+    pub os: String,
+    /// The machine's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// The processor's architecture.
+    pub cpu_arch: String,
+    /// Main memory in bytes.
+    pub total_memory_bytes: u64,
+    /// This worker's version.
+    pub proplet_version: String,
+    /// The WebAssembly runtime with its version.
+    pub wasm_runtime: String,
+}
+
+impl Discovery {
+    /// The message.
+    pub fn encode(&self) -> Vec<u8> {
+        to_json(self)
+    }
+}
+
+/// The heartbeat. Any status counts as alive to the manager, so there is no
+/// other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Alive {
+    /// The worker, by its client id.
+    pub proplet_id: String,
+    /// The Kubernetes namespace, or the empty string.
+    pub namespace: String,
+    /// Always `alive`.
+    status: &'static str,
+}
+
+impl Alive {
+    /// The heartbeat of this worker.
+    pub fn new(proplet_id: &str, namespace: &str) -> Alive {
+        Alive {
+            proplet_id: proplet_id.to_owned(),
+            namespace: namespace.to_owned(),
+            status: "alive",
+        }
+    }
+
+    /// The message.
+    pub fn encode(&self) -> Vec<u8> {
+        to_json(self)
+    }
+}
