@@ -1,0 +1,496 @@
+//! The task that owns the connection: connects, polls, and connects again.
+//!
+//! ```text
+//!              ┌────────── back-off ◀─────────────┐
+//!              ▼                                  │ failure
+//!   Connecting ──CONNACK──▶ Subscribing ──SUBACKs──▶ Ready ──outbox empty──▶ DISCONNECT
+//! ```
+//!
+//! rumqttc's `poll` can't be cancelled without losing what it was writing, so
+//! commands are taken *beside* a poll in progress; what they make for the
+//! client goes through its request queue, which is larger than all that may
+//! be under way and so never full.
+
+use std::ops::ControlFlow;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rumqttc::{
+    AsyncClient, ConnectionError, Event as ClientEvent, EventLoop, MqttOptions, Outgoing as Sent,
+    Packet, Publish, QoS, SubscribeFilter, SubscribeReasonCode, Transport,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use super::failure::Phase;
+use super::outbox::{Inbox, Outbox};
+use super::{Backoff, Command, Event, Failure, FailureKind, LARGEST_PACKET, Message, Options, Qos};
+
+/// Requests that rumqttc may hold: the acknowledgements of as many messages as
+/// there are packet ids, and some. It allocates none of it ahead.
+const REQUESTS: usize = 1 << 17;
+
+/// Packet ids that rumqttc cycles through. Far more than the window, so that
+/// an id is long free when its turn comes again, also with a broker that does
+/// not acknowledge in order.
+const PACKET_IDS: u16 = 1000;
+
+/// Connections in a row that the broker ended before they were stable, after
+/// which another client with the same id is the likely reason.
+const TAKEOVERS: u32 = 3;
+
+/// Most that the time for a write grows by.
+const SLOWEST: u32 = 32;
+
+pub(super) struct Connector {
+    options: Options,
+    transport: Transport,
+    commands: mpsc::UnboundedReceiver<Command>,
+    events: mpsc::UnboundedSender<Event>,
+    outbox: Outbox,
+    closing: Option<Closing>,
+    /// Whether there may be more commands.
+    open: bool,
+    /// Failures since the last stable connection.
+    failures: u32,
+    /// Of these, consecutive ones of a connection that had been confirmed and
+    /// was closed by the broker.
+    closed_early: u32,
+    /// Connections so far: tells their acknowledgements apart.
+    connections: u64,
+    /// What the time for a write is multiplied by.
+    slowness: u32,
+}
+
+struct Closing {
+    deadline: Instant,
+    done: oneshot::Sender<usize>,
+}
+
+/// How a connection ended.
+enum Ended {
+    /// As asked for.
+    Left,
+    /// By itself.
+    Failed(Failure),
+}
+
+/// One connection.
+struct Session {
+    client: AsyncClient,
+    phase: Phase,
+    ready_since: Option<Instant>,
+    /// For the subscriptions to be confirmed.
+    deadline: Option<Instant>,
+    session_present: bool,
+    inbox: Inbox,
+    /// Came before the subscriptions were confirmed; `Connected` goes first.
+    early: Vec<Message>,
+    /// DISCONNECT has been handed to the client.
+    leaving: bool,
+}
+
+impl Connector {
+    pub(super) fn new(
+        options: Options,
+        transport: Transport,
+        commands: mpsc::UnboundedReceiver<Command>,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Connector {
+        Connector {
+            options,
+            transport,
+            commands,
+            events,
+            outbox: Outbox::default(),
+            closing: None,
+            open: true,
+            failures: 0,
+            closed_early: 0,
+            connections: 0,
+            slowness: 1,
+        }
+    }
+
+    /// Runs until the link is closed.
+    pub(super) async fn run(mut self) {
+        loop {
+            let failure = match self.connection().await {
+                Ended::Left => break,
+                Ended::Failed(failure) => failure,
+            };
+            let retry_in = delay(&self.options.backoff, self.failures);
+            self.failures = self.failures.saturating_add(1);
+            tracing::warn!(
+                "connection error: {failure}; next attempt in {:.1} s",
+                retry_in.as_secs_f64()
+            );
+            self.tell(Event::Disconnected { failure, retry_in });
+            if self.pause(Instant::now() + retry_in).await.is_break() {
+                break;
+            }
+        }
+        if let Some(closing) = self.closing.take() {
+            // Whoever stopped waiting does not want to know.
+            closing.done.send(self.outbox.len()).ok();
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        // Events that no one takes are of no use to anyone.
+        self.events.send(event).ok();
+    }
+
+    /// Waits for the next attempt, taking commands meanwhile.
+    async fn pause(&mut self, until: Instant) -> ControlFlow<()> {
+        loop {
+            let closing = self.closing.as_ref().map(|closing| closing.deadline);
+            if closing.is_some_and(|deadline| self.outbox.is_empty() || deadline <= Instant::now())
+            {
+                return ControlFlow::Break(());
+            }
+            let wake = closing.map_or(until, |deadline| until.min(deadline));
+            tokio::select! {
+                command = self.commands.recv(), if self.open => self.take(command, None).await?,
+                () = sleep_until(wake) => {
+                    if wake == until {
+                        return ControlFlow::Continue(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn client(&self) -> (AsyncClient, EventLoop) {
+        let Options { address, client_id, keep_alive, clean_session, .. } = &self.options;
+        let mut options = MqttOptions::new(client_id, &address.host, address.port);
+        options
+            .set_transport(self.transport.clone())
+            .set_clean_session(*clean_session)
+            // rumqttc panics below a second, and MQTT counts to 65,535.
+            .set_keep_alive(
+                (*keep_alive).clamp(Duration::from_secs(1), Duration::from_secs(65_535)),
+            )
+            .set_max_packet_size(LARGEST_PACKET, LARGEST_PACKET)
+            .set_inflight(PACKET_IDS)
+            .set_manual_acks(true);
+        if let Some(credentials) = &self.options.credentials {
+            options.set_credentials(&credentials.username, &credentials.password);
+        }
+        let (client, mut eventloop) = AsyncClient::new(options, REQUESTS);
+        set_timeout(&mut eventloop, self.options.connect_timeout);
+        (client, eventloop)
+    }
+
+    /// Makes one connection and stays in it to its end.
+    async fn connection(&mut self) -> Ended {
+        self.connections += 1;
+        let (client, mut eventloop) = self.client();
+        let mut session = Session {
+            client,
+            phase: Phase::Connecting,
+            ready_since: None,
+            deadline: None,
+            session_present: false,
+            inbox: Inbox::new(self.connections),
+            early: Vec::new(),
+            leaving: false,
+        };
+        let ended = loop {
+            let polled = {
+                let mut poll = pin!(eventloop.poll());
+                loop {
+                    let deadline = self.deadline(&session);
+                    tokio::select! {
+                        polled = &mut poll => break Some(polled),
+                        command = self.commands.recv(), if self.open => {
+                            if self.take(command, Some(&mut session)).await.is_break() {
+                                return Ended::Left;
+                            }
+                        }
+                        () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                            break None;
+                        }
+                    }
+                }
+            };
+            let step = match polled {
+                Some(Ok(event)) => self.handle(event, &mut session, &mut eventloop).await,
+                Some(Err(error)) => self.lost(&error, &mut session, &mut eventloop).await,
+                None if self
+                    .closing
+                    .as_ref()
+                    .is_some_and(|closing| closing.deadline <= Instant::now()) =>
+                {
+                    ControlFlow::Break(Ended::Left)
+                }
+                None => {
+                    ControlFlow::Break(Ended::Failed(Failure::subscription_timeout(&self.options)))
+                }
+            };
+            if let ControlFlow::Break(ended) = step {
+                break ended;
+            }
+        };
+        let by_the_broker = matches!(&ended, Ended::Failed(failure)
+            if matches!(failure.kind, FailureKind::Closed | FailureKind::TakenOver));
+        self.outbox.connection_lost(by_the_broker);
+        ended
+    }
+
+    fn deadline(&self, session: &Session) -> Option<Instant> {
+        let closing = self.closing.as_ref().map(|closing| closing.deadline);
+        [closing, session.deadline].into_iter().flatten().min()
+    }
+
+    /// Takes a command; a break is the end of everything.
+    async fn take(
+        &mut self,
+        command: Option<Command>,
+        session: Option<&mut Session>,
+    ) -> ControlFlow<()> {
+        match command {
+            Some(Command::Publish(message)) => self.outbox.publish(message),
+            Some(Command::Announce(message)) => match &session {
+                Some(session) if session.phase == Phase::Ready => self.outbox.announce(message),
+                _ => message.resolve(Err(super::PublishError::Disconnected)),
+            },
+            Some(Command::Beat(topic, payload)) => {
+                if let Some(session) = session
+                    && session.phase == Phase::Ready
+                    && self.outbox.take_beat()
+                {
+                    session.publish(topic, QoS::AtMostOnce, payload).await;
+                }
+                return ControlFlow::Continue(());
+            }
+            Some(Command::Ack(ack)) => {
+                if let Some(session) = session {
+                    for id in session.inbox.acknowledge(ack) {
+                        session.acknowledge(id).await;
+                    }
+                }
+                return ControlFlow::Continue(());
+            }
+            Some(Command::Close { deadline, done }) => {
+                // The links that are left can't ask for anything any more.
+                self.commands.close();
+                self.closing = Some(Closing { deadline, done });
+            }
+            None => {
+                self.open = false;
+                if self.closing.is_none() {
+                    // All links are gone.
+                    return ControlFlow::Break(());
+                }
+            }
+        }
+        match session {
+            Some(session) => self.pump(session).await,
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    /// Hands the client what the window allows, or takes leave.
+    async fn pump(&mut self, session: &mut Session) -> ControlFlow<()> {
+        if session.phase == Phase::Ready {
+            while let Some((topic, payload)) = self.outbox.take() {
+                let qos = match self.options.qos {
+                    Qos::AtMostOnce => QoS::AtMostOnce,
+                    Qos::AtLeastOnce => QoS::AtLeastOnce,
+                };
+                session.publish(topic, qos, payload).await;
+            }
+        }
+        if self.closing.is_some() && self.outbox.is_empty() && !session.leaving {
+            if session.phase == Phase::Connecting {
+                return ControlFlow::Break(());
+            }
+            session.leaving = true;
+            session.client.disconnect().await.ok();
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The connection is gone. What rumqttc had read before it noticed still
+    /// counts: an acknowledgement that is forgotten is a message sent twice.
+    async fn lost(
+        &mut self,
+        error: &ConnectionError,
+        session: &mut Session,
+        eventloop: &mut EventLoop,
+    ) -> ControlFlow<Ended> {
+        for event in std::mem::take(&mut eventloop.state.events) {
+            self.absorb(event, session, eventloop).await?;
+        }
+        if session.leaving {
+            // Some brokers close faster than rumqttc reports its DISCONNECT.
+            return ControlFlow::Break(Ended::Left);
+        }
+        if matches!(error, ConnectionError::FlushTimeout) {
+            self.slowness = (self.slowness * 2).min(SLOWEST);
+        }
+        let failure = Failure::of(error, session.phase, &self.options);
+        let stable =
+            session.ready_since.is_some_and(|since| since.elapsed() >= self.options.backoff.stable);
+        if stable {
+            self.failures = 0;
+        }
+        if failure.kind != FailureKind::Closed || stable {
+            self.closed_early = 0;
+            return ControlFlow::Break(Ended::Failed(failure));
+        }
+        if let Some((topic, size)) = self.outbox.suspect() {
+            return ControlFlow::Break(Ended::Failed(Failure::message_refused(
+                topic,
+                size,
+                &self.options,
+            )));
+        }
+        self.closed_early += 1;
+        ControlFlow::Break(Ended::Failed(if self.closed_early < TAKEOVERS {
+            failure
+        } else {
+            Failure::taken_over(self.closed_early, &self.options)
+        }))
+    }
+
+    async fn handle(
+        &mut self,
+        event: ClientEvent,
+        session: &mut Session,
+        eventloop: &mut EventLoop,
+    ) -> ControlFlow<Ended> {
+        self.absorb(event, session, eventloop).await?;
+        match self.pump(session).await {
+            ControlFlow::Continue(()) => ControlFlow::Continue(()),
+            ControlFlow::Break(()) => ControlFlow::Break(Ended::Left),
+        }
+    }
+
+    /// Takes note of an event.
+    async fn absorb(
+        &mut self,
+        event: ClientEvent,
+        session: &mut Session,
+        eventloop: &mut EventLoop,
+    ) -> ControlFlow<Ended> {
+        match event {
+            ClientEvent::Incoming(Packet::ConnAck(connack)) => {
+                session.session_present = connack.session_present;
+                session.phase = Phase::Subscribing;
+                set_timeout(eventloop, self.options.write_timeout * self.slowness);
+                if self.options.subscriptions.is_empty() {
+                    self.ready(session);
+                } else {
+                    session.deadline = Some(Instant::now() + self.options.connect_timeout);
+                    session.subscribe(&self.options).await;
+                }
+            }
+            ClientEvent::Incoming(Packet::SubAck(suback)) => {
+                for (index, topic) in self.options.subscriptions.iter().enumerate() {
+                    let Some(SubscribeReasonCode::Success(_)) = suback.return_codes.get(index)
+                    else {
+                        let failure = Failure::subscription_refused(topic, &self.options);
+                        return ControlFlow::Break(Ended::Failed(failure));
+                    };
+                    tracing::info!("Subscribed to topic {topic}");
+                }
+                self.ready(session);
+            }
+            ClientEvent::Incoming(Packet::Publish(publish)) => {
+                let message = Message {
+                    ack: session.inbox.received(publish.pkid),
+                    topic: publish.topic,
+                    payload: publish.payload,
+                    duplicate: publish.dup,
+                };
+                if session.phase == Phase::Ready {
+                    self.tell(Event::Message(message));
+                } else {
+                    session.early.push(message);
+                }
+            }
+            ClientEvent::Incoming(Packet::PubAck(puback)) => {
+                self.outbox.acknowledged(puback.pkid);
+                if self.outbox.is_empty() {
+                    self.slowness = 1;
+                }
+            }
+            ClientEvent::Outgoing(Sent::Publish(id)) => self.outbox.sent(id),
+            ClientEvent::Outgoing(Sent::Disconnect) => return ControlFlow::Break(Ended::Left),
+            ClientEvent::Incoming(_) | ClientEvent::Outgoing(_) => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn ready(&mut self, session: &mut Session) {
+        session.phase = Phase::Ready;
+        session.ready_since = Some(Instant::now());
+        session.deadline = None;
+        self.tell(Event::Connected { session_present: session.session_present });
+        for message in session.early.drain(..) {
+            self.tell(Event::Message(message));
+        }
+    }
+}
+
+impl Session {
+    // The requests below wait only for space in rumqttc's queue, of which there
+    // always is some; they fail only once its event loop is gone, and then the
+    // next poll says so.
+
+    async fn publish(&self, topic: String, qos: QoS, payload: Bytes) {
+        self.client.publish_bytes(topic, qos, false, payload).await.ok();
+    }
+
+    async fn acknowledge(&self, id: u16) {
+        let mut publish = Publish::new("", QoS::AtLeastOnce, Vec::new());
+        publish.pkid = id;
+        self.client.ack(&publish).await.ok();
+    }
+
+    async fn subscribe(&self, options: &Options) {
+        let qos = match options.qos {
+            Qos::AtMostOnce => QoS::AtMostOnce,
+            Qos::AtLeastOnce => QoS::AtLeastOnce,
+        };
+        let filters =
+            options.subscriptions.iter().map(|topic| SubscribeFilter::new(topic.clone(), qos));
+        self.client.subscribe_many(filters).await.ok();
+    }
+}
+
+fn set_timeout(eventloop: &mut EventLoop, timeout: Duration) {
+    let mut network = eventloop.network_options();
+    network.set_tcp_nodelay(true);
+    // It counts in whole seconds, and uses the time for connecting and writing.
+    network.set_connection_timeout(timeout.as_secs_f64().ceil().max(1.0) as u64);
+    eventloop.set_network_options(network);
+}
+
+/// A random part of a ceiling that doubles with each failure: workers that lost
+/// the same broker must not come back in the same instant. Never less than a
+/// tenth of it, or a refusal that is quick would make a busy loop.
+fn delay(backoff: &Backoff, failures: u32) -> Duration {
+    let ceiling = backoff.first.saturating_mul(1 << failures.min(16)).min(backoff.cap);
+    ceiling.mul_f64(0.1 + 0.9 * fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_back_off_grows_to_its_cap_and_is_never_nothing() {
+        let backoff = Backoff::default();
+        for failures in 0..100 {
+            let ceiling = Duration::from_secs(1 << failures.min(6)).min(backoff.cap);
+            for _ in 0..50 {
+                let delay = delay(&backoff, failures);
+                assert!(delay <= ceiling && delay >= ceiling / 10, "{failures}: {delay:?}");
+            }
+        }
+    }
+}

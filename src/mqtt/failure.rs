@@ -1,0 +1,405 @@
+//! Why there is no connection, in sentences: what was tried, what happened,
+//! what to do. No sentence holds a password.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use rumqttc::mqttbytes::Error as PacketError;
+use rumqttc::{ConnectReturnCode, ConnectionError, StateError, TlsError};
+
+use super::Options;
+
+/// A connection that could not be made, or was lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What kind it is, for callers that give up on some.
+    pub kind: FailureKind,
+    text: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// What ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The broker's name has no address.
+    Dns,
+    /// Nothing takes connections there.
+    Unreachable,
+    /// No answer in time.
+    Timeout,
+    /// The TLS handshake failed.
+    Tls,
+    /// The broker refused the client's id, name or password.
+    Credentials,
+    /// The broker has no place, or refuses for now.
+    Unavailable,
+    /// The broker refused a subscription.
+    Subscription,
+    /// The broker ended the connection.
+    Closed,
+    /// The broker keeps ending the connection soon after it was made.
+    TakenOver,
+    /// What came is not what MQTT allows.
+    Protocol,
+}
+
+/// How far a connection had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// No CONNACK yet.
+    Connecting,
+    /// CONNACK, but not every SUBACK.
+    Subscribing,
+    /// All confirmed.
+    Ready,
+}
+
+impl Failure {
+    pub(super) fn new(kind: FailureKind, text: String) -> Failure {
+        Failure { kind, text }
+    }
+
+    /// rumqttc's error as a sentence.
+    pub(super) fn of(error: &ConnectionError, phase: Phase, options: &Options) -> Failure {
+        let at = &options.address;
+        match error {
+            ConnectionError::Io(error) => unreachable_broker(error, options),
+            ConnectionError::NetworkTimeout => Failure::new(
+                FailureKind::Timeout,
+                format!(
+                    "the broker at {at} did not answer within {}; check PROPLET_MQTT_ADDRESS, and whether that \
+                     port speaks {}",
+                    seconds(options.connect_timeout),
+                    if options.tls.is_some() { "MQTT over TLS" } else { "MQTT without TLS" },
+                ),
+            ),
+            ConnectionError::FlushTimeout => Failure::new(
+                FailureKind::Timeout,
+                format!("the broker at {at} took a packet too slowly, or the network is stuck"),
+            ),
+            ConnectionError::Tls(error) => tls(error, options),
+            ConnectionError::ConnectionRefused(code) => refused(*code, options),
+            ConnectionError::MqttState(error) => state(error, phase, options),
+            ConnectionError::NotConnAck(_) => {
+                protocol(options, "it answered CONNECT with something other than CONNACK")
+            }
+            ConnectionError::RequestsDone => protocol(options, "the client's own queue ended"),
+        }
+    }
+
+    /// A connection that was confirmed and then closed by the broker, for the
+    /// `times`th time in a row shortly after it was made.
+    pub(super) fn taken_over(times: u32, options: &Options) -> Failure {
+        Failure::new(
+            FailureKind::TakenOver,
+            format!(
+                "the broker at {} closed the connection {times} times in a row soon after it was made: is there \
+                 a second worker with the same client id {}? Each needs its own PROPLET_CLIENT_ID",
+                options.address, options.client_id
+            ),
+        )
+    }
+
+    /// A connection that the broker closed while it was sent a large message.
+    pub(super) fn message_refused(topic: &str, size: usize, options: &Options) -> Failure {
+        Failure::new(
+            FailureKind::Closed,
+            format!(
+                "the broker at {} closed the connection while it was sent a message of {size} bytes to `{topic}`; \
+                 its packet limit may be smaller than that",
+                options.address
+            ),
+        )
+    }
+
+    pub(super) fn subscription_refused(topic: &str, options: &Options) -> Failure {
+        Failure::new(
+            FailureKind::Subscription,
+            format!(
+                "the broker at {} refused the subscription to `{topic}`; {}",
+                options.address,
+                membership(options)
+            ),
+        )
+    }
+
+    pub(super) fn subscription_timeout(options: &Options) -> Failure {
+        Failure::new(
+            FailureKind::Timeout,
+            format!(
+                "the broker at {} did not confirm the subscriptions within {}",
+                options.address,
+                seconds(options.connect_timeout)
+            ),
+        )
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    crate::task::humantime(duration)
+}
+
+fn unreachable_broker(error: &io::Error, options: &Options) -> Failure {
+    let at = &options.address;
+    let text = error.to_string();
+    // The standard library has no kind for it.
+    if text.contains("failed to lookup address") || text.contains("could not resolve") {
+        return Failure::new(
+            FailureKind::Dns,
+            format!(
+                "the broker's name `{}` can't be resolved ({error}); check PROPLET_MQTT_ADDRESS and the network",
+                at.host
+            ),
+        );
+    }
+    let advice = match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "nothing listens there: is the broker running, and are host and port of PROPLET_MQTT_ADDRESS right?"
+        }
+        _ => "check PROPLET_MQTT_ADDRESS, the network and firewalls",
+    };
+    Failure::new(
+        FailureKind::Unreachable,
+        format!("the broker at {at} can't be reached ({error}): {advice}"),
+    )
+}
+
+fn refused(code: ConnectReturnCode, options: &Options) -> Failure {
+    let at = &options.address;
+    match code {
+        ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
+            Failure::new(FailureKind::Credentials, credentials("refused", options))
+        }
+        ConnectReturnCode::BadClientId => Failure::new(
+            FailureKind::Credentials,
+            format!(
+                "the broker at {at} does not take {} as a client id; check PROPLET_CLIENT_ID",
+                options.client_id
+            ),
+        ),
+        ConnectReturnCode::ServiceUnavailable => Failure::new(
+            FailureKind::Unavailable,
+            format!("the broker at {at} takes no connections for now; it may be full or starting"),
+        ),
+        ConnectReturnCode::RefusedProtocolVersion => {
+            protocol(options, "it does not speak MQTT 3.1.1")
+        }
+        ConnectReturnCode::Success => protocol(options, "it refused the connection with success"),
+    }
+}
+
+fn credentials(how: &str, options: &Options) -> String {
+    let given = if options.credentials.is_some() { "" } else { " (none are set)" };
+    format!(
+        "the broker at {} {how} the credentials of client id {}{given}: check PROPLET_CLIENT_ID and PROPLET_CLIENT_KEY \
+         against the config.toml that `propeller-cli provision` wrote; `client_id not found` in the broker's log \
+         means that it does not know this id",
+        options.address, options.client_id
+    )
+}
+
+fn membership(options: &Options) -> String {
+    format!(
+        "check that client {} is connected to the channel in PROPLET_CHANNEL_ID, in the domain in PROPLET_DOMAIN_ID",
+        options.client_id
+    )
+}
+
+fn state(error: &StateError, phase: Phase, options: &Options) -> Failure {
+    let at = &options.address;
+    match error {
+        StateError::ConnectionAborted => closed(phase, options),
+        StateError::Io(error) | StateError::Deserialization(PacketError::Io(error)) => {
+            if let Some(error) = rustls_error(error) {
+                return tls_sentence(error, options);
+            }
+            match error.kind() {
+                io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::UnexpectedEof => closed(phase, options),
+                // The kernel's word for a peer that answers no more.
+                io::ErrorKind::TimedOut => silent(options),
+                // The codec's word for an end in the middle of a packet.
+                _ if error.to_string().contains("bytes remaining on stream") => {
+                    closed(phase, options)
+                }
+                _ => Failure::new(
+                    FailureKind::Unreachable,
+                    format!("the connection to the broker at {at} was lost ({error})"),
+                ),
+            }
+        }
+        StateError::Deserialization(PacketError::PayloadSizeLimitExceeded(size)) => {
+            protocol(options, &format!("it sent a packet of {size} bytes, more than MQTT allows"))
+        }
+        StateError::AwaitPingResp | StateError::CollisionTimeout => silent(options),
+        error => protocol(options, &error.to_string()),
+    }
+}
+
+fn silent(options: &Options) -> Failure {
+    Failure::new(
+        FailureKind::Timeout,
+        format!(
+            "the broker at {} did not answer within the keep-alive of {}; the network may be down",
+            options.address,
+            seconds(options.keep_alive)
+        ),
+    )
+}
+
+fn closed(phase: Phase, options: &Options) -> Failure {
+    let at = &options.address;
+    match phase {
+        // Propeller's MQTT adapter says no in this way, and so do others.
+        Phase::Connecting => Failure::new(
+            FailureKind::Credentials,
+            credentials("closed the connection at once, which is how some refuse", options),
+        ),
+        Phase::Subscribing => Failure::new(
+            FailureKind::Subscription,
+            format!(
+                "the broker at {at} closed the connection instead of confirming the subscriptions; {}",
+                membership(options)
+            ),
+        ),
+        Phase::Ready => Failure::new(
+            FailureKind::Closed,
+            format!("the broker at {at} closed the connection; it may have restarted"),
+        ),
+    }
+}
+
+fn protocol(options: &Options, what: &str) -> Failure {
+    Failure::new(
+        FailureKind::Protocol,
+        format!(
+            "the broker at {} does not follow MQTT: {what}; is PROPLET_MQTT_ADDRESS that of an MQTT port?",
+            options.address
+        ),
+    )
+}
+
+fn tls(error: &TlsError, options: &Options) -> Failure {
+    match error {
+        TlsError::TLS(error) => tls_sentence(error, options),
+        TlsError::Io(error) => match rustls_error(error) {
+            Some(error) => tls_sentence(error, options),
+            None => tls_sentence(error, options),
+        },
+        error => tls_sentence(error, options),
+    }
+}
+
+fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+fn tls_sentence(error: &dyn std::error::Error, options: &Options) -> Failure {
+    Failure::new(
+        FailureKind::Tls,
+        format!(
+            "the TLS handshake with the broker at {} failed ({error}); check PROPLET_MQTT_TLS_CA_CERT, the client \
+             certificate if the broker asks for one, and whether that port speaks TLS",
+            options.address
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::{Address, Credentials};
+
+    fn options() -> Options {
+        Options {
+            credentials: Some(Credentials { username: "me".into(), password: "s3cret".into() }),
+            ..Options::new(Address { host: "h".into(), port: 1883 }, "worker-1")
+        }
+    }
+
+    fn io(kind: io::ErrorKind, text: &str) -> ConnectionError {
+        ConnectionError::Io(io::Error::new(kind, text.to_owned()))
+    }
+
+    #[test]
+    fn each_kind_has_a_sentence_that_names_the_broker_and_what_to_do() {
+        use FailureKind as Kind;
+        use Phase::{Connecting, Ready, Subscribing};
+        let reset = || StateError::Io(io::ErrorKind::ConnectionReset.into());
+        let cases: Vec<(ConnectionError, Phase, FailureKind, &str)> = vec![
+            (
+                io(io::ErrorKind::ConnectionRefused, "refused"),
+                Connecting,
+                Kind::Unreachable,
+                "is the broker running",
+            ),
+            (
+                io(
+                    io::ErrorKind::Other,
+                    "failed to lookup address information: Name or service not known",
+                ),
+                Connecting,
+                Kind::Dns,
+                "can't be resolved",
+            ),
+            (
+                io(io::ErrorKind::HostUnreachable, "no route"),
+                Connecting,
+                Kind::Unreachable,
+                "PROPLET_MQTT_ADDRESS",
+            ),
+            (ConnectionError::NetworkTimeout, Connecting, Kind::Timeout, "within 30s"),
+            (ConnectionError::FlushTimeout, Ready, Kind::Timeout, "too slowly"),
+            (
+                ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized),
+                Connecting,
+                Kind::Credentials,
+                "refused the credentials of client id worker-1: check PROPLET_CLIENT_ID and PROPLET_CLIENT_KEY",
+            ),
+            (
+                ConnectionError::ConnectionRefused(ConnectReturnCode::ServiceUnavailable),
+                Connecting,
+                Kind::Unavailable,
+                "full",
+            ),
+            (
+                StateError::ConnectionAborted.into(),
+                Connecting,
+                Kind::Credentials,
+                "client_id not found",
+            ),
+            (
+                StateError::ConnectionAborted.into(),
+                Subscribing,
+                Kind::Subscription,
+                "PROPLET_CHANNEL_ID",
+            ),
+            (StateError::ConnectionAborted.into(), Ready, Kind::Closed, "restarted"),
+            (reset().into(), Ready, Kind::Closed, "closed the connection"),
+            (StateError::AwaitPingResp.into(), Ready, Kind::Timeout, "keep-alive of 30s"),
+            (StateError::Unsolicited(3).into(), Ready, Kind::Protocol, "does not follow MQTT"),
+        ];
+        for (error, phase, kind, words) in cases {
+            let failure = Failure::of(&error, phase, &options());
+            let text = failure.to_string();
+            assert_eq!(failure.kind, kind, "{text}");
+            assert!(text.contains(words), "{text}");
+            assert!(!text.contains("s3cret") && !text.ends_with('.'), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_password_is_in_no_debug_output() {
+        assert!(!format!("{:?}", options()).contains("s3cret"));
+    }
+}

@@ -1,0 +1,434 @@
+//! What is on its way to the broker, and which messages it waits to hear of.
+//! Pure state: no I/O, no time.
+//!
+//! [`Outbox`] holds a published message until its PUBACK. rumqttc chooses the
+//! packet ids, and tells them in the order in which it was handed the
+//! messages; so each message goes from `entries` through `handed` (id not yet
+//! known) to `in_flight` (by id), and out, or back to `entries` when the
+//! connection is lost.
+//!
+//! [`Inbox`] puts acknowledgements into the order in which the messages came.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::{Outgoing, PublishError};
+
+/// Unacknowledged messages at a time. mosquitto's default is 20; more gains
+/// nothing, and each is sent again after a lost connection.
+pub(super) const WINDOW: usize = 20;
+
+/// Connections that a message may end, sent all alone, before it is given up.
+const ATTEMPTS: u32 = 3;
+
+/// Messages smaller than this are never given up: no broker's limit is as low,
+/// so something else ends those connections. (AWS IoT, the lowest in use, takes
+/// 128 KiB.)
+const SUSPECT_SIZE: usize = 100 * 1024;
+
+/// Heartbeats that may wait inside rumqttc before more of them are dropped.
+const BEATS: usize = 2;
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    entries: BTreeMap<u64, Entry>,
+    next: u64,
+    announcements: VecDeque<Outgoing>,
+    /// The first of `entries` that this connection has not been handed.
+    unsent: u64,
+    handed: VecDeque<Handed>,
+    in_flight: HashMap<u16, Handed>,
+    beats: usize,
+    /// The broker ended a connection with messages in flight: until all is
+    /// delivered they go one at a time, so that one which it does not take can
+    /// be told from the others.
+    cautious: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    message: Outgoing,
+    attempts: u32,
+}
+
+#[derive(Debug)]
+enum Handed {
+    Entry(u64),
+    Announcement(Outgoing),
+    Beat,
+}
+
+impl Outbox {
+    pub(super) fn publish(&mut self, message: Outgoing) {
+        self.entries.insert(self.next, Entry { message, attempts: 0 });
+        self.next += 1;
+    }
+
+    pub(super) fn announce(&mut self, message: Outgoing) {
+        self.announcements.push_back(message);
+    }
+
+    /// Messages that the broker has not acknowledged.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing at all is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+            && self.announcements.is_empty()
+            && self.handed.is_empty()
+            && self.in_flight.is_empty()
+    }
+
+    /// The next message to hand to rumqttc, if the window allows one. It
+    /// counts as handed.
+    pub(super) fn take(&mut self) -> Option<(String, Bytes)> {
+        let under_way = self.handed.len() - self.beats + self.in_flight.len();
+        if under_way >= if self.cautious { 1 } else { WINDOW } {
+            return None;
+        }
+        if let Some(message) = self.announcements.pop_front() {
+            let copy = (message.topic.clone(), message.payload.clone());
+            self.handed.push_back(Handed::Announcement(message));
+            return Some(copy);
+        }
+        let (&number, entry) = self.entries.range(self.unsent..).next()?;
+        self.unsent = number + 1;
+        self.handed.push_back(Handed::Entry(number));
+        Some((entry.message.topic.clone(), entry.message.payload.clone()))
+    }
+
+    /// Whether a heartbeat may be handed to rumqttc. It then counts as handed.
+    pub(super) fn take_beat(&mut self) -> bool {
+        let allowed = self.beats < BEATS;
+        if allowed {
+            self.beats += 1;
+            self.handed.push_back(Handed::Beat);
+        }
+        allowed
+    }
+
+    /// rumqttc has sent the oldest of what it was handed, under this id; 0 is
+    /// that of QoS 0, which is never acknowledged.
+    pub(super) fn sent(&mut self, id: u16) {
+        match self.handed.pop_front() {
+            Some(Handed::Beat) => self.beats -= 1,
+            Some(message) if id == 0 => self.delivered(message),
+            Some(message) => {
+                self.in_flight.insert(id, message);
+            }
+            None => tracing::error!("rumqttc sent packet {id}, which it was not handed"),
+        }
+    }
+
+    /// The broker has acknowledged this id.
+    pub(super) fn acknowledged(&mut self, id: u16) {
+        if let Some(message) = self.in_flight.remove(&id) {
+            self.delivered(message);
+        }
+    }
+
+    fn delivered(&mut self, message: Handed) {
+        match message {
+            Handed::Entry(number) => {
+                if let Some(entry) = self.entries.remove(&number) {
+                    entry.message.resolve(Ok(()));
+                }
+                self.cautious &= !self.entries.is_empty();
+            }
+            Handed::Announcement(message) => message.resolve(Ok(())),
+            Handed::Beat => {}
+        }
+    }
+
+    /// The largest message on the wire, if brokers with a limit that it
+    /// exceeds are in use.
+    pub(super) fn suspect(&self) -> Option<(&str, usize)> {
+        let messages = self.in_flight.values().filter_map(|handed| match handed {
+            Handed::Entry(number) => self.entries.get(number).map(|entry| &entry.message),
+            Handed::Announcement(message) => Some(message),
+            Handed::Beat => None,
+        });
+        let largest = messages.max_by_key(|message| message.packet_size())?;
+        let size = largest.packet_size();
+        (size >= SUSPECT_SIZE).then_some((&largest.topic, size))
+    }
+
+    /// The connection is gone: everything unacknowledged is to be sent again,
+    /// in the order in which it was published.
+    pub(super) fn connection_lost(&mut self, by_the_broker: bool) {
+        let mut sent = Vec::new();
+        for (_, message) in self.in_flight.drain() {
+            match message {
+                Handed::Entry(number) => sent.push(number),
+                Handed::Announcement(message) => message.resolve(Err(PublishError::Disconnected)),
+                Handed::Beat => {}
+            }
+        }
+        // What rumqttc never wrote can't be what ended the connection.
+        let unwritten = self.handed.drain(..).filter_map(|handed| match handed {
+            Handed::Announcement(message) => Some(message),
+            Handed::Entry(_) | Handed::Beat => None,
+        });
+        for message in unwritten.chain(self.announcements.drain(..)) {
+            message.resolve(Err(PublishError::Disconnected));
+        }
+        self.beats = 0;
+        self.unsent = 0;
+        if by_the_broker && !sent.is_empty() {
+            if let ([number], true) = (&sent[..], self.cautious) {
+                self.blame(*number);
+            }
+            self.cautious = !self.entries.is_empty();
+        }
+    }
+
+    /// Counts a connection that ended while this message alone was under way.
+    fn blame(&mut self, number: u64) {
+        let Some(entry) = self.entries.get_mut(&number) else {
+            return;
+        };
+        entry.attempts += 1;
+        let size = entry.message.packet_size();
+        if size < SUSPECT_SIZE || entry.attempts < ATTEMPTS {
+            return;
+        }
+        let attempts = entry.attempts;
+        if let Some(Entry { message, .. }) = self.entries.remove(&number) {
+            let topic = message.topic.clone();
+            let error = PublishError::Rejected { topic, size, attempts };
+            tracing::error!("{error}");
+            message.resolve(Err(error));
+        }
+    }
+}
+
+/// The right to acknowledge one message, once. Dropped unused, it leaves the
+/// message with the broker, which sends it again on another connection.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "the broker waits for the acknowledgement of each message"]
+pub struct Ack(Option<Received>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Received {
+    connection: u64,
+    number: u64,
+}
+
+/// The messages of one connection that are not acknowledged yet, oldest first.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    connection: u64,
+    /// The number of the first of `waiting`.
+    first: u64,
+    waiting: VecDeque<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    id: u16,
+    done: bool,
+}
+
+impl Inbox {
+    pub(super) fn new(connection: u64) -> Inbox {
+        Inbox { connection, first: 0, waiting: VecDeque::new() }
+    }
+
+    /// A message came under this packet id; 0 is that of QoS 0, which is never
+    /// acknowledged.
+    pub(super) fn received(&mut self, id: u16) -> Ack {
+        if id == 0 {
+            return Ack(None);
+        }
+        let number = self.first + self.waiting.len() as u64;
+        self.waiting.push_back(Waiting { id, done: false });
+        Ack(Some(Received { connection: self.connection, number }))
+    }
+
+    /// Marks a message, and gives the packet ids to acknowledge now.
+    pub(super) fn acknowledge(&mut self, ack: Ack) -> Vec<u16> {
+        let Some(received) = ack.0.filter(|received| received.connection == self.connection) else {
+            return Vec::new();
+        };
+        let index = received.number.checked_sub(self.first).and_then(|n| usize::try_from(n).ok());
+        if let Some(waiting) = index.and_then(|index| self.waiting.get_mut(index)) {
+            waiting.done = true;
+        }
+        let ready = self.waiting.iter().take_while(|waiting| waiting.done).count();
+        self.first += ready as u64;
+        self.waiting.drain(..ready).map(|waiting| waiting.id).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::mqtt::Delivery;
+
+    fn message(size: usize) -> (Outgoing, Delivery) {
+        let (done, delivery) = oneshot::channel();
+        let payload = Bytes::from(vec![0; size]);
+        (Outgoing { topic: "t".into(), payload, done }, Delivery(delivery))
+    }
+
+    fn result(delivery: &mut Delivery) -> Option<Result<(), PublishError>> {
+        delivery.0.try_recv().ok()
+    }
+
+    #[test]
+    fn no_more_than_the_window_is_under_way() {
+        let mut outbox = Outbox::default();
+        for _ in 0..WINDOW + 5 {
+            outbox.publish(message(1).0);
+        }
+        let taken = std::iter::from_fn(|| outbox.take()).count();
+        assert_eq!(taken, WINDOW);
+        outbox.sent(1);
+        assert!(outbox.take().is_none());
+        outbox.acknowledged(1);
+        assert!(outbox.take().is_some());
+        assert!(outbox.take().is_none());
+    }
+
+    #[test]
+    fn an_announcement_goes_first_and_dies_with_its_connection() {
+        let mut outbox = Outbox::default();
+        outbox.publish(message(1).0);
+        let (announcement, mut delivery) = message(2);
+        outbox.announce(announcement);
+        assert_eq!(outbox.take().map(|(_, payload)| payload.len()), Some(2));
+        outbox.connection_lost(false);
+        assert_eq!(result(&mut delivery), Some(Err(PublishError::Disconnected)));
+        assert_eq!(outbox.take().map(|(_, payload)| payload.len()), Some(1));
+    }
+
+    #[test]
+    fn heartbeats_that_do_not_get_through_are_dropped() {
+        let mut outbox = Outbox::default();
+        assert!(outbox.take_beat() && outbox.take_beat());
+        assert!(!outbox.take_beat());
+        outbox.sent(0);
+        assert!(outbox.take_beat());
+    }
+
+    #[test]
+    fn a_large_message_that_ends_three_connections_alone_is_given_up() {
+        let mut outbox = Outbox::default();
+        let (large, mut delivery) = message(SUSPECT_SIZE);
+        outbox.publish(message(1).0);
+        outbox.publish(large);
+        outbox.publish(message(1).0);
+        // Together with others: no one can say which it was.
+        assert_eq!(std::iter::from_fn(|| outbox.take()).count(), 3);
+        (1..=3).for_each(|id| outbox.sent(id));
+        outbox.connection_lost(true);
+        // The first one passes, alone.
+        assert!(outbox.take().is_some() && outbox.take().is_none());
+        outbox.sent(1);
+        outbox.acknowledged(1);
+        for _ in 0..ATTEMPTS {
+            assert_eq!(result(&mut delivery), None);
+            assert!(outbox.take().is_some() && outbox.take().is_none());
+            // A connection that ends before it is written does not count.
+            outbox.connection_lost(true);
+            assert!(outbox.take().is_some() && outbox.take().is_none());
+            outbox.sent(1);
+            outbox.connection_lost(true);
+        }
+        assert!(matches!(result(&mut delivery), Some(Err(PublishError::Rejected { .. }))));
+        assert!(outbox.take().is_some());
+        outbox.sent(1);
+        outbox.acknowledged(1);
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn a_small_message_is_never_given_up() {
+        let mut outbox = Outbox::default();
+        let (small, mut delivery) = message(1000);
+        outbox.publish(small);
+        for _ in 0..50 {
+            assert!(outbox.take().is_some());
+            outbox.sent(1);
+            outbox.connection_lost(true);
+        }
+        assert_eq!(result(&mut delivery), None);
+        assert_eq!(outbox.len(), 1);
+    }
+
+    #[test]
+    fn an_ack_of_an_earlier_connection_means_nothing() {
+        let ack = Inbox::new(1).received(7);
+        let mut inbox = Inbox::new(2);
+        let own = inbox.received(7);
+        assert!(inbox.acknowledge(ack).is_empty());
+        assert_eq!(inbox.acknowledge(own), [7]);
+    }
+
+    proptest! {
+        #[test]
+        fn acknowledgements_leave_in_the_order_of_arrival(
+            order in Just((0..30_u16).collect::<Vec<_>>()).prop_shuffle(),
+        ) {
+            let mut inbox = Inbox::new(0);
+            let mut acks: Vec<_> = (1..=30).map(|id| Some(inbox.received(id))).collect();
+            let mut left = Vec::new();
+            for index in order {
+                if let Some(ack) = acks[usize::from(index)].take() {
+                    left.extend(inbox.acknowledge(ack));
+                }
+            }
+            prop_assert_eq!(left, (1..=30).collect::<Vec<_>>());
+        }
+
+        /// Whatever the connections do: each message is delivered once, in
+        /// order, and none is forgotten.
+        #[test]
+        fn every_message_is_delivered_exactly_once(steps in proptest::collection::vec(0..5_u8, 0..200)) {
+            let mut outbox = Outbox::default();
+            let mut deliveries = Vec::new();
+            let mut ids = VecDeque::new();
+            let mut next_id = 0;
+            for step in steps {
+                match step {
+                    0 => {
+                        let (message, delivery) = message(1);
+                        outbox.publish(message);
+                        deliveries.push(delivery);
+                    }
+                    1 | 2 => {
+                        if outbox.take().is_some() {
+                            next_id += 1;
+                            outbox.sent(next_id);
+                            ids.push_back(next_id);
+                        }
+                    }
+                    3 => {
+                        if let Some(id) = ids.pop_front() {
+                            outbox.acknowledged(id);
+                        }
+                    }
+                    _ => {
+                        outbox.connection_lost(next_id % 2 == 0);
+                        ids.clear();
+                    }
+                }
+            }
+            outbox.connection_lost(false);
+            while outbox.take().is_some() {
+                outbox.sent(1);
+                outbox.acknowledged(1);
+            }
+            prop_assert!(outbox.is_empty());
+            for mut delivery in deliveries {
+                prop_assert_eq!(result(&mut delivery), Some(Ok(())));
+            }
+        }
+    }
+}
