@@ -6,6 +6,7 @@
 
 pub mod control;
 pub mod reports;
+mod wire;
 
 pub use control::{Invoke, Malformed, decode_invoke, decode_start, decode_stop, encode_start};
 pub use reports::{

@@ -1,0 +1,258 @@
+//! The control messages' JSON: one pass that borrows, names the field that is
+//! wrong, and allocates no more than the message is worth.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+
+/// Most elements of a list or a map in a message. An empty string takes three
+/// bytes of JSON and eight times that in memory, so a limit on the message
+/// alone would not bound what it becomes.
+const MAX_ELEMENTS: usize = 16_384;
+
+/// The fields that each kind of message may have wrong; all others are
+/// skipped without a look at their type.
+pub(super) const STOP: &[&str] = &["id", "proplet_id"];
+pub(super) const INVOKE: &[&str] = &["id", "proplet_id", "invocation_id", "inputs", "env"];
+pub(super) const START: &[&str] = &[
+    "id",
+    "proplet_id",
+    "name",
+    "file",
+    "image_url",
+    "inputs",
+    "cli_args",
+    "env",
+    "daemon",
+    "latent",
+    "encrypted",
+];
+
+/// The union of the control messages, borrowed from the payload.
+#[derive(Default)]
+pub(super) struct Wire<'a> {
+    pub(super) id: Option<Cow<'a, str>>,
+    pub(super) proplet_id: Option<Cow<'a, str>>,
+    pub(super) invocation_id: Option<Cow<'a, str>>,
+    pub(super) name: Option<Cow<'a, str>>,
+    pub(super) file: Option<Cow<'a, str>>,
+    pub(super) image_url: Option<Cow<'a, str>>,
+    pub(super) inputs: Vec<String>,
+    pub(super) cli_args: Vec<String>,
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) daemon: bool,
+    pub(super) latent: bool,
+    pub(super) encrypted: bool,
+}
+
+/// Deserializes the fields of this list. Written by hand because a derived
+/// implementation would not say which field is wrong.
+pub(super) struct Wanted(pub(super) &'static [&'static str]);
+
+impl<'de> DeserializeSeed<'de> for Wanted {
+    type Value = Wire<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Wire<'de>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Wanted {
+    type Value = Wire<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Wire<'de>, A::Error> {
+        let mut wire = Wire::default();
+        while let Some(Text(key)) = map.next_key()? {
+            if !self.0.contains(&key.as_ref()) {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            match key.as_ref() {
+                "id" => wire.id = text(&mut map, &key)?,
+                "proplet_id" => wire.proplet_id = text(&mut map, &key)?,
+                "invocation_id" => wire.invocation_id = text(&mut map, &key)?,
+                "name" => wire.name = text(&mut map, &key)?,
+                "file" => wire.file = text(&mut map, &key)?,
+                "image_url" => wire.image_url = text(&mut map, &key)?,
+                "inputs" => wire.inputs = value::<_, Strings>(&mut map, &key)?.0,
+                "cli_args" => wire.cli_args = value::<_, Strings>(&mut map, &key)?.0,
+                "env" => wire.env = value::<_, Environment>(&mut map, &key)?.0,
+                "daemon" => wire.daemon = value(&mut map, &key)?,
+                "latent" => wire.latent = value(&mut map, &key)?,
+                "encrypted" => wire.encrypted = value(&mut map, &key)?,
+                other => unreachable!("`{other}` is in a list of fields but not read"),
+            }
+        }
+        Ok(wire)
+    }
+}
+
+/// The next value; `null` is the default, as Go writes empty lists and maps.
+fn value<'de, A: MapAccess<'de>, T: Deserialize<'de> + Default>(
+    map: &mut A,
+    key: &str,
+) -> Result<T, A::Error> {
+    match map.next_value::<Option<T>>() {
+        Ok(value) => Ok(value.unwrap_or_default()),
+        // serde_json takes the position off the end of the text again.
+        Err(error) => Err(de::Error::custom(format_args!("`{key}`: {error}"))),
+    }
+}
+
+fn text<'de, A: MapAccess<'de>>(map: &mut A, key: &str) -> Result<Option<Cow<'de, str>>, A::Error> {
+    Ok(value::<_, Option<Text<'de>>>(map, key)?.map(|text| text.0))
+}
+
+/// A string, borrowed where it has no escapes.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+/// A list of at most [`MAX_ELEMENTS`] strings.
+#[derive(Default)]
+struct Strings(Vec<String>);
+
+/// A map of at most [`MAX_ELEMENTS`] strings to strings.
+#[derive(Default)]
+struct Environment(BTreeMap<String, String>);
+
+fn too_many<E: de::Error>() -> E {
+    E::custom(format_args!("more than {MAX_ELEMENTS} elements"))
+}
+
+impl<'de> Deserialize<'de> for Strings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct StringsVisitor;
+        impl<'de> Visitor<'de> for StringsVisitor {
+            type Value = Strings;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of strings")
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Strings, A::Error> {
+                let mut list = Vec::new();
+                while let Some(element) = seq.next_element()? {
+                    if list.len() == MAX_ELEMENTS {
+                        return Err(too_many());
+                    }
+                    list.push(element);
+                }
+                Ok(Strings(list))
+            }
+        }
+        deserializer.deserialize_seq(StringsVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Environment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EnvironmentVisitor;
+        impl<'de> Visitor<'de> for EnvironmentVisitor {
+            type Value = Environment;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with strings as values")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Environment, A::Error> {
+                let mut entries = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry()? {
+                    if entries.len() == MAX_ELEMENTS {
+                        return Err(too_many());
+                    }
+                    entries.insert(name, value);
+                }
+                Ok(Environment(entries))
+            }
+        }
+        deserializer.deserialize_map(EnvironmentVisitor)
+    }
+}
+
+/// What can be read of a message that did not fit.
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Envelope {
+    pub(super) id: IfString,
+    pub(super) proplet_id: IfString,
+    pub(super) invocation_id: IfString,
+}
+
+/// The string, or `None` for anything else.
+#[derive(Default)]
+pub(super) struct IfString(pub(super) Option<String>);
+
+impl<'de> Deserialize<'de> for IfString {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyVisitor;
+        impl<'de> Visitor<'de> for AnyVisitor {
+            type Value = IfString;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("anything")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<IfString, E> {
+                Ok(IfString(Some(text.to_owned())))
+            }
+
+            fn visit_unit<E>(self) -> Result<IfString, E> {
+                Ok(IfString(None))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<IfString, E> {
+                Ok(IfString(None))
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<IfString, E> {
+                Ok(IfString(None))
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<IfString, E> {
+                Ok(IfString(None))
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<IfString, E> {
+                Ok(IfString(None))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<IfString, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(IfString(None))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<IfString, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(IfString(None))
+            }
+        }
+        deserializer.deserialize_any(AnyVisitor)
+    }
+}
