@@ -1,0 +1,161 @@
+//! What a backend of wasi-nn owes this crate, and how a refusal is put.
+//!
+//! The traits are narrower than those of `wasmtime_wasi_nn` in three points
+//! that they lack: a tensor is written and read in place (no copy of it on the
+//! way), an inference can be interrupted, and a graph tells its ports, so that
+//! what a guest hands over is proven before native code sees it. Towards
+//! components, [`super::component`] implements the crate's own traits on top.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
+
+use super::checks::Port;
+use super::graphs::Source;
+use crate::cancel::{Cancel, Reason};
+
+/// `nn_errno` of wasi-nn's WITX.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub(super) enum Errno {
+    /// An argument is out of range or does not fit the graph.
+    InvalidArgument = 1,
+    /// The encoding is unknown, or not that of the bytes.
+    InvalidEncoding = 2,
+    /// The module exports no memory.
+    MissingMemory = 3,
+    /// The backend failed.
+    RuntimeError = 5,
+    /// Not served, or not in this state.
+    UnsupportedOperation = 6,
+    /// Over a limit, or over the guest's buffer.
+    TooLarge = 7,
+    /// No graph of that name.
+    NotFound = 8,
+}
+
+/// What the guest is told (a number) and what the task's report says (a
+/// sentence without its full stop).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) errno: Errno,
+    pub(super) text: String,
+}
+
+impl Refusal {
+    pub(super) fn new(errno: Errno, text: impl Into<String>) -> Refusal {
+        Refusal { errno, text: text.into() }
+    }
+
+    /// An argument that does not fit.
+    pub(super) fn argument(text: impl Into<String>) -> Refusal {
+        Refusal::new(Errno::InvalidArgument, text)
+    }
+
+    /// Something over a limit.
+    pub(super) fn too_large(text: impl Into<String>) -> Refusal {
+        Refusal::new(Errno::TooLarge, text)
+    }
+
+    /// A failure of the backend's own.
+    pub(super) fn runtime(text: impl Into<String>) -> Refusal {
+        Refusal::new(Errno::RuntimeError, text)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Why a call came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Halt {
+    /// The guest gets an errno and may go on.
+    Refused(Refusal),
+    /// The task is to end.
+    Cancelled(Reason),
+}
+
+impl From<Refusal> for Halt {
+    fn from(refusal: Refusal) -> Halt {
+        Halt::Refused(refusal)
+    }
+}
+
+/// The native library behind a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Library {
+    /// The backend's name, such as `openvino`.
+    pub backend: &'static str,
+    /// The file that was loaded.
+    pub path: PathBuf,
+    /// What it says its version is.
+    pub version: String,
+}
+
+/// Makes graphs of one encoding.
+pub(super) trait Backend: Send + Sync {
+    /// The encoding that it serves.
+    fn encoding(&self) -> GraphEncoding;
+
+    /// The encoding's name, as `-S nn-graph` and messages have it.
+    fn name(&self) -> &'static str;
+
+    /// What a graph directory holds, in the order of the builders.
+    fn files(&self) -> &'static [&'static str];
+
+    /// Makes the native library ready, which is cheap when it is already.
+    ///
+    /// # Errors
+    ///
+    /// One sentence: where it was looked for and how to install it.
+    fn open(&self) -> Result<Library, String>;
+
+    /// Proves the builders and the target, without compiling anything.
+    fn check(&self, target: ExecutionTarget, parts: &[&[u8]]) -> Result<(), Refusal>;
+
+    /// Compiles what [`Backend::check`] has proven.
+    fn compile(&self, source: &Source) -> Result<Compiled, Refusal>;
+}
+
+/// A graph, ready to run.
+pub(super) struct Compiled {
+    pub(super) model: Box<dyn Model>,
+    pub(super) inputs: Vec<Port>,
+    pub(super) outputs: Vec<Port>,
+    /// Whether an inference leaves something behind for the next one of the
+    /// same request.
+    pub(super) stateful: bool,
+    /// What it keeps alive, the source included, in bytes.
+    pub(super) weight: u64,
+}
+
+/// A compiled model.
+pub(super) trait Model: Send + Sync {
+    /// A request of its own for one execution context.
+    fn request(&self) -> Result<Box<dyn Request>, Refusal>;
+}
+
+/// One inference request. Its callers have proven indices, types and shapes
+/// against the graph's ports.
+pub(super) trait Request: Send + Sync {
+    /// Copies `data` into the input.
+    fn write(&mut self, index: usize, shape: &[u32], data: &[u8]) -> Result<(), Refusal>;
+
+    /// Computes the outputs; `cancel` interrupts it.
+    fn run(&mut self, cancel: &Cancel) -> Result<(), Halt>;
+
+    /// Shows an output of the last [`Request::run`].
+    fn read(&mut self, index: usize, show: &mut dyn FnMut(View<'_>)) -> Result<(), Refusal>;
+}
+
+/// A tensor in the backend's memory.
+pub(super) struct View<'a> {
+    pub(super) shape: Vec<u32>,
+    /// None if wasi-nn has no name for it.
+    pub(super) ty: Option<TensorType>,
+    pub(super) data: &'a [u8],
+}

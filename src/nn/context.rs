@@ -1,0 +1,292 @@
+//! One task's wasi-nn: its handles, its quotas, and what it was refused.
+//!
+//! A call takes plain values (the layer before it has read them from the
+//! guest's memory) and comes to a value or a [`Halt`]; each refusal is also
+//! kept, as a sentence, for the task's report.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use wasmtime_wasi_nn::wit::{ExecutionTarget, TensorType};
+
+use super::backend::{Errno, Halt, Refusal};
+use super::execution::{Execution, Task, timed};
+use super::graphs::{Found, SharedGraph};
+use super::{NnReport, Shared, checks, component, named};
+use crate::task::GraphDir;
+
+/// The names of `$graph_encoding`, by number.
+const ENCODINGS: [&str; 6] =
+    ["openvino", "onnx", "tensorflow", "pytorch", "tensorflowlite", "autodetect"];
+
+/// The most bytes of a name that a message repeats.
+const MAX_NAME: usize = 200;
+
+/// One task's wasi-nn state. See [`super::Nn::context`].
+pub struct NnCtx {
+    // Before the graphs: contexts give their requests back to them.
+    executions: Vec<Execution>,
+    graphs: Vec<Arc<SharedGraph>>,
+    named: HashMap<String, Arc<SharedGraph>>,
+    task: Arc<Task>,
+    shared: Arc<Shared>,
+}
+
+impl NnCtx {
+    pub(super) fn new(shared: Arc<Shared>, task: Arc<Task>) -> NnCtx {
+        NnCtx { executions: Vec::new(), graphs: Vec::new(), named: HashMap::new(), task, shared }
+    }
+
+    /// What the task did so far.
+    pub fn report(&self) -> NnReport {
+        self.task.so_far()
+    }
+
+    /// The graph of that name behind `wasmtime_wasi_nn`'s own traits, as its
+    /// layer for components takes it; within this task's quotas.
+    ///
+    /// # Errors
+    ///
+    /// One sentence, which is in the report too.
+    pub fn graph(&mut self, name: &str) -> Result<wasmtime_wasi_nn::Graph, String> {
+        let graph = self.resolve(name).and_then(|graph| {
+            self.hold(&graph)?;
+            self.graphs.push(graph.clone());
+            Ok(component::graph(graph, self.task.clone()))
+        });
+        self.noted("load-by-name", graph).map_err(super::sentence)
+    }
+
+    /// The graph behind a handle.
+    #[cfg(all(test, feature = "openvino"))]
+    pub(super) fn shared_graph(&self, graph: u32) -> Arc<SharedGraph> {
+        self.graphs[graph as usize].clone()
+    }
+
+    /// Loads a graph of the task's `-S nn-graph`.
+    pub(super) fn preload(&mut self, dir: &GraphDir) -> Result<(), Halt> {
+        let graph = self.loading(|shared, task| shared.load_dir(dir, &task.cancel))?;
+        self.named.insert(dir.name.clone(), graph);
+        Ok(())
+    }
+
+    /// `load`: the numbers as the guest gave them.
+    pub(super) fn load(
+        &mut self,
+        encoding: u32,
+        target: u32,
+        parts: &[&[u8]],
+    ) -> Result<u32, Halt> {
+        let loaded = self.try_load(encoding, target, parts);
+        self.noted("load", loaded)
+    }
+
+    /// `load_by_name`.
+    pub(super) fn load_by_name(&mut self, name: &str) -> Result<u32, Halt> {
+        let loaded = self.resolve(name).and_then(|graph| self.add(graph));
+        self.noted("load_by_name", loaded)
+    }
+
+    /// `init_execution_context`.
+    pub(super) fn init_execution_context(&mut self, graph: u32) -> Result<u32, Halt> {
+        let made = match self.graphs.get(graph as usize) {
+            Some(graph) => Execution::new(graph.clone(), self.task.clone()).map_err(Halt::from),
+            None => Err(Refusal::argument(format!(
+                "there is no graph {graph}: the task has loaded {}",
+                self.graphs.len()
+            ))
+            .into()),
+        };
+        let added = made.map(|execution| {
+            self.executions.push(execution);
+            (self.executions.len() - 1) as u32
+        });
+        self.noted("init_execution_context", added)
+    }
+
+    /// `set_input`: the type as the guest gave it.
+    pub(super) fn set_input(
+        &mut self,
+        context: u32,
+        index: u32,
+        ty: u8,
+        shape: &[u32],
+        data: &[u8],
+    ) -> Result<(), Halt> {
+        let set = tensor_type(ty)
+            .and_then(|ty| self.execution(context)?.set_input(index, ty, shape, data));
+        self.noted("set_input", set.map_err(Halt::from))
+    }
+
+    /// `compute`.
+    pub(super) fn compute(&mut self, context: u32) -> Result<(), Halt> {
+        let computed = match self.execution(context) {
+            Ok(execution) => execution.compute(),
+            Err(refusal) => Err(refusal.into()),
+        };
+        self.noted("compute", computed)
+    }
+
+    /// `get_output`: copies the output to the start of `buffer` and says how
+    /// many bytes that were.
+    pub(super) fn get_output(
+        &mut self,
+        context: u32,
+        index: u32,
+        buffer: &mut [u8],
+    ) -> Result<u32, Halt> {
+        let got = self.execution(context).and_then(|execution| {
+            let mut copied = Err(0);
+            execution.output(index, &mut |view| {
+                copied = match buffer.get_mut(..view.data.len()) {
+                    Some(start) => {
+                        start.copy_from_slice(view.data);
+                        Ok(view.data.len() as u32)
+                    }
+                    None => Err(view.data.len()),
+                };
+            })?;
+            copied.map_err(|needed| {
+                Refusal::too_large(format!(
+                    "output {index} has {needed} bytes, more than the guest's buffer of {}",
+                    buffer.len()
+                ))
+            })
+        });
+        self.noted("get_output", got.map_err(Halt::from))
+    }
+
+    /// Keeps a refusal that no call of this type made.
+    pub(super) fn refuse(&mut self, call: &'static str, refusal: Refusal) -> Halt {
+        let refused: Result<(), Halt> = self.noted(call, Err(refusal.into()));
+        refused.expect_err("it was an error")
+    }
+
+    fn try_load(&mut self, encoding: u32, target: u32, parts: &[&[u8]]) -> Result<u32, Halt> {
+        self.room()?;
+        let shared = self.shared.clone();
+        let Some(name) = ENCODINGS.get(encoding as usize) else {
+            let text = format!("{encoding} is no encoding of wasi-nn");
+            return Err(Refusal::new(Errno::InvalidEncoding, text).into());
+        };
+        let backend = shared.backend(name)?;
+        let target = match target {
+            0 => ExecutionTarget::Cpu,
+            1 => ExecutionTarget::Gpu,
+            2 => ExecutionTarget::Tpu,
+            _ => {
+                let text = format!("{target} is no execution target of wasi-nn");
+                return Err(Refusal::argument(text).into());
+            }
+        };
+        let size = parts.iter().map(|part| part.len() as u64).sum();
+        let max = shared.config.model_bytes;
+        if size > max {
+            return Err(named::too_large(size, max).into());
+        }
+        let graph =
+            self.loading(|shared, task| shared.graphs.load(backend, target, parts, &task.cancel))?;
+        self.add(graph)
+    }
+
+    fn resolve(&mut self, name: &str) -> Result<Arc<SharedGraph>, Halt> {
+        self.room()?;
+        if let Some(graph) = self.named.get(name) {
+            return Ok(graph.clone());
+        }
+        let shared = self.shared.clone();
+        let Some(dir) = shared.config.graphs.iter().rev().find(|dir| dir.name == name) else {
+            let short = &name[..name.floor_char_boundary(MAX_NAME)];
+            let mut known: Vec<_> = self.named.keys().map(String::as_str).collect();
+            known.extend(shared.config.graphs.iter().map(|dir| dir.name.as_str()));
+            known.sort_unstable();
+            known.dedup();
+            let known = match known.as_slice() {
+                [] => "no graphs; name one with `-S nn-graph=ENCODING::DIR`".to_owned(),
+                known => known.join(", "),
+            };
+            let text = format!("there is no graph `{short}`: the task has {known}");
+            return Err(Refusal::new(Errno::NotFound, text).into());
+        };
+        let graph = self.loading(|shared, task| shared.load_dir(dir, &task.cancel))?;
+        self.named.insert(name.to_owned(), graph.clone());
+        Ok(graph)
+    }
+
+    fn loading(
+        &self,
+        load: impl FnOnce(&Shared, &Task) -> Result<(Arc<SharedGraph>, Found), Halt>,
+    ) -> Result<Arc<SharedGraph>, Halt> {
+        let loaded =
+            timed(&self.task, |report| &mut report.loaded, || load(&self.shared, &self.task));
+        let (graph, found) = loaded?;
+        self.task.report(|report| match found {
+            Found::Compiled => report.graphs_loaded += 1,
+            Found::Reused => report.graphs_reused += 1,
+        });
+        Ok(graph)
+    }
+
+    fn room(&self) -> Result<(), Refusal> {
+        let limit = self.task.limits.graphs;
+        if self.graphs.len() >= limit as usize {
+            return Err(Refusal::too_large(format!(
+                "the task has loaded {limit} graphs, its limit"
+            )));
+        }
+        Ok(())
+    }
+
+    fn hold(&self, graph: &Arc<SharedGraph>) -> Result<(), Refusal> {
+        let mut held: Vec<_> = self.graphs.iter().chain([graph]).collect();
+        held.sort_unstable_by_key(|graph| Arc::as_ptr(graph));
+        held.dedup_by_key(|graph| Arc::as_ptr(graph));
+        let bytes: u64 = held.iter().map(|graph| graph.weight()).sum();
+        let limit = self.task.limits.graph_bytes;
+        if bytes > limit {
+            return Err(Refusal::too_large(format!(
+                "the task's graphs would take {bytes} bytes, more than its limit of {limit}"
+            )));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, graph: Arc<SharedGraph>) -> Result<u32, Halt> {
+        self.hold(&graph)?;
+        self.graphs.push(graph);
+        Ok((self.graphs.len() - 1) as u32)
+    }
+
+    fn execution(&mut self, context: u32) -> Result<&mut Execution, Refusal> {
+        let made = self.executions.len();
+        self.executions.get_mut(context as usize).ok_or_else(|| {
+            Refusal::argument(format!(
+                "there is no execution context {context}: the task has made {made}"
+            ))
+        })
+    }
+
+    fn noted<R>(&self, call: &'static str, result: Result<R, Halt>) -> Result<R, Halt> {
+        if let Err(Halt::Refused(refusal)) = &result {
+            self.task.note(format!("`{call}`: {}", refusal.text));
+        }
+        result
+    }
+}
+
+fn tensor_type(ty: u8) -> Result<TensorType, Refusal> {
+    Ok(match ty {
+        0 => TensorType::Fp16,
+        1 => TensorType::Fp32,
+        2 => TensorType::Fp64,
+        3 => TensorType::U8,
+        4 => TensorType::I32,
+        5 => TensorType::I64,
+        _ => return Err(Refusal::argument(format!("{ty} is no tensor type of wasi-nn"))),
+    })
+}
+
+/// The refusal of a tensor whose shape is not even read.
+pub(super) fn rank(rank: usize) -> Refusal {
+    checks::rank(rank)
+}

@@ -1,0 +1,254 @@
+//! One execution context of a task: what it has been given, whether its
+//! outputs are of those inputs, and what it costs.
+//!
+//! A request is borrowed from the graph and given back, so that the next
+//! context, of whatever task, finds it warm. That nothing passes from one to
+//! the other is decided here: no compute before every input was set in this
+//! context, no output before a compute of these inputs.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use wasmtime_wasi_nn::wit::TensorType;
+
+use super::backend::{Errno, Halt, Refusal, Request, View};
+use super::graphs::SharedGraph;
+use super::{NnLimits, NnReport, checks};
+use crate::cancel::Cancel;
+
+/// The most diagnostics of a task, and the most bytes of one.
+const MAX_DIAGNOSTICS: usize = 32;
+const MAX_DIAGNOSTIC: usize = 4096;
+
+/// What the contexts and graphs of one task share.
+pub(super) struct Task {
+    pub(super) cancel: Arc<Cancel>,
+    pub(super) limits: NnLimits,
+    /// Inferences of the whole process.
+    inferences: Arc<AtomicU64>,
+    /// Requests that a graph keeps warm.
+    kept: usize,
+    tally: Mutex<Tally>,
+}
+
+#[derive(Default)]
+struct Tally {
+    report: NnReport,
+    unsaid: u64,
+    contexts: u32,
+    tensor_bytes: u64,
+}
+
+impl Task {
+    pub(super) fn new(
+        cancel: Arc<Cancel>,
+        limits: NnLimits,
+        inferences: Arc<AtomicU64>,
+        kept: usize,
+    ) -> Task {
+        Task { cancel, limits, inferences, kept, tally: Mutex::default() }
+    }
+
+    /// Keeps a sentence for the task's report.
+    pub(super) fn note(&self, mut sentence: String) {
+        tracing::debug!("{sentence}");
+        let mut tally = self.lock();
+        if tally.report.diagnostics.len() == MAX_DIAGNOSTICS {
+            tally.unsaid += 1;
+            return;
+        }
+        if sentence.len() > MAX_DIAGNOSTIC {
+            sentence.truncate(sentence.floor_char_boundary(MAX_DIAGNOSTIC));
+            sentence.push_str("...");
+        }
+        tally.report.diagnostics.push(sentence);
+    }
+
+    /// Changes the report.
+    pub(super) fn report(&self, change: impl FnOnce(&mut NnReport)) {
+        change(&mut self.lock().report);
+    }
+
+    /// The report so far.
+    pub(super) fn so_far(&self) -> NnReport {
+        let tally = self.lock();
+        let mut report = tally.report.clone();
+        if tally.unsaid > 0 {
+            report.diagnostics.push(format!("{} more refusals were not kept", tally.unsaid));
+        }
+        report
+    }
+
+    fn hold_context(&self, bytes: u64) -> Result<(), Refusal> {
+        let mut tally = self.lock();
+        if tally.contexts >= self.limits.contexts {
+            return Err(Refusal::too_large(format!(
+                "the task has {} execution contexts, its limit",
+                tally.contexts
+            )));
+        }
+        self.hold(&mut tally, 0, bytes)?;
+        tally.contexts += 1;
+        Ok(())
+    }
+
+    fn hold(&self, tally: &mut Tally, less: u64, more: u64) -> Result<(), Refusal> {
+        let bytes = (tally.tensor_bytes - less).saturating_add(more);
+        if bytes > self.limits.tensor_bytes {
+            return Err(Refusal::too_large(format!(
+                "the task's tensors would take {bytes} bytes, more than its limit of {}",
+                self.limits.tensor_bytes
+            )));
+        }
+        tally.tensor_bytes = bytes;
+        Ok(())
+    }
+
+    // Plain numbers and sentences: whole whoever panicked.
+    fn lock(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an input was set in this context, and what it costs beyond the
+/// graph's fixed shapes.
+#[derive(Clone, Copy, Default)]
+struct Input {
+    set: bool,
+    extra: u64,
+}
+
+/// An execution context. See the module's documentation.
+pub(super) struct Execution {
+    // Before the graph: what is dropped first. None only while dropping.
+    request: Option<Box<dyn Request>>,
+    graph: Arc<SharedGraph>,
+    task: Arc<Task>,
+    inputs: Vec<Input>,
+    /// The outputs are of the inputs as they are set now.
+    computed: bool,
+    /// Nothing failed in the request, so that another context may have it.
+    clean: bool,
+}
+
+impl Execution {
+    /// A context of the graph, within the task's limits.
+    pub(super) fn new(graph: Arc<SharedGraph>, task: Arc<Task>) -> Result<Execution, Refusal> {
+        task.hold_context(graph.tensor_bytes)?;
+        // From here on dropping it gives back what was held.
+        let inputs = vec![Input::default(); graph.inputs.len()];
+        let mut execution =
+            Execution { request: None, graph, task, inputs, computed: false, clean: true };
+        execution.request = Some(execution.graph.take_request()?);
+        Ok(execution)
+    }
+
+    /// Copies a tensor into an input, proven before.
+    pub(super) fn set_input(
+        &mut self,
+        index: u32,
+        ty: TensorType,
+        shape: &[u32],
+        data: &[u8],
+    ) -> Result<(), Refusal> {
+        checks::tensor(&self.graph.inputs, index, ty, shape, data.len())?;
+        let slot = index as usize;
+        self.computed = false;
+        let extra = match self.graph.inputs[slot].bytes()? {
+            Some(_) => 0,
+            None => data.len() as u64,
+        };
+        self.task.hold(&mut self.task.lock(), self.inputs[slot].extra, extra)?;
+        self.inputs[slot] = Input { set: false, extra };
+        let written = self.request()?.write(slot, shape, data);
+        self.inputs[slot].set = written.is_ok();
+        self.clean &= written.is_ok();
+        written
+    }
+
+    /// Computes the outputs, once every input is set.
+    pub(super) fn compute(&mut self) -> Result<(), Halt> {
+        if let Some(missing) = self.inputs.iter().position(|input| !input.set) {
+            return Err(Refusal::new(
+                Errno::UnsupportedOperation,
+                format!("input {missing} ({}) is not set", self.graph.inputs[missing]),
+            )
+            .into());
+        }
+        self.computed = false;
+        let task = self.task.clone();
+        let begun = Instant::now();
+        let ran = self.request()?.run(&task.cancel);
+        let took = begun.elapsed();
+        self.computed = ran.is_ok();
+        self.clean &= ran.is_ok();
+        task.inferences.fetch_add(1, Ordering::Relaxed);
+        task.report(|report| {
+            report.inferences += 1;
+            report.inferred += took;
+        });
+        ran
+    }
+
+    /// Shows an output of the last compute.
+    pub(super) fn output(
+        &mut self,
+        index: u32,
+        show: &mut dyn FnMut(View<'_>),
+    ) -> Result<(), Refusal> {
+        let outputs = self.graph.outputs.len();
+        if index as usize >= outputs {
+            return Err(Refusal::argument(format!(
+                "there is no output {index}: the model has {outputs}"
+            )));
+        }
+        if !self.computed {
+            return Err(Refusal::new(
+                Errno::UnsupportedOperation,
+                format!("output {index} has not been computed since the inputs were set"),
+            ));
+        }
+        self.request()?.read(index as usize, show)
+    }
+
+    /// The graph's ports, for those who know them by name.
+    pub(super) fn graph(&self) -> &SharedGraph {
+        &self.graph
+    }
+
+    fn request(&mut self) -> Result<&mut Box<dyn Request>, Refusal> {
+        self.request.as_mut().ok_or_else(|| Refusal::runtime("the execution context has ended"))
+    }
+
+    fn extra(&self) -> u64 {
+        self.inputs.iter().map(|input| input.extra).sum()
+    }
+}
+
+impl Drop for Execution {
+    fn drop(&mut self) {
+        let bytes = self.graph.tensor_bytes.saturating_add(self.extra());
+        {
+            let mut tally = self.task.lock();
+            tally.contexts = tally.contexts.saturating_sub(1);
+            tally.tensor_bytes = tally.tensor_bytes.saturating_sub(bytes);
+        }
+        if let (true, Some(request)) = (self.clean, self.request.take()) {
+            self.graph.give_request(request, bytes, self.task.kept);
+        }
+    }
+}
+
+/// Adds the time of `call` to what `slot` points at.
+pub(super) fn timed<R>(
+    task: &Task,
+    slot: fn(&mut NnReport) -> &mut Duration,
+    call: impl FnOnce() -> R,
+) -> R {
+    let begun = Instant::now();
+    let result = call();
+    let took = begun.elapsed();
+    task.report(|report| *slot(report) += took);
+    result
+}

@@ -1,0 +1,148 @@
+//! A backend for tests: one input of four numbers, one output that is twice
+//! each of them, and models that misbehave when they say so.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
+
+use super::backend::{Backend, Compiled, Halt, Library, Model, Refusal, Request, View};
+use super::checks::{self, Dim, Element, Port};
+use super::graphs::Source;
+use crate::cancel::Cancel;
+
+/// A model that compiles.
+pub(super) const MODEL: &[u8] = b"<net/>";
+
+/// What each compiled model is said to weigh.
+pub(super) const WEIGHT: u64 = 1000;
+
+/// See the module's documentation. The model's XML decides: `bad` does not
+/// compile, `panic` panics there, `fails` fails in each inference, `endless`
+/// runs until it is cancelled, `ReadValue` keeps a state, `open` has an open
+/// first dimension.
+#[derive(Clone, Default)]
+pub(super) struct Fake {
+    compiled: Arc<AtomicU64>,
+    requests: Arc<AtomicU64>,
+    compiles_for: Duration,
+}
+
+impl Fake {
+    pub(super) fn slow(compiles_for: Duration) -> Fake {
+        Fake { compiles_for, ..Fake::default() }
+    }
+
+    /// Models compiled so far.
+    pub(super) fn compiled(&self) -> u64 {
+        self.compiled.load(Ordering::SeqCst)
+    }
+
+    /// Requests made so far.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::SeqCst)
+    }
+}
+
+impl Backend for Fake {
+    fn encoding(&self) -> GraphEncoding {
+        GraphEncoding::Openvino
+    }
+
+    fn name(&self) -> &'static str {
+        "openvino"
+    }
+
+    fn files(&self) -> &'static [&'static str] {
+        &["model.xml", "model.bin"]
+    }
+
+    fn open(&self) -> Result<Library, String> {
+        Ok(Library { backend: "openvino", path: "fake".into(), version: "0".into() })
+    }
+
+    fn check(&self, _target: ExecutionTarget, parts: &[&[u8]]) -> Result<(), Refusal> {
+        match parts.first() {
+            Some(xml) if xml.starts_with(b"<net") => checks::openvino(parts).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    fn compile(&self, source: &Source) -> Result<Compiled, Refusal> {
+        thread::sleep(self.compiles_for);
+        let xml = String::from_utf8_lossy(&source.parts()[0]).into_owned();
+        let says = |word: &str| xml.contains(word);
+        assert!(!says("panic"), "a model that panics");
+        if says("bad") {
+            return Err(Refusal::runtime("the fake backend can't compile this"));
+        }
+        self.compiled.fetch_add(1, Ordering::SeqCst);
+        let batch = if says("open") { None } else { Some(4) };
+        let port = |name: &str| Port {
+            name: name.into(),
+            element: Element::Nn(TensorType::U8),
+            shape: Some(vec![Dim { min: batch.unwrap_or(0), max: batch }]),
+        };
+        Ok(Compiled {
+            inputs: vec![port("in")],
+            outputs: vec![port("out")],
+            stateful: says("ReadValue"),
+            weight: WEIGHT,
+            model: Box::new(FakeModel {
+                requests: self.requests.clone(),
+                fails: says("fails"),
+                endless: says("endless"),
+            }),
+        })
+    }
+}
+
+#[derive(Clone)]
+struct FakeModel {
+    requests: Arc<AtomicU64>,
+    fails: bool,
+    endless: bool,
+}
+
+impl Model for FakeModel {
+    fn request(&self) -> Result<Box<dyn Request>, Refusal> {
+        self.requests.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(FakeRequest { model: self.clone(), input: Vec::new(), output: Vec::new() }))
+    }
+}
+
+struct FakeRequest {
+    model: FakeModel,
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+impl Request for FakeRequest {
+    fn write(&mut self, _index: usize, _shape: &[u32], data: &[u8]) -> Result<(), Refusal> {
+        self.input = data.to_vec();
+        Ok(())
+    }
+
+    fn run(&mut self, cancel: &Cancel) -> Result<(), Halt> {
+        if self.model.fails {
+            return Err(Refusal::runtime("the fake backend can't infer this").into());
+        }
+        if self.model.endless {
+            let end = Instant::now() + Duration::from_secs(600);
+            cancel.wait_until(end).map_err(Halt::Cancelled)?;
+        }
+        self.output = self.input.iter().map(|n| n.wrapping_mul(2)).collect();
+        Ok(())
+    }
+
+    fn read(&mut self, _index: usize, show: &mut dyn FnMut(View<'_>)) -> Result<(), Refusal> {
+        show(View {
+            shape: vec![self.output.len() as u32],
+            ty: Some(TensorType::U8),
+            data: &self.output,
+        });
+        Ok(())
+    }
+}

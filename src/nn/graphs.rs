@@ -1,0 +1,464 @@
+//! The graphs that all tasks share: each model is compiled once, as long as
+//! its bytes are the same, and kept within a budget.
+//!
+//! Two models are one when their bytes are equal, all of them: a lookup finds
+//! candidates by a fingerprint of a few bytes at places that no guest knows,
+//! then compares. It copies nothing. While a model is compiled, other tasks
+//! that ask for it wait, and look again when it is there; a task that is
+//! stopped stops waiting.
+//!
+//! This is not the `moka` cache, although that knows borrowed keys, weights
+//! and single flight: its waiters can't be cancelled, its eviction is
+//! deferred and its memory is given back at some later operation, while a
+//! compiled model can be the largest thing in the process.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
+
+use super::backend::{Backend, Compiled, Halt, Model, Refusal, Request};
+use super::checks::Port;
+use crate::cancel::Cancel;
+
+/// How soon a task that waits for another's compile notices its own end.
+const WAIT: Duration = Duration::from_millis(20);
+
+/// The most bytes of a model with open shapes' tensors for which a request is
+/// kept: it would keep the size that the last task chose.
+const KEEP_OPEN: u64 = 4 << 20;
+
+/// A model's bytes, as long as native code may refer to them.
+#[derive(Clone)]
+pub(super) struct Source {
+    encoding: GraphEncoding,
+    target: ExecutionTarget,
+    parts: Arc<[Box<[u8]>]>,
+}
+
+impl Source {
+    pub(super) fn new(encoding: GraphEncoding, target: ExecutionTarget, parts: &[&[u8]]) -> Source {
+        Source { encoding, target, parts: parts.iter().map(|&part| Box::from(part)).collect() }
+    }
+
+    /// The device that it is compiled for.
+    pub(super) fn target(&self) -> ExecutionTarget {
+        self.target
+    }
+
+    /// The builders, in order.
+    pub(super) fn parts(&self) -> &[Box<[u8]>] {
+        &self.parts
+    }
+
+    /// Bytes of all builders.
+    pub(super) fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.len() as u64).sum()
+    }
+
+    fn is(&self, encoding: GraphEncoding, target: ExecutionTarget, parts: &[&[u8]]) -> bool {
+        self.encoding == encoding
+            && self.target == target
+            && self.parts.len() == parts.len()
+            && self.parts.iter().zip(parts).all(|(own, &part)| **own == *part)
+    }
+}
+
+/// A compiled model and its idle inference requests.
+pub(super) struct SharedGraph {
+    // Before the model: what is dropped first.
+    idle: Mutex<Vec<Box<dyn Request>>>,
+    model: Box<dyn Model>,
+    pub(super) inputs: Vec<Port>,
+    pub(super) outputs: Vec<Port>,
+    stateful: bool,
+    weight: u64,
+    /// Bytes of the tensors of one request, as far as the shapes are fixed.
+    pub(super) tensor_bytes: u64,
+    /// Whether the shapes of all ports are fixed.
+    fixed: bool,
+    source: Source,
+    fingerprint: u64,
+    used: AtomicU64,
+}
+
+impl SharedGraph {
+    fn new(compiled: Compiled, source: Source, fingerprint: u64) -> Result<SharedGraph, Refusal> {
+        let Compiled { model, inputs, outputs, stateful, weight } = compiled;
+        let (mut tensor_bytes, mut fixed) = (0u64, true);
+        for port in inputs.iter().chain(&outputs) {
+            match port.bytes()? {
+                Some(bytes) => tensor_bytes = tensor_bytes.saturating_add(bytes),
+                None => fixed = false,
+            }
+        }
+        Ok(SharedGraph {
+            idle: Mutex::default(),
+            model,
+            inputs,
+            outputs,
+            stateful,
+            weight,
+            tensor_bytes,
+            fixed,
+            source,
+            fingerprint,
+            used: AtomicU64::new(0),
+        })
+    }
+
+    /// What it keeps alive, in bytes.
+    pub(super) fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    /// A request that no other context uses: one that is warm, or a new one.
+    pub(super) fn take_request(&self) -> Result<Box<dyn Request>, Refusal> {
+        let idle = self.lock().pop();
+        match idle {
+            Some(request) => Ok(request),
+            None => self.model.request(),
+        }
+    }
+
+    /// Keeps a request warm for the next context, unless it could carry
+    /// something from one task to another. `bytes` are those of its tensors.
+    pub(super) fn give_request(&self, request: Box<dyn Request>, bytes: u64, kept: usize) {
+        if self.stateful || (!self.fixed && bytes > KEEP_OPEN) {
+            return;
+        }
+        let mut idle = self.lock();
+        if idle.len() < kept {
+            idle.push(request);
+            return;
+        }
+        drop(idle);
+        // `request` is dropped after the lock: it is slow to free.
+    }
+
+    // The list is whole at any moment: a panic elsewhere does not matter.
+    fn lock(&self) -> MutexGuard<'_, Vec<Box<dyn Request>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a graph was come by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It was there, or another task compiled it meanwhile.
+    Reused,
+    /// This call compiled it.
+    Compiled,
+}
+
+/// What the cache did so far and holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct GraphStats {
+    pub(super) compiled: u64,
+    pub(super) hits: u64,
+    pub(super) evicted: u64,
+    pub(super) bytes: u64,
+    pub(super) entries: u64,
+}
+
+#[derive(Default)]
+struct State {
+    entries: Vec<Arc<SharedGraph>>,
+    bytes: u64,
+    /// Fingerprints of what is being compiled.
+    flights: Vec<u64>,
+    stats: GraphStats,
+}
+
+/// The cache. See the module's documentation.
+pub(super) struct Graphs {
+    budget: u64,
+    flights: usize,
+    secret: RandomState,
+    clock: AtomicU64,
+    state: Mutex<State>,
+    landed: Condvar,
+}
+
+impl Graphs {
+    /// A cache of `budget` bytes that compiles `flights` models at a time.
+    pub(super) fn new(budget: u64, flights: usize) -> Graphs {
+        Graphs {
+            budget,
+            flights: flights.max(1),
+            secret: RandomState::new(),
+            clock: AtomicU64::new(0),
+            state: Mutex::default(),
+            landed: Condvar::new(),
+        }
+    }
+
+    /// The graph of these bytes: the one that is there, or a new one.
+    pub(super) fn load(
+        &self,
+        backend: &dyn Backend,
+        target: ExecutionTarget,
+        parts: &[&[u8]],
+        cancel: &Cancel,
+    ) -> Result<(Arc<SharedGraph>, Found), Halt> {
+        let encoding = backend.encoding();
+        let fingerprint = self.fingerprint(encoding, target, parts);
+        let _flight = loop {
+            let candidates = self.lock().candidates(fingerprint);
+            // Not under the lock: comparing takes milliseconds.
+            if let Some(graph) = candidates.iter().find(|e| e.source.is(encoding, target, parts)) {
+                self.touch(graph);
+                self.lock().stats.hits += 1;
+                return Ok((graph.clone(), Found::Reused));
+            }
+            if let Some(reason) = cancel.reason() {
+                return Err(Halt::Cancelled(reason));
+            }
+            let mut state = self.lock();
+            if state.flights.contains(&fingerprint) || state.flights.len() >= self.flights {
+                drop(self.landed.wait_timeout(state, WAIT));
+                continue;
+            }
+            let landed = |e: &Arc<SharedGraph>| !candidates.iter().any(|c| Arc::ptr_eq(c, e));
+            if state.candidates(fingerprint).iter().any(landed) {
+                continue;
+            }
+            state.flights.push(fingerprint);
+            break Flight { graphs: self, fingerprint };
+        };
+        backend.check(target, parts)?;
+        let source = Source::new(encoding, target, parts);
+        let compiled = backend.compile(&source)?;
+        let graph = Arc::new(SharedGraph::new(compiled, source, fingerprint)?);
+        self.insert(&graph);
+        Ok((graph, Found::Compiled))
+    }
+
+    /// Notes that the graph was used just now.
+    pub(super) fn touch(&self, graph: &SharedGraph) {
+        graph.used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// What it did so far and holds now.
+    pub(super) fn stats(&self) -> GraphStats {
+        let state = self.lock();
+        GraphStats { bytes: state.bytes, entries: state.entries.len() as u64, ..state.stats }
+    }
+
+    /// Counts a use of a graph that was found without [`Graphs::load`].
+    pub(super) fn hit(&self, graph: &SharedGraph) {
+        self.touch(graph);
+        self.lock().stats.hits += 1;
+    }
+
+    fn insert(&self, graph: &Arc<SharedGraph>) {
+        self.touch(graph);
+        let mut state = self.lock();
+        state.stats.compiled += 1;
+        if graph.weight > self.budget {
+            // Its task alone keeps it.
+            tracing::debug!(weight = graph.weight, "a graph is larger than the cache");
+            return;
+        }
+        let mut evicted = Vec::new();
+        while state.bytes + graph.weight > self.budget {
+            let entries = state.entries.iter().enumerate();
+            let oldest = entries.min_by_key(|(_, e)| e.used.load(Ordering::Relaxed));
+            let Some((oldest, _)) = oldest else { break };
+            let old = state.entries.swap_remove(oldest);
+            state.bytes -= old.weight;
+            state.stats.evicted += 1;
+            evicted.push(old);
+        }
+        state.bytes += graph.weight;
+        state.entries.push(graph.clone());
+        drop(state);
+        // `evicted` is dropped after the lock: native memory is slow to free.
+    }
+
+    /// A number for these bytes that a guest can't choose: of the lengths and
+    /// of some words at secret places. It only finds candidates.
+    fn fingerprint(
+        &self,
+        encoding: GraphEncoding,
+        target: ExecutionTarget,
+        parts: &[&[u8]],
+    ) -> u64 {
+        const WORD: usize = 8;
+        const WORDS: u64 = 32;
+        let mut hasher = self.secret.build_hasher();
+        hasher.write_u8(encoding as u8);
+        hasher.write_u8(target as u8);
+        for part in parts {
+            hasher.write_usize(part.len());
+            let places = part.len().saturating_sub(WORD) as u64 + 1;
+            for word in 0..WORDS {
+                let place = (self.secret.hash_one((part.len(), word)) % places) as usize;
+                hasher.write(&part[place..part.len().min(place + WORD)]);
+            }
+        }
+        hasher.finish()
+    }
+
+    // Whoever panicked left the state whole: each change is one step.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn candidates(&self, fingerprint: u64) -> Vec<Arc<SharedGraph>> {
+        self.entries.iter().filter(|e| e.fingerprint == fingerprint).cloned().collect()
+    }
+}
+
+/// Says that a model is being compiled, until it is dropped, by a panic too.
+struct Flight<'a> {
+    graphs: &'a Graphs,
+    fingerprint: u64,
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.graphs.lock().flights.retain(|&flight| flight != self.fingerprint);
+        self.graphs.landed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+    use std::time::Instant;
+
+    use super::super::fake::{Fake, MODEL, WEIGHT};
+    use super::*;
+    use crate::cancel::Reason;
+
+    fn load(graphs: &Graphs, fake: &Fake, xml: &[u8]) -> Result<(Arc<SharedGraph>, Found), Halt> {
+        graphs.load(fake, ExecutionTarget::Cpu, &[xml, b"weights"], &Cancel::default())
+    }
+
+    fn model(n: usize) -> Vec<u8> {
+        format!("<net id='{n}'/>").into_bytes()
+    }
+
+    #[test]
+    fn many_threads_compile_a_model_once() {
+        let (graphs, fake) = (Graphs::new(1 << 20, 2), Fake::slow(Duration::from_millis(30)));
+        let start = Barrier::new(16);
+        let found: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..16)
+                .map(|_| {
+                    scope.spawn(|| {
+                        start.wait();
+                        load(&graphs, &fake, MODEL).expect("a graph")
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+        });
+        assert_eq!(fake.compiled(), 1);
+        assert_eq!(found.iter().filter(|(_, found)| *found == Found::Compiled).count(), 1);
+        assert!(found.iter().all(|(graph, _)| Arc::ptr_eq(graph, &found[0].0)));
+        assert_eq!(graphs.stats().hits, 15);
+    }
+
+    #[test]
+    fn a_difference_of_one_byte_is_another_model() {
+        let (graphs, fake) = (Graphs::new(1 << 20, 1), Fake::default());
+        let weights = vec![7u8; 100_000];
+        let get = |weights: &[u8]| {
+            let parts = [MODEL, weights];
+            graphs.load(&fake, ExecutionTarget::Cpu, &parts, &Cancel::default()).expect("a graph")
+        };
+        let (first, _) = get(&weights);
+        for at in [0, 1, 4_999, 50_001, 99_999] {
+            let mut other = weights.clone();
+            other[at] ^= 1;
+            let (graph, found) = get(&other);
+            assert_eq!(found, Found::Compiled);
+            assert!(!Arc::ptr_eq(&first, &graph));
+        }
+        assert!(Arc::ptr_eq(&first, &get(&weights).0));
+        let (_, found) = graphs
+            .load(&fake, ExecutionTarget::Gpu, &[MODEL, &weights], &Cancel::default())
+            .expect("a graph");
+        assert_eq!(found, Found::Compiled, "another target is another graph");
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_first_and_at_once() {
+        let (graphs, fake) = (Graphs::new(2 * WEIGHT, 1), Fake::default());
+        let (first, _) = load(&graphs, &fake, &model(1)).expect("a graph");
+        let (second, _) = load(&graphs, &fake, &model(2)).expect("a graph");
+        let second = Arc::downgrade(&second);
+        assert_eq!(load(&graphs, &fake, &model(1)).expect("a graph").1, Found::Reused);
+        load(&graphs, &fake, &model(3)).expect("a graph");
+        assert!(second.upgrade().is_none(), "evicted and freed");
+        assert_eq!(load(&graphs, &fake, &model(1)).expect("a graph").1, Found::Reused);
+        let stats = graphs.stats();
+        assert_eq!((stats.entries, stats.bytes, stats.evicted), (2, 2 * WEIGHT, 1));
+        drop(first);
+    }
+
+    #[test]
+    fn a_model_over_the_budget_lives_as_long_as_its_task() {
+        let (graphs, fake) = (Graphs::new(WEIGHT - 1, 1), Fake::default());
+        let (graph, _) = load(&graphs, &fake, MODEL).expect("a graph");
+        assert_eq!(graphs.stats().entries, 0);
+        let graph = {
+            let weak = Arc::downgrade(&graph);
+            drop(graph);
+            weak
+        };
+        assert!(graph.upgrade().is_none());
+    }
+
+    #[test]
+    fn failures_are_not_remembered_and_keep_nothing() {
+        let (graphs, fake) = (Graphs::new(1 << 20, 1), Fake::default());
+        for _ in 0..3 {
+            let Err(Halt::Refused(refusal)) = load(&graphs, &fake, b"<bad/>") else {
+                panic!("a bad model was taken");
+            };
+            assert_eq!(refusal.text, "the fake backend can't compile this");
+        }
+        let state = graphs.lock();
+        assert!(state.entries.is_empty() && state.flights.is_empty() && state.bytes == 0);
+    }
+
+    #[test]
+    fn a_panic_while_a_model_is_compiled_is_its_tasks_alone() {
+        // HAZARDS.md case 40.
+        let (graphs, fake) = (Graphs::new(1 << 20, 1), Fake::default());
+        let panicked = thread::scope(|scope| {
+            scope.spawn(|| drop(load(&graphs, &fake, b"<panic/>"))).join().is_err()
+        });
+        assert!(panicked);
+        assert!(load(&graphs, &fake, MODEL).is_ok());
+    }
+
+    #[test]
+    fn a_task_that_is_stopped_does_not_wait_for_another_ones_compile() {
+        let (graphs, fake) = (Graphs::new(1 << 20, 1), Fake::slow(Duration::from_secs(2)));
+        thread::scope(|scope| {
+            scope.spawn(|| load(&graphs, &fake, MODEL).map(drop));
+            while graphs.lock().flights.is_empty() {
+                thread::yield_now();
+            }
+            let cancel = Arc::new(Cancel::default());
+            let begun = Instant::now();
+            let stop = cancel.clone();
+            scope.spawn(move || {
+                thread::sleep(Duration::from_millis(50));
+                stop.cancel(Reason::Stopped);
+            });
+            let waited = graphs.load(&fake, ExecutionTarget::Cpu, &[MODEL, b"weights"], &cancel);
+            assert_eq!(waited.err(), Some(Halt::Cancelled(Reason::Stopped)));
+            assert!(begun.elapsed() < Duration::from_secs(1));
+        });
+    }
+}

@@ -1,0 +1,369 @@
+//! Where OpenVINO's C library may be: a list of places in a fixed order.
+//!
+//! Only looks at folders. It neither loads a library nor reads the
+//! environment: that comes as a [`SearchEnv`].
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What the environment says of places where libraries are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SearchEnv {
+    /// The program's own file.
+    pub executable: Option<PathBuf>,
+    /// Variables of [`SearchEnv::VARIABLES`] that are set, with their values.
+    pub variables: Vec<(&'static str, OsString)>,
+}
+
+impl SearchEnv {
+    /// The variables that matter.
+    pub const VARIABLES: &'static [&'static str] = &[
+        "OPENVINO_INSTALL_DIR",
+        "INTEL_OPENVINO_DIR",
+        "LD_LIBRARY_PATH",
+        "DYLD_LIBRARY_PATH",
+        "PYTHONPATH",
+        "VIRTUAL_ENV",
+        "CONDA_PREFIX",
+        "PYENV_ROOT",
+        "PATH",
+        "HOME",
+    ];
+
+    /// What `lookup` (such as `std::env::var_os`) knows of the variables.
+    pub fn from_lookup(
+        executable: Option<PathBuf>,
+        lookup: impl Fn(&str) -> Option<OsString>,
+    ) -> SearchEnv {
+        let set = |&name: &&'static str| {
+            lookup(name).filter(|value| !value.is_empty()).map(|value| (name, value))
+        };
+        SearchEnv { executable, variables: SearchEnv::VARIABLES.iter().filter_map(set).collect() }
+    }
+
+    fn paths(&self, name: &str) -> Vec<PathBuf> {
+        let value = self.variables.iter().find(|(variable, _)| *variable == name);
+        let paths = value.map(|(_, value)| std::env::split_paths(value).collect::<Vec<_>>());
+        // A relative path depends on where the worker was started.
+        paths.unwrap_or_default().into_iter().filter(|path| path.is_absolute()).collect()
+    }
+}
+
+/// Folders below an unpacked archive of OpenVINO.
+const ARCHIVE: &[&str] = &[
+    "",
+    "lib",
+    "libs",
+    "openvino/libs",
+    "runtime/lib/intel64",
+    "runtime/lib/intel64/Release",
+    "runtime/lib/aarch64",
+    "runtime/lib/aarch64/Release",
+    "runtime/lib/arm64",
+    "runtime/lib/arm64/Release",
+    "runtime/lib/armv7l",
+];
+
+/// Where the system's packages put libraries, and archives by default.
+const SYSTEM: &[&str] = &[
+    "/usr/local/lib",
+    "/usr/local/lib64",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib/arm-linux-gnueabihf",
+    "/usr/lib64",
+    "/usr/lib",
+    "/lib",
+    "/opt/homebrew/lib",
+    "/opt/homebrew/opt/openvino/lib",
+    "/usr/local/opt/openvino/lib",
+];
+
+/// Where archives are unpacked by their instructions.
+const UNPACKED: &[&str] = &["/opt/intel/openvino*", "/opt/openvino*"];
+
+/// Calls `load` with each library that is found, in order, until one loads.
+///
+/// # Errors
+///
+/// One sentence: every place that was looked at, what was found there and why
+/// it would not do, and how to install it.
+pub(super) fn find<T>(
+    explicit: Option<&Path>,
+    env: &SearchEnv,
+    mut load: impl FnMut(&Path) -> Result<T, String>,
+) -> Result<T, String> {
+    if let Some(path) = explicit {
+        let file = match path.is_dir() {
+            false => path.to_owned(),
+            true => libraries(path).into_iter().next().ok_or_else(|| {
+                format!(
+                    "the OpenVINO library that was set, `{}`, is a folder without a `libopenvino_c`",
+                    path.display()
+                )
+            })?,
+        };
+        return load(&file).map_err(|error| {
+            format!(
+                "the OpenVINO library that was set, `{}`, can't be used: {error}; no other place was looked at",
+                file.display()
+            )
+        });
+    }
+    let (mut looked, mut unfit) = (Vec::new(), Vec::new());
+    for place in places(env) {
+        for dir in expand(&place) {
+            for file in libraries(&dir) {
+                match load(&file) {
+                    Ok(loaded) => return Ok(loaded),
+                    Err(error) => {
+                        unfit.push(format!("`{}` can't be used: {error}", file.display()));
+                    }
+                }
+            }
+        }
+        looked.push(place.display().to_string());
+    }
+    unfit.dedup();
+    let found = match unfit.as_slice() {
+        [] => String::new(),
+        unfit => format!(" ({})", unfit.join("; ")),
+    };
+    Err(format!(
+        "OpenVINO was not found{found}: install it with `pip install openvino`, a package or an archive of \
+         https://docs.openvino.ai, or name its `libopenvino_c` with --openvino-lib or PROPLET_OPENVINO_LIB; \
+         looked for it in {}",
+        looked.join(", ")
+    ))
+}
+
+/// The places in order, each once. A component may end in `*`.
+fn places(env: &SearchEnv) -> Vec<PathBuf> {
+    let mut places = Vec::new();
+    for name in ["OPENVINO_INSTALL_DIR", "INTEL_OPENVINO_DIR"] {
+        for dir in env.paths(name) {
+            places.extend(ARCHIVE.iter().map(|below| join(&dir, below)));
+        }
+    }
+    for name in ["LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"] {
+        places.extend(env.paths(name));
+    }
+    let above = env.executable.iter().flat_map(|file| file.ancestors().skip(1));
+    places.extend(above.map(|dir| dir.join("openvino/libs")));
+    places.extend(python(env).into_iter().map(|site| site.join("openvino/libs")));
+    places.extend(SYSTEM.iter().map(PathBuf::from));
+    for dir in UNPACKED {
+        places.extend(ARCHIVE.iter().map(|below| join(Path::new(dir), below)));
+    }
+    let mut seen = std::collections::HashSet::new();
+    places.retain(|place| seen.insert(place.clone()));
+    places
+}
+
+/// The folders where Python's packages are.
+fn python(env: &SearchEnv) -> Vec<PathBuf> {
+    let mut sites = env.paths("PYTHONPATH");
+    let mut prefixes = env.paths("VIRTUAL_ENV");
+    prefixes.extend(env.paths("CONDA_PREFIX"));
+    prefixes.extend(env.paths("PYENV_ROOT").iter().map(|root| root.join("versions/*")));
+    // A prefix whose programs are on the path, such as an activated one.
+    prefixes.extend(env.paths("PATH").iter().filter_map(|bin| bin.parent()).map(Path::to_owned));
+    for home in env.paths("HOME") {
+        prefixes.push(home.join(".local"));
+        prefixes.push(home.join(".pyenv/versions/*"));
+        sites.push(home.join("Library/Python/3*/lib/python/site-packages"));
+    }
+    prefixes.extend(["/usr/local", "/usr", "/opt/homebrew"].map(PathBuf::from));
+    prefixes.push("/Library/Frameworks/Python.framework/Versions/3*".into());
+    for prefix in prefixes {
+        sites.push(prefix.join("lib/python3*/site-packages"));
+        sites.push(prefix.join("lib/python3*/dist-packages"));
+    }
+    sites
+}
+
+// Joining with the empty path would add a slash.
+fn join(dir: &Path, below: &str) -> PathBuf {
+    if below.is_empty() { dir.to_owned() } else { dir.join(below) }
+}
+
+/// The folders that a place stands for: components that end in `*` are
+/// looked up, the last in the order of versions first.
+fn expand(place: &Path) -> Vec<PathBuf> {
+    let mut dirs = vec![PathBuf::new()];
+    for component in place {
+        let Some(prefix) = component.to_str().and_then(|name| name.strip_suffix('*')) else {
+            for dir in &mut dirs {
+                dir.push(component);
+            }
+            continue;
+        };
+        dirs = dirs.iter().flat_map(|dir| beginning_with(dir, prefix)).collect();
+    }
+    dirs
+}
+
+fn beginning_with(dir: &Path, prefix: &str) -> Vec<PathBuf> {
+    let mut found: Vec<_> =
+        names(dir).into_iter().filter(|name| name.starts_with(prefix)).collect();
+    found.sort_by_key(|name| std::cmp::Reverse(version(name)));
+    found.into_iter().map(|name| dir.join(name)).collect()
+}
+
+/// The C libraries of a folder: the one without a version first (someone chose
+/// it), then the newest.
+fn libraries(dir: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<_> = names(dir).into_iter().filter(|name| is_library(name)).collect();
+    let plain = |name: &str| matches!(name, "libopenvino_c.so" | "libopenvino_c.dylib");
+    found.sort_by_key(|name| (!plain(name), std::cmp::Reverse(version(name))));
+    found.into_iter().map(|name| dir.join(name)).collect()
+}
+
+/// `libopenvino_c.so`, `….so.2641`, `….so.2026.4.1`, `libopenvino_c.dylib`,
+/// `libopenvino_c.2641.dylib`.
+fn is_library(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("libopenvino_c.") else { return false };
+    let version = match rest.strip_suffix("dylib") {
+        Some(version) => version.strip_suffix('.'),
+        None => match rest.strip_prefix("so") {
+            Some("") => return true,
+            Some(version) => version.strip_prefix('.'),
+            None => return false,
+        },
+    };
+    match version {
+        Some(version) => version
+            .split('.')
+            .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())),
+        None => rest == "dylib",
+    }
+}
+
+/// The numbers in a name.
+fn version(name: &str) -> Vec<u64> {
+    let numbers = name.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
+    numbers.map(|part| part.parse().unwrap_or(u64::MAX)).collect()
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn touch(path: &Path) {
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, b"").expect("written");
+    }
+
+    fn env(variables: &[(&str, &Path)]) -> SearchEnv {
+        SearchEnv::from_lookup(None, |name| {
+            let set = variables.iter().find(|(variable, _)| *variable == name);
+            set.map(|(_, value)| value.as_os_str().to_owned())
+        })
+    }
+
+    // The first library below `root` that is found.
+    fn first(root: &Path, env: &SearchEnv) -> String {
+        let found = find(None, env, |file| match file.strip_prefix(root) {
+            Ok(below) => Ok(below.display().to_string()),
+            Err(_) => Err("elsewhere".to_owned()),
+        });
+        found.expect("a library")
+    }
+
+    #[test]
+    fn names_of_libraries_are_known_with_and_without_versions() {
+        for name in [
+            "libopenvino_c.so",
+            "libopenvino_c.so.2641",
+            "libopenvino_c.so.2026.4.1",
+            "libopenvino_c.dylib",
+            "libopenvino_c.2541.dylib",
+            "libopenvino_c.2025.4.1.dylib",
+        ] {
+            assert!(is_library(name), "{name}");
+        }
+        for name in [
+            "libopenvino.so",
+            "libopenvino_c.so.",
+            "libopenvino_c.so.x",
+            "libopenvino_c.a",
+            "libopenvino_c..dylib",
+            "libopenvino_c.so2641",
+        ] {
+            assert!(!is_library(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_plain_name_comes_first_then_the_newest_version() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for version in ["2026.4.1", "2026.10.0", "9999"] {
+            touch(&dir.path().join(format!("libopenvino_c.so.{version}")));
+        }
+        let order = || -> Vec<_> {
+            let files = libraries(dir.path());
+            files.iter().map(|file| file.extension().expect("one").to_owned()).collect()
+        };
+        assert_eq!(order(), ["9999", "0", "1"]);
+        touch(&dir.path().join("libopenvino_c.so"));
+        assert_eq!(order()[0], "so");
+    }
+
+    #[test]
+    fn the_order_of_places_is_that_of_the_documentation() {
+        let root = tempfile::tempdir().expect("a folder");
+        let at = |below: &str| root.path().join(below);
+        let mut env = env(&[
+            ("OPENVINO_INSTALL_DIR", &at("install")),
+            ("LD_LIBRARY_PATH", &at("ld")),
+            ("VIRTUAL_ENV", &at("venv")),
+        ]);
+        env.executable = Some(at("project/target/debug/proplet"));
+        for library in [
+            "venv/lib/python3.13/site-packages/openvino/libs/libopenvino_c.so.2641",
+            "project/target/openvino/libs/libopenvino_c.so.2641",
+            "ld/libopenvino_c.so.2541",
+            "install/runtime/lib/intel64/libopenvino_c.so",
+        ] {
+            touch(&at(library));
+            assert_eq!(first(root.path(), &env), library);
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_used_is_passed_over_and_told() {
+        let root = tempfile::tempdir().expect("a folder");
+        touch(&root.path().join("old/libopenvino_c.so"));
+        let env = env(&[("LD_LIBRARY_PATH", &root.path().join("old"))]);
+        let load = |_: &Path| Err::<(), _>("it is version 2023.1, and 2025.1 is needed".to_owned());
+        let error = find(None, &env, load).expect_err("none");
+        assert!(
+            error.contains("old/libopenvino_c.so` can't be used: it is version 2023.1"),
+            "{error}"
+        );
+        for part in ["pip install openvino", "PROPLET_OPENVINO_LIB", "/usr/lib64", "python3*"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_explicit_path_is_the_only_one() {
+        let root = tempfile::tempdir().expect("a folder");
+        touch(&root.path().join("libopenvino_c.so.2641"));
+        let env = env(&[("LD_LIBRARY_PATH", root.path())]);
+        let missing = root.path().join("missing.so");
+        let load = |file: &Path| {
+            if file.exists() { Ok(file.to_owned()) } else { Err("no such file".to_owned()) }
+        };
+        let error = find(Some(&missing), &env, load).expect_err("missing");
+        assert!(error.contains("missing.so") && error.contains("no other place"), "{error}");
+        let folder = find(Some(root.path()), &env, load).expect("the folder's library");
+        assert!(folder.ends_with("libopenvino_c.so.2641"));
+    }
+}

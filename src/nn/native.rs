@@ -1,0 +1,530 @@
+//! OpenVINO's C interface behind types that can't be misused: the only file
+//! that names `openvino_sys`, and the only unsafe code of wasi-nn.
+//!
+//! The wrappers of the crate `openvino` are not used: they leak each error
+//! message and each port (an output's port keeps the whole model alive), free
+//! a tensor twice when its shape is set, can't cancel an inference from
+//! another thread, and panic on a NUL or on a library that is too old.
+//!
+//! # Safety
+//!
+//! Each wrapper owns the one pointer that its constructor was given by the
+//! library, which was checked not to be null, and frees it once, in `Drop`.
+//! Out-parameters point to locals. Objects may move between threads (`Send`):
+//! the library keeps nothing for a thread. `Sync` is given where OpenVINO
+//! documents its C++ object as thread safe (`Core`, `CompiledModel`) and for
+//! the one call of a request that is ([`Canceller`]). What a compiled
+//! model refers to outlives it: see [`Compiled`].
+#![allow(unsafe_code, reason = "the C interface of a library that is loaded at run time")]
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::fs;
+use std::marker::PhantomData;
+use std::path::Path;
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::Arc;
+
+use openvino_sys as ov;
+use openvino_sys::ov_status_e as Status;
+use wasmtime_wasi_nn::wit::TensorType;
+
+use super::checks::Element;
+use super::graphs::Source;
+
+/// The oldest version whose numbering of element types is today's.
+const OLDEST: (u32, u32) = (2025, 1);
+
+/// The functions that are called here. The bindings panic when one is missing,
+/// so their names are looked for in the library's file before it is loaded.
+const FUNCTIONS: &[&str] = &[
+    "ov_available_devices_free",
+    "ov_compiled_model_create_infer_request",
+    "ov_compiled_model_free",
+    "ov_compiled_model_input_by_index",
+    "ov_compiled_model_inputs_size",
+    "ov_compiled_model_output_by_index",
+    "ov_compiled_model_outputs_size",
+    "ov_core_compile_model",
+    "ov_core_create",
+    "ov_core_free",
+    "ov_core_get_available_devices",
+    "ov_core_read_model_from_memory_buffer",
+    "ov_core_set_property",
+    "ov_free",
+    "ov_get_last_err_msg",
+    "ov_get_openvino_version",
+    "ov_infer_request_cancel",
+    "ov_infer_request_free",
+    "ov_infer_request_get_input_tensor_by_index",
+    "ov_infer_request_get_output_tensor_by_index",
+    "ov_infer_request_start_async",
+    "ov_infer_request_wait",
+    "ov_model_free",
+    "ov_output_const_port_free",
+    "ov_partial_shape_free",
+    "ov_port_get_any_name",
+    "ov_port_get_element_type",
+    "ov_port_get_partial_shape",
+    "ov_shape_free",
+    "ov_tensor_create_from_host_ptr",
+    "ov_tensor_data",
+    "ov_tensor_free",
+    "ov_tensor_get_byte_size",
+    "ov_tensor_get_shape",
+    "ov_tensor_set_shape",
+    "ov_version_free",
+];
+
+/// Loads the library and says its version. The first one that loads stays for
+/// the life of the process.
+///
+/// # Errors
+///
+/// It is not OpenVINO's C library, too old, or can't be loaded.
+pub(super) fn load(path: &Path) -> Result<String, String> {
+    let file = fs::read(path).map_err(|error| error.to_string())?;
+    let names: std::collections::HashSet<&[u8]> = file.split(|&byte| byte == 0).collect();
+    let exported = |name: &&&str| {
+        // macOS puts an underscore before each name.
+        let underscored = format!("_{name}");
+        names.contains(name.as_bytes()) || names.contains(underscored.as_bytes())
+    };
+    if let Some(missing) = FUNCTIONS.iter().find(|name| !exported(name)) {
+        return Err(format!("it is too old or not OpenVINO's C library: it has no `{missing}`"));
+    }
+    ov::load_from(path.to_owned())?;
+    let version = version().map_err(|error| format!("it does not tell its version: {error}"))?;
+    let mut numbers = version.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+    let (year, release) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if (year, release) < OLDEST {
+        let (oldest, first) = OLDEST;
+        return Err(format!("it is version {version}, and {oldest}.{first} or newer is needed"));
+    }
+    Ok(version)
+}
+
+fn version() -> Result<String, String> {
+    let mut version = ov::ov_version_t { buildNumber: ptr::null(), description: ptr::null() };
+    // SAFETY: the strings are read before they are freed.
+    unsafe {
+        check(ov::ov_get_openvino_version(&mut version))?;
+        let text = text(version.buildNumber);
+        ov::ov_version_free(&mut version);
+        Ok(text)
+    }
+}
+
+/// OpenVINO's runtime for the process. Thread safe, as `ov::Core` documents.
+pub(super) struct Core(NonNull<ov::ov_core_t>);
+
+unsafe impl Send for Core {}
+unsafe impl Sync for Core {}
+
+impl Core {
+    /// Needs [`load`] to have succeeded.
+    pub(super) fn new() -> Result<Core, String> {
+        let mut core = ptr::null_mut();
+        owned(unsafe { ov::ov_core_create(&mut core) }, core).map(Core)
+    }
+
+    /// The devices that are there, such as `CPU` or `GPU.0`.
+    pub(super) fn devices(&self) -> Result<Vec<String>, String> {
+        let mut list = ov::ov_available_devices_t { devices: ptr::null_mut(), size: 0 };
+        // SAFETY: `size` strings are read before they are freed.
+        unsafe {
+            check(ov::ov_core_get_available_devices(self.0.as_ptr(), &mut list))?;
+            let names = (0..list.size).map(|i| text(*list.devices.add(i))).collect();
+            ov::ov_available_devices_free(&mut list);
+            Ok(names)
+        }
+    }
+
+    /// Sets a property of a device.
+    pub(super) fn set_property(&self, device: &str, key: &str, value: &str) -> Result<(), String> {
+        let (device, key, value) = (string(device)?, string(key)?, string(value)?);
+        check(unsafe {
+            ov::ov_core_set_property(self.0.as_ptr(), device.as_ptr(), key.as_ptr(), value.as_ptr())
+        })
+    }
+
+    /// Compiles an XML and its weights, which are not copied.
+    pub(super) fn compile(&self, source: &Source, device: &str) -> Result<Compiled, String> {
+        let [xml, weights] = source.parts() else {
+            return Err("a model has two parts".to_owned());
+        };
+        let device = string(device)?;
+        // A null pointer is a model without weights.
+        let weights = if weights.is_empty() { None } else { Some(Tensor::over(weights)?) };
+        let tensor = weights.as_ref().map_or(ptr::null(), |tensor| tensor.0.as_ptr().cast_const());
+        let (mut model, mut compiled) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: the XML is copied by the call; the weights are not, and
+        // outlive the compiled model with `source`. The variadic function is
+        // given no property.
+        unsafe {
+            let status = ov::ov_core_read_model_from_memory_buffer(
+                self.0.as_ptr(),
+                xml.as_ptr().cast::<c_char>(),
+                xml.len(),
+                tensor,
+                &mut model,
+            );
+            let model = Model(owned(status, model)?);
+            let status = ov::ov_core_compile_model(
+                self.0.as_ptr(),
+                model.0.as_ptr(),
+                device.as_ptr(),
+                0,
+                &mut compiled,
+            );
+            let model = owned(status, compiled)?;
+            Ok(Compiled(Arc::new(CompiledModel { model, _source: source.clone() })))
+        }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        unsafe { ov::ov_core_free(self.0.as_ptr()) }
+    }
+}
+
+struct Model(NonNull<ov::ov_model_t>);
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        unsafe { ov::ov_model_free(self.0.as_ptr()) }
+    }
+}
+
+/// A compiled model, its ports and its requests' maker. Shared with its
+/// requests, so that the weights that it refers to go last.
+#[derive(Clone)]
+pub(super) struct Compiled(Arc<CompiledModel>);
+
+struct CompiledModel {
+    model: NonNull<ov::ov_compiled_model_t>,
+    // Dropped after `Drop::drop` has freed the model.
+    _source: Source,
+}
+
+// `ov::CompiledModel` documents itself as thread safe.
+unsafe impl Send for CompiledModel {}
+unsafe impl Sync for CompiledModel {}
+
+impl Drop for CompiledModel {
+    fn drop(&mut self) {
+        unsafe { ov::ov_compiled_model_free(self.model.as_ptr()) }
+    }
+}
+
+/// A port as the library tells it.
+pub(super) struct RawPort {
+    pub(super) name: String,
+    /// `ov_element_type_e` as a number: a newer library may know more.
+    pub(super) element: u32,
+    /// Both ends of each dimension, -1 for no end; none if the rank is open.
+    pub(super) shape: Option<Vec<(i64, i64)>>,
+}
+
+impl Compiled {
+    /// The inputs, in order.
+    pub(super) fn inputs(&self) -> Result<Vec<RawPort>, String> {
+        self.ports(ov_inputs_size, ov_input)
+    }
+
+    /// The outputs, in order.
+    pub(super) fn outputs(&self) -> Result<Vec<RawPort>, String> {
+        self.ports(ov_outputs_size, ov_output)
+    }
+
+    /// A new request.
+    pub(super) fn request(&self) -> Result<InferRequest, String> {
+        let (model, mut request) = (self.0.model.as_ptr(), ptr::null_mut());
+        let status = unsafe { ov::ov_compiled_model_create_infer_request(model, &mut request) };
+        let request = owned(status, request)?;
+        Ok(InferRequest(Arc::new(RawRequest { request, _model: self.clone() })))
+    }
+
+    fn ports(&self, size: SizeOf, port: PortOf) -> Result<Vec<RawPort>, String> {
+        let (model, mut count) = (self.0.model.as_ptr(), 0);
+        check(unsafe { size(model, &mut count) })?;
+        let get = |index| {
+            let mut raw = ptr::null_mut();
+            let status = unsafe { port(model, index, &mut raw) };
+            Port(owned(status, raw)?).read()
+        };
+        (0..count).map(get).collect()
+    }
+}
+
+type SizeOf = unsafe fn(*const ov::ov_compiled_model_t, *mut usize) -> Status;
+type PortOf = unsafe fn(
+    *const ov::ov_compiled_model_t,
+    usize,
+    *mut *mut ov::ov_output_const_port_t,
+) -> Status;
+
+use ov::{
+    ov_compiled_model_input_by_index as ov_input, ov_compiled_model_inputs_size as ov_inputs_size,
+    ov_compiled_model_output_by_index as ov_output,
+    ov_compiled_model_outputs_size as ov_outputs_size,
+};
+
+struct Port(NonNull<ov::ov_output_const_port_t>);
+
+impl Port {
+    fn read(&self) -> Result<RawPort, String> {
+        let port = self.0.as_ptr();
+        let mut name = ptr::null_mut();
+        // A port without a name is an error to the library.
+        let named = unsafe { ov::ov_port_get_any_name(port, &mut name) };
+        let name = match check(named) {
+            Ok(()) => unsafe {
+                let copy = text(name);
+                ov::ov_free(name);
+                copy
+            },
+            Err(_) => String::new(),
+        };
+        let mut element = 0u32;
+        // SAFETY: the enumeration is a `u32`; read as one, a number that these
+        // bindings don't know is no undefined behaviour.
+        check(unsafe { ov::ov_port_get_element_type(port, (&raw mut element).cast()) })?;
+        let mut shape = ov::ov_partial_shape_t {
+            rank: ov::ov_rank_t { min: 0, max: 0 },
+            dims: ptr::null_mut(),
+        };
+        // SAFETY: a static rank comes with that many dimensions, which are
+        // read before they are freed.
+        unsafe {
+            check(ov::ov_port_get_partial_shape(port, &mut shape))?;
+            let rank = shape.rank;
+            let dims = (rank.min == rank.max && rank.min >= 0).then(|| {
+                let dim = |i| {
+                    let dim = *shape.dims.add(i);
+                    (dim.min, dim.max)
+                };
+                (0..rank.min as usize).map(dim).collect()
+            });
+            ov::ov_partial_shape_free(&mut shape);
+            Ok(RawPort { name, element, shape: dims })
+        }
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        unsafe { ov::ov_output_const_port_free(self.0.as_ptr()) }
+    }
+}
+
+/// An inference request: one call at a time, by `&mut`.
+pub(super) struct InferRequest(Arc<RawRequest>);
+
+/// The one call that may come while another one runs.
+pub(super) struct Canceller(Arc<RawRequest>);
+
+struct RawRequest {
+    request: NonNull<ov::ov_infer_request_t>,
+    // Dropped after `Drop::drop` has freed the request.
+    _model: Compiled,
+}
+
+// `InferRequest` is not `Clone` and takes `&mut` for each call, `Canceller`
+// only cancels, which OpenVINO documents for any thread at any moment.
+unsafe impl Send for RawRequest {}
+unsafe impl Sync for RawRequest {}
+
+impl InferRequest {
+    /// Starts an inference.
+    pub(super) fn start(&mut self) -> Result<(), String> {
+        check(unsafe { ov::ov_infer_request_start_async(self.0.request.as_ptr()) })
+    }
+
+    /// Waits for its end. (`wait_for` would report success when its time is
+    /// over.)
+    pub(super) fn wait(&mut self) -> Result<(), String> {
+        check(unsafe { ov::ov_infer_request_wait(self.0.request.as_ptr()) })
+    }
+
+    /// What ends an inference early.
+    pub(super) fn canceller(&self) -> Canceller {
+        Canceller(self.0.clone())
+    }
+
+    /// The tensor of an input.
+    pub(super) fn input(&mut self, index: usize) -> Result<Tensor<'_>, String> {
+        let (request, mut tensor) = (self.0.request.as_ptr(), ptr::null_mut());
+        let status =
+            unsafe { ov::ov_infer_request_get_input_tensor_by_index(request, index, &mut tensor) };
+        owned(status, tensor).map(|tensor| Tensor(tensor, PhantomData))
+    }
+
+    /// The tensor of an output.
+    pub(super) fn output(&mut self, index: usize) -> Result<Tensor<'_>, String> {
+        let (request, mut tensor) = (self.0.request.as_ptr(), ptr::null_mut());
+        let status =
+            unsafe { ov::ov_infer_request_get_output_tensor_by_index(request, index, &mut tensor) };
+        owned(status, tensor).map(|tensor| Tensor(tensor, PhantomData))
+    }
+}
+
+impl Canceller {
+    /// Ends the inference that runs, if one does.
+    pub(super) fn cancel(&self) {
+        // A failure would mean that there was nothing to end.
+        let _ = check(unsafe { ov::ov_infer_request_cancel(self.0.request.as_ptr()) });
+    }
+}
+
+impl Drop for RawRequest {
+    fn drop(&mut self) {
+        unsafe { ov::ov_infer_request_free(self.request.as_ptr()) }
+    }
+}
+
+/// A tensor, whose memory belongs to what `'a` borrows: no inference can run
+/// while its bytes are seen.
+pub(super) struct Tensor<'a>(NonNull<ov::ov_tensor_t>, PhantomData<&'a mut ()>);
+
+impl Tensor<'_> {
+    /// A view of bytes that the library only reads, as a model's weights.
+    fn over(bytes: &[u8]) -> Result<Tensor<'_>, String> {
+        let mut dim = i64::try_from(bytes.len()).map_err(|error| error.to_string())?;
+        let shape = ov::ov_shape_t { rank: 1, dims: &mut dim };
+        let host = bytes.as_ptr().cast_mut().cast::<c_void>();
+        let mut tensor = ptr::null_mut();
+        let kind = ov::ov_element_type_e::U8;
+        // SAFETY: the shape is copied; the bytes outlive the tensor.
+        let status = unsafe { ov::ov_tensor_create_from_host_ptr(kind, shape, host, &mut tensor) };
+        owned(status, tensor).map(|tensor| Tensor(tensor, PhantomData))
+    }
+
+    /// Changes the shape; what it held before is lost.
+    pub(super) fn set_shape(&mut self, shape: &[u32]) -> Result<(), String> {
+        let mut dims: Vec<i64> = shape.iter().map(|&dim| i64::from(dim)).collect();
+        // SAFETY: the dimensions are copied by the call.
+        let shape = ov::ov_shape_t { rank: dims.len() as i64, dims: dims.as_mut_ptr() };
+        check(unsafe { ov::ov_tensor_set_shape(self.0.as_ptr(), shape) })
+    }
+
+    /// The shape.
+    pub(super) fn shape(&self) -> Result<Vec<u32>, String> {
+        let mut shape = ov::ov_shape_t { rank: 0, dims: ptr::null_mut() };
+        // SAFETY: `rank` dimensions are read before they are freed.
+        unsafe {
+            check(ov::ov_tensor_get_shape(self.0.as_ptr(), &mut shape))?;
+            let dim = |i| u32::try_from(*shape.dims.add(i)).unwrap_or(u32::MAX);
+            let dims = (0..shape.rank.max(0) as usize).map(dim).collect();
+            check(ov::ov_shape_free(&mut shape))?;
+            Ok(dims)
+        }
+    }
+
+    /// The elements. Not for strings, which are pointers.
+    pub(super) fn bytes(&self) -> Result<&[u8], String> {
+        let (data, size) = self.memory()?;
+        // SAFETY: the library says that these bytes are the tensor's; `'a`
+        // keeps them from being written meanwhile.
+        Ok(if size == 0 { &[] } else { unsafe { slice::from_raw_parts(data, size) } })
+    }
+
+    /// The elements, to be written.
+    pub(super) fn bytes_mut(&mut self) -> Result<&mut [u8], String> {
+        let (data, size) = self.memory()?;
+        // SAFETY: as for `bytes`, by `&mut self` and a `'a` that is exclusive.
+        Ok(if size == 0 { &mut [] } else { unsafe { slice::from_raw_parts_mut(data, size) } })
+    }
+
+    fn memory(&self) -> Result<(*mut u8, usize), String> {
+        let (mut data, mut size) = (ptr::null_mut(), 0);
+        check(unsafe { ov::ov_tensor_get_byte_size(self.0.as_ptr(), &mut size) })?;
+        if size > 0 {
+            check(unsafe { ov::ov_tensor_data(self.0.as_ptr(), &mut data) })?;
+            if data.is_null() {
+                return Err("the tensor has no memory".to_owned());
+            }
+        }
+        Ok((data.cast(), size))
+    }
+}
+
+impl Drop for Tensor<'_> {
+    fn drop(&mut self) {
+        unsafe { ov::ov_tensor_free(self.0.as_ptr()) }
+    }
+}
+
+/// The type behind a number of `ov_element_type_e`.
+pub(super) fn element(number: u32) -> Element {
+    use ov::ov_element_type_e as Type;
+    let nn = [
+        (Type::F16, TensorType::Fp16),
+        (Type::F32, TensorType::Fp32),
+        (Type::F64, TensorType::Fp64),
+        (Type::BF16, TensorType::Bf16),
+        (Type::U8, TensorType::U8),
+        (Type::I32, TensorType::I32),
+        (Type::I64, TensorType::I64),
+    ];
+    if let Some((_, ty)) = nn.iter().find(|(ty, _)| *ty as u32 == number) {
+        return Element::Nn(*ty);
+    }
+    let others = [
+        (Type::OV_BOOLEAN, "boolean", 8),
+        (Type::I4, "i4", 4),
+        (Type::I8, "i8", 8),
+        (Type::I16, "i16", 16),
+        (Type::U1, "u1", 1),
+        (Type::U4, "u4", 4),
+        (Type::U16, "u16", 16),
+        (Type::U32, "u32", 32),
+        (Type::U64, "u64", 64),
+    ];
+    match others.iter().find(|(ty, ..)| *ty as u32 == number) {
+        Some(&(_, name, bits)) => Element::Other(name, Some(bits)),
+        None if number == Type::STRING as u32 => Element::Other("string", None),
+        None => Element::Other("of another type", None),
+    }
+}
+
+/// The library's status as a result, its own message with it, in one line.
+fn check(status: Status) -> Result<(), String> {
+    if status == Status::OK {
+        return Ok(());
+    }
+    // SAFETY: the message is a copy, ours to free.
+    let message = unsafe {
+        let message = ov::ov_get_last_err_msg();
+        let copy = text(message);
+        if !message.is_null() {
+            ov::ov_free(message);
+        }
+        copy
+    };
+    let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+    let message = lines.collect::<Vec<_>>().join(" ");
+    Err(if message.is_empty() { format!("{status:?}") } else { message })
+}
+
+fn owned<T>(status: Status, pointer: *mut T) -> Result<NonNull<T>, String> {
+    check(status)?;
+    NonNull::new(pointer).ok_or_else(|| "the library gave nothing".to_owned())
+}
+
+/// A copy of a string of the library's; empty if it is null.
+///
+/// # Safety
+///
+/// `string` is null or ends in a NUL.
+unsafe fn text(string: *const c_char) -> String {
+    if string.is_null() {
+        return String::new();
+    }
+    unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned()
+}
+
+fn string(text: &str) -> Result<CString, String> {
+    CString::new(text).map_err(|error| error.to_string())
+}

@@ -1,0 +1,244 @@
+//! The backend for OpenVINO's IR: one core for the process, made when the
+//! first graph is loaded.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
+
+use super::backend::{Backend, Compiled, Errno, Halt, Library, Model, Refusal, Request, View};
+use super::checks::{self, Dim, Element, Port};
+use super::graphs::Source;
+use super::library::{self, SearchEnv};
+use super::native::{self, Core, InferRequest, RawPort};
+use super::{Hint, NnConfig};
+use crate::cancel::Cancel;
+
+/// What OpenVINO keeps of a model beside the source, measured: see
+/// [`weight`].
+const COMPILED_SHARE: f64 = 1.0;
+
+/// What even the smallest compiled model keeps, in bytes.
+const COMPILED_LEAST: u64 = 1 << 20;
+
+/// The backend. See the module's documentation.
+pub(super) struct OpenVino {
+    library: Option<PathBuf>,
+    search: SearchEnv,
+    hint: Hint,
+    loaded: OnceLock<Loaded>,
+    /// Held while the library is looked for.
+    loading: Mutex<()>,
+}
+
+struct Loaded {
+    core: Arc<Core>,
+    library: Library,
+}
+
+impl OpenVino {
+    pub(super) fn new(config: &NnConfig) -> OpenVino {
+        OpenVino {
+            library: config.library.clone(),
+            search: config.search.clone(),
+            hint: config.hint,
+            loaded: OnceLock::new(),
+            loading: Mutex::new(()),
+        }
+    }
+
+    // A failure is not remembered: looking again costs some hundred system
+    // calls, and finds what was installed meanwhile.
+    fn loaded(&self) -> Result<&Loaded, String> {
+        if let Some(loaded) = self.loaded.get() {
+            return Ok(loaded);
+        }
+        let _loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = self.loaded.get() {
+            return Ok(loaded);
+        }
+        let load = |path: &Path| {
+            let version = native::load(path)?;
+            Ok(Library { backend: self.name(), path: path.to_owned(), version })
+        };
+        let library = library::find(self.library.as_deref(), &self.search, load)?;
+        let failed =
+            |error| format!("OpenVINO (`{}`) does not start: {error}", library.path.display());
+        let core = Core::new().map_err(failed)?;
+        self.set_hint(&core, "CPU").map_err(failed)?;
+        tracing::info!(path = %library.path.display(), version = library.version, "OpenVINO loaded");
+        Ok(self.loaded.get_or_init(|| Loaded { core: Arc::new(core), library }))
+    }
+
+    fn set_hint(&self, core: &Core, device: &str) -> Result<(), String> {
+        let hint = match self.hint {
+            Hint::Latency => "LATENCY",
+            Hint::Throughput => "THROUGHPUT",
+        };
+        core.set_property(device, "PERFORMANCE_HINT", hint)
+    }
+
+    fn device(&self, target: ExecutionTarget) -> Result<&'static str, Refusal> {
+        let unsupported = |text: String| Refusal::new(Errno::UnsupportedOperation, text);
+        match target {
+            ExecutionTarget::Cpu => Ok("CPU"),
+            ExecutionTarget::Gpu => {
+                let core = &self.loaded().map_err(Refusal::runtime)?.core;
+                let devices = core.devices().map_err(Refusal::runtime)?;
+                if !devices.iter().any(|device| device == "GPU" || device.starts_with("GPU.")) {
+                    let devices = devices.join(", ");
+                    let text = format!("there is no GPU: OpenVINO has {devices} on this machine");
+                    return Err(unsupported(text));
+                }
+                Ok("GPU")
+            }
+            ExecutionTarget::Tpu => Err(unsupported("OpenVINO does not run on a TPU".to_owned())),
+        }
+    }
+}
+
+impl Backend for OpenVino {
+    fn encoding(&self) -> GraphEncoding {
+        GraphEncoding::Openvino
+    }
+
+    fn name(&self) -> &'static str {
+        "openvino"
+    }
+
+    fn files(&self) -> &'static [&'static str] {
+        &["model.xml", "model.bin"]
+    }
+
+    fn open(&self) -> Result<Library, String> {
+        self.loaded().map(|loaded| loaded.library.clone())
+    }
+
+    fn check(&self, target: ExecutionTarget, parts: &[&[u8]]) -> Result<(), Refusal> {
+        checks::openvino(parts)?;
+        self.device(target).map(drop)
+    }
+
+    fn compile(&self, source: &Source) -> Result<Compiled, Refusal> {
+        let core = &self.loaded().map_err(Refusal::runtime)?.core;
+        let parts: Vec<&[u8]> = source.parts().iter().map(|part| &**part).collect();
+        let scan = checks::openvino(&parts)?;
+        let device = self.device(source.target())?;
+        let failed = |error| Refusal::runtime(format!("OpenVINO refuses the model: {error}"));
+        if device != "CPU" {
+            self.set_hint(core, device).map_err(failed)?;
+        }
+        let compiled = core.compile(source, device).map_err(failed)?;
+        let inputs = compiled.inputs().map_err(failed)?.into_iter().map(port).collect();
+        let outputs: Vec<Port> =
+            compiled.outputs().map_err(failed)?.into_iter().map(port).collect();
+        Ok(Compiled {
+            stateful: scan.stateful,
+            weight: weight(source),
+            model: Box::new(OpenVinoModel { compiled, outputs: outputs.clone().into() }),
+            inputs,
+            outputs,
+        })
+    }
+}
+
+/// What a graph keeps alive: the source, which is compared with and whose
+/// weights OpenVINO refers to, and what OpenVINO makes of them.
+fn weight(source: &Source) -> u64 {
+    let bytes = source.bytes();
+    bytes + (bytes as f64 * COMPILED_SHARE) as u64 + COMPILED_LEAST
+}
+
+fn port(raw: RawPort) -> Port {
+    let dim = |(min, max): (i64, i64)| Dim {
+        min: u64::try_from(min).unwrap_or(0),
+        max: u64::try_from(max).ok().filter(|&max| max < i64::MAX as u64),
+    };
+    Port {
+        name: raw.name,
+        element: native::element(raw.element),
+        shape: raw.shape.map(|dims| dims.into_iter().map(dim).collect()),
+    }
+}
+
+struct OpenVinoModel {
+    compiled: native::Compiled,
+    outputs: Arc<[Port]>,
+}
+
+impl Model for OpenVinoModel {
+    fn request(&self) -> Result<Box<dyn Request>, Refusal> {
+        let request = self.compiled.request().map_err(|error| {
+            Refusal::runtime(format!("OpenVINO can't make an inference request: {error}"))
+        })?;
+        Ok(Box::new(OpenVinoRequest { request, outputs: self.outputs.clone() }))
+    }
+}
+
+struct OpenVinoRequest {
+    request: InferRequest,
+    outputs: Arc<[Port]>,
+}
+
+impl Request for OpenVinoRequest {
+    fn write(&mut self, index: usize, shape: &[u32], data: &[u8]) -> Result<(), Refusal> {
+        let failed = |error| Refusal::runtime(format!("OpenVINO refuses input {index}: {error}"));
+        let mut tensor = self.request.input(index).map_err(failed)?;
+        // An open shape keeps that of the last tensor.
+        if tensor.shape().map_err(failed)? != shape {
+            tensor.set_shape(shape).map_err(failed)?;
+        }
+        let bytes = tensor.bytes_mut().map_err(failed)?;
+        if bytes.len() != data.len() {
+            let sizes = format!("its tensor has {} bytes, not {}", bytes.len(), data.len());
+            return Err(failed(sizes));
+        }
+        bytes.copy_from_slice(data);
+        Ok(())
+    }
+
+    fn run(&mut self, cancel: &Cancel) -> Result<(), Halt> {
+        let (starts, ends) = (self.request.canceller(), self.request.canceller());
+        let request = &mut self.request;
+        let ran = cancel.interruptible(
+            move || ends.cancel(),
+            || {
+                request.start()?;
+                // A reason that came between the registration and the start
+                // found nothing to cancel.
+                if cancel.reason().is_some() {
+                    starts.cancel();
+                }
+                request.wait()
+            },
+        );
+        match (ran, cancel.reason()) {
+            (Ok(Ok(())), _) => Ok(()),
+            (Err(reason), _) | (_, Some(reason)) => Err(Halt::Cancelled(reason)),
+            (Ok(Err(error)), None) => {
+                Err(Refusal::runtime(format!("OpenVINO's inference failed: {error}")).into())
+            }
+        }
+    }
+
+    fn read(&mut self, index: usize, show: &mut dyn FnMut(View<'_>)) -> Result<(), Refusal> {
+        let port = &self.outputs[index];
+        let ty: Option<TensorType> = match port.element {
+            Element::Nn(ty) => Some(ty),
+            Element::Other(_, Some(_)) => None,
+            // Strings are pointers into this process.
+            Element::Other(name, None) => {
+                let text = format!("output {index} is of the type {name}, which has no bytes");
+                return Err(Refusal::new(Errno::UnsupportedOperation, text));
+            }
+        };
+        let failed = |error| Refusal::runtime(format!("OpenVINO has no output {index}: {error}"));
+        let tensor = self.request.output(index).map_err(failed)?;
+        let shape = tensor.shape().map_err(failed)?;
+        show(View { shape, ty, data: tensor.bytes().map_err(failed)? });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,374 @@
+//! A look at a model's XML before OpenVINO parses it.
+//!
+//! One pass, not recursive, no allocation beyond the names of the open
+//! elements. It accepts less than XML does (no document type, no NUL, UTF-8
+//! alone, one root named `net`), so that no parser behind it can see more
+//! nesting or other weights than what was counted here.
+
+use super::backend::{Errno, Refusal};
+
+/// The deepest nesting. A plain model needs 7 levels; each `If`, `Loop` or
+/// `TensorIterator` around a body adds 3. OpenVINO recurses through bodies.
+pub(super) const MAX_DEPTH: usize = 64;
+
+/// The most elements: a language model of some billions of weights has about
+/// 300,000.
+pub(super) const MAX_ELEMENTS: usize = 1_000_000;
+
+/// The largest XML in bytes.
+pub(super) const MAX_BYTES: usize = 32 << 20;
+
+/// What the XML says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Scan {
+    /// The model has operators that keep a state between inferences.
+    pub(super) stateful: bool,
+    /// Its elements.
+    pub(super) elements: usize,
+}
+
+/// Whether these bytes begin as OpenVINO's XML does: `<?xml` or `<net`, after
+/// a byte order mark and white space.
+pub(super) fn is_start(bytes: &[u8]) -> bool {
+    let bytes = bytes.strip_prefix(BOM).unwrap_or(bytes).trim_ascii_start();
+    bytes.starts_with(b"<?xml") || bytes.starts_with(b"<net")
+}
+
+/// Proves the XML against its limits and its constants against `weights`, the
+/// number of bytes that come with it.
+pub(super) fn scan(xml: &[u8], weights: u64) -> Result<Scan, Refusal> {
+    if xml.len() > MAX_BYTES {
+        return Err(Refusal::too_large(format!(
+            "the model's XML has {} bytes, more than {MAX_BYTES}",
+            xml.len()
+        )));
+    }
+    if let Err(error) = std::str::from_utf8(xml) {
+        return Err(malformed(error.valid_up_to(), "is not UTF-8"));
+    }
+    if let Some(at) = xml.iter().position(|&byte| byte == 0) {
+        return Err(malformed(at, "holds a NUL"));
+    }
+    let at = if xml.starts_with(BOM) { BOM.len() } else { 0 };
+    Scanner { xml, at, open: Vec::new(), weights, elements: 0, stateful: false }.run()
+}
+
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+struct Scanner<'a> {
+    xml: &'a [u8],
+    at: usize,
+    /// The names of the elements around `at`.
+    open: Vec<&'a [u8]>,
+    weights: u64,
+    elements: usize,
+    stateful: bool,
+}
+
+impl<'a> Scanner<'a> {
+    fn run(mut self) -> Result<Scan, Refusal> {
+        loop {
+            let rest = self.rest();
+            let text = rest.iter().position(|&byte| byte == b'<').unwrap_or(rest.len());
+            if self.open.is_empty() && !rest[..text].trim_ascii().is_empty() {
+                return Err(self.malformed("has text outside its root"));
+            }
+            self.at += text;
+            let rest = self.rest();
+            if rest.is_empty() {
+                break;
+            }
+            if rest.starts_with(b"<!--") {
+                self.skip_behind(4, b"-->")?;
+            } else if rest.starts_with(b"<?") {
+                self.skip_behind(2, b"?>")?;
+            } else if rest.starts_with(b"<![CDATA[") && !self.open.is_empty() {
+                self.skip_behind(9, b"]]>")?;
+            } else if rest.starts_with(b"<!") {
+                return Err(self.malformed("has a document type or another declaration"));
+            } else if rest.starts_with(b"</") {
+                self.close()?;
+            } else {
+                self.element()?;
+            }
+        }
+        match (self.open.last(), self.elements) {
+            (Some(_), _) => Err(self.malformed("ends inside an element")),
+            (None, 0) => Err(self.malformed("has no `net` element")),
+            (None, elements) => Ok(Scan { stateful: self.stateful, elements }),
+        }
+    }
+
+    fn close(&mut self) -> Result<(), Refusal> {
+        self.at += 2;
+        let name = self.name()?;
+        self.skip_space();
+        if self.open.pop() != Some(name) || !self.take(b">") {
+            return Err(self.malformed("closes an element that is not the last one opened"));
+        }
+        Ok(())
+    }
+
+    fn element(&mut self) -> Result<(), Refusal> {
+        self.at += 1;
+        let name = self.name()?;
+        if self.open.is_empty() && (name != b"net" || self.elements > 0) {
+            return Err(self.malformed("has another root than one `net` element"));
+        }
+        self.elements += 1;
+        if self.elements > MAX_ELEMENTS {
+            return Err(Refusal::too_large(format!(
+                "the model's XML has more than {MAX_ELEMENTS} elements"
+            )));
+        }
+        let (mut offset, mut size) = (None, None);
+        loop {
+            let spaced = self.skip_space();
+            if self.take(b"/>") {
+                break;
+            }
+            if self.take(b">") {
+                if self.open.len() == MAX_DEPTH {
+                    return Err(Refusal::too_large(format!(
+                        "the model's XML nests deeper than {MAX_DEPTH} elements (at byte {})",
+                        self.at
+                    )));
+                }
+                self.open.push(name);
+                break;
+            }
+            if !spaced {
+                return Err(self.malformed("has a malformed element"));
+            }
+            let (key, value) = self.attribute()?;
+            match (name, key) {
+                (b"layer", b"type") => self.layer(value)?,
+                (b"data", b"offset") => self.once(&mut offset, value)?,
+                (b"data", b"size") => self.once(&mut size, value)?,
+                _ => {}
+            }
+        }
+        // Only constants have both (the operators' own attributes of these
+        // names never come together).
+        if let (Some(offset), Some(size)) = (offset, size) {
+            self.constant(offset, size)?;
+        }
+        Ok(())
+    }
+
+    fn layer(&mut self, ty: &[u8]) -> Result<(), Refusal> {
+        if ty.contains(&b'&') {
+            return Err(self.malformed("has a layer whose type is not a plain name"));
+        }
+        self.stateful |= matches!(ty, b"ReadValue" | b"Assign");
+        Ok(())
+    }
+
+    fn once(&self, slot: &mut Option<&'a [u8]>, value: &'a [u8]) -> Result<(), Refusal> {
+        match slot.replace(value) {
+            None => Ok(()),
+            Some(_) => Err(self.malformed("has an attribute twice")),
+        }
+    }
+
+    fn constant(&self, offset: &[u8], size: &[u8]) -> Result<(), Refusal> {
+        let (Some(first), Some(count)) = (number(offset), number(size)) else {
+            return Err(self.malformed("has a constant whose offset or size is not a number"));
+        };
+        if first.checked_add(count).is_none_or(|end| end > self.weights) {
+            return Err(Refusal::argument(format!(
+                "the model's weights have {} bytes, but its XML has a constant of {count} bytes at {first}",
+                self.weights
+            )));
+        }
+        Ok(())
+    }
+
+    fn attribute(&mut self) -> Result<(&'a [u8], &'a [u8]), Refusal> {
+        let key = self.name()?;
+        self.skip_space();
+        if !self.take(b"=") {
+            return Err(self.malformed("has an attribute without a value"));
+        }
+        self.skip_space();
+        let rest = self.rest();
+        let quote = match rest.first() {
+            Some(&quote @ (b'"' | b'\'')) => quote,
+            _ => return Err(self.malformed("has an attribute without quotes")),
+        };
+        let value = &rest[1..];
+        match value.iter().position(|&byte| byte == quote || byte == b'<') {
+            Some(end) if value[end] == quote => {
+                self.at += end + 2;
+                Ok((key, &value[..end]))
+            }
+            _ => Err(self.malformed("has an attribute that does not end")),
+        }
+    }
+
+    fn name(&mut self) -> Result<&'a [u8], Refusal> {
+        let rest = self.rest();
+        let part = |&byte: &u8| byte.is_ascii_alphanumeric() || b"_:.-".contains(&byte);
+        let end = rest.iter().position(|byte| !part(byte)).unwrap_or(rest.len());
+        let name = &rest[..end];
+        match name.first() {
+            Some(first) if first.is_ascii_alphabetic() || *first == b'_' => {
+                self.at += end;
+                Ok(name)
+            }
+            _ => Err(self.malformed("has a malformed name")),
+        }
+    }
+
+    fn skip_space(&mut self) -> bool {
+        let rest = self.rest();
+        let space = rest.len() - rest.trim_ascii_start().len();
+        self.at += space;
+        space > 0
+    }
+
+    fn skip_behind(&mut self, start: usize, end: &[u8]) -> Result<(), Refusal> {
+        let body = &self.rest()[start..];
+        match body.windows(end.len()).position(|window| window == end) {
+            Some(found) => {
+                self.at += start + found + end.len();
+                Ok(())
+            }
+            None => Err(self.malformed("has a comment, section or instruction that does not end")),
+        }
+    }
+
+    fn take(&mut self, token: &[u8]) -> bool {
+        let found = self.rest().starts_with(token);
+        if found {
+            self.at += token.len();
+        }
+        found
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        &self.xml[self.at..]
+    }
+
+    fn malformed(&self, what: &str) -> Refusal {
+        malformed(self.at, what)
+    }
+}
+
+fn malformed(at: usize, what: &str) -> Refusal {
+    Refusal::new(Errno::InvalidArgument, format!("the model's XML {what} (at byte {at})"))
+}
+
+// Decimal digits alone: whatever else a parser may take for a number (signs,
+// spaces, hexadecimal) could mean another one to it.
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn refused(xml: &str) -> String {
+        scan(xml.as_bytes(), 100).expect_err(xml).text
+    }
+
+    #[test]
+    fn a_model_is_read() {
+        let xml = "\u{feff}<?xml version=\"1.0\"?>\n<!-- <a> -->\n<net name='a>b' version=\"11\">
+            <layers><layer id=\"0\" type=\"Const\"><data element_type='f32' offset=\"60\" size=\"40\" /></layer></layers>
+            <rt_info><![CDATA[<x>]]></rt_info></net>\n";
+        assert_eq!(scan(xml.as_bytes(), 100), Ok(Scan { stateful: false, elements: 5 }));
+    }
+
+    #[test]
+    fn operators_with_a_state_are_noted() {
+        for ty in ["ReadValue", "Assign"] {
+            let xml = format!("<net><layers><layer type='{ty}'/></layers></net>");
+            assert!(scan(xml.as_bytes(), 0).expect("a model").stateful);
+        }
+        assert!(refused("<net><layer type='&#82;eadValue'/></net>").contains("plain name"));
+    }
+
+    #[test]
+    fn weights_must_cover_every_constant() {
+        let model = |offset: &str, size: &str| {
+            format!("<net><layer><data offset='{offset}' size='{size}'/></layer></net>")
+        };
+        assert!(scan(model("60", "40").as_bytes(), 100).is_ok());
+        assert_eq!(
+            refused(&model("60", "41")),
+            "the model's weights have 100 bytes, but its XML has a constant of 41 bytes at 60"
+        );
+        assert!(refused(&model("18446744073709551615", "2")).contains("has a constant of 2"));
+        for odd in ["-1", "+1", " 1", "0x1", "1e1", "", "99999999999999999999"] {
+            assert!(refused(&model(odd, "1")).contains("is not a number"), "{odd}");
+        }
+        assert!(refused("<net><data offset='0' offset='200' size='1'/></net>").contains("twice"));
+    }
+
+    #[test]
+    fn bombs_are_refused() {
+        let deep = "<net>".repeat(100_000);
+        assert!(refused(&deep).starts_with("the model's XML nests deeper than 64 elements"));
+        let wide = format!("<net>{}</net>", "<a/>".repeat(MAX_ELEMENTS));
+        assert_eq!(refused(&wide), "the model's XML has more than 1000000 elements");
+        let long = format!("<net>{}</net>", " ".repeat(MAX_BYTES));
+        assert!(refused(&long).ends_with("more than 33554432"));
+        assert!(refused("<!DOCTYPE net [<!ENTITY a '&a;&a;'>]><net/>").contains("document type"));
+    }
+
+    #[test]
+    fn what_is_malformed_is_refused() {
+        for xml in [
+            "",
+            "net",
+            "<",
+            "<net",
+            "<net>",
+            "</net>",
+            "<net></nat>",
+            "<net/><net/>",
+            "<nat/>",
+            "<net/>x",
+            "<net a/>",
+            "<net a=1/>",
+            "<net a='1/>",
+            "<net a='<'/>",
+            "<net a='1'b='2'/>",
+            "<net><!-- </net>",
+            "<net><![CDATA[</net>",
+            "<?xml",
+            "<net/ >",
+            "< net/>",
+            "<net></ net>",
+            "<net\0/>",
+            "<1/>",
+        ] {
+            assert!(scan(xml.as_bytes(), 0).is_err(), "{xml}");
+        }
+        assert!(scan(b"<net>\xff</net>", 0).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_come_to_an_end(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = scan(&bytes, 10);
+        }
+
+        #[test]
+        fn any_markup_comes_to_an_end(markup in "(<|>|/|net|data|layer|type|offset|size|=|'1'|\"2\"| |!--|--|\\?|x|\\[CDATA\\[){0,60}") {
+            let _ = scan(markup.as_bytes(), 10);
+        }
+
+        #[test]
+        fn nesting_is_counted_exactly(depth in 1usize..200) {
+            let xml = format!("<net>{}{}</net>", "<a>".repeat(depth - 1), "</a>".repeat(depth - 1));
+            prop_assert_eq!(scan(xml.as_bytes(), 0).is_ok(), depth <= MAX_DEPTH);
+        }
+    }
+}
