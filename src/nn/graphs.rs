@@ -12,6 +12,7 @@
 //! deferred and its memory is given back at some later operation, while a
 //! compiled model can be the largest thing in the process.
 
+use std::cmp::Reverse;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -287,16 +288,22 @@ impl Graphs {
         parts: &[&[u8]],
     ) -> u64 {
         const WORD: usize = 8;
-        const WORDS: u64 = 32;
+        const WORDS: usize = 256;
         let mut hasher = self.secret.build_hasher();
         hasher.write_u8(encoding as u8);
         hasher.write_u8(target as u8);
         for part in parts {
             hasher.write_usize(part.len());
-            let places = part.len().saturating_sub(WORD) as u64 + 1;
-            for word in 0..WORDS {
-                let place = (self.secret.hash_one((part.len(), word)) % places) as usize;
-                hasher.write(&part[place..part.len().min(place + WORD)]);
+            let Some(last) = part.len().checked_sub(WORD) else {
+                hasher.write(part);
+                continue;
+            };
+            hasher.write(&part[last..]);
+            let mut place = self.secret.hash_one(part.len());
+            for _ in 0..WORDS {
+                place = splitmix(place);
+                let at = (place % (last as u64 + 1)) as usize;
+                hasher.write(&part[at..at + WORD]);
             }
         }
         hasher.finish()
@@ -309,9 +316,22 @@ impl Graphs {
 }
 
 impl State {
+    /// What may be the model, the one used last first: models that differ in
+    /// few bytes are all candidates, and each comparison takes its time.
     fn candidates(&self, fingerprint: u64) -> Vec<Arc<SharedGraph>> {
-        self.entries.iter().filter(|e| e.fingerprint == fingerprint).cloned().collect()
+        let same = self.entries.iter().filter(|e| e.fingerprint == fingerprint);
+        let mut candidates: Vec<_> = same.cloned().collect();
+        candidates.sort_by_key(|e| Reverse(e.used.load(Ordering::Relaxed)));
+        candidates
     }
+}
+
+/// The next number of Vigna's SplitMix64.
+fn splitmix(seed: u64) -> u64 {
+    let x = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
 
 /// Says that a model is being compiled, until it is dropped, by a panic too.
@@ -393,8 +413,10 @@ mod tests {
     fn the_least_recently_used_goes_first_and_at_once() {
         let (graphs, fake) = (Graphs::new(2 * WEIGHT, 1), Fake::default());
         let (first, _) = load(&graphs, &fake, &model(1)).expect("a graph");
-        let (second, _) = load(&graphs, &fake, &model(2)).expect("a graph");
-        let second = Arc::downgrade(&second);
+        let second = {
+            let (second, _) = load(&graphs, &fake, &model(2)).expect("a graph");
+            Arc::downgrade(&second)
+        };
         assert_eq!(load(&graphs, &fake, &model(1)).expect("a graph").1, Found::Reused);
         load(&graphs, &fake, &model(3)).expect("a graph");
         assert!(second.upgrade().is_none(), "evicted and freed");
