@@ -65,7 +65,13 @@ impl NnCtx {
 
     /// Loads a graph of the task's `-S nn-graph`.
     pub(super) fn preload(&mut self, dir: &GraphDir) -> Result<(), Halt> {
+        let limit = self.task.limits.graphs;
+        if self.named.len() >= limit as usize {
+            let text = format!("the task names more than {limit} graphs, its limit");
+            return Err(Refusal::too_large(text).into());
+        }
         let graph = self.loading(|shared, task| shared.load_dir(dir, &task.cancel))?;
+        self.hold(&graph)?;
         self.named.insert(dir.name.clone(), graph);
         Ok(())
     }
@@ -238,7 +244,8 @@ impl NnCtx {
     }
 
     fn hold(&self, graph: &Arc<SharedGraph>) -> Result<(), Refusal> {
-        let mut held: Vec<_> = self.graphs.iter().chain([graph]).collect();
+        let mut held: Vec<_> =
+            self.graphs.iter().chain(self.named.values()).chain([graph]).collect();
         held.sort_unstable_by_key(|graph| Arc::as_ptr(graph));
         held.dedup_by_key(|graph| Arc::as_ptr(graph));
         let bytes: u64 = held.iter().map(|graph| graph.weight()).sum();

@@ -54,11 +54,6 @@ impl Source {
         &self.parts
     }
 
-    /// Bytes of all builders.
-    pub(super) fn bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.len() as u64).sum()
-    }
-
     fn is(&self, encoding: GraphEncoding, target: ExecutionTarget, parts: &[&[u8]]) -> bool {
         self.encoding == encoding
             && self.target == target

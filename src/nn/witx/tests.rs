@@ -12,8 +12,7 @@ use crate::cancel::{Cancel, Reason};
 use crate::task::GraphDir;
 
 /// A guest whose memory holds, at fixed places:
-/// `<net/>` at 1024 (6 bytes), two builders at 1100 (that, and 4 bytes at
-/// 1200), a tensor at 1300 (shape `[4]` at 1350, u8, `1 2 3 4` at 1200),
+/// the XML at 1024, two builders at 1100 (that, and 4 bytes at 1200), a tensor at 1300 (shape `[4]` at 1350, u8, `1 2 3 4` at 1200),
 /// results from 2000 on.
 const IMPORTS: &str = r#"
     (import "wasi_ephemeral_nn" "load" (func $load (param i32 i32 i32 i32 i32) (result i32)))
@@ -24,7 +23,7 @@ const IMPORTS: &str = r#"
     (import "wasi_ephemeral_nn" "get_output" (func $get_output (param i32 i32 i32 i32 i32) (result i32)))"#;
 
 const DATA: &str = r#"
-    (data (i32.const 1100) "\00\04\00\00\06\00\00\00\b0\04\00\00\04\00\00\00")
+    (data (i32.const 1108) "\b0\04\00\00\04\00\00\00")
     (data (i32.const 1200) "\01\02\03\04")
     (data (i32.const 1300) "\46\05\00\00\01\00\00\00\03\00\00\00\b0\04\00\00\04\00\00\00")
     (data (i32.const 1350) "\04\00\00\00")"#;
@@ -62,8 +61,10 @@ fn nn(fake: &Fake, limits: NnLimits) -> Nn {
 
 /// A guest with `$want`, which traps with another number than it was told.
 fn guest(xml: &str, memory: &str, body: &str) -> String {
+    let length = u8::try_from(xml.len()).expect("a short model");
     format!(
         r#"(module {IMPORTS} {memory} {DATA} (data (i32.const 1024) "{xml}")
+            (data (i32.const 1100) "\00\04\00\00\{length:02x}\00\00\00")
             (func $want (param i32 i32) (if (i32.ne (local.get 0) (local.get 1)) (then unreachable)))
             (func (export "run") {body}))"#
     )
@@ -314,8 +315,7 @@ fn loops_meet_quotas() {
     let open = NnLimits { tensor_bytes: 3, ..NnLimits::default() };
     let set =
         "(call $want (i32.const 7) (call $set_input (i32.const 0) (i32.const 0) (i32.const 1300)))";
-    let body = format!("(i32.store (i32.const 1104) (i32.const 17)) {READY} {set}");
-    let said = run_in(&nn(&fake, open), "<net name='open'/>", &body.replace("17", "18")).refusals();
+    let said = run_in(&nn(&fake, open), "<net name='open'/>", &format!("{READY} {set}")).refusals();
     assert!(said[0].ends_with("tensors would take 4 bytes, more than its limit of 3"), "{said:?}");
     let graphs = NnLimits { graph_bytes: WEIGHT - 1, ..NnLimits::default() };
     let said = run_in(&nn(&fake, graphs), "<net/>", &format!("(call $want (i32.const 7) {load})"))
@@ -371,11 +371,11 @@ fn a_task_without_wasi_nn_ends_when_it_calls_it() {
 fn a_failed_inference_is_told_and_its_request_not_used_again() {
     let fake = Fake::default();
     let nn = nn(&fake, NnLimits::default());
-    let body = format!("(i32.store (i32.const 1104) (i32.const 20)) {READY} {SET}
+    let body = format!("{READY} {SET}
         (call $want (i32.const 5) (call $compute (i32.const 0)))
         (call $want (i32.const 6) (call $get_output (i32.const 0) (i32.const 0) (i32.const 2100) (i32.const 4) (i32.const 2008)))");
     for round in 1..3 {
-        let said = run_in(&nn, "<net name='fails  '/>", &body.replace("20", "21")).refusals();
+        let said = run_in(&nn, "<net name='fails'/>", &body).refusals();
         assert_eq!(said[0], "`compute`: the fake backend can't infer this");
         assert_eq!(fake.requests(), round);
     }
@@ -390,9 +390,8 @@ fn requests_stay_warm_but_not_those_with_a_state() {
     }
     assert_eq!(fake.requests(), 1);
     let xml = "<net><layer type='ReadValue'/></net>";
-    let body = format!("(i32.store (i32.const 1104) (i32.const {})) {READY} {SET}", xml.len());
     for round in 2..4 {
-        run_in(&nn, xml, &body).refusals();
+        run_in(&nn, xml, &format!("{READY} {SET}")).refusals();
         assert_eq!(fake.requests(), round);
     }
 }
@@ -403,10 +402,7 @@ fn a_stop_ends_an_inference_and_the_guest() {
     let cancel = Arc::new(Cancel::default());
     let context = nn.context(&[], cancel.clone()).expect("a context");
     let xml = "<net name='endless'/>";
-    let body = format!(
-        "(i32.store (i32.const 1104) (i32.const {})) {READY} {SET} (drop (call $compute (i32.const 0))) (loop $l (br $l))",
-        xml.len()
-    );
+    let body = format!("{READY} {SET} (drop (call $compute (i32.const 0))) (loop $l (br $l))");
     let stop = thread::spawn(move || {
         thread::sleep(Duration::from_millis(50));
         cancel.cancel(Reason::Stopped);
