@@ -22,6 +22,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 
 use crate::flags::GraphFlag;
+use crate::nn::SearchEnv;
 use crate::task::humantime;
 
 pub use address::Address;
@@ -71,6 +72,8 @@ pub struct Config {
     pub working_dir: PathBuf,
     /// OpenVINO's C library or its folder, if it is not to be searched for.
     pub openvino_lib: Option<PathBuf>,
+    /// Where else to look for it.
+    pub library_search: SearchEnv,
     /// OpenVINO's mode, with `auto` resolved.
     pub nn_hint: NnHint,
     /// Graphs for every task, as typed.
@@ -310,6 +313,7 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
         dirs,
         working_dir: env.working_dir().to_owned(),
         openvino_lib,
+        library_search: env.library_search(),
         nn_hint: nn_hint?.unwrap_or(match executors.get() {
             1 => NnHint::Latency,
             _ => NnHint::Throughput,

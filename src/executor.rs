@@ -211,6 +211,23 @@ impl Executor {
         self.drained.clone().wait_for(|drained| *drained).await.ok();
     }
 
+    /// Whether a task of this id is queued or running.
+    pub fn is_active(&self, id: &TaskId) -> bool {
+        self.shared.queue().get(id).is_some()
+    }
+
+    /// Lets go of the threads whose tasks do not end, and tells which tasks
+    /// those are: they will not report any more than anyone listens.
+    pub fn abandon(&mut self) -> Vec<TaskId> {
+        let queue = self.shared.queue();
+        let stuck: Vec<_> = queue.running().map(|handle| handle.spec.id().clone()).collect();
+        drop(queue);
+        if !stuck.is_empty() {
+            self.threads.clear();
+        }
+        stuck
+    }
+
     /// Tasks waiting and running.
     pub fn load(&self) -> (usize, usize) {
         self.shared.queue().len()
@@ -334,7 +351,7 @@ mod tests {
         assert_eq!(pool.submit(spec("a", "long")), Submission::Duplicate { same: true });
         assert_eq!(pool.submit(spec("a", "quick")), Submission::Duplicate { same: false });
         pool.stop(&TaskId::new("a").expect("an id"));
-        next(&mut results).await;
+        assert_eq!(next(&mut results).await, ("a".into(), Err(Failure::Stopped)));
         assert_eq!(pool.submit(spec("a", "quick")), Submission::Admitted);
         assert_eq!(next(&mut results).await, ("a".into(), Ok(())));
     }

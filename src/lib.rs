@@ -40,9 +40,11 @@
 #[cfg(feature = "broker")]
 pub mod broker;
 pub mod cancel;
+pub mod cli;
 pub mod config;
 pub mod executor;
 pub mod flags;
+mod machine;
 pub mod mqtt;
 pub mod nn;
 pub mod policy;
@@ -50,3 +52,5 @@ pub mod protocol;
 pub mod queue;
 pub mod runtime;
 pub mod task;
+pub mod version;
+pub mod worker;

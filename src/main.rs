@@ -1,3 +1,7 @@
-//! The `proplet` program.
+//! The `proplet` program: parses the command line and hands over to a verb.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    proplet::cli::main()
+}

@@ -479,7 +479,8 @@ mod tests {
     #[test]
     fn what_is_not_built_yet_is_said() {
         let policy = worker();
-        let change: [(fn(&mut TaskRequest), &str); 5] = [
+        type Change = fn(&mut TaskRequest);
+        let change: [(Change, &str); 5] = [
             (|r| r.daemon = true, "daemon"),
             (|r| r.latent = true, "latent"),
             (|r| r.encrypted = true, "encrypted"),

@@ -231,6 +231,10 @@ pub enum Failure {
     /// specification, then where.
     #[error("{0}")]
     Trap(String),
+    /// The guest asked something of the host that ends it: a bad pointer, an
+    /// exit code that WASI does not know.
+    #[error("{0}")]
+    Fault(String),
     /// The guest called `proc_exit` with a code other than 0.
     #[error("the guest exited with code {0}")]
     Exit(i32),

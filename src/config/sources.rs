@@ -1,6 +1,7 @@
 //! Where values come from: the flags, the process's environment, a section of
 //! a TOML file. Finds the raw text of a setting and remembers its source.
 
+use crate::nn::SearchEnv;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -74,6 +75,13 @@ impl Environment {
     /// All variables, as `-S inherit-env` hands them on.
     pub fn variables(&self) -> impl Iterator<Item = (&str, &OsStr)> {
         self.variables.iter().map(|(name, value)| (name.as_str(), value.as_os_str()))
+    }
+
+    /// What the search for native libraries needs to know.
+    pub fn library_search(&self) -> SearchEnv {
+        SearchEnv::from_lookup(self.executable.clone(), |name| {
+            self.variable(name).map(OsStr::to_owned)
+        })
     }
 
     /// The working directory.

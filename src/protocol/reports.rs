@@ -86,6 +86,13 @@ impl TaskResult {
         }
     }
 
+    /// The same task's result with an error in place of all that can be large:
+    /// for one that can't be sent.
+    pub fn without_output(self, error: String) -> TaskResult {
+        let (results, stderr) = (Output::default(), Output::default());
+        TaskResult { results, stderr, error: Some(error), diagnostics: Vec::new(), ..self }
+    }
+
     /// The message.
     pub fn encode(&self) -> Vec<u8> {
         to_json(self)

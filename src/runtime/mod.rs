@@ -46,13 +46,13 @@ pub struct Runtime {
     modules: modules::Modules,
     fetcher: fetch::Fetcher,
     ticker: engine::Ticker,
-    nn: Arc<Nn>,
+    nn: Nn,
     stdio: Stdio,
 }
 
 impl Runtime {
     /// Starts the engine and its clock.
-    pub fn new(config: &RuntimeConfig, nn: Arc<Nn>) -> anyhow::Result<Runtime> {
+    pub fn new(config: &RuntimeConfig, nn: Nn) -> anyhow::Result<Runtime> {
         let engine =
             engine::engine().map_err(|e| anyhow!("creating the WebAssembly engine: {e:#}"))?;
         let linker = linker(&engine, config.stdio)

@@ -226,7 +226,8 @@ impl Run<'_> {
         }
         // Also where a native call noticed it in words of its own.
         self.go_on()?;
-        Err(Failure::Trap(describe(error)))
+        let text = describe(error);
+        Err(if error.is::<Trap>() { Failure::Trap(text) } else { Failure::Fault(text) })
     }
 
     /// Takes over what wasi-nn did. Returns the time in loading graphs that

@@ -1,6 +1,6 @@
 //! One guest, one outcome: what a guest does, and what its task reports.
 
-use crate::support::{Bench, stdout, trap, wat};
+use crate::support::{Bench, fault, stdout, trap, wat};
 use proplet::cancel::{Cancel, Reason};
 use proplet::task::{Failure, Outcome};
 use std::sync::Arc;
@@ -86,7 +86,7 @@ fn exit_codes_are_the_guests() {
     }
     // Preview 1 has no such codes.
     for code in ["126", "255"] {
-        assert!(trap(&exit(code)).contains("outside of [0..126)"));
+        assert!(fault(&exit(code)).contains("outside of [0..126)"));
     }
 }
 
@@ -204,7 +204,7 @@ fn memory_is_limited_over_all_memories() {
     assert!((900..=1024).contains(&pages), "{pages}");
     for guest in ["memory-large", "many-memories", "many-tables"] {
         let outcome = bench.wat(guest).run();
-        assert!(matches!(outcome.verdict, Err(Failure::Trap(_))), "{guest}: {outcome:?}");
+        fault(&outcome);
     }
     stdout(&bench.wat("table-bomb").run());
 }

@@ -1,7 +1,7 @@
 //! What the tests share: where the fixtures are, and running a guest.
 
 use proplet::cancel::Cancel;
-use proplet::nn::Nn;
+use proplet::nn::{Nn, NnConfig};
 use proplet::policy::{Policy, Root, Trust, resolve_dir};
 use proplet::runtime::{MAX_WASM_STACK, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
 use proplet::task::{Failure, Limits, ModuleSource, Outcome, TaskId, TaskRequest};
@@ -30,7 +30,7 @@ pub struct Bench {
 impl Bench {
     /// Tight limits, no roots.
     pub fn new() -> Bench {
-        Bench::with_nn(support_nn())
+        Bench::with_nn(Nn::new(NnConfig::default()))
     }
 
     pub fn with_nn(nn: Nn) -> Bench {
@@ -48,7 +48,7 @@ impl Bench {
         };
         let config =
             RuntimeConfig { module_cache: 64 << 20, module_size: 10 << 20, stdio: Stdio::Captured };
-        let runtime = Runtime::new(&config, Arc::new(nn)).expect("a runtime");
+        let runtime = Runtime::new(&config, nn).expect("a runtime");
         Bench { policy, runtime: Arc::new(runtime) }
     }
 
@@ -130,11 +130,6 @@ impl Guest<'_> {
     }
 }
 
-/// wasi-nn as the tests have it without a model of their own.
-pub fn support_nn() -> Nn {
-    Nn
-}
-
 /// Standard output of a task that succeeded.
 pub fn stdout(outcome: &Outcome) -> &str {
     assert_eq!(
@@ -144,6 +139,14 @@ pub fn stdout(outcome: &Outcome) -> &str {
         String::from_utf8_lossy(&outcome.stderr.bytes)
     );
     std::str::from_utf8(&outcome.stdout.bytes).expect("text")
+}
+
+/// The text of a failure that the host ended the guest for.
+pub fn fault(outcome: &Outcome) -> &str {
+    match &outcome.verdict {
+        Err(Failure::Fault(text)) => text,
+        other => panic!("not a fault: {other:?}"),
+    }
 }
 
 /// The text of a trap.

@@ -1,0 +1,40 @@
+//! Stamps what `--version` and the discovery message tell: the commit, the
+//! wasi-nn backends of this build, and the version of Wasmtime.
+
+use std::process::Command;
+
+fn main() {
+    println!("cargo::rustc-env=PROPLET_COMMIT={}", commit());
+    let backends =
+        if std::env::var_os("CARGO_FEATURE_OPENVINO").is_some() { "openvino" } else { "none" };
+    println!("cargo::rustc-env=PROPLET_BACKENDS={backends}");
+    println!("cargo::rustc-env=PROPLET_WASMTIME={}", wasmtime());
+    println!("cargo::rerun-if-changed=Cargo.lock");
+    println!("cargo::rerun-if-changed=build.rs");
+}
+
+/// The commit, or `unknown` where the sources come without their history.
+fn commit() -> String {
+    let git = |args: &[&str]| {
+        let output = Command::new("git").args(args).output().ok().filter(|o| o.status.success())?;
+        Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+    };
+    for name in ["HEAD", "logs/HEAD"] {
+        if let Some(path) = git(&["rev-parse", "--git-path", name]) {
+            // A path that is not there would run this at every build.
+            if std::path::Path::new(&path).exists() {
+                println!("cargo::rerun-if-changed={path}");
+            }
+        }
+    }
+    git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// The version of Wasmtime that the lock file names.
+fn wasmtime() -> String {
+    let lock = std::fs::read_to_string("Cargo.lock").unwrap_or_default();
+    let mut lines = lock.lines().skip_while(|line| *line != "name = \"wasmtime\"").skip(1);
+    let version =
+        lines.next().and_then(|line| line.strip_prefix("version = \"")?.strip_suffix('"'));
+    version.map_or_else(|| "wasmtime".to_owned(), |version| format!("wasmtime {version}"))
+}

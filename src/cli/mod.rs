@@ -1,0 +1,43 @@
+//! The command line, one file a verb.
+
+mod logging;
+mod run;
+mod worker;
+
+use crate::version;
+use clap::{Arg, ArgAction, Command};
+use std::process::ExitCode;
+
+/// Parses the command line, runs the verb, and reports an error in one line.
+pub fn main() -> ExitCode {
+    let matches = command().get_matches();
+    let result = match matches.subcommand() {
+        Some(("worker", matches)) => worker::main(matches),
+        Some(("run", matches)) => run::main(matches),
+        _ => unreachable!("clap requires one of the verbs"),
+    };
+    result.unwrap_or_else(|e| {
+        eprintln!("proplet: {e:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// The whole command line, for parsing and for help.
+fn command() -> Command {
+    Command::new("proplet")
+        .about("A Propeller worker that runs WebAssembly inference tasks in one process")
+        .version(version::VERSION)
+        .long_version(version::LONG)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_version_flag(true)
+        .arg(
+            Arg::new("version")
+                .short('V')
+                .long("version")
+                .action(ArgAction::Version)
+                .help("Print the version, the commit and the backends of this build"),
+        )
+        .subcommand(worker::command())
+        .subcommand(run::command())
+}

@@ -1,0 +1,156 @@
+//! `proplet run`: a guest by its user's own hand, as `wasmtime run` runs it.
+
+use crate::cancel::Cancel;
+use crate::config::Environment;
+use crate::flags::{self, FlagError, RunFlags};
+use crate::nn::{Nn, NnConfig};
+use crate::policy::{self, Policy, Trust};
+use crate::runtime::{MAX_WASM_STACK, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
+use crate::task::{Failure, Limits, ModuleSource, Outcome, TaskId, TaskSpec};
+use anyhow::{Context as _, anyhow};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// What a shell reports of a program that aborted, which `wasmtime run` makes
+/// of a trap.
+const TRAPPED: u8 = 134;
+
+pub(super) fn command() -> Command {
+    Command::new("run")
+        .about("Run a guest here and now, without a broker")
+        .long_about(
+            "Runs a guest as `wasmtime run` does: its output passes through as it comes, and its \
+             exit code is this program's (134 after a trap). Any directory may be given and is \
+             writable, and there are no limits but those that you set.\n\n\
+             A task runs the same way on a worker, where directories and limits are the \
+             operator's.",
+        )
+        .override_usage("proplet run [WASMTIME-RUN ARGUMENTS] GUEST [ARGS]...")
+        .after_help(
+            "Arguments before the guest, as for `wasmtime run`:\n  \
+             -S nn                        wasi-nn\n  \
+             -S nn-graph=openvino::DIR    a graph that the guest loads by DIR's last component\n  \
+             --dir HOST[::GUEST]          a directory for the guest\n  \
+             --env NAME[=VALUE]           a variable; without a value, the one that is set here\n  \
+             --invoke NAME                call this export, with ARGS as its values\n  \
+             -W timeout=DURATION          end it after this time\n  \
+             -S help, -W help             list the options\n\n\
+             OpenVINO is looked for as the worker does; PROPLET_OPENVINO_LIB names it.\n\n\
+             Example:\n  proplet run -S nn --dir=fixture guest.wasm",
+        )
+        .arg(
+            Arg::new("command")
+                .value_name("ARGUMENTS")
+                .hide(true)
+                .required(true)
+                .num_args(1..)
+                .trailing_var_arg(true)
+                .allow_hyphen_values(true)
+                .action(ArgAction::Append),
+        )
+}
+
+pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let arguments: Vec<String> =
+        matches.get_many::<String>("command").into_iter().flatten().cloned().collect();
+    let (flags, rest) = match flags::parse_command(&arguments) {
+        Ok(parsed) => parsed,
+        Err(FlagError::Help(group)) => {
+            match flags::help(group) {
+                Some(text) => print!("{text}"),
+                None => command().print_long_help().context("printing the help")?,
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(e) => return Err(anyhow!("{e}\nFor more, try `proplet run --help`.")),
+    };
+    let [guest, inputs @ ..] = rest.as_slice() else {
+        return Err(anyhow!("no guest was named\nFor more, try `proplet run --help`."));
+    };
+    let env = Environment::from_process();
+    let spec = spec(&flags, guest, inputs, &env)?;
+    let outcome = run(spec, &env)?;
+    Ok(report(guest, &outcome))
+}
+
+fn spec(
+    flags: &RunFlags,
+    guest: &str,
+    inputs: &[String],
+    env: &Environment,
+) -> anyhow::Result<TaskSpec> {
+    let module = read(guest).with_context(|| format!("reading the guest {guest}"))?;
+    let name = Path::new(guest).file_name().map_or(guest.into(), |name| name.to_string_lossy());
+    let policy = Policy {
+        trust: Trust::OwnHand {
+            // WASI's variables are text.
+            env: env
+                .variables()
+                .filter_map(|(name, value)| Some((name.to_owned(), value.to_str()?.to_owned())))
+                .collect(),
+        },
+        limits: Limits { timeout: None, memory: None, output: 0 },
+        module_size: u64::MAX,
+        working_dir: env.working_dir().to_owned(),
+        max_wasm_stack: MAX_WASM_STACK as u64,
+        resolve: policy::resolve_dir,
+    };
+    let args = std::iter::once(name.to_string()).chain(inputs.iter().cloned()).collect();
+    // A label that names no function: here only `--invoke` does.
+    let grant = policy.grant(flags, args, String::new(), BTreeMap::new())?;
+    let id = TaskId::new("run").map_err(|e| anyhow!(e))?;
+    Ok(TaskSpec::new(id, ModuleSource::Bytes(module.into()), grant))
+}
+
+/// A file's bytes; `-` is standard input.
+fn read(guest: &str) -> std::io::Result<Vec<u8>> {
+    if guest == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes)?;
+        return Ok(bytes);
+    }
+    std::fs::read(guest)
+}
+
+fn run(spec: TaskSpec, env: &Environment) -> anyhow::Result<Outcome> {
+    let nn = Nn::new(NnConfig {
+        library: env.variable("PROPLET_OPENVINO_LIB").map(Into::into),
+        search: env.library_search(),
+        cache_bytes: u64::MAX,
+        model_bytes: u64::MAX,
+        ..NnConfig::default()
+    });
+    let config =
+        RuntimeConfig { module_cache: u64::MAX, module_size: u64::MAX, stdio: Stdio::Inherited };
+    let runtime = Runtime::new(&config, nn)?;
+    std::thread::Builder::new()
+        .name("guest".into())
+        .stack_size(THREAD_STACK)
+        .spawn(move || runtime.run(&spec, &Arc::<Cancel>::default()))
+        .context("starting the guest's thread")?
+        .join()
+        .map_err(|_| anyhow!("the worker's own code panicked; see above"))
+}
+
+/// Says on standard error what went wrong beyond what the guest said itself.
+fn report(guest: &str, outcome: &Outcome) -> ExitCode {
+    for diagnostic in &outcome.diagnostics {
+        eprintln!("proplet: wasi-nn: {diagnostic}");
+    }
+    match &outcome.verdict {
+        Ok(()) => ExitCode::SUCCESS,
+        // The system keeps the lowest byte, too.
+        Err(Failure::Exit(code)) => ExitCode::from(code.to_le_bytes()[0]),
+        Err(failure) => {
+            eprintln!("proplet: {guest}: {failure}");
+            match failure {
+                Failure::Trap(_) | Failure::Timeout(_) => ExitCode::from(TRAPPED),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}

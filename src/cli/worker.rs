@@ -1,0 +1,68 @@
+//! `proplet worker`: serves tasks until a signal says stop.
+
+use super::logging;
+use crate::config::{self, Config, Environment};
+use crate::worker;
+use anyhow::Context as _;
+use clap::{ArgMatches, Command};
+use std::process::ExitCode;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::warn;
+
+/// Exit code after a second signal, as a shell reports an interrupt.
+const INTERRUPTED: i32 = 130;
+
+/// Threads for messages and results; tasks have their own.
+const IO_THREADS: usize = 2;
+
+pub(super) fn command() -> Command {
+    Command::new("worker")
+        .about("Connect to the broker and run the tasks that the manager sends")
+        .long_about(
+            "Connects to the MQTT broker, registers with the manager, and runs the tasks that it \
+             sends, until SIGTERM or SIGINT: then it takes no new tasks, lets running ones \
+             finish until --drain-timeout, and publishes their results. A second signal ends it \
+             at once.\n\n\
+             Each setting may be given as a flag, as an environment variable, or as a key of the \
+             TOML section that `propeller-cli provision` writes; the first of these wins.",
+        )
+        .args(config::worker_args())
+}
+
+pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let config = Config::load(matches, &Environment::from_process())?;
+    logging::start(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(IO_THREADS)
+        .enable_all()
+        .build()
+        .context("starting the I/O threads")?;
+    runtime.block_on(async {
+        let shutdown = shutdown()?;
+        worker::run(config, shutdown).await
+    })?;
+    // A thread that is stuck in a native call must not keep the process.
+    runtime.shutdown_background();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ready at the first SIGTERM or SIGINT; the second one ends the process.
+fn shutdown() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    Ok(async move {
+        either(&mut interrupt, &mut terminate).await;
+        tokio::spawn(async move {
+            either(&mut interrupt, &mut terminate).await;
+            warn!("a second signal: ending at once");
+            std::process::exit(INTERRUPTED);
+        });
+    })
+}
+
+async fn either(a: &mut Signal, b: &mut Signal) {
+    tokio::select! {
+        _ = a.recv() => {}
+        _ = b.recv() => {}
+    }
+}
