@@ -22,12 +22,13 @@
 
 mod connection;
 mod failure;
+mod inbox;
+mod options;
 mod outbox;
+mod session;
 mod tls;
 
-use std::fmt;
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -36,145 +37,11 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 pub use failure::{Failure, FailureKind};
-pub use outbox::Ack;
+pub use inbox::Ack;
+pub use options::{Address, Backoff, Credentials, Options, Qos, Tls};
 
 /// The largest packet that MQTT can express: 256 MiB less a byte, and its header.
 pub const LARGEST_PACKET: usize = 268_435_455 + 5;
-
-/// Where a broker is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// A name, or an IP address without brackets.
-    pub host: String,
-    /// The TCP port: 1883 by convention, 8883 with TLS.
-    pub port: u16,
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-/// Quality of service. There is no "exactly once": rumqttc can't resume it,
-/// and a task's id removes duplicates anyway.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Qos {
-    /// QoS 0: what is lost with a connection is lost.
-    AtMostOnce,
-    /// QoS 1.
-    #[default]
-    AtLeastOnce,
-}
-
-/// TLS settings; all of them optional.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tls {
-    /// A PEM file with the certificates to trust in place of the system's.
-    pub ca: Option<PathBuf>,
-    /// PEM files with this client's certificate chain and its private key.
-    pub identity: Option<(PathBuf, PathBuf)>,
-}
-
-/// Username and password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// For Propeller: the client id once more.
-    pub username: String,
-    /// For Propeller: the client key. It never reaches a log or an error.
-    pub password: String,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
-    }
-}
-
-/// How long to wait before the next attempt: a random part of a ceiling that
-/// doubles with each failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff {
-    /// The first ceiling.
-    pub first: Duration,
-    /// The last ceiling.
-    pub cap: Duration,
-    /// A connection that lasted this long makes the next failure the first.
-    pub stable: Duration,
-}
-
-impl Default for Backoff {
-    fn default() -> Backoff {
-        Backoff {
-            first: Duration::from_secs(1),
-            cap: Duration::from_secs(60),
-            stable: Duration::from_secs(30),
-        }
-    }
-}
-
-/// All that a connection needs to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// The broker.
-    pub address: Address,
-    /// TLS, or plain TCP.
-    pub tls: Option<Tls>,
-    /// This client's name at the broker, which drops an older connection of
-    /// the same name.
-    pub client_id: String,
-    /// Who this is.
-    pub credentials: Option<Credentials>,
-    /// What to subscribe to, on every connection.
-    pub subscriptions: Vec<String>,
-    /// For the subscriptions and for all that is published, heartbeats apart.
-    pub qos: Qos,
-    /// Whether the broker forgets this client when the connection ends.
-    pub clean_session: bool,
-    /// An idle connection is tested this often; a dead one is noticed within
-    /// twice this. From 1 s to 65,535 s. A test whose answer waits behind a
-    /// large message that takes longer than this looks like a dead connection.
-    pub keep_alive: Duration,
-    /// For TCP, TLS and MQTT's own handshake together, and again for the
-    /// subscriptions.
-    pub connect_timeout: Duration,
-    /// For handing one packet to the network. Doubled after a connection that
-    /// failed of it, so that a slow line is slow and not a loop.
-    pub write_timeout: Duration,
-    /// The largest packet to send, in bytes. What is received may be as large
-    /// as MQTT allows: a client that refuses a packet has to end the
-    /// connection, and a broker that remembers the session would send the same
-    /// one again, for ever. The receiver of the message refuses it instead,
-    /// with an answer.
-    pub max_packet_size: usize,
-    /// The time between attempts.
-    pub backoff: Backoff,
-}
-
-impl Options {
-    /// Plain TCP without credentials, QoS 1, a clean session, 30 s of
-    /// keep-alive and time to connect, packets of at most 144 MiB.
-    pub fn new(address: Address, client_id: &str) -> Options {
-        Options {
-            address,
-            tls: None,
-            client_id: client_id.to_owned(),
-            credentials: None,
-            subscriptions: Vec::new(),
-            qos: Qos::AtLeastOnce,
-            clean_session: true,
-            keep_alive: Duration::from_secs(30),
-            connect_timeout: Duration::from_secs(30),
-            write_timeout: Duration::from_secs(60),
-            max_packet_size: 144 << 20,
-            backoff: Backoff::default(),
-        }
-    }
-}
 
 /// What happens on the connection.
 #[derive(Debug)]

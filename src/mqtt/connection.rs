@@ -15,26 +15,17 @@ use std::ops::ControlFlow;
 use std::pin::pin;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rumqttc::{
-    AsyncClient, ConnectionError, Event as ClientEvent, EventLoop, MqttOptions, Outgoing as Sent,
-    Packet, Publish, QoS, SubscribeFilter, SubscribeReasonCode, Transport,
+    ConnectionError, Event as ClientEvent, EventLoop, Outgoing as Sent, Packet, QoS,
+    SubscribeReasonCode, Transport,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::failure::Phase;
-use super::outbox::{Inbox, Outbox};
-use super::{Backoff, Command, Event, Failure, FailureKind, LARGEST_PACKET, Message, Options, Qos};
-
-/// Requests that rumqttc may hold: the acknowledgements of as many messages as
-/// there are packet ids, and some. It allocates none of it ahead.
-const REQUESTS: usize = 1 << 17;
-
-/// Packet ids that rumqttc cycles through. Far more than the window, so that
-/// an id is long free when its turn comes again, also with a broker that does
-/// not acknowledge in order.
-const PACKET_IDS: u16 = 1000;
+use super::outbox::Outbox;
+use super::session::{Session, set_timeout};
+use super::{Backoff, Command, Event, Failure, FailureKind, Message, Options};
 
 /// Connections in a row that the broker ended before they were stable, after
 /// which another client with the same id is the likely reason.
@@ -74,21 +65,6 @@ enum Ended {
     Left,
     /// By itself.
     Failed(Failure),
-}
-
-/// One connection.
-struct Session {
-    client: AsyncClient,
-    phase: Phase,
-    ready_since: Option<Instant>,
-    /// For the subscriptions to be confirmed.
-    deadline: Option<Instant>,
-    session_present: bool,
-    inbox: Inbox,
-    /// Came before the subscriptions were confirmed; `Connected` goes first.
-    early: Vec<Message>,
-    /// DISCONNECT has been handed to the client.
-    leaving: bool,
 }
 
 impl Connector {
@@ -162,41 +138,11 @@ impl Connector {
         }
     }
 
-    fn client(&self) -> (AsyncClient, EventLoop) {
-        let Options { address, client_id, keep_alive, clean_session, .. } = &self.options;
-        let mut options = MqttOptions::new(client_id, &address.host, address.port);
-        options
-            .set_transport(self.transport.clone())
-            .set_clean_session(*clean_session)
-            // rumqttc panics below a second, and MQTT counts to 65,535.
-            .set_keep_alive(
-                (*keep_alive).clamp(Duration::from_secs(1), Duration::from_secs(65_535)),
-            )
-            .set_max_packet_size(LARGEST_PACKET, LARGEST_PACKET)
-            .set_inflight(PACKET_IDS)
-            .set_manual_acks(true);
-        if let Some(credentials) = &self.options.credentials {
-            options.set_credentials(&credentials.username, &credentials.password);
-        }
-        let (client, mut eventloop) = AsyncClient::new(options, REQUESTS);
-        set_timeout(&mut eventloop, self.options.connect_timeout);
-        (client, eventloop)
-    }
-
     /// Makes one connection and stays in it to its end.
     async fn connection(&mut self) -> Ended {
         self.connections += 1;
-        let (client, mut eventloop) = self.client();
-        let mut session = Session {
-            client,
-            phase: Phase::Connecting,
-            ready_since: None,
-            deadline: None,
-            session_present: false,
-            inbox: Inbox::new(self.connections),
-            early: Vec::new(),
-            leaving: false,
-        };
+        let (mut session, mut eventloop) =
+            Session::start(&self.options, &self.transport, self.connections);
         let ended = loop {
             let polled = {
                 let mut poll = pin!(eventloop.poll());
@@ -296,19 +242,14 @@ impl Connector {
     async fn pump(&mut self, session: &mut Session) -> ControlFlow<()> {
         if session.phase == Phase::Ready {
             while let Some((topic, payload)) = self.outbox.take() {
-                let qos = match self.options.qos {
-                    Qos::AtMostOnce => QoS::AtMostOnce,
-                    Qos::AtLeastOnce => QoS::AtLeastOnce,
-                };
-                session.publish(topic, qos, payload).await;
+                session.publish(topic, self.options.qos.into(), payload).await;
             }
         }
         if self.closing.is_some() && self.outbox.is_empty() && !session.leaving {
             if session.phase == Phase::Connecting {
                 return ControlFlow::Break(());
             }
-            session.leaving = true;
-            session.client.disconnect().await.ok();
+            session.leave().await;
         }
         ControlFlow::Continue(())
     }
@@ -434,40 +375,6 @@ impl Connector {
             self.tell(Event::Message(message));
         }
     }
-}
-
-impl Session {
-    // The requests below wait only for space in rumqttc's queue, of which there
-    // always is some; they fail only once its event loop is gone, and then the
-    // next poll says so.
-
-    async fn publish(&self, topic: String, qos: QoS, payload: Bytes) {
-        self.client.publish_bytes(topic, qos, false, payload).await.ok();
-    }
-
-    async fn acknowledge(&self, id: u16) {
-        let mut publish = Publish::new("", QoS::AtLeastOnce, Vec::new());
-        publish.pkid = id;
-        self.client.ack(&publish).await.ok();
-    }
-
-    async fn subscribe(&self, options: &Options) {
-        let qos = match options.qos {
-            Qos::AtMostOnce => QoS::AtMostOnce,
-            Qos::AtLeastOnce => QoS::AtLeastOnce,
-        };
-        let filters =
-            options.subscriptions.iter().map(|topic| SubscribeFilter::new(topic.clone(), qos));
-        self.client.subscribe_many(filters).await.ok();
-    }
-}
-
-fn set_timeout(eventloop: &mut EventLoop, timeout: Duration) {
-    let mut network = eventloop.network_options();
-    network.set_tcp_nodelay(true);
-    // It counts in whole seconds, and uses the time for connecting and writing.
-    network.set_connection_timeout(timeout.as_secs_f64().ceil().max(1.0) as u64);
-    eventloop.set_network_options(network);
 }
 
 /// A random part of a ceiling that doubles with each failure: workers that lost
