@@ -8,19 +8,21 @@
 //! start ─▶ serving ──signal──▶ draining ──idle, or deadline──▶ cancelling ─▶ closing
 //! ```
 
-use crate::config::{self, Config};
+mod setup;
+
+pub(crate) use setup::connection_options;
+
+use crate::config::Config;
 use crate::executor::{Ended, Executor, Submission};
-use crate::machine;
-use crate::mqtt::{self, Event, Link, Message, PublishError};
-use crate::nn::{self, Nn, NnConfig};
-use crate::policy::{self, Policy, Root, Trust};
+use crate::mqtt::{self, Delivery, Event, Link, Message, PublishError};
+use crate::nn::Nn;
+use crate::policy::Policy;
 use crate::protocol::{
     self, Alive, Discovery, InvokeResult, Malformed, TaskResult, Topics, WorkerMetadata,
 };
-use crate::runtime::{MAX_WASM_STACK, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
-use crate::task::{Failure, GraphDir, Limits, TaskId, TaskRequest};
+use crate::runtime::{Runtime, RuntimeConfig, Stdio, THREAD_STACK};
+use crate::task::{Failure, TaskId, TaskRequest};
 use crate::version;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -53,16 +55,16 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    let policy = policy(&config);
-    warn_of_missing_roots(&policy);
-    let nn = Nn::new(nn_config(&config, &policy));
+    let policy = setup::policy(&config);
+    setup::warn_of_missing_roots(&policy);
+    let nn = Nn::new(setup::nn_config(&config, &policy));
     let runtime = RuntimeConfig {
         module_cache: config.module_cache,
         module_size: config.module_size,
         stdio: Stdio::Captured,
     };
     let runtime = Arc::new(Runtime::new(&runtime, nn.clone())?);
-    preload(nn);
+    setup::preload(nn);
     let (executor, ended) = Executor::start(
         config.executors.get(),
         config.queue,
@@ -70,9 +72,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
         Box::new(move |spec, cancel| runtime.run(spec, cancel)),
     )?;
     let topics = Topics::new(&config.credentials.domain, &config.credentials.channel);
-    let (link, events) = mqtt::connect(options(&config, &topics))?;
+    let (link, events) = mqtt::connect(setup::options(&config, &topics))?;
     let worker = Worker {
-        about: about(&config),
+        about: setup::about(&config),
         namespace: config.description.namespace,
         module_limit: usize::try_from(config.module_size).unwrap_or(usize::MAX),
         id,
@@ -84,117 +86,48 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     worker.serve(events, ended, config.liveliness_interval, config.drain_timeout, shutdown).await
 }
 
-/// What tasks may have, by the configuration.
-fn policy(config: &Config) -> Policy {
-    let roots = match &config.dirs {
-        Some(dirs) => {
-            dirs.iter().map(|dir| Root { path: dir.path.clone(), writable: dir.writable }).collect()
-        }
-        None => vec![Root { path: PathBuf::from("."), writable: false }],
-    };
-    Policy {
-        trust: Trust::Stranger { roots, preopen_roots: config.dirs.is_some() },
-        limits: Limits {
-            timeout: config.limits.timeout,
-            memory: Some(config.limits.memory),
-            output: config.limits.output,
-        },
-        module_size: config.module_size,
-        working_dir: config.working_dir.clone(),
-        max_wasm_stack: MAX_WASM_STACK as u64,
-        resolve: policy::resolve_dir,
-    }
+/// How far the worker is with its end, and until when.
+#[derive(Clone, Copy, PartialEq)]
+enum Phase {
+    Serving,
+    Draining(Instant),
+    Cancelling(Instant),
 }
 
-fn warn_of_missing_roots(policy: &Policy) {
-    let Trust::Stranger { roots, .. } = &policy.trust else { return };
-    for root in roots {
-        let path = policy.working_dir.join(&root.path);
-        if let Err(e) = (policy.resolve)(&path) {
-            warn!(
-                "the allowed directory {} can't be used: {e}; tasks will not find it until it is \
-                 there (a volume mount with an absolute path?)",
-                root.path.display()
-            );
-        }
-    }
-}
-
-fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
-    let graphs = config.nn_graphs.iter().filter_map(|graph| {
-        let found = policy.trusted_graph(&graph.encoding, &graph.dir);
-        found.inspect_err(|e| warn!("nn-graphs: {e}; no task can load it by name")).ok()
-    });
-    NnConfig {
-        library: config.openvino_lib.clone(),
-        search: config.library_search.clone(),
-        hint: match config.nn_hint {
-            config::NnHint::Latency => nn::Hint::Latency,
-            config::NnHint::Throughput => nn::Hint::Throughput,
-        },
-        cache_bytes: config.graph_cache,
-        model_bytes: config.model_size,
-        graphs: graphs.collect(),
-        limits: nn::NnLimits::default(),
-    }
-}
-
-/// Loads the configured graphs while the worker already connects.
-fn preload(nn: Nn) {
-    tokio::task::spawn_blocking(move || {
-        for (GraphDir { name, dir, .. }, loaded) in nn.preload() {
-            match loaded {
-                Ok(()) => info!(graph = name, dir = %dir.display(), "preloaded a graph"),
-                Err(e) => warn!(graph = name, "a graph could not be preloaded: {e}"),
+impl Phase {
+    /// Ready when the phase has lasted as long as it may.
+    async fn over(self) {
+        match self {
+            Phase::Serving => std::future::pending().await,
+            Phase::Draining(until) | Phase::Cancelling(until) => {
+                tokio::time::sleep_until(until).await;
             }
         }
-    });
-}
-
-fn options(config: &Config, topics: &Topics) -> mqtt::Options {
-    let credentials = &config.credentials;
-    let mut options = connection_options(&config.connection, &credentials.client_id);
-    options.credentials = Some(mqtt::Credentials {
-        username: credentials.client_id.clone(),
-        password: credentials.client_key.expose().to_owned(),
-    });
-    options.subscriptions = vec![topics.start(), topics.stop(), topics.invoke()];
-    options
-}
-
-/// The way to the broker, as the configuration has it, for a client of this
-/// id; who it is and what it subscribes to are the caller's.
-pub(crate) fn connection_options(
-    connection: &config::Connection,
-    client_id: &str,
-) -> mqtt::Options {
-    let address =
-        mqtt::Address { host: connection.address.host.clone(), port: connection.address.port };
-    let identity = connection.client_cert.as_ref();
-    mqtt::Options {
-        tls: connection.address.tls.then(|| mqtt::Tls {
-            ca: connection.ca_cert.clone(),
-            identity: identity.map(|client| (client.cert.clone(), client.key.clone())),
-        }),
-        qos: match connection.qos {
-            config::Qos::AtMostOnce => mqtt::Qos::AtMostOnce,
-            config::Qos::AtLeastOnce => mqtt::Qos::AtLeastOnce,
-        },
-        keep_alive: connection.keep_alive,
-        connect_timeout: connection.timeout,
-        max_packet_size: connection.max_packet_size,
-        ..mqtt::Options::new(address, client_id)
     }
 }
 
-fn about(config: &Config) -> WorkerMetadata {
-    let description = &config.description;
-    let address = &config.connection.address;
-    WorkerMetadata {
-        description: description.text.clone(),
-        tags: description.tags.clone(),
-        location: description.location.clone(),
-        ..machine::describe(description.collect_system_info, (&address.host, address.port))
+/// How far this connection has heard who the worker is.
+enum Introduction {
+    /// Not at all, or there is no connection.
+    Due,
+    /// The discovery message is on its way.
+    Sent(Delivery),
+    /// The broker has it: heartbeats may go.
+    Made,
+}
+
+impl Introduction {
+    /// Ready when the broker has the discovery message.
+    async fn made(&mut self) {
+        if let Introduction::Sent(delivery) = self {
+            let delivered = delivery.await;
+            // If this connection ended first, the next one begins with it.
+            *self = if delivered.is_ok() { Introduction::Made } else { Introduction::Due };
+        }
+        match self {
+            Introduction::Made => {}
+            _ => std::future::pending().await,
+        }
     }
 }
 
@@ -220,35 +153,41 @@ impl Worker {
     ) -> anyhow::Result<()> {
         let mut beats = tokio::time::interval(liveliness);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut introduction = Introduction::Due;
+        let mut phase = Phase::Serving;
         tokio::pin!(shutdown);
-        loop {
-            tokio::select! {
-                Some(event) = events.next() => self.on_event(event),
-                Some(ended) = ended.recv() => self.on_ended(ended),
-                _ = beats.tick() => self.beat(),
-                () = &mut shutdown => break,
-            }
-        }
-
-        self.executor.drain();
-        let (_, running) = self.executor.load();
-        info!(running, ?drain_timeout, "shutting down: no new tasks, running ones may finish");
-        let deadline = Instant::now() + drain_timeout;
-        let last_call = deadline + CANCEL_TIMEOUT;
-        let mut cancelled = false;
         loop {
             tokio::select! {
                 // Results first, so that none is left when all is drained.
                 biased;
                 Some(ended) = ended.recv() => self.on_ended(ended),
-                () = self.executor.drained() => break,
-                Some(event) = events.next() => self.on_event(event),
-                _ = beats.tick() => self.beat(),
-                () = tokio::time::sleep_until(deadline), if !cancelled => {
-                    self.executor.cancel_running();
-                    cancelled = true;
+                () = &mut shutdown, if phase == Phase::Serving => {
+                    self.executor.drain();
+                    let (_, running) = self.executor.load();
+                    info!(running, ?drain_timeout, "shutting down: running tasks may finish");
+                    phase = Phase::Draining(Instant::now() + drain_timeout);
                 }
-                () = tokio::time::sleep_until(last_call) => break,
+                () = self.executor.drained(), if phase != Phase::Serving => break,
+                () = phase.over() => match phase {
+                    Phase::Draining(_) => {
+                        self.executor.cancel_running();
+                        phase = Phase::Cancelling(Instant::now() + CANCEL_TIMEOUT);
+                    }
+                    Phase::Serving | Phase::Cancelling(_) => break,
+                },
+                Some(event) = events.next() => match event {
+                    Event::Connected { session_present } => {
+                        info!(session_present, "connected to the broker");
+                        introduction = Introduction::Sent(self.introduce());
+                    }
+                    Event::Message(message) => self.on_message(message),
+                    // The link has said so in the log, and tries again.
+                    Event::Disconnected { .. } => introduction = Introduction::Due,
+                },
+                () = introduction.made(), if !matches!(introduction, Introduction::Made) => {
+                    self.beat();
+                }
+                _ = beats.tick(), if matches!(introduction, Introduction::Made) => self.beat(),
             }
         }
         for id in self.executor.abandon() {
@@ -266,29 +205,15 @@ impl Worker {
         Ok(())
     }
 
-    fn on_event(&self, event: Event) {
-        match event {
-            Event::Connected { session_present } => {
-                info!(session_present, "connected to the broker");
-                self.introduce();
-            }
-            Event::Message(message) => self.on_message(message),
-            // The link has said so in the log, and tries again.
-            Event::Disconnected { failure, retry_in } => debug!(?retry_in, "{failure}"),
-        }
-    }
-
     /// The manager may have restarted: it must hear who this is before it
     /// hears that this is alive.
-    fn introduce(&self) {
+    fn introduce(&self) -> Delivery {
         let discovery = Discovery {
             proplet_id: self.id.clone(),
             namespace: self.namespace.clone(),
             metadata: self.about.clone(),
         };
-        // If this connection ends first, the next one begins with it again.
-        drop(self.link.announce(&self.topics.create(), discovery.encode()));
-        self.beat();
+        self.link.announce(&self.topics.create(), discovery.encode())
     }
 
     fn beat(&self) {

@@ -1,0 +1,171 @@
+use super::*;
+use crate::task::TaskId;
+use std::time::Duration;
+
+/// `/models`, `/data` and `/work/fixture` exist; `/models/out` is a link
+/// to `/etc`.
+fn disk(path: &Path) -> io::Result<PathBuf> {
+    let mut canonical = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => {
+                canonical.pop();
+            }
+            std::path::Component::CurDir => {}
+            part => canonical.push(part),
+        }
+        if canonical == Path::new("/models/out") {
+            canonical = "/etc".into();
+        }
+    }
+    let there =
+        ["/", "/etc", "/models", "/models/a", "/data", "/data/in", "/work", "/work/fixture"];
+    match canonical.to_str() {
+        Some(path) if there.contains(&path) => Ok(canonical),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+fn worker() -> Policy {
+    let root = |path: &str, writable| Root { path: path.into(), writable };
+    Policy {
+        trust: Trust::Stranger {
+            roots: vec![root("/models", false), root("/data", true), root(".", false)],
+            preopen_roots: false,
+        },
+        limits: Limits {
+            timeout: Some(Duration::from_secs(300)),
+            memory: Some(1 << 29),
+            output: 1 << 20,
+        },
+        module_size: 100,
+        working_dir: "/work".into(),
+        max_wasm_stack: 1 << 20,
+        resolve: disk,
+    }
+}
+
+fn request(cli_args: &[&str]) -> TaskRequest {
+    TaskRequest {
+        id: TaskId::new("t1").expect("an id"),
+        name: "demo".into(),
+        module: Some(ModuleSource::Bytes(b"\0asm".as_slice().into())),
+        inputs: vec!["a".into()],
+        cli_args: cli_args.iter().map(|arg| (*arg).to_owned()).collect(),
+        env: BTreeMap::from([("MODEL_DIR".into(), "/models".into())]),
+        daemon: false,
+        latent: false,
+        encrypted: false,
+    }
+}
+
+fn granted(cli_args: &[&str]) -> Grant {
+    worker().admit(request(cli_args)).expect("admitted").grant().clone()
+}
+
+fn refused(cli_args: &[&str]) -> String {
+    worker().admit(request(cli_args)).expect_err("refused").to_string()
+}
+
+#[test]
+fn the_guides_task_is_admitted() {
+    let grant = granted(&["-S", "nn", "--dir=fixture"]);
+    let host = "/work/fixture".into();
+    assert_eq!(grant.dirs, [Preopen { host, guest: "fixture".into(), writable: false }]);
+    assert_eq!(grant.nn, Some(vec![]));
+    assert_eq!(grant.args, ["t1.wasm", "a"]);
+    assert_eq!(grant.entry, Entry::Label("demo".into()));
+}
+
+#[test]
+fn writing_follows_the_root() {
+    assert!(granted(&["--dir", "/data/in::/in"]).dirs[0].writable);
+    assert!(!granted(&["--dir", "/models/a"]).dirs[0].writable);
+}
+
+#[test]
+fn directories_outside_the_roots_are_refused_by_whatever_way() {
+    for dir in ["/etc", "/", "..", "/models/..", "/models/out", "/models/../etc", "/missing"] {
+        let error = refused(&["--dir", dir]);
+        assert!(error.contains("outside the allowed directories"), "{dir}: {error}");
+    }
+    let error = refused(&["-S", "nn", "-S", "nn-graph=openvino::/models/out"]);
+    assert!(error.contains("outside the allowed directories"), "{error}");
+}
+
+#[test]
+fn a_directory_that_is_missing_inside_a_root_is_said_to_be_missing() {
+    assert!(refused(&["--dir", "/models/none"]).contains("does not exist"));
+    assert!(refused(&["--dir", "fixtures"]).contains("does not exist"));
+}
+
+#[test]
+fn without_dir_a_task_gets_the_roots_when_they_were_set() {
+    assert_eq!(granted(&[]).dirs, []);
+    let mut policy = worker();
+    let Trust::Stranger { preopen_roots, .. } = &mut policy.trust else { unreachable!() };
+    *preopen_roots = true;
+    let spec = policy.admit(request(&[])).expect("admitted");
+    let guests: Vec<_> = spec.grant().dirs.iter().map(|dir| dir.guest.as_str()).collect();
+    assert_eq!(guests, ["/models", "/data", "."]);
+    let spec = policy.admit(request(&["--dir", "/models/a"])).expect("admitted");
+    assert_eq!(spec.grant().dirs.len(), 1);
+}
+
+#[test]
+fn limits_tighten_and_never_loosen() {
+    let limits = granted(&["-W", "timeout=10,max-memory-size=1000"]).limits;
+    assert_eq!(limits.timeout, Some(Duration::from_secs(10)));
+    assert_eq!(limits.memory, Some(1000));
+    let limits = granted(&["-W", "timeout=1000", "-W", "max-memory-size=0xffffffffff"]).limits;
+    assert_eq!(limits.timeout, Some(Duration::from_secs(300)));
+    assert_eq!(limits.memory, Some(1 << 29));
+    granted(&["-W", "max-wasm-stack=1048576"]);
+    assert!(refused(&["-W", "max-wasm-stack=1000"]).contains("max-wasm-stack"));
+}
+
+#[test]
+fn the_workers_environment_stays_its_own() {
+    let error = refused(&["--env", "PROPLET_CLIENT_KEY"]);
+    assert!(error.contains("PROPLET_CLIENT_KEY"), "{error}");
+    assert!(refused(&["-S", "inherit-env"]).contains("inherit-env"));
+    let grant = granted(&["--env", "MODEL_DIR", "--env", "K=V"]);
+    let env = [("K", "V"), ("MODEL_DIR", "/models")].map(|(k, v)| (k.into(), v.into()));
+    assert_eq!(grant.env, env);
+}
+
+#[test]
+fn what_is_not_built_yet_is_said() {
+    let policy = worker();
+    type Change = fn(&mut TaskRequest);
+    let change: [(Change, &str); 5] = [
+        (|r| r.daemon = true, "daemon"),
+        (|r| r.latent = true, "latent"),
+        (|r| r.encrypted = true, "encrypted"),
+        (|r| r.module = None, "neither `file` nor `image_url`"),
+        (|r| r.module = Some(ModuleSource::Url("docker.io/x/y".into())), "registry"),
+    ];
+    for (change, expected) in change {
+        let mut request = request(&[]);
+        change(&mut request);
+        let error = policy.admit(request).expect_err("refused").to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn the_users_own_hand_opens_anything_and_inherits() {
+    let policy = Policy {
+        trust: Trust::OwnHand { env: BTreeMap::from([("HOME".into(), "/h".into())]) },
+        limits: Limits { timeout: None, memory: None, output: 0 },
+        ..worker()
+    };
+    let spec = policy
+        .admit(request(&["--dir", "/etc", "--env", "HOME", "--env", "UNSET", "-W", "timeout=1"]))
+        .expect("admitted");
+    let grant = spec.grant();
+    assert!(grant.dirs[0].writable);
+    assert!(grant.env.contains(&("HOME".into(), "/h".into())));
+    assert_eq!(grant.env.len(), 2);
+    assert_eq!(grant.limits.timeout, Some(Duration::from_secs(1)));
+}

@@ -1,0 +1,126 @@
+//! What the parts of the worker are made of, by the configuration.
+
+use crate::config::{self, Config};
+use crate::machine;
+use crate::mqtt;
+use crate::nn::{self, Nn, NnConfig};
+use crate::policy::{self, Policy, Root, Trust};
+use crate::protocol::{Topics, WorkerMetadata};
+use crate::runtime::MAX_WASM_STACK;
+use crate::task::{GraphDir, Limits};
+use std::path::PathBuf;
+use tracing::{info, warn};
+
+/// What tasks may have, by the configuration.
+pub(super) fn policy(config: &Config) -> Policy {
+    let roots = match &config.dirs {
+        Some(dirs) => {
+            dirs.iter().map(|dir| Root { path: dir.path.clone(), writable: dir.writable }).collect()
+        }
+        None => vec![Root { path: PathBuf::from("."), writable: false }],
+    };
+    Policy {
+        trust: Trust::Stranger { roots, preopen_roots: config.dirs.is_some() },
+        limits: Limits {
+            timeout: config.limits.timeout,
+            memory: Some(config.limits.memory),
+            output: config.limits.output,
+        },
+        module_size: config.module_size,
+        working_dir: config.working_dir.clone(),
+        max_wasm_stack: MAX_WASM_STACK as u64,
+        resolve: policy::resolve_dir,
+    }
+}
+
+pub(super) fn warn_of_missing_roots(policy: &Policy) {
+    let Trust::Stranger { roots, .. } = &policy.trust else { return };
+    for root in roots {
+        let path = policy.working_dir.join(&root.path);
+        if let Err(e) = (policy.resolve)(&path) {
+            warn!(
+                "the allowed directory {} can't be used: {e}; tasks will not find it until it is \
+                 there (a volume mount with an absolute path?)",
+                root.path.display()
+            );
+        }
+    }
+}
+
+pub(super) fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
+    let graphs = config.nn_graphs.iter().filter_map(|graph| {
+        let found = policy.trusted_graph(&graph.encoding, &graph.dir);
+        found.inspect_err(|e| warn!("nn-graphs: {e}; no task can load it by name")).ok()
+    });
+    NnConfig {
+        library: config.openvino_lib.clone(),
+        search: config.library_search.clone(),
+        hint: match config.nn_hint {
+            config::NnHint::Latency => nn::Hint::Latency,
+            config::NnHint::Throughput => nn::Hint::Throughput,
+        },
+        cache_bytes: config.graph_cache,
+        model_bytes: config.model_size,
+        graphs: graphs.collect(),
+        limits: nn::NnLimits::default(),
+    }
+}
+
+/// Loads the configured graphs while the worker already connects.
+pub(super) fn preload(nn: Nn) {
+    tokio::task::spawn_blocking(move || {
+        for (GraphDir { name, dir, .. }, loaded) in nn.preload() {
+            match loaded {
+                Ok(()) => info!(graph = name, dir = %dir.display(), "preloaded a graph"),
+                Err(e) => warn!(graph = name, "a graph could not be preloaded: {e}"),
+            }
+        }
+    });
+}
+
+pub(super) fn options(config: &Config, topics: &Topics) -> mqtt::Options {
+    let credentials = &config.credentials;
+    let mut options = connection_options(&config.connection, &credentials.client_id);
+    options.credentials = Some(mqtt::Credentials {
+        username: credentials.client_id.clone(),
+        password: credentials.client_key.expose().to_owned(),
+    });
+    options.subscriptions = vec![topics.start(), topics.stop(), topics.invoke()];
+    options
+}
+
+/// The way to the broker, as the configuration has it, for a client of this
+/// id; who it is and what it subscribes to are the caller's.
+pub(crate) fn connection_options(
+    connection: &config::Connection,
+    client_id: &str,
+) -> mqtt::Options {
+    let address =
+        mqtt::Address { host: connection.address.host.clone(), port: connection.address.port };
+    let identity = connection.client_cert.as_ref();
+    mqtt::Options {
+        tls: connection.address.tls.then(|| mqtt::Tls {
+            ca: connection.ca_cert.clone(),
+            identity: identity.map(|client| (client.cert.clone(), client.key.clone())),
+        }),
+        qos: match connection.qos {
+            config::Qos::AtMostOnce => mqtt::Qos::AtMostOnce,
+            config::Qos::AtLeastOnce => mqtt::Qos::AtLeastOnce,
+        },
+        keep_alive: connection.keep_alive,
+        connect_timeout: connection.timeout,
+        max_packet_size: connection.max_packet_size,
+        ..mqtt::Options::new(address, client_id)
+    }
+}
+
+pub(super) fn about(config: &Config) -> WorkerMetadata {
+    let description = &config.description;
+    let address = &config.connection.address;
+    WorkerMetadata {
+        description: description.text.clone(),
+        tags: description.tags.clone(),
+        location: description.location.clone(),
+        ..machine::describe(description.collect_system_info, (&address.host, address.port))
+    }
+}
