@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 
 use super::checks::Port;
-use super::graphs::Source;
+use super::graph::Source;
 use crate::cancel::{Cancel, Reason};
 
 /// `nn_errno` of wasi-nn's WITX.

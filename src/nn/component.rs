@@ -15,7 +15,7 @@ use wasmtime_wasi_nn::{ExecutionContext, Graph, Tensor};
 use super::backend::{Halt, Refusal};
 use super::checks::Port;
 use super::execution::{Execution, Task};
-use super::graphs::SharedGraph;
+use super::graph::SharedGraph;
 
 /// A graph as one task sees it.
 struct TaskGraph {

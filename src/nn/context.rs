@@ -11,7 +11,8 @@ use wasmtime_wasi_nn::wit::{ExecutionTarget, TensorType};
 
 use super::backend::{Errno, Halt, Refusal};
 use super::execution::{Execution, Task, timed};
-use super::graphs::{Found, SharedGraph};
+use super::graph::SharedGraph;
+use super::graphs::Found;
 use super::{NnReport, Shared, checks, component, named};
 use crate::task::GraphDir;
 

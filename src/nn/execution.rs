@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use wasmtime_wasi_nn::wit::TensorType;
 
 use super::backend::{Errno, Halt, Refusal, Request, View};
-use super::graphs::SharedGraph;
+use super::graph::SharedGraph;
 use super::{NnLimits, NnReport, checks};
 use crate::cancel::Cancel;
 

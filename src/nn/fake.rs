@@ -10,7 +10,7 @@ use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 
 use super::backend::{Backend, Compiled, Halt, Library, Model, Refusal, Request, View};
 use super::checks::{self, Dim, Element, Port};
-use super::graphs::Source;
+use super::graph::Source;
 use crate::cancel::Cancel;
 
 /// A model that compiles.

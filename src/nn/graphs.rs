@@ -20,125 +20,12 @@ use std::time::Duration;
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
 
-use super::backend::{Backend, Compiled, Halt, Model, Refusal, Request};
-use super::checks::Port;
+use super::backend::{Backend, Halt};
+use super::graph::{SharedGraph, Source};
 use crate::cancel::Cancel;
 
 /// How soon a task that waits for another's compile notices its own end.
 const WAIT: Duration = Duration::from_millis(20);
-
-/// The most bytes of a model with open shapes' tensors for which a request is
-/// kept: it would keep the size that the last task chose.
-const KEEP_OPEN: u64 = 4 << 20;
-
-/// A model's bytes, as long as native code may refer to them.
-#[derive(Clone)]
-pub(super) struct Source {
-    encoding: GraphEncoding,
-    target: ExecutionTarget,
-    parts: Arc<[Box<[u8]>]>,
-}
-
-impl Source {
-    pub(super) fn new(encoding: GraphEncoding, target: ExecutionTarget, parts: &[&[u8]]) -> Source {
-        Source { encoding, target, parts: parts.iter().map(|&part| Box::from(part)).collect() }
-    }
-
-    /// The device that it is compiled for.
-    pub(super) fn target(&self) -> ExecutionTarget {
-        self.target
-    }
-
-    /// The builders, in order.
-    pub(super) fn parts(&self) -> &[Box<[u8]>] {
-        &self.parts
-    }
-
-    fn is(&self, encoding: GraphEncoding, target: ExecutionTarget, parts: &[&[u8]]) -> bool {
-        self.encoding == encoding
-            && self.target == target
-            && self.parts.len() == parts.len()
-            && self.parts.iter().zip(parts).all(|(own, &part)| **own == *part)
-    }
-}
-
-/// A compiled model and its idle inference requests.
-pub(super) struct SharedGraph {
-    // Before the model: what is dropped first.
-    idle: Mutex<Vec<Box<dyn Request>>>,
-    model: Box<dyn Model>,
-    pub(super) inputs: Vec<Port>,
-    pub(super) outputs: Vec<Port>,
-    stateful: bool,
-    weight: u64,
-    /// Bytes of the tensors of one request, as far as the shapes are fixed.
-    pub(super) tensor_bytes: u64,
-    /// Whether the shapes of all ports are fixed.
-    fixed: bool,
-    source: Source,
-    fingerprint: u64,
-    used: AtomicU64,
-}
-
-impl SharedGraph {
-    fn new(compiled: Compiled, source: Source, fingerprint: u64) -> Result<SharedGraph, Refusal> {
-        let Compiled { model, inputs, outputs, stateful, weight } = compiled;
-        let (mut tensor_bytes, mut fixed) = (0u64, true);
-        for port in inputs.iter().chain(&outputs) {
-            match port.bytes()? {
-                Some(bytes) => tensor_bytes = tensor_bytes.saturating_add(bytes),
-                None => fixed = false,
-            }
-        }
-        Ok(SharedGraph {
-            idle: Mutex::default(),
-            model,
-            inputs,
-            outputs,
-            stateful,
-            weight,
-            tensor_bytes,
-            fixed,
-            source,
-            fingerprint,
-            used: AtomicU64::new(0),
-        })
-    }
-
-    /// What it keeps alive, in bytes.
-    pub(super) fn weight(&self) -> u64 {
-        self.weight
-    }
-
-    /// A request that no other context uses: one that is warm, or a new one.
-    pub(super) fn take_request(&self) -> Result<Box<dyn Request>, Refusal> {
-        let idle = self.lock().pop();
-        match idle {
-            Some(request) => Ok(request),
-            None => self.model.request(),
-        }
-    }
-
-    /// Keeps a request warm for the next context, unless it could carry
-    /// something from one task to another. `bytes` are those of its tensors.
-    pub(super) fn give_request(&self, request: Box<dyn Request>, bytes: u64, kept: usize) {
-        if self.stateful || (!self.fixed && bytes > KEEP_OPEN) {
-            return;
-        }
-        let mut idle = self.lock();
-        if idle.len() < kept {
-            idle.push(request);
-            return;
-        }
-        drop(idle);
-        // `request` is dropped after the lock: it is slow to free.
-    }
-
-    // The list is whole at any moment: a panic elsewhere does not matter.
-    fn lock(&self) -> MutexGuard<'_, Vec<Box<dyn Request>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// How a graph was come by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,7 +91,8 @@ impl Graphs {
         let _flight = loop {
             let candidates = self.lock().candidates(fingerprint);
             // Not under the lock: comparing takes milliseconds.
-            if let Some(graph) = candidates.iter().find(|e| e.source.is(encoding, target, parts)) {
+            if let Some(graph) = candidates.iter().find(|e| e.source().is(encoding, target, parts))
+            {
                 self.touch(graph);
                 self.lock().stats.hits += 1;
                 return Ok((graph.clone(), Found::Reused));
@@ -234,7 +122,7 @@ impl Graphs {
 
     /// Notes that the graph was used just now.
     pub(super) fn touch(&self, graph: &SharedGraph) {
-        graph.used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        graph.use_at(self.clock.fetch_add(1, Ordering::Relaxed));
     }
 
     /// What it did so far and holds now.
@@ -253,22 +141,22 @@ impl Graphs {
         self.touch(graph);
         let mut state = self.lock();
         state.stats.compiled += 1;
-        if graph.weight > self.budget {
+        if graph.weight() > self.budget {
             // Its task alone keeps it.
-            tracing::debug!(weight = graph.weight, "a graph is larger than the cache");
+            tracing::debug!(weight = graph.weight(), "a graph is larger than the cache");
             return;
         }
         let mut evicted = Vec::new();
-        while state.bytes + graph.weight > self.budget {
+        while state.bytes + graph.weight() > self.budget {
             let entries = state.entries.iter().enumerate();
-            let oldest = entries.min_by_key(|(_, e)| e.used.load(Ordering::Relaxed));
+            let oldest = entries.min_by_key(|(_, e)| e.used());
             let Some((oldest, _)) = oldest else { break };
             let old = state.entries.swap_remove(oldest);
-            state.bytes -= old.weight;
+            state.bytes -= old.weight();
             state.stats.evicted += 1;
             evicted.push(old);
         }
-        state.bytes += graph.weight;
+        state.bytes += graph.weight();
         state.entries.push(graph.clone());
         drop(state);
         // `evicted` is dropped after the lock: native memory is slow to free.
@@ -314,9 +202,9 @@ impl State {
     /// What may be the model, the one used last first: models that differ in
     /// few bytes are all candidates, and each comparison takes its time.
     fn candidates(&self, fingerprint: u64) -> Vec<Arc<SharedGraph>> {
-        let same = self.entries.iter().filter(|e| e.fingerprint == fingerprint);
+        let same = self.entries.iter().filter(|e| e.fingerprint() == fingerprint);
         let mut candidates: Vec<_> = same.cloned().collect();
-        candidates.sort_by_key(|e| Reverse(e.used.load(Ordering::Relaxed)));
+        candidates.sort_by_key(|e| Reverse(e.used()));
         candidates
     }
 }

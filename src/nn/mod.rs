@@ -14,12 +14,17 @@
 //!
 //! A guest's mistake is an errno for the guest and a sentence in the task's
 //! report; a bad pointer ends the task; nothing that a guest does panics.
+#![cfg_attr(
+    not(feature = "openvino"),
+    allow(dead_code, reason = "what only a backend calls is built and tested without one too")
+)]
 
 mod backend;
 mod checks;
 mod component;
 mod context;
 mod execution;
+mod graph;
 mod graphs;
 mod library;
 mod named;
@@ -45,7 +50,8 @@ pub use witx::{MODULE, add_to_linker};
 
 use self::backend::{Backend, Halt};
 use self::execution::Task;
-use self::graphs::{Found, Graphs, SharedGraph};
+use self::graph::SharedGraph;
+use self::graphs::{Found, Graphs};
 use self::named::Named;
 use crate::cancel::Cancel;
 use crate::task::GraphDir;

@@ -17,7 +17,8 @@ use std::time::{Duration, SystemTime};
 use wasmtime_wasi_nn::wit::ExecutionTarget;
 
 use super::backend::{Backend, Errno, Halt, Refusal};
-use super::graphs::{Found, Graphs, SharedGraph};
+use super::graph::SharedGraph;
+use super::graphs::{Found, Graphs};
 use crate::cancel::Cancel;
 use crate::task::GraphDir;
 

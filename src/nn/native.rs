@@ -1,5 +1,6 @@
 //! OpenVINO's C interface behind types that can't be misused: the only file
-//! that names `openvino_sys`, and the only unsafe code of wasi-nn.
+//! that names `openvino_sys` (with its part for requests), and the only unsafe code
+//! of wasi-nn.
 //!
 //! The wrappers of the crate `openvino` are not used: they leak each error
 //! message and each port (an output's port keeps the whole model alive), free
@@ -17,20 +18,22 @@
 //! model refers to outlives it: see [`Compiled`].
 #![allow(unsafe_code, reason = "the C interface of a library that is loaded at run time")]
 
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_char};
 use std::fs;
-use std::marker::PhantomData;
 use std::path::Path;
 use std::ptr::{self, NonNull};
-use std::slice;
 use std::sync::Arc;
 
 use openvino_sys as ov;
 use openvino_sys::ov_status_e as Status;
 use wasmtime_wasi_nn::wit::TensorType;
 
+mod request;
+
+pub(super) use self::request::InferRequest;
+use self::request::{RawRequest, Tensor};
 use super::checks::Element;
-use super::graphs::Source;
+use super::graph::Source;
 
 /// The oldest version whose numbering of element types is today's.
 const OLDEST: (u32, u32) = (2025, 1);
@@ -316,143 +319,6 @@ impl Port {
 impl Drop for Port {
     fn drop(&mut self) {
         unsafe { ov::ov_output_const_port_free(self.0.as_ptr()) }
-    }
-}
-
-/// An inference request: one call at a time, by `&mut`.
-pub(super) struct InferRequest(Arc<RawRequest>);
-
-/// The one call that may come while another one runs.
-pub(super) struct Canceller(Arc<RawRequest>);
-
-struct RawRequest {
-    request: NonNull<ov::ov_infer_request_t>,
-    // Dropped after `Drop::drop` has freed the request.
-    _model: Compiled,
-}
-
-// `InferRequest` is not `Clone` and takes `&mut` for each call, `Canceller`
-// only cancels, which OpenVINO documents for any thread at any moment.
-unsafe impl Send for RawRequest {}
-unsafe impl Sync for RawRequest {}
-
-impl InferRequest {
-    /// Starts an inference.
-    pub(super) fn start(&mut self) -> Result<(), String> {
-        check(unsafe { ov::ov_infer_request_start_async(self.0.request.as_ptr()) })
-    }
-
-    /// Waits for its end. (`wait_for` would report success when its time is
-    /// over.)
-    pub(super) fn wait(&mut self) -> Result<(), String> {
-        check(unsafe { ov::ov_infer_request_wait(self.0.request.as_ptr()) })
-    }
-
-    /// What ends an inference early.
-    pub(super) fn canceller(&self) -> Canceller {
-        Canceller(self.0.clone())
-    }
-
-    /// The tensor of an input.
-    pub(super) fn input(&mut self, index: usize) -> Result<Tensor<'_>, String> {
-        let (request, mut tensor) = (self.0.request.as_ptr(), ptr::null_mut());
-        let status =
-            unsafe { ov::ov_infer_request_get_input_tensor_by_index(request, index, &mut tensor) };
-        owned(status, tensor).map(|tensor| Tensor(tensor, PhantomData))
-    }
-
-    /// The tensor of an output.
-    pub(super) fn output(&mut self, index: usize) -> Result<Tensor<'_>, String> {
-        let (request, mut tensor) = (self.0.request.as_ptr(), ptr::null_mut());
-        let status =
-            unsafe { ov::ov_infer_request_get_output_tensor_by_index(request, index, &mut tensor) };
-        owned(status, tensor).map(|tensor| Tensor(tensor, PhantomData))
-    }
-}
-
-impl Canceller {
-    /// Ends the inference that runs, if one does.
-    pub(super) fn cancel(&self) {
-        // A failure would mean that there was nothing to end.
-        let _ = check(unsafe { ov::ov_infer_request_cancel(self.0.request.as_ptr()) });
-    }
-}
-
-impl Drop for RawRequest {
-    fn drop(&mut self) {
-        unsafe { ov::ov_infer_request_free(self.request.as_ptr()) }
-    }
-}
-
-/// A tensor, whose memory belongs to what `'a` borrows: no inference can run
-/// while its bytes are seen.
-pub(super) struct Tensor<'a>(NonNull<ov::ov_tensor_t>, PhantomData<&'a mut ()>);
-
-impl Tensor<'_> {
-    /// A view of bytes that the library only reads, as a model's weights.
-    fn over(bytes: &[u8]) -> Result<Tensor<'_>, String> {
-        let mut dim = i64::try_from(bytes.len()).map_err(|error| error.to_string())?;
-        let shape = ov::ov_shape_t { rank: 1, dims: &mut dim };
-        let host = bytes.as_ptr().cast_mut().cast::<c_void>();
-        let mut tensor = ptr::null_mut();
-        let kind = ov::ov_element_type_e::U8;
-        // SAFETY: the shape is copied; the bytes outlive the tensor.
-        let status = unsafe { ov::ov_tensor_create_from_host_ptr(kind, shape, host, &mut tensor) };
-        owned(status, tensor).map(|tensor| Tensor(tensor, PhantomData))
-    }
-
-    /// Changes the shape; what it held before is lost.
-    pub(super) fn set_shape(&mut self, shape: &[u32]) -> Result<(), String> {
-        let mut dims: Vec<i64> = shape.iter().map(|&dim| i64::from(dim)).collect();
-        // SAFETY: the dimensions are copied by the call.
-        let shape = ov::ov_shape_t { rank: dims.len() as i64, dims: dims.as_mut_ptr() };
-        check(unsafe { ov::ov_tensor_set_shape(self.0.as_ptr(), shape) })
-    }
-
-    /// The shape.
-    pub(super) fn shape(&self) -> Result<Vec<u32>, String> {
-        let mut shape = ov::ov_shape_t { rank: 0, dims: ptr::null_mut() };
-        // SAFETY: `rank` dimensions are read before they are freed.
-        unsafe {
-            check(ov::ov_tensor_get_shape(self.0.as_ptr(), &mut shape))?;
-            let dim = |i| u32::try_from(*shape.dims.add(i)).unwrap_or(u32::MAX);
-            let dims = (0..shape.rank.max(0) as usize).map(dim).collect();
-            check(ov::ov_shape_free(&mut shape))?;
-            Ok(dims)
-        }
-    }
-
-    /// The elements. Not for strings, which are pointers.
-    pub(super) fn bytes(&self) -> Result<&[u8], String> {
-        let (data, size) = self.memory()?;
-        // SAFETY: the library says that these bytes are the tensor's; `'a`
-        // keeps them from being written meanwhile.
-        Ok(if size == 0 { &[] } else { unsafe { slice::from_raw_parts(data, size) } })
-    }
-
-    /// The elements, to be written.
-    pub(super) fn bytes_mut(&mut self) -> Result<&mut [u8], String> {
-        let (data, size) = self.memory()?;
-        // SAFETY: as for `bytes`, by `&mut self` and a `'a` that is exclusive.
-        Ok(if size == 0 { &mut [] } else { unsafe { slice::from_raw_parts_mut(data, size) } })
-    }
-
-    fn memory(&self) -> Result<(*mut u8, usize), String> {
-        let (mut data, mut size) = (ptr::null_mut(), 0);
-        check(unsafe { ov::ov_tensor_get_byte_size(self.0.as_ptr(), &mut size) })?;
-        if size > 0 {
-            check(unsafe { ov::ov_tensor_data(self.0.as_ptr(), &mut data) })?;
-            if data.is_null() {
-                return Err("the tensor has no memory".to_owned());
-            }
-        }
-        Ok((data.cast(), size))
-    }
-}
-
-impl Drop for Tensor<'_> {
-    fn drop(&mut self) {
-        unsafe { ov::ov_tensor_free(self.0.as_ptr()) }
     }
 }
 

@@ -8,7 +8,7 @@ use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 
 use super::backend::{Backend, Compiled, Errno, Halt, Library, Model, Refusal, Request, View};
 use super::checks::{self, Dim, Element, Port};
-use super::graphs::Source;
+use super::graph::Source;
 use super::library::{self, SearchEnv};
 use super::native::{self, Core, InferRequest, RawPort};
 use super::{Hint, NnConfig};

@@ -1,0 +1,159 @@
+//! One graph, shared by all tasks that load its bytes.
+//!
+//! It owns the bytes, as long as native code may refer to them, the compiled
+//! model, and inference requests that are idle: made once, warm for the next
+//! task, and never given on if they could carry something with them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
+
+use super::backend::{Compiled, Model, Refusal, Request};
+use super::checks::Port;
+
+/// The most bytes of a model with open shapes' tensors for which a request is
+/// kept: it would keep the size that the last task chose.
+const KEEP_OPEN: u64 = 4 << 20;
+
+/// A model's bytes, as long as native code may refer to them.
+#[derive(Clone)]
+pub(super) struct Source {
+    encoding: GraphEncoding,
+    target: ExecutionTarget,
+    parts: Arc<[Box<[u8]>]>,
+}
+
+impl Source {
+    pub(super) fn new(encoding: GraphEncoding, target: ExecutionTarget, parts: &[&[u8]]) -> Source {
+        Source { encoding, target, parts: parts.iter().map(|&part| Box::from(part)).collect() }
+    }
+
+    /// The device that it is compiled for.
+    pub(super) fn target(&self) -> ExecutionTarget {
+        self.target
+    }
+
+    /// The builders, in order.
+    pub(super) fn parts(&self) -> &[Box<[u8]>] {
+        &self.parts
+    }
+
+    /// Whether these are the same bytes, all of them, for the same device.
+    pub(super) fn is(
+        &self,
+        encoding: GraphEncoding,
+        target: ExecutionTarget,
+        parts: &[&[u8]],
+    ) -> bool {
+        self.encoding == encoding
+            && self.target == target
+            && self.parts.len() == parts.len()
+            && self.parts.iter().zip(parts).all(|(own, &part)| **own == *part)
+    }
+}
+
+/// A compiled model and its idle inference requests.
+pub(super) struct SharedGraph {
+    // Before the model: what is dropped first.
+    idle: Mutex<Vec<Box<dyn Request>>>,
+    model: Box<dyn Model>,
+    pub(super) inputs: Vec<Port>,
+    pub(super) outputs: Vec<Port>,
+    stateful: bool,
+    weight: u64,
+    /// Bytes of the tensors of one request, as far as the shapes are fixed.
+    pub(super) tensor_bytes: u64,
+    /// Whether the shapes of all ports are fixed.
+    fixed: bool,
+    source: Source,
+    fingerprint: u64,
+    used: AtomicU64,
+}
+
+impl SharedGraph {
+    /// # Errors
+    ///
+    /// A port is larger than can be counted.
+    pub(super) fn new(
+        compiled: Compiled,
+        source: Source,
+        fingerprint: u64,
+    ) -> Result<SharedGraph, Refusal> {
+        let Compiled { model, inputs, outputs, stateful, weight } = compiled;
+        let (mut tensor_bytes, mut fixed) = (0u64, true);
+        for port in inputs.iter().chain(&outputs) {
+            match port.bytes()? {
+                Some(bytes) => tensor_bytes = tensor_bytes.saturating_add(bytes),
+                None => fixed = false,
+            }
+        }
+        Ok(SharedGraph {
+            idle: Mutex::default(),
+            model,
+            inputs,
+            outputs,
+            stateful,
+            weight,
+            tensor_bytes,
+            fixed,
+            source,
+            fingerprint,
+            used: AtomicU64::new(0),
+        })
+    }
+
+    /// What it was made of.
+    pub(super) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// The cache's number for the source.
+    pub(super) fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// When it was last used, by the cache's count of uses.
+    pub(super) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Notes a use.
+    pub(super) fn use_at(&self, count: u64) {
+        self.used.store(count, Ordering::Relaxed);
+    }
+
+    /// What it keeps alive, in bytes.
+    pub(super) fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    /// A request that no other context uses: one that is warm, or a new one.
+    pub(super) fn take_request(&self) -> Result<Box<dyn Request>, Refusal> {
+        let idle = self.lock().pop();
+        match idle {
+            Some(request) => Ok(request),
+            None => self.model.request(),
+        }
+    }
+
+    /// Keeps a request warm for the next context, unless it could carry
+    /// something from one task to another. `bytes` are those of its tensors.
+    pub(super) fn give_request(&self, request: Box<dyn Request>, bytes: u64, kept: usize) {
+        if self.stateful || (!self.fixed && bytes > KEEP_OPEN) {
+            return;
+        }
+        let mut idle = self.lock();
+        if idle.len() < kept {
+            idle.push(request);
+            return;
+        }
+        drop(idle);
+        // `request` is dropped after the lock: it is slow to free.
+    }
+
+    // The list is whole at any moment: a panic elsewhere does not matter.
+    fn lock(&self) -> MutexGuard<'_, Vec<Box<dyn Request>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
