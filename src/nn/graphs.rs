@@ -5,7 +5,8 @@
 //! candidates by a fingerprint of a few bytes at places that no guest knows,
 //! then compares. It copies nothing. While a model is compiled, other tasks
 //! that ask for it wait, and look again when it is there; a task that is
-//! stopped stops waiting.
+//! stopped stops waiting. (A compile itself can't be interrupted: the task
+//! that runs it ends behind it, and what it made is kept for the next one.)
 //!
 //! This is not the `moka` cache, although that knows borrowed keys, weights
 //! and single flight: its waiters can't be cancelled, its eviction is

@@ -144,7 +144,7 @@ pub(super) fn too_large(size: u64, max: u64) -> Refusal {
 }
 
 // A link could lead out of the directories that the task was granted, and a
-// pipe would never end.
+// pipe would never end. The directory's own path is the policy's to prove.
 fn regular(backend: &dyn Backend, path: &Path) -> Result<Metadata, Refusal> {
     let metadata = fs::symlink_metadata(path).map_err(|error| {
         let files = backend.files().join("` and `");
