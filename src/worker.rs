@@ -63,6 +63,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
         module_cache: config.module_cache,
         module_size: config.module_size,
         stdio: Stdio::Captured,
+        pool: Some(setup::pool(&config)),
     };
     let runtime = Arc::new(Runtime::new(&runtime, nn.clone())?);
     setup::preload(nn);

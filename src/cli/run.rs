@@ -124,8 +124,12 @@ fn run(spec: TaskSpec, env: &Environment) -> anyhow::Result<Outcome> {
         model_bytes: u64::MAX,
         ..NnConfig::default()
     });
-    let config =
-        RuntimeConfig { module_cache: u64::MAX, module_size: u64::MAX, stdio: Stdio::Inherited };
+    let config = RuntimeConfig {
+        module_cache: u64::MAX,
+        module_size: u64::MAX,
+        stdio: Stdio::Inherited,
+        pool: None,
+    };
     let runtime = Runtime::new(&config, nn)?;
     std::thread::Builder::new()
         .name("guest".into())

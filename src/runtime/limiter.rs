@@ -1,12 +1,8 @@
 //! What one instance may use: linear memory summed over its memories (the
 //! engine's own limit is for each of them), tables, and how many of either.
 
+use super::engine::{MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
 use wasmtime::ResourceLimiter;
-
-/// More than any real guest has: LLVM emits one table of functions.
-const MAX_TABLE_ELEMENTS: usize = 1_000_000;
-const MAX_TABLES: usize = 16;
-const MAX_MEMORIES: usize = 16;
 
 /// A store's limiter. `None` limits nothing.
 pub(super) struct Limiter {
@@ -67,11 +63,11 @@ impl ResourceLimiter for Limiter {
     }
 
     fn tables(&self) -> usize {
-        MAX_TABLES
+        MAX_TABLES as usize
     }
 
     fn memories(&self) -> usize {
-        MAX_MEMORIES
+        MAX_MEMORIES as usize
     }
 }
 

@@ -11,13 +11,14 @@ mod output;
 mod sandbox;
 mod sleep;
 
-pub use engine::{MAX_WASM_STACK, THREAD_STACK};
+pub use engine::{MAX_WASM_STACK, Pool, THREAD_STACK};
 
 use crate::cancel::Cancel;
 use crate::nn::Nn;
 use crate::task::{Outcome, TaskSpec};
 use anyhow::anyhow;
 use std::sync::Arc;
+use tracing::warn;
 use wasmtime::Linker;
 
 /// What the runtime needs to know.
@@ -29,6 +30,9 @@ pub struct RuntimeConfig {
     pub module_size: u64,
     /// Where guests read and write.
     pub stdio: Stdio,
+    /// Slots for instances; without them each one is mapped anew, and may be
+    /// as large as it likes.
+    pub pool: Option<Pool>,
 }
 
 /// Where guests read and write.
@@ -53,8 +57,14 @@ pub struct Runtime {
 impl Runtime {
     /// Starts the engine and its clock.
     pub fn new(config: &RuntimeConfig, nn: Nn) -> anyhow::Result<Runtime> {
-        let engine =
-            engine::engine().map_err(|e| anyhow!("creating the WebAssembly engine: {e:#}"))?;
+        let engine = engine::engine(config.pool)
+            .or_else(|e| {
+                let pool = config.pool.ok_or(e)?;
+                // A pool is address space, of which a container may have little.
+                warn!(?pool, "no pool of instances could be reserved; tasks will be slower");
+                engine::engine(None)
+            })
+            .map_err(|e| anyhow!("creating the WebAssembly engine: {e:#}"))?;
         let linker = linker(&engine, config.stdio)
             .map_err(|e| anyhow!("providing WASI and wasi-nn: {e:#}"))?;
         Ok(Runtime {

@@ -6,7 +6,7 @@ use crate::mqtt;
 use crate::nn::{self, Nn, NnConfig};
 use crate::policy::{self, Policy, Root, Trust};
 use crate::protocol::{Topics, WorkerMetadata};
-use crate::runtime::MAX_WASM_STACK;
+use crate::runtime::{MAX_WASM_STACK, Pool};
 use crate::task::{GraphDir, Limits};
 use std::path::PathBuf;
 use tracing::{info, warn};
@@ -31,6 +31,13 @@ pub(super) fn policy(config: &Config) -> Policy {
         max_wasm_stack: MAX_WASM_STACK as u64,
         resolve: policy::resolve_dir,
     }
+}
+
+/// A slot for each executor, and one more, because an instance gives its own
+/// back a moment after its task has ended.
+pub(super) fn pool(config: &Config) -> Pool {
+    let executors = u32::try_from(config.executors.get()).unwrap_or(u32::MAX);
+    Pool { instances: executors.saturating_add(1), memory: config.limits.memory }
 }
 
 pub(super) fn warn_of_missing_roots(policy: &Policy) {

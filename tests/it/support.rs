@@ -3,7 +3,7 @@
 use proplet::cancel::Cancel;
 use proplet::nn::{Nn, NnConfig};
 use proplet::policy::{Policy, Root, Trust, resolve_dir};
-use proplet::runtime::{MAX_WASM_STACK, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
+use proplet::runtime::{MAX_WASM_STACK, Pool, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
 use proplet::task::{Failure, Limits, ModuleSource, Outcome, TaskId, TaskRequest};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -46,8 +46,12 @@ impl Bench {
             max_wasm_stack: MAX_WASM_STACK as u64,
             resolve: resolve_dir,
         };
-        let config =
-            RuntimeConfig { module_cache: 64 << 20, module_size: 10 << 20, stdio: Stdio::Captured };
+        let config = RuntimeConfig {
+            module_cache: 64 << 20,
+            module_size: 10 << 20,
+            stdio: Stdio::Captured,
+            pool: Some(Pool { instances: 16, memory: 512 << 20 }),
+        };
         let runtime = Runtime::new(&config, nn).expect("a runtime");
         Bench { policy, runtime: Arc::new(runtime) }
     }
