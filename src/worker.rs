@@ -61,6 +61,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     let nn = Nn::new(setup::nn_config(&config, &policy));
     let runtime = RuntimeConfig {
         module_cache: config.module_cache,
+        compilers: config.executors.get().div_ceil(2),
         module_size: config.module_size,
         stdio: Stdio::Captured,
         pool: Some(setup::pool(&config)),

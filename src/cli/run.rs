@@ -126,6 +126,7 @@ fn run(spec: TaskSpec, env: &Environment) -> anyhow::Result<Outcome> {
     });
     let config = RuntimeConfig {
         module_cache: u64::MAX,
+        compilers: 1,
         module_size: u64::MAX,
         stdio: Stdio::Inherited,
         pool: None,

@@ -2,6 +2,7 @@
 //! tasks, and a fresh sandbox for each. Knows nothing of messages, brokers or
 //! configuration files.
 
+mod compiler;
 mod engine;
 mod entry;
 mod fetch;
@@ -26,6 +27,8 @@ use wasmtime::Linker;
 pub struct RuntimeConfig {
     /// Bytes of compiled code that are kept for the next task.
     pub module_cache: u64,
+    /// Modules that are compiled at the same time.
+    pub compilers: usize,
     /// Bytes of the largest module that is fetched.
     pub module_size: u64,
     /// Where guests read and write.
@@ -69,7 +72,7 @@ impl Runtime {
             .map_err(|e| anyhow!("providing WASI and wasi-nn: {e:#}"))?;
         Ok(Runtime {
             ticker: engine::Ticker::start(&engine)?,
-            modules: modules::Modules::new(engine, linker, config.module_cache),
+            modules: modules::Modules::new(engine, linker, config.module_cache, config.compilers)?,
             fetcher: fetch::Fetcher::new(config.module_size),
             nn,
             stdio: config.stdio,

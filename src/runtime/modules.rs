@@ -2,12 +2,17 @@
 //! to be instantiated. Tasks that bring the same module at the same time wait
 //! for one compile, and a module that does not compile is remembered as such.
 
+use super::compiler::{Compiler, Promise};
 use super::sandbox::TaskState;
+use crate::cancel::{Cancel, Reason};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wasmtime::{Engine, ExternType, InstancePre, Linker, Module};
 
 /// SHA-256 of a module's binary.
@@ -21,50 +26,128 @@ pub(super) struct Artefact {
     pub(super) imports_nn: bool,
 }
 
-type Compiled = Result<Arc<Artefact>, Arc<str>>;
+/// The artefact, or a sentence for the task's result.
+pub(super) type Compiled = Result<Arc<Artefact>, Arc<str>>;
 
 /// The cache. See the module's documentation.
 pub(super) struct Modules {
+    shared: Arc<Shared>,
+    compiler: Compiler,
+}
+
+struct Shared {
     engine: Engine,
     linker: Linker<TaskState>,
     cache: Cache<Digest, Compiled>,
+    pending: Mutex<HashMap<Digest, Pending>>,
     compiled: AtomicU64,
 }
 
+/// A module that is being compiled, or waits for it.
+struct Pending {
+    promise: Arc<Promise<Compiled>>,
+    /// The module, until a compiler takes it.
+    binary: Option<Arc<[u8]>>,
+}
+
 impl Modules {
-    /// Keeps at most `budget` bytes of compiled code and its metadata; what
-    /// was used least recently goes first.
-    pub(super) fn new(engine: Engine, linker: Linker<TaskState>, budget: u64) -> Modules {
+    /// Keeps at most `budget` bytes of compiled code and its metadata, what
+    /// was used least recently goes first; compiles at most `at_once` modules
+    /// at the same time.
+    pub(super) fn new(
+        engine: Engine,
+        linker: Linker<TaskState>,
+        budget: u64,
+        at_once: usize,
+    ) -> anyhow::Result<Modules> {
         let cache = Cache::builder()
             .name("modules")
             .max_capacity(budget)
             .weigher(|_, compiled: &Compiled| weight(compiled))
             .eviction_policy(EvictionPolicy::lru())
             .build();
-        Modules { engine, linker, cache, compiled: AtomicU64::new(0) }
+        let pending = Mutex::default();
+        let shared = Shared { engine, linker, cache, pending, compiled: AtomicU64::new(0) };
+        Ok(Modules { shared: Arc::new(shared), compiler: Compiler::start(at_once)? })
     }
 
-    /// The artefact of `binary`, and whether it was there already. The error
-    /// is a sentence for the task's result.
-    pub(super) fn get(&self, binary: &[u8]) -> (Compiled, bool) {
+    /// The artefact of `binary`, and whether it was there already.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the task did not wait any longer. The compile goes on.
+    pub(super) fn get(
+        &self,
+        binary: &Arc<[u8]>,
+        cancel: &Cancel,
+    ) -> Result<(Compiled, bool), Reason> {
         let digest = Digest(Sha256::digest(binary).into());
-        let compiled_here = AtomicBool::new(false);
-        let compiled = self.cache.get_with(digest, || {
-            compiled_here.store(true, Ordering::Relaxed);
-            self.compiled.fetch_add(1, Ordering::Relaxed);
-            self.compile(binary).map(Arc::new).map_err(Into::into)
-        });
-        (compiled, !compiled_here.into_inner())
+        if let Some(compiled) = self.shared.cache.get(&digest) {
+            return Ok((compiled, true));
+        }
+        let promise = match self.shared.pending().entry(digest) {
+            Entry::Occupied(pending) => pending.get().promise.clone(),
+            Entry::Vacant(free) => {
+                // It may have been compiled since we looked.
+                if let Some(compiled) = self.shared.cache.get(&digest) {
+                    return Ok((compiled, true));
+                }
+                let promise = Arc::new(Promise::new());
+                free.insert(Pending { promise: promise.clone(), binary: Some(binary.clone()) });
+                let shared = self.shared.clone();
+                self.compiler.submit(move || shared.fulfil(digest));
+                promise
+            }
+        };
+        match promise.wait(cancel) {
+            Ok(compiled) => Ok((compiled, false)),
+            Err(reason) => {
+                self.shared.give_up(digest, &promise);
+                Err(reason)
+            }
+        }
     }
 
     /// The engine that they are compiled for.
     pub(super) fn engine(&self) -> &Engine {
-        &self.engine
+        &self.shared.engine
     }
 
     /// How many modules were compiled since the start.
     pub(super) fn compiled(&self) -> u64 {
-        self.compiled.load(Ordering::Relaxed)
+        self.shared.compiled.load(Ordering::Relaxed)
+    }
+}
+
+impl Shared {
+    fn fulfil(&self, digest: Digest) {
+        let binary = self.pending().get_mut(&digest).and_then(|pending| pending.binary.take());
+        let Some(binary) = binary else { return };
+        self.compiled.fetch_add(1, Ordering::Relaxed);
+        // A fault of the compiler's must not leave anyone waiting.
+        let compiled = catch_unwind(AssertUnwindSafe(|| self.compile(&binary)))
+            .unwrap_or_else(|_| Err("the compiler panicked on this module; see the log".into()))
+            .map(Arc::new)
+            .map_err(Arc::from);
+        self.cache.insert(digest, compiled.clone());
+        if let Some(pending) = self.pending().remove(&digest) {
+            pending.promise.keep(compiled);
+        }
+    }
+
+    /// Forgets a module that nobody waits for any more, unless it is being
+    /// compiled already: else tasks that time out could pile them up.
+    fn give_up(&self, digest: Digest, promise: &Arc<Promise<Compiled>>) {
+        // The map's and the caller's own.
+        const LAST: usize = 2;
+        let mut pending = self.pending();
+        if let Entry::Occupied(entry) = pending.entry(digest)
+            && Arc::ptr_eq(&entry.get().promise, promise)
+            && Arc::strong_count(promise) <= LAST
+            && entry.get().binary.is_some()
+        {
+            entry.remove();
+        }
     }
 
     fn compile(&self, binary: &[u8]) -> Result<Artefact, String> {
@@ -73,21 +156,26 @@ impl Modules {
             .map_err(|e| format!("the module does not compile: {e:#}"))?;
         let imports_nn = module.imports().any(|import| import.module() == crate::nn::MODULE);
         let pre = self.linker.instantiate_pre(&module).map_err(|e| {
-            let missing: Vec<_> = module
+            let unknown = module
                 .imports()
                 .filter(|import| matches!(import.ty(), ExternType::Func(_)))
                 .map(|import| import.module())
-                .filter(|name| !PROVIDED.contains(name))
-                .collect();
-            match missing.first() {
+                .find(|name| !PROVIDED.contains(name));
+            match unknown {
                 Some(name) => format!(
-                    "the module can't be linked: {e:#}; this worker provides {} and knows nothing of `{name}`",
+                    "the module can't be linked: {e:#}; this worker provides {} and knows nothing \
+                     of `{name}`",
                     PROVIDED.join(", ")
                 ),
                 None => format!("the module can't be linked: {e:#}"),
             }
         })?;
         Ok(Artefact { pre, imports_nn })
+    }
+
+    // Entries come and go whole.
+    fn pending(&self) -> MutexGuard<'_, HashMap<Digest, Pending>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

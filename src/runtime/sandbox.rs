@@ -13,7 +13,6 @@ use super::{Runtime, Stdio, sleep};
 use crate::cancel::{Cancel, Reason};
 use crate::nn::NnCtx;
 use crate::task::{Failure, ModuleSource, Outcome, Preopen, TaskSpec};
-use std::borrow::Cow;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -99,8 +98,11 @@ struct Run<'a> {
 impl Run<'_> {
     fn attempt(&mut self) -> Result<(), Failure> {
         self.go_on()?;
-        let artefact = self.artefact()?;
         let grant = self.spec.grant();
+        // Compiling has as long as the guest itself will have.
+        let watch = self.runtime.ticker.watch(self.cancel, grant.limits.timeout);
+        let artefact = self.artefact()?;
+        drop(watch);
         if artefact.imports_nn && grant.nn.is_none() {
             return Err(Failure::Module(
                 "the module imports wasi-nn, which the task does not ask for: \
@@ -125,11 +127,11 @@ impl Run<'_> {
     fn artefact(&mut self) -> Result<Arc<Artefact>, Failure> {
         let started = Instant::now();
         let binary = match self.spec.module() {
-            ModuleSource::Bytes(bytes) => Ok(Cow::Borrowed(&**bytes)),
-            ModuleSource::Url(url) => self.runtime.fetcher.get(url, self.cancel).map(Cow::Owned),
+            ModuleSource::Bytes(bytes) => Ok(bytes.clone()),
+            ModuleSource::Url(url) => self.runtime.fetcher.get(url, self.cancel).map(Arc::from),
         };
         let compiled = binary.map_err(Failure::Module).and_then(|binary| {
-            let (compiled, reused) = self.runtime.modules.get(&binary);
+            let (compiled, reused) = self.runtime.modules.get(&binary, self.cancel)?;
             self.outcome.reuse.module = reused;
             compiled.map_err(|e| Failure::Module(e.to_string()))
         });

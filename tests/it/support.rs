@@ -48,6 +48,7 @@ impl Bench {
         };
         let config = RuntimeConfig {
             module_cache: 64 << 20,
+            compilers: 2,
             module_size: 10 << 20,
             stdio: Stdio::Captured,
             pool: Some(Pool { instances: 16, memory: 512 << 20 }),
