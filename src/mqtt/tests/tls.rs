@@ -1,8 +1,11 @@
-//! TLS with the certificates of `testdata`, which `make.sh` there makes.
+//! TLS with certificates that are made for each test.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+};
 use rumqttc::tokio_rustls::TlsAcceptor;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -11,24 +14,56 @@ use rustls::{RootCertStore, ServerConfig};
 
 use super::*;
 
-fn file(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/mqtt/tests/testdata").join(name)
-}
+/// An authority, a server at 127.0.0.1 and a client, as PEM files.
+struct Pki(tempfile::TempDir);
 
-fn trusting(ca: &str, identity: bool) -> Tls {
-    let identity = identity.then(|| (file("client.pem"), file("client.key")));
-    Tls { ca: Some(file(ca)), identity }
+impl Pki {
+    fn new() -> Pki {
+        let pki = Pki(tempfile::tempdir().expect("a directory"));
+        let mut authority = CertificateParams::new(vec![]).expect("parameters");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        pki.write("ca.pem", authority.self_signed(&key).expect("a certificate").pem());
+        let authority = Issuer::new(authority, key);
+        for (name, usage) in [
+            ("server", ExtendedKeyUsagePurpose::ServerAuth),
+            ("client", ExtendedKeyUsagePurpose::ClientAuth),
+        ] {
+            let address = vec!["127.0.0.1".to_owned()];
+            let mut params = CertificateParams::new(address).expect("parameters");
+            params.extended_key_usages.push(usage);
+            params.distinguished_name.push(DnType::CommonName, name);
+            let key = KeyPair::generate().expect("a key");
+            let certificate = params.signed_by(&key, &authority).expect("signed");
+            pki.write(&format!("{name}.pem"), certificate.pem());
+            pki.write(&format!("{name}.key"), key.serialize_pem());
+        }
+        pki
+    }
+
+    fn write(&self, name: &str, pem: String) {
+        std::fs::write(self.file(name), pem).expect("written");
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn trusting(&self, ca: &str, identity: bool) -> Tls {
+        let identity = identity.then(|| (self.file("client.pem"), self.file("client.key")));
+        Tls { ca: Some(self.file(ca)), identity }
+    }
 }
 
 /// A broker behind TLS that asks for a client certificate, and greets
 /// whoever shows one.
-async fn broker() -> (SocketAddr, tokio::task::JoinHandle<()>) {
+async fn broker(pki: &Pki) -> (SocketAddr, tokio::task::JoinHandle<()>) {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let certificate = |name| CertificateDer::from_pem_file(file(name)).expect("a certificate");
+    let certificate = |name| CertificateDer::from_pem_file(pki.file(name)).expect("a certificate");
     let mut roots = RootCertStore::empty();
     roots.add(certificate("ca.pem")).expect("an authority");
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    let key = PrivateKeyDer::from_pem_file(file("server.key")).expect("a key");
+    let key = PrivateKeyDer::from_pem_file(pki.file("server.key")).expect("a key");
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions")
@@ -56,16 +91,18 @@ async fn broker() -> (SocketAddr, tokio::task::JoinHandle<()>) {
 
 #[tokio::test]
 async fn a_broker_that_asks_for_a_certificate_gets_it() {
-    let (address, _broker) = broker().await;
-    connected(Options { tls: Some(trusting("ca.pem", true)), ..options(address, "tls") }).await;
+    let pki = Pki::new();
+    let (address, _broker) = broker(&pki).await;
+    connected(Options { tls: Some(pki.trusting("ca.pem", true)), ..options(address, "tls") }).await;
 }
 
 #[tokio::test]
 async fn a_missing_or_an_unknown_certificate_is_a_tls_failure() {
-    let (address, _broker) = broker().await;
+    let pki = Pki::new();
+    let (address, _broker) = broker(&pki).await;
     for (tls, words) in [
-        (trusting("ca.pem", false), "certificate"),
-        (trusting("client.pem", true), "UnknownIssuer"),
+        (pki.trusting("ca.pem", false), "certificate"),
+        (pki.trusting("client.pem", true), "UnknownIssuer"),
     ] {
         let options = Options { tls: Some(tls), ..options(address, "tls") };
         let (_link, mut events) = connect(options).expect("the options are right");
@@ -77,8 +114,9 @@ async fn a_missing_or_an_unknown_certificate_is_a_tls_failure() {
 
 #[tokio::test]
 async fn a_port_without_tls_is_a_tls_failure() {
+    let pki = Pki::new();
     let (fake, address) = Fake::start().await;
-    let encrypted = Options { tls: Some(trusting("ca.pem", false)), ..options(address, "tls") };
+    let encrypted = Options { tls: Some(pki.trusting("ca.pem", false)), ..options(address, "tls") };
     let (_link, mut events) = connect(encrypted).expect("the options are right");
     let (mut stream, _) = fake.listener.accept().await.expect("accepted");
     stream.write_all(b"\x20\x02\x00\x00 and no handshake").await.expect("writable");
@@ -89,10 +127,11 @@ async fn a_port_without_tls_is_a_tls_failure() {
 
 #[tokio::test]
 async fn files_that_can_not_work_are_errors_before_any_connection() {
+    let pki = Pki::new();
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
     let error = |ca: &str, key: &str| {
-        let identity = Some((file("client.pem"), file(key)));
-        let tls = Some(Tls { ca: Some(file(ca)), identity });
+        let identity = Some((pki.file("client.pem"), pki.file(key)));
+        let tls = Some(Tls { ca: Some(pki.file(ca)), identity });
         let error = connect(Options { tls, ..options(address, "tls") }).expect_err("refused");
         format!("{error:#}")
     };
