@@ -35,12 +35,13 @@
 //!
 //! Arrows point one way: [`task`], [`flags`] and [`cancel`] depend on nothing
 //! of ours; [`runtime`] and [`nn`] never see [`mqtt`], [`protocol`] or
-//! [`config`]; only [`worker`] and [`cli`] wire everything.
+//! [`config`]; only [`worker`], [`client`] and [`cli`] wire everything.
 
 #[cfg(feature = "broker")]
 pub mod broker;
 pub mod cancel;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod executor;
 pub mod flags;

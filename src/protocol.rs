@@ -8,9 +8,12 @@ pub mod control;
 pub mod reports;
 mod wire;
 
-pub use control::{Invoke, Malformed, decode_invoke, decode_start, decode_stop, encode_start};
+pub use control::{
+    Invoke, Malformed, decode_invoke, decode_start, decode_stop, encode_start, encode_stop,
+};
 pub use reports::{
     Alive, Discovery, InvokeResult, Output, Reused, TaskResult, TimingsMs, WorkerMetadata,
+    decode_sender,
 };
 
 /// The topics of one channel: `m/{domain}/c/{channel}/…`.

@@ -10,7 +10,6 @@
 
 mod setup;
 
-#[allow(unused_imports, reason = "the verbs that connect come next")]
 pub(crate) use setup::connection_options;
 
 use crate::config::Config;

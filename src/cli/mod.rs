@@ -1,7 +1,10 @@
 //! The command line, one file a verb.
 
+mod demo;
 mod logging;
 mod run;
+mod signals;
+mod submit;
 mod worker;
 
 use crate::version;
@@ -14,6 +17,8 @@ pub fn main() -> ExitCode {
     let result = match matches.subcommand() {
         Some(("worker", matches)) => worker::main(matches),
         Some(("run", matches)) => run::main(matches),
+        Some(("submit", matches)) => submit::main(matches),
+        Some(("demo", matches)) => demo::main(matches),
         _ => unreachable!("clap requires one of the verbs"),
     };
     result.unwrap_or_else(|e| {
@@ -40,4 +45,6 @@ fn command() -> Command {
         )
         .subcommand(worker::command())
         .subcommand(run::command())
+        .subcommand(submit::command())
+        .subcommand(demo::command())
 }

@@ -107,7 +107,7 @@ fn spec(
 }
 
 /// A file's bytes; `-` is standard input.
-fn read(guest: &str) -> std::io::Result<Vec<u8>> {
+pub(super) fn read(guest: &str) -> std::io::Result<Vec<u8>> {
     if guest == "-" {
         let mut bytes = Vec::new();
         std::io::stdin().read_to_end(&mut bytes)?;

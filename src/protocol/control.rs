@@ -134,6 +134,20 @@ pub fn encode_start(task: &TaskRequest, to: Option<&str>) -> Vec<u8> {
     to_json(&message)
 }
 
+/// The `stop` message that the manager would send for this task, to one worker
+/// or to all.
+pub fn encode_stop(id: &TaskId, to: Option<&str>) -> Vec<u8> {
+    to_json(&Stop { id: id.as_str(), broadcast: to.is_none(), proplet_id: to })
+}
+
+#[derive(serde::Serialize)]
+struct Stop<'a> {
+    id: &'a str,
+    broadcast: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proplet_id: Option<&'a str>,
+}
+
 #[derive(serde::Serialize)]
 struct Start<'a> {
     id: &'a str,

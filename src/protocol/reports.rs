@@ -98,6 +98,17 @@ impl TaskResult {
         to_json(self)
     }
 
+    /// Why the task failed, without what `stderr` and `diagnostics` say anyway.
+    pub fn failure(&self) -> Option<&str> {
+        let error = self.error.as_deref()?;
+        let written = match &self.stderr {
+            Output::Text(text) => text.as_bytes(),
+            Output::Bytes(bytes) => bytes,
+            Output::Json(_) => return Some(error),
+        };
+        Some(error.strip_suffix(&appendix(written, &self.diagnostics)).unwrap_or(error))
+    }
+
     /// Reads a result of this worker or of any other: all but `task_id` may be
     /// missing.
     pub fn decode(payload: &[u8]) -> Result<TaskResult, serde_json::Error> {
@@ -112,7 +123,14 @@ fn error_text(failure: &str, stderr: &Captured, diagnostics: &[String]) -> Strin
         "" => "the task failed without saying why".to_owned(),
         failure => failure.to_owned(),
     };
-    let written = String::from_utf8_lossy(&stderr.bytes);
+    text.push_str(&appendix(&stderr.bytes, diagnostics));
+    text
+}
+
+/// What an `error` repeats of the guest's stderr and of wasi-nn's diagnostics.
+fn appendix(stderr: &[u8], diagnostics: &[String]) -> String {
+    let mut text = String::new();
+    let written = String::from_utf8_lossy(stderr);
     for (title, lines) in [
         ("stderr of the guest", written.trim_end()),
         ("wasi-nn", diagnostics.join("\n").trim_end()),
@@ -256,6 +274,15 @@ impl From<Reuse> for Reused {
             graphs_loaded: reuse.graphs_loaded,
         }
     }
+}
+
+/// Who sent a discovery message or a heartbeat; nothing if it can't be read.
+pub fn decode_sender(payload: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Sender {
+        proplet_id: String,
+    }
+    serde_json::from_slice(payload).ok().map(|Sender { proplet_id }| proplet_id)
 }
 
 /// What came of a call of a latent task.

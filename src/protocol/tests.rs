@@ -244,6 +244,40 @@ fn lists_and_maps_are_bounded() {
 }
 
 #[test]
+fn a_stop_that_was_written_is_read_by_its_addressee_alone() {
+    let id = TaskId::new("a").expect("an id");
+    for (to, reader, read) in
+        [(None, ME, Some(id.clone())), (Some(ME), ME, Some(id.clone())), (Some("other"), ME, None)]
+    {
+        assert_eq!(decode_stop(&encode_stop(&id, to), reader), Ok(read), "{to:?}");
+    }
+}
+
+#[test]
+fn who_is_alive_is_read_of_heartbeats() {
+    assert_eq!(decode_sender(&Alive::new(ME, "ns").encode()).as_deref(), Some(ME));
+    assert_eq!(decode_sender(b"{}"), None);
+    assert_eq!(decode_sender(b"x"), None);
+}
+
+#[test]
+fn a_failure_is_told_without_what_stderr_and_diagnostics_say() {
+    let id = TaskId::new("a").expect("an id");
+    let outcome = Outcome {
+        stderr: Captured { bytes: b"one\ntwo\n".to_vec(), dropped: 0 },
+        diagnostics: vec!["no input".into()],
+        ..Outcome::failed(Failure::Exit(3))
+    };
+    let result = TaskResult::new(&id, ME, outcome);
+    let result = TaskResult::decode(&result.encode()).expect("a result");
+    assert!(result.error.as_deref().is_some_and(|error| error.contains("two")), "{result:?}");
+    assert_eq!(result.failure(), Some("the guest exited with code 3"));
+    // Another worker's.
+    let other = TaskResult::decode(br#"{"task_id":"a","error":"x: y"}"#).expect("a result");
+    assert_eq!(other.failure(), Some("x: y"));
+}
+
+#[test]
 fn a_stop_needs_only_its_id() {
     let payload = br#"{"id":"a","name":7,"env":[],"broadcast":true}"#;
     assert_eq!(decode_stop(payload, ME), Ok(TaskId::new("a").ok()));

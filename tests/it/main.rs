@@ -3,5 +3,9 @@
 
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` marks what modules share")]
 
+#[cfg(all(feature = "broker", feature = "openvino"))]
+mod demo;
 mod runtime;
+#[cfg(feature = "broker")]
+mod submit;
 mod support;

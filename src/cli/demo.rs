@@ -1,0 +1,59 @@
+//! `proplet demo`: everything at once, on this machine, with real files.
+
+#[cfg(feature = "broker")]
+mod place;
+#[cfg(feature = "broker")]
+mod show;
+#[cfg(feature = "broker")]
+mod tour;
+
+use anyhow::bail;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use std::process::ExitCode;
+
+pub(super) fn command() -> Command {
+    Command::new("demo")
+        .about("See it work: a broker, a worker and real files on this machine")
+        .long_about(
+            "Starts an MQTT broker and a worker in this process, on a free port of this machine \
+             alone, and sends the worker two tasks: one that says what kinds of files some files \
+             are, and the guide's image classification. Each runs once cold and then 20 times \
+             warm.\n\n\
+             In a source checkout it first fetches OpenVINO and the models (about 100 MB) with \
+             fixtures/setup.py, which needs python3 with pip; what is there already is kept.",
+        )
+        .arg(
+            Arg::new("files")
+                .value_name("FILE")
+                .num_args(0..)
+                .help("Files to look at [default: some of this project's]"),
+        )
+        .arg(Arg::new("keep").long("keep").action(ArgAction::SetTrue).help(
+            "Leave broker and worker running until Ctrl-C, to send tasks from another terminal",
+        ))
+}
+
+pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    if !cfg!(feature = "openvino") {
+        bail!(
+            "this build can't run models: it was built without OpenVINO. The one that can is \
+             `cargo run --features openvino -- demo`"
+        );
+    }
+    with_broker(matches)
+}
+
+#[cfg(feature = "broker")]
+fn with_broker(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let files: Vec<String> =
+        matches.get_many::<String>("files").into_iter().flatten().cloned().collect();
+    tour::main(&files, matches.get_flag("keep"))
+}
+
+#[cfg(not(feature = "broker"))]
+fn with_broker(_matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    bail!(
+        "this build has no broker of its own (feature `broker`). The one that has is \
+         `cargo run --features openvino -- demo`"
+    )
+}
