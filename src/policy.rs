@@ -74,6 +74,10 @@ impl Policy {
         not_built_yet(&request)?;
         let flags =
             flags::parse(&request.cli_args).map_err(|e| Rejection::Argument(e.to_string()))?;
+        if !flags.ignored.is_empty() {
+            let ignored = flags.ignored.join(", ");
+            tracing::debug!(task = %request.id, "without effect, the engine is the worker's: {ignored}");
+        }
         let module = self.module(request.module)?;
         let mut args = vec![format!("{}.wasm", request.id)];
         args.extend(request.inputs);

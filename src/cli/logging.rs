@@ -5,8 +5,9 @@ use anyhow::Context as _;
 use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
 
-/// What other crates say is worth little to an operator.
-const QUIET: &str = "rumqttd=error,rumqttc=warn";
+/// What other crates say is worth little to an operator; at the level `debug`
+/// the compiler alone has hundreds of lines for each module.
+const QUIET: &str = "rumqttd=error,rumqttc=warn,cranelift=warn,wasmtime=warn,rustls=warn,ureq=warn";
 
 /// Starts logging.
 pub(super) fn start(config: &LogConfig) -> anyhow::Result<()> {

@@ -3,9 +3,21 @@
 
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` marks what modules share")]
 
+mod cli_args;
 #[cfg(all(feature = "broker", feature = "openvino"))]
 mod demo;
+mod guests;
+#[cfg(feature = "openvino")]
+mod nn;
+#[cfg(feature = "openvino")]
+mod nn_guests;
+mod readme;
+mod run_verb;
 mod runtime;
+mod settings;
+mod shutdown;
+mod sources;
 #[cfg(feature = "broker")]
 mod submit;
 mod support;
+mod worker;

@@ -1,4 +1,20 @@
-//! What the tests share: where the fixtures are, and running a guest.
+//! What the tests share: where the fixtures are, running a guest without a
+//! worker ([`Bench`]), and with all of it ([`Stage`]).
+
+#[cfg(feature = "openvino")]
+mod assets;
+mod net;
+mod stage;
+mod task;
+mod worker;
+
+#[cfg(feature = "openvino")]
+pub(crate) use assets::assets;
+pub use net::{Answer, Proxy, Web};
+pub(crate) use stage::over_both_brokers;
+pub use stage::{On, Outcome as Answered, Stage};
+pub use task::Task;
+pub use worker::{Process, Ran, Worker, program, proplet};
 
 use proplet::cancel::Cancel;
 use proplet::nn::{Nn, NnConfig};
@@ -9,6 +25,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How long a test waits for what must come: far more than it takes.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The folder `fixtures` of the repository.
 pub fn fixtures() -> PathBuf {

@@ -11,9 +11,13 @@ use super::super::{Nn, NnLimits, NnReport};
 use super::*;
 use crate::cancel::Reason;
 
-/// wasi-nn with the library that the fixtures' setup has put under the build
-/// folder; a missing one fails the test.
+#[path = "../../../tests/it/support/assets.rs"]
+mod assets;
+
+/// wasi-nn with the library that the fixtures' setup puts under the build
+/// folder.
 fn nn() -> Nn {
+    assets::assets();
     let search = SearchEnv::from_lookup(std::env::current_exe().ok(), |_| None);
     let config = NnConfig {
         search,

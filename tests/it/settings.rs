@@ -1,0 +1,122 @@
+//! The settings' table against the program's flags and variables.
+
+use crate::support::{program, proplet};
+use proplet::config::{SETTINGS, worker_args};
+
+/// A value that the setting takes and that is not its default.
+fn other_value(name: &str) -> &'static str {
+    match name {
+        "domain-id" | "channel-id" | "client-id" | "client-key" => "another",
+        "mqtt-address" => "tls://broker.example:8884",
+        "mqtt-timeout" | "mqtt-keep-alive" => "45s",
+        "mqtt-qos" => "0",
+        "mqtt-max-packet-size" => "1MiB",
+        "liveliness-interval" => "2s",
+        "executors" | "queue" => "3",
+        "drain-timeout" | "task-timeout" => "7s",
+        "task-memory" | "module-size" | "model-size" | "module-cache" | "graph-cache" => "64MiB",
+        "task-output" => "64KiB",
+        "nn-hint" => "latency",
+        "nn-graphs" => "openvino::models/tiny",
+        "log-level" => "debug",
+        "log-format" => "json",
+        "collect-system-info" => "false",
+        "mqtt-tls-ca-cert" | "mqtt-tls-client-cert" | "mqtt-tls-client-key" => "file.pem",
+        "dirs" => "files:models:rw",
+        "openvino-lib" => "/opt/openvino",
+        "description" | "tags" | "location" | "namespace" => "words",
+        "config-file" | "config-section" => "unused",
+        new => panic!("the setting `{new}` is not tested: give it a value here"),
+    }
+}
+
+#[test]
+fn every_flag_of_worker_has_the_variable_of_its_name_and_wins_over_it() {
+    use clap::Command;
+    use proplet::config::{Config, Environment, Source};
+    let folder = tempfile::tempdir().expect("a directory");
+    let base = [
+        ("PROPLET_DOMAIN_ID", "d"),
+        ("PROPLET_CHANNEL_ID", "c"),
+        ("PROPLET_CLIENT_ID", "w"),
+        ("PROPLET_CLIENT_KEY", "k"),
+        ("PROPLET_MQTT_TLS_CLIENT_CERT", "c.pem"),
+        ("PROPLET_MQTT_TLS_CLIENT_KEY", "k.pem"),
+    ];
+    let environment = || {
+        let empty = Environment::new(folder.path());
+        base.iter().fold(empty, |env, (name, value)| env.with(name, *value))
+    };
+    let load = |flags: &[&str], env: &Environment| {
+        let command = Command::new("worker").args(worker_args());
+        let matches = command.get_matches_from([&["worker"], flags].concat());
+        Config::load(&matches, env).unwrap_or_else(|e| panic!("{flags:?}: {e}"))
+    };
+    for setting in SETTINGS.iter().filter(|setting| !setting.name.starts_with("config-")) {
+        let variable = format!("PROPLET_{}", setting.name.replace('-', "_").to_uppercase());
+        assert_eq!(setting.variable(), variable);
+        let value = other_value(setting.name);
+        let resolved = |config: &Config| {
+            let found = config.report.iter().find(|found| found.setting.name == setting.name);
+            let found = found.unwrap_or_else(|| panic!("`{}` was not read", setting.name));
+            (found.value.clone(), found.source.clone())
+        };
+        let shown = Some(if setting.secret { "…" } else { value }.to_owned());
+        let by_variable = load(&[], &environment().with(&variable, value));
+        assert_eq!(resolved(&by_variable), (shown.clone(), Source::Environment(variable.clone())));
+        let flag = format!("--{}={value}", setting.name);
+        assert_eq!(resolved(&load(&[&flag], &environment())), (shown.clone(), Source::Flag));
+        // The value of the variable would not even do; the flag wins.
+        let both = environment().with(&variable, value);
+        assert_eq!(resolved(&load(&[&flag], &both)), (shown, Source::Flag));
+    }
+}
+
+#[test]
+fn help_shows_every_setting_with_its_variable_and_its_default() {
+    use proplet::config::DefaultValue;
+    let ran = proplet(&["worker", "--help"], b"", &[]);
+    assert_eq!(ran.code, Some(0));
+    // The width of the terminal decides on the line breaks.
+    let help = ran.text().split_whitespace().collect::<Vec<_>>().join(" ");
+    for setting in SETTINGS {
+        let default = match setting.default {
+            DefaultValue::Absent => String::new(),
+            DefaultValue::Text(text) | DefaultValue::Computed(text) => format!("default: {text}, "),
+        };
+        for part in [
+            format!("--{} <", setting.name)
+                .replace("collect-system-info <", "collect-system-info[=<"),
+            format!("[{default}variable: {}]", setting.variable()),
+        ] {
+            assert!(help.contains(&part), "`{part}` is not in: {help}");
+        }
+    }
+}
+
+#[test]
+fn the_version_names_the_commit_and_the_backends() {
+    let ran = proplet(&["--version"], b"", &[]);
+    assert_eq!(ran.code, Some(0));
+    let backend = if cfg!(feature = "openvino") { "openvino" } else { "none" };
+    for part in ["proplet 0.", "wasmtime 48.", backend] {
+        assert!(ran.text().contains(part), "{part}: {}", ran.text());
+    }
+}
+
+#[test]
+fn a_configuration_with_many_faults_names_them_all() {
+    let output = program()
+        .args(["worker", "--executors=none", "--mqtt-qos=3"])
+        .env("PROPLET_TASK_TIMEOUT", "soon")
+        .current_dir(crate::support::fixtures())
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr);
+    for part in
+        ["--executors none", "--mqtt-qos 3", "PROPLET_TASK_TIMEOUT=soon", "PROPLET_DOMAIN_ID"]
+    {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}

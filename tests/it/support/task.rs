@@ -1,0 +1,82 @@
+//! A start message as the manager writes it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+/// A task that is being put together.
+#[derive(Clone, Debug)]
+pub struct Task {
+    message: Value,
+    /// For the worker of the stage, unless the message says for whom.
+    addressed: bool,
+}
+
+impl Task {
+    /// Without any module, and with all that the manager always sends.
+    pub fn bare() -> Task {
+        let message = json!({
+            "name": "a label", "state": 0, "cli_args": null, "daemon": false, "broadcast": false,
+            "latent": false, "encrypted": false, "metadata": {},
+            "monitoring_profile": { "interval": 1_000_000_000 },
+        });
+        Task { message, addressed: true }
+    }
+
+    pub fn module(bytes: &[u8]) -> Task {
+        Task::bare().set("file", STANDARD.encode(bytes))
+    }
+
+    /// A guest of `fixtures/guests/wat`.
+    pub fn wat(name: &str) -> Task {
+        Task::module(&super::wat(name))
+    }
+
+    /// A guest of `fixtures/guests/bin`.
+    #[cfg(feature = "openvino")]
+    pub fn guest(name: &str) -> Task {
+        let path = super::fixtures().join(format!("guests/bin/{name}.wasm"));
+        let module = std::fs::read(&path);
+        Task::module(&module.unwrap_or_else(|e| panic!("reading {}: {e}", path.display())))
+    }
+
+    pub fn id(self, id: &str) -> Task {
+        self.set("id", id)
+    }
+
+    pub fn args(self, args: &[&str]) -> Task {
+        self.set("cli_args", args)
+    }
+
+    pub fn inputs(self, inputs: &[&str]) -> Task {
+        self.set("inputs", inputs)
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Task {
+        self.message["env"][name] = value.into();
+        self
+    }
+
+    pub fn set(mut self, field: &str, value: impl serde::Serialize) -> Task {
+        self.message[field] = serde_json::to_value(value).expect("JSON");
+        self
+    }
+
+    /// Without an address, as for a broadcast.
+    pub fn to_anyone(mut self) -> Task {
+        self.addressed = false;
+        self
+    }
+
+    /// The task's id, which is `otherwise` if it has none, and the message to
+    /// this worker.
+    pub fn message(mut self, otherwise: &str, worker: &str) -> (String, Vec<u8>) {
+        let message = self.message.as_object_mut().expect("an object");
+        let id = message.entry("id").or_insert(otherwise.into());
+        let id = id.as_str().expect("a string").to_owned();
+        if self.addressed {
+            message.entry("proplet_id").or_insert(worker.into());
+        }
+        (id, self.message.to_string().into_bytes())
+    }
+}
