@@ -71,7 +71,8 @@ impl Modules {
         Ok(Modules { shared: Arc::new(shared), compiler: Compiler::start(at_once)? })
     }
 
-    /// The artefact of `binary`, and whether it was there already.
+    /// The artefact of `binary`, and whether this task found it compiled or
+    /// being compiled.
     ///
     /// # Errors
     ///
@@ -85,8 +86,8 @@ impl Modules {
         if let Some(compiled) = self.shared.cache.get(&digest) {
             return Ok((compiled, true));
         }
-        let promise = match self.shared.pending().entry(digest) {
-            Entry::Occupied(pending) => pending.get().promise.clone(),
+        let (promise, joined) = match self.shared.pending().entry(digest) {
+            Entry::Occupied(pending) => (pending.get().promise.clone(), true),
             Entry::Vacant(free) => {
                 // It may have been compiled since we looked.
                 if let Some(compiled) = self.shared.cache.get(&digest) {
@@ -96,11 +97,11 @@ impl Modules {
                 free.insert(Pending { promise: promise.clone(), binary: Some(binary.clone()) });
                 let shared = self.shared.clone();
                 self.compiler.submit(move || shared.fulfil(digest));
-                promise
+                (promise, false)
             }
         };
         match promise.wait(cancel) {
-            Ok(compiled) => Ok((compiled, false)),
+            Ok(compiled) => Ok((compiled, joined)),
             Err(reason) => {
                 self.shared.give_up(digest, &promise);
                 Err(reason)
