@@ -76,6 +76,9 @@ pub struct Config {
     pub library_search: SearchEnv,
     /// OpenVINO's mode, with `auto` resolved.
     pub nn_hint: NnHint,
+    /// Whether guests may hand over models of their own. OpenVINO parses and
+    /// compiles those in this process, where nothing can contain it.
+    pub nn_load_bytes: bool,
     /// Graphs for every task, as typed.
     pub nn_graphs: Vec<GraphFlag>,
     /// What the manager is told.
@@ -171,6 +174,14 @@ pub struct TaskLimits {
     pub timeout: Option<Duration>,
     /// Bytes of linear memory. Wasm itself could take 4 GiB for each task.
     pub memory: u64,
+    /// Graphs that it loads with wasi-nn, the same one again included.
+    pub graphs: u32,
+    /// Bytes of the different graphs that it holds.
+    pub graph_bytes: u64,
+    /// Execution contexts of wasi-nn.
+    pub contexts: u32,
+    /// Bytes of its contexts' tensors, in OpenVINO's memory.
+    pub tensor_bytes: u64,
     /// Bytes kept of each output stream. A result carries both streams, and
     /// common brokers take packets of 1 to 2 MB.
     pub output: usize,
@@ -285,6 +296,7 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
     let openvino_lib = reader.read_optional("openvino-lib", value::path);
     let nn_hint = reader.read("nn-hint", value::hint);
     let nn_graphs = reader.read_optional("nn-graphs", value::graphs).unwrap_or_default();
+    let nn_load_bytes = reader.read("nn-load-bytes", value::boolean);
     let description = description(reader);
     let log = log(reader);
     // Where the file is has been used already; here for the report.
@@ -319,6 +331,7 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
             _ => NnHint::Throughput,
         }),
         nn_graphs,
+        nn_load_bytes: nn_load_bytes?,
         description: description?,
         log: log?,
         warnings: Vec::new(),
@@ -396,7 +409,23 @@ fn limits(reader: &mut Reader<'_>) -> Option<TaskLimits> {
     // Less than one page of WebAssembly would be no memory at all.
     let memory = reader.read("task-memory", value::size_within(64 << 10, 1 << 40));
     let output = reader.read("task-output", value::length_within(1 << 10, 64 << 20));
-    Some(TaskLimits { timeout: timeout?, memory: memory?, output: output? })
+    let count = |text: &str| {
+        let number = value::count_within(0, 1_000_000)(text)?;
+        u32::try_from(number).map_err(|_| "too large".to_owned())
+    };
+    let graphs = reader.read("task-graphs", count);
+    let graph_bytes = reader.read("task-graph-memory", value::size);
+    let contexts = reader.read("task-contexts", count);
+    let tensor_bytes = reader.read("task-tensor-memory", value::size);
+    Some(TaskLimits {
+        timeout: timeout?,
+        memory: memory?,
+        output: output?,
+        graphs: graphs?,
+        graph_bytes: graph_bytes?,
+        contexts: contexts?,
+        tensor_bytes: tensor_bytes?,
+    })
 }
 
 fn description(reader: &mut Reader<'_>) -> Option<Description> {

@@ -43,8 +43,11 @@ pub mod cancel;
 pub mod cli;
 pub mod client;
 pub mod config;
+mod directory;
 pub mod executor;
 pub mod flags;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod machine;
 pub mod mqtt;
 pub mod nn;

@@ -58,6 +58,9 @@ pub struct Policy {
     pub trust: Trust,
     /// What no task gets past; a task may tighten each.
     pub limits: Limits,
+    /// Files that hold the worker's own secrets: no directory above one of them
+    /// is granted. Canonical paths.
+    pub private: Vec<PathBuf>,
     /// Bytes of the largest module.
     pub module_size: u64,
     /// Relative directories are resolved against this.
@@ -213,11 +216,13 @@ impl Policy {
     fn directories(&self, flags: &[DirFlag]) -> Result<Vec<Preopen>, Rejection> {
         match &self.trust {
             Trust::Stranger { roots, preopen_roots: true } if flags.is_empty() => {
-                // One that is missing was warned about at the start.
-                let there = roots.iter().filter_map(|root| {
-                    let host = (self.resolve)(&self.working_dir.join(&root.path)).ok()?;
+                // One that is missing, or holds a secret, was warned about at the start.
+                let all = self.canonical(roots);
+                let there = all.iter().filter_map(|(host, root)| {
                     let guest = root.path.to_str()?.to_owned();
-                    Some(Preopen { host, guest, writable: root.writable })
+                    let writable = root.writable && !holds_read_only(&all, host);
+                    let open = self.private_below(host).is_none();
+                    open.then(|| Preopen { host: host.clone(), guest, writable })
                 });
                 Ok(there.collect())
             }
@@ -240,13 +245,7 @@ impl Policy {
             let host = found.map_err(|e| cant_open(&format!("`{argument}`"), typed, &e))?;
             return Ok((host, true));
         };
-        let roots: Vec<_> = roots
-            .iter()
-            .filter_map(|root| {
-                let canonical = (self.resolve)(&self.working_dir.join(&root.path)).ok()?;
-                Some((canonical, root))
-            })
-            .collect();
+        let roots = self.canonical(roots);
         let outside = || {
             let allowed: Vec<_> = roots.iter().map(|(_, r)| r.path.display().to_string()).collect();
             Rejection::Directory(format!(
@@ -271,7 +270,32 @@ impl Policy {
             .iter()
             .filter(|(root, _)| host.starts_with(root))
             .max_by_key(|(root, _)| root.components().count());
-        root.map(|(_, root)| (host.clone(), root.writable)).ok_or_else(outside)
+        let writable = match root {
+            // Nor may it be written through a directory above it.
+            Some((_, root)) => root.writable && !holds_read_only(&roots, &host),
+            None => return Err(outside()),
+        };
+        match self.private_below(&host) {
+            None => Ok((host, writable)),
+            Some(file) => Err(Rejection::Directory(format!(
+                "`{argument} {typed}` holds a file with this worker's own secrets ({}): name a \
+                 directory that does not, such as one beside it",
+                file.file_name().unwrap_or(file.as_os_str()).display()
+            ))),
+        }
+    }
+
+    /// The roots that are there, with their canonical paths.
+    fn canonical<'a>(&self, roots: &'a [Root]) -> Vec<(PathBuf, &'a Root)> {
+        let there = roots.iter().filter_map(|root| {
+            Some(((self.resolve)(&self.working_dir.join(&root.path)).ok()?, root))
+        });
+        there.collect()
+    }
+
+    /// A file of the worker's own that whoever opens `dir` could read.
+    pub fn private_below(&self, dir: &Path) -> Option<&Path> {
+        self.private.iter().map(PathBuf::as_path).find(|file| file.starts_with(dir))
     }
 
     fn under_root_as_written(&self, path: &Path) -> bool {
@@ -308,6 +332,11 @@ fn tighter<T: Ord>(limit: Option<T>, asked: Option<T>) -> Option<T> {
         (Some(limit), Some(asked)) => Some(limit.min(asked)),
         (limit, asked) => limit.or(asked),
     }
+}
+
+/// Whether a root that is read-only lies below `dir`.
+fn holds_read_only(roots: &[(PathBuf, &Root)], dir: &Path) -> bool {
+    roots.iter().any(|(path, root)| !root.writable && path != dir && path.starts_with(dir))
 }
 
 /// Whether `path` leads below `root` by its text alone, without `..`.

@@ -8,8 +8,10 @@
 //! start ─▶ serving ──signal──▶ draining ──idle, or deadline──▶ cancelling ─▶ closing
 //! ```
 
+mod effective;
 mod setup;
 
+pub use effective::{Effective, effective};
 pub(crate) use setup::connection_options;
 
 use crate::config::Config;

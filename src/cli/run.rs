@@ -94,6 +94,7 @@ fn spec(
                 .collect(),
         },
         limits: Limits { timeout: None, memory: None, output: 0 },
+        private: vec![],
         module_size: u64::MAX,
         working_dir: env.working_dir().to_owned(),
         max_wasm_stack: MAX_WASM_STACK as u64,

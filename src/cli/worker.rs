@@ -4,7 +4,8 @@ use super::logging;
 use crate::config::{self, Config, Environment};
 use crate::worker;
 use anyhow::Context as _;
-use clap::{ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use std::io::Write as _;
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::warn;
@@ -14,6 +15,8 @@ const INTERRUPTED: i32 = 130;
 
 /// Threads for messages and results; tasks have their own.
 const IO_THREADS: usize = 2;
+
+const PRINT_POLICY: &str = "print-policy";
 
 pub(super) fn command() -> Command {
     Command::new("worker")
@@ -27,10 +30,32 @@ pub(super) fn command() -> Command {
              TOML section that `propeller-cli provision` writes; the first of these wins.",
         )
         .args(config::worker_args())
+        .arg(
+            Arg::new(PRINT_POLICY)
+                .long(PRINT_POLICY)
+                .action(ArgAction::SetTrue)
+                .help("Print what tasks may have with these settings, and exit"),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .requires(PRINT_POLICY)
+                .help("Print it as JSON"),
+        )
 }
 
 pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let config = Config::load(matches, &Environment::from_process())?;
+    if matches.get_flag(PRINT_POLICY) {
+        let effective = worker::effective(&config);
+        let text = match matches.get_flag("json") {
+            true => serde_json::to_string_pretty(&effective).context("writing JSON")?,
+            false => effective.to_string(),
+        };
+        writeln!(std::io::stdout(), "{text}").context("printing the policy")?;
+        return Ok(ExitCode::SUCCESS);
+    }
     logging::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(IO_THREADS)

@@ -279,6 +279,34 @@ pub static SETTINGS: &[Setting] = &[
         Text("256KiB"),
         "Bytes kept of each output stream: its first and its last half",
     ),
+    setting(
+        Group::Limits,
+        "task-graphs",
+        "N",
+        Text("64"),
+        "Graphs that a task may load with wasi-nn, the same one again included",
+    ),
+    setting(
+        Group::Limits,
+        "task-graph-memory",
+        "SIZE",
+        Text("2GiB"),
+        "Memory of the different graphs that a task holds",
+    ),
+    setting(
+        Group::Limits,
+        "task-contexts",
+        "N",
+        Text("1024"),
+        "Execution contexts that a task may hold",
+    ),
+    setting(
+        Group::Limits,
+        "task-tensor-memory",
+        "SIZE",
+        Text("512MiB"),
+        "Memory of the tensors of a task's execution contexts",
+    ),
     setting(Group::Limits, "module-size", "SIZE", Text("100MiB"), "Largest WebAssembly module"),
     setting(
         Group::Limits,
@@ -321,6 +349,13 @@ pub static SETTINGS: &[Setting] = &[
         "HINT",
         Text("auto"),
         "OpenVINO's mode: latency, throughput, or auto (latency with one executor)",
+    ),
+    setting(
+        Group::Inference,
+        "nn-load-bytes",
+        BOOLEAN,
+        Text("true"),
+        "Whether guests may hand over models of their own; false for guests of strangers: then only graphs by name",
     ),
     setting(
         Group::Inference,

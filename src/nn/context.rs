@@ -186,6 +186,15 @@ impl NnCtx {
                 return Err(Refusal::argument(text).into());
             }
         };
+        if shared.config.named_only {
+            return Err(Refusal::new(
+                Errno::UnsupportedOperation,
+                "this worker takes no models from guests (--nn-load-bytes is false): put the \
+                 model into an allowed directory, name it with `-S nn-graph=ENCODING::DIR`, and \
+                 load it by the directory's name",
+            )
+            .into());
+        }
         let size = parts.iter().map(|part| part.len() as u64).sum();
         let max = shared.config.model_bytes;
         if size > max {

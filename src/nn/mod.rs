@@ -31,8 +31,11 @@ mod named;
 mod witx;
 mod xml;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "the tests use all of it"))]
 mod fake;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 #[cfg(feature = "openvino")]
 mod native;
 #[cfg(feature = "openvino")]
@@ -103,6 +106,8 @@ pub struct NnConfig {
     pub cache_bytes: u64,
     /// The largest model in bytes: XML and weights together.
     pub model_bytes: u64,
+    /// Refuses models that a guest hands over itself: only graphs by name.
+    pub named_only: bool,
     /// Graphs that every task may load by name.
     pub graphs: Vec<GraphDir>,
     /// What one task may use.
@@ -182,6 +187,13 @@ impl Nn {
             kept: 2 * cores,
         };
         Nn { shared: Arc::new(shared) }
+    }
+
+    /// wasi-nn with the backend of the tests.
+    #[cfg(test)]
+    pub(crate) fn fake() -> Nn {
+        let config = NnConfig { cache_bytes: 1 << 20, model_bytes: 1 << 20, ..NnConfig::default() };
+        Nn::with_backends(config, vec![Box::new(fake::Fake::default())])
     }
 
     /// The encodings that this build serves, by the names of `-S nn-graph`.
@@ -277,6 +289,16 @@ impl Shared {
             backend::Refusal::new(backend::Errno::InvalidEncoding, text)
         })
     }
+}
+
+/// The limits that no setting changes, for whoever lists them.
+pub fn fixed_limits() -> Vec<(&'static str, u64)> {
+    vec![
+        ("dimensions of a tensor", checks::MAX_RANK as u64),
+        ("bytes of a model's XML", xml::MAX_BYTES as u64),
+        ("nested elements of a model's XML", xml::MAX_DEPTH as u64),
+        ("elements of a model's XML", xml::MAX_ELEMENTS as u64),
+    ]
 }
 
 fn sentence(halt: Halt) -> String {

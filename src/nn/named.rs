@@ -20,6 +20,7 @@ use super::backend::{Backend, Errno, Halt, Refusal};
 use super::graph::SharedGraph;
 use super::graphs::{Found, Graphs};
 use crate::cancel::Cancel;
+use crate::directory::Directory;
 use crate::task::GraphDir;
 
 /// A file that was changed less than this before it was read could change
@@ -79,7 +80,15 @@ impl Named {
         max: u64,
         cancel: &Cancel,
     ) -> Result<(Arc<SharedGraph>, Found), Halt> {
-        let paths: Vec<_> = backend.files().iter().map(|file| dir.dir.join(file)).collect();
+        // Not by its path any more: that could lead elsewhere by now.
+        let opened = Directory::open(&dir.dir).map_err(|error| {
+            let text = format!("the directory {} can't be opened: {error}", dir.dir.display());
+            Refusal::new(Errno::NotFound, text)
+        })?;
+        let files = backend.files().iter();
+        let paths: Vec<_> = files
+            .map(|file| Place { name: dir.dir.join(file), at: opened.path().join(file) })
+            .collect();
         let stamps = paths
             .iter()
             .map(|path| Ok(Stamp::of(&regular(backend, path)?)))
@@ -136,6 +145,18 @@ impl Named {
     }
 }
 
+/// A file: what it is called, and where it is read.
+struct Place {
+    name: PathBuf,
+    at: PathBuf,
+}
+
+impl Place {
+    fn display(&self) -> std::path::Display<'_> {
+        self.name.display()
+    }
+}
+
 /// The refusal of a model over the limit.
 pub(super) fn too_large(size: u64, max: u64) -> Refusal {
     Refusal::too_large(format!(
@@ -145,8 +166,8 @@ pub(super) fn too_large(size: u64, max: u64) -> Refusal {
 
 // A link could lead out of the directories that the task was granted, and a
 // pipe would never end. The directory's own path is the policy's to prove.
-fn regular(backend: &dyn Backend, path: &Path) -> Result<Metadata, Refusal> {
-    let metadata = fs::symlink_metadata(path).map_err(|error| {
+fn regular(backend: &dyn Backend, path: &Place) -> Result<Metadata, Refusal> {
+    let metadata = fs::symlink_metadata(&path.at).map_err(|error| {
         let files = backend.files().join("` and `");
         Refusal::new(
             Errno::NotFound,
@@ -167,13 +188,13 @@ fn regular(backend: &dyn Backend, path: &Path) -> Result<Metadata, Refusal> {
     Ok(metadata)
 }
 
-fn read(path: &Path, stamp: &Stamp) -> Result<Vec<u8>, Refusal> {
+fn read(path: &Place, stamp: &Stamp) -> Result<Vec<u8>, Refusal> {
     let failed = |error: std::io::Error| {
         Refusal::runtime(format!("`{}` can't be read: {error}", path.display()))
     };
     let changed =
         || Refusal::runtime(format!("`{}` changed while it was read; try again", path.display()));
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = File::open(&path.at).map_err(failed)?;
     // Also proves that it is the file that was looked at: not a link by now.
     if Stamp::of(&file.metadata().map_err(failed)?) != *stamp {
         return Err(changed());

@@ -18,8 +18,17 @@ fn disk(path: &Path) -> io::Result<PathBuf> {
             canonical = "/etc".into();
         }
     }
-    let there =
-        ["/", "/etc", "/models", "/models/a", "/data", "/data/in", "/work", "/work/fixture"];
+    let there = [
+        "/",
+        "/etc",
+        "/models",
+        "/models/a",
+        "/data",
+        "/data/in",
+        "/data/out",
+        "/work",
+        "/work/fixture",
+    ];
     match canonical.to_str() {
         Some(path) if there.contains(&path) => Ok(canonical),
         _ => Err(io::ErrorKind::NotFound.into()),
@@ -38,6 +47,7 @@ fn worker() -> Policy {
             memory: Some(1 << 29),
             output: 1 << 20,
         },
+        private: vec!["/work/config.toml".into()],
         module_size: 100,
         working_dir: "/work".into(),
         max_wasm_stack: 1 << 20,
@@ -107,9 +117,39 @@ fn without_dir_a_task_gets_the_roots_when_they_were_set() {
     *preopen_roots = true;
     let spec = policy.admit(request(&[])).expect("admitted");
     let guests: Vec<_> = spec.grant().dirs.iter().map(|dir| dir.guest.as_str()).collect();
-    assert_eq!(guests, ["/models", "/data", "."]);
+    assert_eq!(guests, ["/models", "/data"], "the third one holds config.toml");
     let spec = policy.admit(request(&["--dir", "/models/a"])).expect("admitted");
     assert_eq!(spec.grant().dirs.len(), 1);
+}
+
+#[test]
+fn a_directory_with_the_workers_own_secrets_is_not_granted() {
+    for dir in [".", "/work", "fixture/.."] {
+        let error = refused(&["--dir", dir]);
+        assert!(error.contains("own secrets (config.toml)"), "{dir}: {error}");
+    }
+    assert_eq!(granted(&["--dir", "fixture"]).dirs.len(), 1);
+    let mut policy = worker();
+    policy.private.push("/data/key.pem".into());
+    let Trust::Stranger { preopen_roots, .. } = &mut policy.trust else { unreachable!() };
+    *preopen_roots = true;
+    let spec = policy.admit(request(&[])).expect("admitted");
+    let guests: Vec<_> = spec.grant().dirs.iter().map(|dir| dir.guest.as_str()).collect();
+    assert_eq!(guests, ["/models"]);
+}
+
+#[test]
+fn a_read_only_root_is_not_written_through_a_writable_one_above_it() {
+    let mut policy = worker();
+    let Trust::Stranger { roots, .. } = &mut policy.trust else { unreachable!() };
+    roots.push(Root { path: "/data/in".into(), writable: false });
+    let writable = |dir: &str| {
+        let spec = policy.admit(request(&["--dir", dir])).expect("admitted");
+        spec.grant().dirs[0].writable
+    };
+    assert!(!writable("/data/in"));
+    assert!(!writable("/data"));
+    assert!(writable("/data/out"));
 }
 
 #[test]

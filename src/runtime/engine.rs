@@ -41,7 +41,7 @@ pub(super) const MAX_TABLE_ELEMENTS: usize = 1_000_000;
 const KEEP_RESIDENT: usize = 32 << 20;
 /// The instance's own data, 24 bytes for each function that is referred to and
 /// 16 for each global: the engine's default of 1 MiB is little for Python.
-const MAX_INSTANCE_SIZE: usize = 16 << 20;
+pub(super) const MAX_INSTANCE_SIZE: usize = 16 << 20;
 
 /// Makes the engine that all tasks share.
 pub(super) fn engine(pool: Option<Pool>) -> wasmtime::Result<wasmtime::Engine> {

@@ -97,6 +97,18 @@ impl Runtime {
     }
 }
 
+/// The limits that no setting changes, for whoever lists them.
+pub fn fixed_limits() -> Vec<(&'static str, u64)> {
+    vec![
+        ("bytes of a guest's stack", MAX_WASM_STACK as u64),
+        ("memories of a module", engine::MAX_MEMORIES.into()),
+        ("tables of a module", engine::MAX_TABLES.into()),
+        ("elements of a task's tables together", engine::MAX_TABLE_ELEMENTS as u64),
+        ("bytes of an instance's own data", engine::MAX_INSTANCE_SIZE as u64),
+        ("files, directories and streams open in a task", sandbox::MAX_HANDLES as u64),
+    ]
+}
+
 fn linker(engine: &wasmtime::Engine, stdio: Stdio) -> wasmtime::Result<Linker<sandbox::TaskState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p1::add_to_linker_sync(&mut linker, sandbox::TaskState::wasi)?;
@@ -109,3 +121,6 @@ fn linker(engine: &wasmtime::Engine, stdio: Stdio) -> wasmtime::Result<Linker<sa
     }
     Ok(linker)
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,15 +11,21 @@ use super::modules::Artefact;
 use super::output::Capture;
 use super::{Runtime, Stdio, sleep};
 use crate::cancel::{Cancel, Reason};
+use crate::directory::Directory;
 use crate::nn::NnCtx;
 use crate::task::{Failure, ModuleSource, Outcome, Preopen, TaskSpec};
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
+use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiView as _};
+
+/// Files, directories and streams that a task may hold open. Descriptors are
+/// the process's, and the connection to the broker needs one, too.
+pub(super) const MAX_HANDLES: usize = 256;
 
 /// The host's side of one guest.
 pub(super) struct TaskState {
@@ -168,8 +174,12 @@ impl Run<'_> {
         for dir in &grant.dirs {
             preopen(&mut wasi, dir)?;
         }
+        let mut wasi = wasi.build_p1();
+        if self.runtime.stdio == Stdio::Captured {
+            wasi.ctx().table.set_max_capacity(MAX_HANDLES);
+        }
         let state = TaskState {
-            wasi: wasi.build_p1(),
+            wasi,
             nn,
             limiter: Limiter::new(grant.limits.memory),
             cancel: self.cancel.clone(),
@@ -228,6 +238,12 @@ impl Run<'_> {
         }
         // Also where a native call noticed it in words of its own.
         self.go_on()?;
+        if error.is::<ResourceTableError>() && self.runtime.stdio == Stdio::Captured {
+            return Err(Failure::Fault(format!(
+                "the guest holds more than {MAX_HANDLES} files, directories and streams open \
+                 at the same time, its limit"
+            )));
+        }
         let text = describe(error);
         Err(if error.is::<Trap>() { Failure::Trap(text) } else { Failure::Fault(text) })
     }
@@ -248,13 +264,15 @@ impl Run<'_> {
 
 fn preopen(wasi: &mut WasiCtxBuilder, dir: &Preopen) -> Result<(), Failure> {
     let perms = if dir.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
-    let opened = wasi.preopened_dir(&dir.host, &dir.guest, perms);
-    opened.map(drop).map_err(|e| {
+    let failed = |e: &dyn std::fmt::Display| {
         Failure::Directory(format!(
             "opening the directory {} for the guest: {e:#}",
             dir.host.display()
         ))
-    })
+    };
+    let opened = Directory::open(&dir.host).map_err(|e| failed(&e))?;
+    let given = wasi.preopened_dir(opened.path(), &dir.guest, perms);
+    given.map(drop).map_err(|e| failed(&e))
 }
 
 /// The cause first, then where it happened.

@@ -26,11 +26,21 @@ pub(super) fn policy(config: &Config) -> Policy {
             memory: Some(config.limits.memory),
             output: config.limits.output,
         },
+        private: private(config),
         module_size: config.module_size,
         working_dir: config.working_dir.clone(),
         max_wasm_stack: MAX_WASM_STACK as u64,
         resolve: policy::resolve_dir,
     }
+}
+
+/// The files with the worker's secrets, as far as they are there.
+fn private(config: &Config) -> Vec<PathBuf> {
+    let file = config.report.iter().find(|known| known.setting.name == "config-file");
+    let file = file.and_then(|file| file.value.as_ref()).map(PathBuf::from);
+    let key = config.connection.client_cert.as_ref().map(|client| client.key.clone());
+    let files = file.into_iter().chain(key);
+    files.filter_map(|file| config.working_dir.join(file).canonicalize().ok()).collect()
 }
 
 /// A slot for each executor, and one more, because an instance gives its own
@@ -41,15 +51,27 @@ pub(super) fn pool(config: &Config) -> Pool {
 }
 
 pub(super) fn warn_of_missing_roots(policy: &Policy) {
-    let Trust::Stranger { roots, .. } = &policy.trust else { return };
+    let Trust::Stranger { roots, preopen_roots } = &policy.trust else { return };
     for root in roots {
         let path = policy.working_dir.join(&root.path);
-        if let Err(e) = (policy.resolve)(&path) {
-            warn!(
+        match (policy.resolve)(&path) {
+            Err(e) => warn!(
                 "the allowed directory {} can't be used: {e}; tasks will not find it until it is \
                  there (a volume mount with an absolute path?)",
                 root.path.display()
-            );
+            ),
+            // Nobody has asked for the working directory itself.
+            Ok(host) if *preopen_roots => {
+                if let Some(file) = policy.private_below(&host) {
+                    warn!(
+                        "the allowed directory {} holds {}, which has this worker's secrets, so \
+                         tasks only get directories below it: move the file elsewhere",
+                        root.path.display(),
+                        file.display()
+                    );
+                }
+            }
+            Ok(_) => {}
         }
     }
 }
@@ -69,7 +91,13 @@ pub(super) fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
         cache_bytes: config.graph_cache,
         model_bytes: config.model_size,
         graphs: graphs.collect(),
-        limits: nn::NnLimits::default(),
+        named_only: !config.nn_load_bytes,
+        limits: nn::NnLimits {
+            graphs: config.limits.graphs,
+            graph_bytes: config.limits.graph_bytes,
+            contexts: config.limits.contexts,
+            tensor_bytes: config.limits.tensor_bytes,
+        },
     }
 }
 

@@ -7,6 +7,7 @@ mod cli_args;
 #[cfg(all(feature = "broker", feature = "openvino"))]
 mod demo;
 mod guests;
+mod hostile;
 #[cfg(feature = "openvino")]
 mod nn;
 #[cfg(feature = "openvino")]

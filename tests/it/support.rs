@@ -60,6 +60,7 @@ impl Bench {
                 memory: Some(64 << 20),
                 output: 64 << 10,
             },
+            private: vec![],
             module_size: 10 << 20,
             working_dir: fixtures(),
             max_wasm_stack: MAX_WASM_STACK as u64,

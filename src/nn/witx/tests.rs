@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime::{Config, Engine, Linker, Module, Store};
 
+use super::super::backend::{Errno, Halt};
 use super::super::fake::{Fake, WEIGHT};
 use super::super::{Nn, NnConfig, NnCtx, NnLimits, NnReport, add_to_linker};
 use crate::cancel::{Cancel, Reason};
@@ -413,6 +414,32 @@ fn a_stop_ends_an_inference_and_the_guest() {
     stop.join().expect("no panic");
     assert!(trap.contains("`compute` was interrupted: the task was stopped"), "{trap}");
     assert!(begun.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn a_worker_may_take_no_models_from_guests() {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("model.xml"), "<net/>").expect("written");
+    std::fs::write(dir.path().join("model.bin"), "").expect("written");
+    let graph =
+        GraphDir { encoding: "openvino".into(), dir: dir.path().to_owned(), name: "own".into() };
+    let config = NnConfig {
+        cache_bytes: 1 << 20,
+        model_bytes: 100,
+        named_only: true,
+        ..NnConfig::default()
+    };
+    let fake = Fake::default();
+    let nn = Nn::with_backends(config, vec![Box::new(fake.clone())]);
+    let mut task = nn.context(&[graph], Arc::default()).expect("a context");
+    assert_eq!(task.load_by_name("own"), Ok(0));
+    // Also one whose graph is there already.
+    for xml in [&b"<net/>"[..], b"<net><other/></net>"] {
+        let Err(Halt::Refused(refusal)) = task.load(0, 0, &[xml, b""]) else { panic!("taken") };
+        assert_eq!(refusal.errno, Errno::UnsupportedOperation);
+        assert!(refusal.text.contains("--nn-load-bytes is false"), "{refusal}");
+    }
+    assert_eq!((fake.compiled(), task.report().diagnostics.len()), (1, 2));
 }
 
 #[test]

@@ -1,0 +1,105 @@
+//! Thousands of hostile tasks leave the worker's memory as it was.
+//!
+//! The tasks run in a process of their own, so that other tests do not count.
+//! By hand, for as many as you like:
+//!
+//! ```sh
+//! HOSTILE_TASKS=10000 cargo test --features openvino --test it -- \
+//!     --ignored --exact --nocapture hostile::memory::hostile_tasks
+//! ```
+
+use super::guests;
+use crate::support::{Bench, fixtures, wat};
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Duration;
+
+const TASKS: &str = "HOSTILE_TASKS";
+
+/// What may be added after the first fifth, in bytes. A leak of 10 KiB a task
+/// is more, from 2,000 tasks on.
+const SLACK: u64 = 24 << 20;
+
+#[test]
+fn memory_stays_flat_over_hostile_tasks() {
+    let program = std::env::current_exe().expect("a program");
+    let output = Command::new(program)
+        .args(["--ignored", "--exact", "--nocapture", "hostile::memory::hostile_tasks"])
+        .env(TASKS, std::env::var(TASKS).unwrap_or_else(|_| "1000".into()))
+        .output()
+        .expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}\n{said}");
+}
+
+#[test]
+#[ignore = "run by the test above, in a process of its own, or by hand"]
+fn hostile_tasks() {
+    let count: usize = std::env::var(TASKS).map_or(10_000, |n| n.parse().expect("a number"));
+    let bench = bench().timeout(Duration::from_millis(30));
+    let modules: Vec<_> = guests()
+        .into_iter()
+        .filter(|name| cfg!(feature = "openvino") || !name.starts_with("nn-"))
+        .map(|name| (wat(&name), name))
+        .collect();
+    let mut verdicts = BTreeMap::<String, usize>::new();
+    let mut marks = vec![];
+    println!("tasks  resident MiB");
+    for n in 0..=count {
+        if n % (count / 10).max(1) == 0 {
+            marks.push(resident());
+            println!("{n:>5}  {:.1}", resident() as f64 / f64::from(1 << 20));
+        }
+        let (module, name) = &modules[n % modules.len()];
+        let inputs: &[&str] = match name.as_str() {
+            "stdout-flood" => &["1000000"],
+            "sleep" => &["1"],
+            "busy" => &["1"],
+            "nn-load-distinct" => &["3"],
+            "nn-load-garbage-xml" => &["20"],
+            "nn-xml-bomb" => &["1000"],
+            name if name.starts_with("nn-") => &[],
+            _ => &["x", "y"],
+        };
+        // Now and then a module that is new, and one that does not compile.
+        let module = match n % 7 {
+            3 => [module.as_slice(), &custom_section(n)].concat(),
+            5 if n % 5 == 0 => [&module[..module.len() / 2], &n.to_le_bytes()].concat(),
+            _ => module.clone(),
+        };
+        let nn = ["-S", "nn,nn-graph=openvino::models/tiny"];
+        let args: &[&str] = if name.starts_with("nn-") { &nn } else { &[] };
+        let outcome = bench.guest(module).cli_args(args).inputs(inputs).run();
+        let verdict = outcome.verdict.err().map_or_else(|| "ok".to_owned(), |e| format!("{e:?}"));
+        let kind = verdict.split(['(', ' ']).next().unwrap_or_default().to_owned();
+        *verdicts.entry(kind).or_default() += 1;
+    }
+    println!("{verdicts:?}");
+    let (settled, end) = (marks[marks.len() / 5], marks[marks.len() - 1]);
+    assert!(end < settled + SLACK, "from {settled} to {end} bytes");
+}
+
+/// One that makes the module another one, with nothing else changed.
+fn custom_section(n: usize) -> Vec<u8> {
+    [&[0, 10, 1, b'n'][..], &n.to_le_bytes()].concat()
+}
+
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
+    let kib = line.split_whitespace().nth(1).expect("a number");
+    kib.parse::<u64>().expect("a number") * 1024
+}
+
+#[cfg(feature = "openvino")]
+fn bench() -> Bench {
+    use proplet::nn::Nn;
+    Bench::with_nn(Nn::new(super::nn::config())).root(fixtures().join("models"), false)
+}
+
+#[cfg(not(feature = "openvino"))]
+fn bench() -> Bench {
+    Bench::new().root(fixtures().join("models"), false)
+}

@@ -1,0 +1,69 @@
+//! From `stop` to the result: measured, and bounded far above what it takes.
+
+use crate::support::Bench;
+use proplet::executor::{Executor, Submission};
+use proplet::runtime::THREAD_STACK;
+use proplet::task::{Failure, TaskSpec};
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 10;
+const BOUND: Duration = Duration::from_secs(1);
+
+/// Starts the task, lets it get going, stops it; the times until its result.
+fn stop(bench: &Bench, task: impl Fn() -> TaskSpec, going: Duration) -> Vec<Duration> {
+    let io = tokio::runtime::Runtime::new().expect("a runtime");
+    let _entered = io.enter();
+    let runtime = bench.runtime.clone();
+    let run = Box::new(move |spec: &_, cancel: &_| runtime.run(spec, cancel));
+    let (executor, mut results) = Executor::start(1, 1, THREAD_STACK, run).expect("threads");
+    let times = (0..ROUNDS).map(|_| {
+        let spec = task();
+        let id = spec.id().clone();
+        assert_eq!(executor.submit(spec), Submission::Admitted);
+        std::thread::sleep(going);
+        let begun = Instant::now();
+        assert!(executor.stop(&id));
+        let ended = results.blocking_recv().expect("a result");
+        let took = begun.elapsed();
+        assert_eq!(ended.outcome.verdict, Err(Failure::Stopped));
+        took
+    });
+    times.collect()
+}
+
+fn report(what: &str, mut times: Vec<Duration>) {
+    times.sort();
+    let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
+    println!("stop of {what}: median {median:?}, at most {most:?} of {ROUNDS}");
+    assert!(most < BOUND, "{what}: {times:?}");
+}
+
+#[test]
+fn a_loop_and_a_sleep_end_soon_after_a_stop() {
+    let bench = Bench::new();
+    for guest in ["loop-forever", "sleep-forever", "host-call-loop"] {
+        let task = || bench.policy.admit(bench.wat(guest).request).expect("admitted");
+        report(guest, stop(&bench, task, Duration::from_millis(100)));
+    }
+}
+
+/// Case 38.
+#[cfg(feature = "openvino")]
+#[test]
+fn a_long_inference_ends_soon_after_a_stop() {
+    use proplet::nn::{Nn, NnConfig};
+
+    let program = std::env::current_exe().expect("a program");
+    let target = program.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
+    let models = target.expect("a build folder").join("fixtures");
+    assert!(models.join("slow").exists(), "run fixtures/setup.py first");
+    let config = NnConfig { cache_bytes: 1 << 30, model_bytes: 1 << 30, ..super::nn::config() };
+    let bench = Bench::with_nn(Nn::new(config)).root(&models, false);
+    let graph = format!("nn,nn-graph=openvino::{}", models.join("slow").display());
+    let task = || {
+        let task = bench.wat("nn-tiny").cli_args(&["-S", &graph]).inputs(&["slow"]);
+        bench.policy.admit(task.request).expect("admitted")
+    };
+    report("an inference", stop(&bench, task, Duration::from_millis(700)));
+    assert!(bench.runtime.nn().stats().inferences >= ROUNDS as u64, "it was inferring");
+}
