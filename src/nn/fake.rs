@@ -65,8 +65,8 @@ impl Backend for Fake {
 
     fn check(&self, _target: ExecutionTarget, parts: &[&[u8]]) -> Result<(), Refusal> {
         match parts.first() {
-            Some(xml) if xml.starts_with(b"<net") => checks::openvino(parts).map(drop),
-            _ => Ok(()),
+            Some(xml) if !xml.starts_with(b"<net") => Ok(()),
+            _ => checks::openvino(parts).map(drop),
         }
     }
 

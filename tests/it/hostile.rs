@@ -88,7 +88,9 @@ fn no_link_leads_out_of_a_writable_directory() {
         let name = format!("made-{}", target.len());
         run("symlink", &[target, &name]);
         denied(&run("cat", &[&name]));
-        denied(&run("write-file", &[&name]));
+        if inside.path().join(&name).is_symlink() {
+            denied(&run("write-file", &[&name]));
+        }
         for guest in ["link", "rename"] {
             denied(&run(guest, &[target, "stolen"]));
             denied(&run(guest, &["own", target]));
@@ -345,14 +347,14 @@ mod nn {
 /// The effective limits, as an operator sees them.
 #[test]
 fn the_policy_is_printed_with_its_sources() {
-    let root = dir();
+    let (root, open) = (dir(), dir());
     fs::write(root.path().join("config.toml"), "[proplet]\nqueue = 7\n").expect("written");
     fs::create_dir(root.path().join("models")).expect("made");
     let print = |more: &[&str]| {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_proplet"))
             .args(["worker", "--print-policy", "--domain-id=d", "--channel-id=c"])
             .args(["--client-id=i", "--client-key=k", "--task-timeout=10s"])
-            .args(["--dirs=models:.:missing:/tmp:rw"])
+            .arg(format!("--dirs=models:.:missing:{}:rw", open.path().display()))
             .args(more)
             .env_clear()
             .env("PROPLET_TASK_MEMORY", "64MiB")
@@ -387,7 +389,7 @@ fn the_policy_is_printed_with_its_sources() {
         ("models", true, false),
         (".", false, false),
         ("missing", false, false),
-        ("/tmp", true, true),
+        (open.path().to_str().expect("text"), true, true),
     ];
     assert_eq!(seen, expected);
     assert!(dirs[1]["problem"].as_str().is_some_and(|text| text.contains("config.toml")));
