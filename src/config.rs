@@ -8,6 +8,7 @@
 
 mod address;
 mod elsewhere;
+mod monitoring;
 mod reader;
 mod settings;
 mod sources;
@@ -26,8 +27,9 @@ use crate::nn::SearchEnv;
 use crate::task::humantime;
 
 pub use address::Address;
+pub use monitoring::{HealthConfig, Monitoring};
 pub use settings::{
-    DefaultValue, Group, SETTINGS, Setting, markdown_table, submit_args, worker_args,
+    DefaultValue, Group, SETTINGS, Setting, health_args, markdown_table, submit_args, worker_args,
 };
 pub use sources::{Environment, Source};
 pub use submit::SubmitConfig;
@@ -83,6 +85,8 @@ pub struct Config {
     pub nn_graphs: Vec<GraphFlag>,
     /// What the manager is told.
     pub description: Description,
+    /// How it is watched.
+    pub monitoring: Monitoring,
     /// The log.
     pub log: LogConfig,
     /// What the operator should know, one full sentence each: for the log.
@@ -298,6 +302,7 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
     let nn_graphs = reader.read_optional("nn-graphs", value::graphs).unwrap_or_default();
     let nn_load_bytes = reader.read("nn-load-bytes", value::boolean);
     let description = description(reader);
+    let monitoring = monitoring::read(reader);
     let log = log(reader);
     // Where the file is has been used already; here for the report.
     reader.read("config-file", value::path);
@@ -333,6 +338,7 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
         nn_graphs,
         nn_load_bytes: nn_load_bytes?,
         description: description?,
+        monitoring: monitoring?,
         log: log?,
         warnings: Vec::new(),
         report: Vec::new(),

@@ -8,13 +8,15 @@
 use crate::cancel::{Cancel, Reason};
 use crate::queue::{Known, Queue, Refusal, Stopped};
 use crate::task::{Failure, Outcome, Rejection, TaskId, TaskSpec};
+use crate::usage::Thread;
 use anyhow::Context as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
+use tracing::info_span;
 
 /// How a task is run: [`crate::runtime::Runtime::run`], or a test's own.
 pub type RunTask = dyn Fn(&TaskSpec, &Arc<Cancel>) -> Outcome + Send + Sync;
@@ -58,6 +60,24 @@ impl Drop for Reply {
 struct Handle {
     spec: Arc<TaskSpec>,
     cancel: Arc<Cancel>,
+    began: Arc<OnceLock<Began>>,
+}
+
+/// When a task began to run, and on which thread.
+struct Began {
+    at: Instant,
+    thread: Option<Thread>,
+}
+
+/// A task that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Which one.
+    pub id: TaskId,
+    /// For how long.
+    pub uptime: Duration,
+    /// The thread that it runs on, where the system tells.
+    pub thread: Option<Thread>,
 }
 
 struct Job {
@@ -144,7 +164,7 @@ impl Executor {
     /// Queues a task. Never waits.
     pub fn submit(&self, spec: TaskSpec) -> Submission {
         let id = spec.id().clone();
-        let handle = Handle { spec: Arc::new(spec), cancel: Arc::default() };
+        let handle = Handle { spec: Arc::new(spec), cancel: Arc::default(), began: Arc::default() };
         let reply = Reply { id: id.clone(), results: self.shared.results.clone(), sent: false };
         let job = Job { handle, reply, admitted: Instant::now() };
         let mut queue = self.shared.queue();
@@ -228,6 +248,16 @@ impl Executor {
         stuck
     }
 
+    /// The tasks that run.
+    pub fn running(&self) -> Vec<Running> {
+        let running = |handle: &Handle| {
+            let began = handle.began.get()?;
+            let (uptime, thread) = (began.at.elapsed(), began.thread.clone());
+            Some(Running { id: handle.spec.id().clone(), uptime, thread })
+        };
+        self.shared.queue().running().filter_map(running).collect()
+    }
+
     /// Tasks waiting and running.
     pub fn load(&self) -> (usize, usize) {
         self.shared.queue().len()
@@ -246,8 +276,13 @@ impl Drop for Executor {
 }
 
 fn work(shared: &Shared) {
+    let thread = Thread::current();
     while let Some(job) = next(shared) {
         let queued = job.admitted.elapsed();
+        // Set here alone, so it is not set yet.
+        job.handle.began.set(Began { at: Instant::now(), thread: thread.clone() }).ok();
+        // So that each line of the log tells which task it is about.
+        let _task = info_span!("task", task = %job.handle.spec.id()).entered();
         // The runtime catches what a guest causes; this is for what is left,
         // so that a fault of ours costs one task and not the thread.
         let ended =
@@ -282,7 +317,6 @@ fn next(shared: &Shared) -> Option<Job> {
 mod tests {
     use super::*;
     use crate::task::{Entry, Grant, Limits, ModuleSource};
-    use std::time::Duration;
 
     fn spec(id: &str, label: &str) -> TaskSpec {
         let limits = Limits { timeout: None, memory: None, output: 0 };

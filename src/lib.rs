@@ -49,12 +49,15 @@ pub mod flags;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod machine;
+pub mod metrics;
 pub mod mqtt;
 pub mod nn;
 pub mod policy;
 pub mod protocol;
 pub mod queue;
 pub mod runtime;
+mod status;
 pub mod task;
+pub mod usage;
 pub mod version;
 pub mod worker;

@@ -6,6 +6,7 @@
 
 pub mod control;
 pub mod reports;
+pub mod usage;
 mod wire;
 
 pub use control::{
@@ -15,6 +16,7 @@ pub use reports::{
     Alive, Discovery, InvokeResult, Output, Reused, TaskResult, TimingsMs, WorkerMetadata,
     decode_sender,
 };
+pub use usage::{CpuMetrics, MemoryMetrics, TaskMetrics, TaskUsage, WorkerMetrics};
 
 /// The topics of one channel: `m/{domain}/c/{channel}/…`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,13 +9,15 @@
 //! ```
 
 mod effective;
+mod monitor;
 mod setup;
 
 pub use effective::{Effective, effective};
-pub(crate) use setup::connection_options;
+pub(crate) use setup::{connection_options, nn_config, policy};
 
 use crate::config::Config;
 use crate::executor::{Ended, Executor, Submission};
+use crate::metrics::{CacheLevels, Metrics};
 use crate::mqtt::{self, Delivery, Event, Link, Message, PublishError};
 use crate::nn::Nn;
 use crate::policy::Policy;
@@ -23,6 +25,7 @@ use crate::protocol::{
     self, Alive, Discovery, InvokeResult, Malformed, TaskResult, Topics, WorkerMetadata,
 };
 use crate::runtime::{Runtime, RuntimeConfig, Stdio, THREAD_STACK};
+use crate::status::{self, Health, State, Status};
 use crate::task::{Failure, TaskId, TaskRequest};
 use crate::version;
 use std::sync::Arc;
@@ -35,6 +38,8 @@ use tracing::{debug, error, info, warn};
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the last results may take to reach the broker.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the loop turns at least.
+const PULSE: Duration = Duration::from_secs(1);
 /// A message from this size on is decoded beside the loop's other work.
 const LARGE_MESSAGE: usize = 1 << 20;
 
@@ -68,7 +73,21 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
         pool: Some(setup::pool(&config)),
     };
     let runtime = Arc::new(Runtime::new(&runtime, nn.clone())?);
-    setup::preload(nn);
+    setup::preload(nn.clone());
+    let caches = runtime.clone();
+    let status = Arc::new(Status {
+        proplet_id: id.clone(),
+        health: Health::default(),
+        metrics: Metrics::new(move || CacheLevels {
+            modules_compiled: caches.modules_compiled(),
+            module_bytes: caches.module_bytes(),
+            nn: nn.stats(),
+        }),
+    });
+    let _server = match config.monitoring.listen {
+        Some(address) => status::serve(address, status.clone()).await,
+        None => None,
+    };
     let (executor, ended) = Executor::start(
         config.executors.get(),
         config.queue,
@@ -79,6 +98,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     let (link, events) = mqtt::connect(setup::options(&config, &topics))?;
     let worker = Worker {
         about: setup::about(&config),
+        reports: monitor::Reports::new(config.monitoring.report_every),
+        status,
         namespace: config.description.namespace,
         module_limit: usize::try_from(config.module_size).unwrap_or(usize::MAX),
         id,
@@ -144,6 +165,8 @@ struct Worker {
     policy: Policy,
     executor: Executor,
     link: Link,
+    status: Arc<Status>,
+    reports: monitor::Reports,
 }
 
 impl Worker {
@@ -157,6 +180,9 @@ impl Worker {
     ) -> anyhow::Result<()> {
         let mut beats = tokio::time::interval(liveliness);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // So that whoever asks for the worker's health hears that its loop turns.
+        let mut pulse = tokio::time::interval(PULSE);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut introduction = Introduction::Due;
         let mut phase = Phase::Serving;
         tokio::pin!(shutdown);
@@ -166,6 +192,7 @@ impl Worker {
                 biased;
                 Some(ended) = ended.recv() => self.on_ended(ended),
                 () = &mut shutdown, if phase == Phase::Serving => {
+                    self.status.health.set(State::Draining);
                     self.executor.drain();
                     let (_, running) = self.executor.load();
                     info!(running, ?drain_timeout, "shutting down: running tasks may finish");
@@ -182,16 +209,30 @@ impl Worker {
                 Some(event) = events.next() => match event {
                     Event::Connected { session_present } => {
                         info!(session_present, "connected to the broker");
+                        self.status.metrics.connected();
+                        self.status.health.set(State::Serving);
                         introduction = Introduction::Sent(self.introduce());
                     }
                     Event::Message(message) => self.on_message(message),
                     // The link has said so in the log, and tries again.
-                    Event::Disconnected { .. } => introduction = Introduction::Due,
+                    Event::Disconnected { failure, .. } => {
+                        self.status.metrics.disconnected(failure.kind);
+                        self.status.health.set(State::Connecting);
+                        introduction = Introduction::Due;
+                    }
                 },
                 () = introduction.made(), if !matches!(introduction, Introduction::Made) => {
                     self.beat();
                 }
                 _ = beats.tick(), if matches!(introduction, Introduction::Made) => self.beat(),
+                _ = pulse.tick() => {
+                    self.status.health.turn();
+                    let (queued, running) = self.executor.load();
+                    self.status.metrics.load(queued, running);
+                }
+                () = self.reports.due(), if matches!(introduction, Introduction::Made) => {
+                    self.report();
+                }
             }
         }
         for id in self.executor.abandon() {
@@ -259,7 +300,10 @@ impl Worker {
         let id = request.id.clone();
         let spec = match self.policy.admit(request) {
             Ok(spec) => spec,
-            Err(rejection) => return self.refuse(&id, &rejection.to_string()),
+            Err(rejection) => {
+                self.status.metrics.refused(&rejection);
+                return self.refuse(&id, &rejection.to_string());
+            }
         };
         match self.executor.submit(spec) {
             Submission::Admitted => info!(task = %id, "task accepted"),
@@ -270,11 +314,15 @@ impl Worker {
                 task = %id,
                 "a start with other content for a task that is queued or running was ignored"
             ),
-            Submission::Refused(rejection) => self.refuse(&id, &rejection.to_string()),
+            Submission::Refused(rejection) => {
+                self.status.metrics.refused(&rejection);
+                self.refuse(&id, &rejection.to_string());
+            }
         }
     }
 
     fn malformed_start(&self, malformed: &Malformed) {
+        self.status.metrics.malformed();
         match &malformed.id {
             Some(id) => self.refuse(id, &format!("malformed start message: {malformed}")),
             None => warn!("a start message was dropped: {malformed}"),
@@ -328,6 +376,7 @@ impl Worker {
 
     fn on_ended(&self, Ended { id, outcome }: Ended) {
         let took = outcome.timings;
+        self.status.metrics.ended(&outcome);
         match &outcome.verdict {
             Ok(()) => info!(
                 task = %id,
@@ -345,7 +394,9 @@ impl Worker {
     fn publish(&self, result: TaskResult) {
         let (link, topic) = (self.link.clone(), self.topics.results());
         let delivery = link.publish(&topic, result.encode());
+        let outgoing = self.status.metrics.outgoing();
         tokio::spawn(async move {
+            let _outgoing = outgoing;
             let task = result.task_id.clone();
             let delivered = match delivery.await {
                 // The task must not stay Running for want of a smaller answer.

@@ -1,6 +1,7 @@
 //! The command line, one file a verb.
 
 mod demo;
+mod health;
 mod logging;
 mod run;
 mod signals;
@@ -19,6 +20,7 @@ pub fn main() -> ExitCode {
         Some(("run", matches)) => run::main(matches),
         Some(("submit", matches)) => submit::main(matches),
         Some(("demo", matches)) => demo::main(matches),
+        Some(("health", matches)) => health::main(matches),
         _ => unreachable!("clap requires one of the verbs"),
     };
     result.unwrap_or_else(|e| {
@@ -47,4 +49,5 @@ fn command() -> Command {
         .subcommand(run::command())
         .subcommand(submit::command())
         .subcommand(demo::command())
+        .subcommand(health::command())
 }

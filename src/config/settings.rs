@@ -23,6 +23,8 @@ pub enum Group {
     Inference,
     /// What the manager is told about this machine.
     Description,
+    /// What tells how the worker does.
+    Monitoring,
     /// The log.
     Logging,
     /// Where the TOML section is.
@@ -40,6 +42,7 @@ impl Group {
             Group::Caches => "Caches",
             Group::Inference => "Inference",
             Group::Description => "Description of this worker",
+            Group::Monitoring => "Monitoring",
             Group::Logging => "Logging",
             Group::File => "Configuration file",
         }
@@ -385,6 +388,41 @@ pub static SETTINGS: &[Setting] = &[
         "Whether the manager is told this machine's name and address",
     ),
     setting(
+        Group::Monitoring,
+        "metrics-enabled",
+        BOOLEAN,
+        Text("true"),
+        "Whether /health, /ready and /metrics are served over HTTP",
+    ),
+    setting(
+        Group::Monitoring,
+        "metrics-port",
+        "PORT",
+        Text("9092"),
+        "Their port; 0 is any free one, which the log then tells",
+    ),
+    setting(
+        Group::Monitoring,
+        "metrics-bind",
+        "ADDRESS",
+        Text("127.0.0.1"),
+        "The address they are served on; 0.0.0.0 or [::] is every one of this machine",
+    ),
+    setting(
+        Group::Monitoring,
+        "enable-monitoring",
+        BOOLEAN,
+        Text("true"),
+        "Whether the manager is sent the use of processor and memory",
+    ),
+    setting(
+        Group::Monitoring,
+        "metrics-interval",
+        "DURATION",
+        Text("10s"),
+        "Time between two of these messages",
+    ),
+    setting(
         Group::Logging,
         "log-level",
         "LEVEL",
@@ -415,6 +453,16 @@ pub fn worker_args() -> Vec<Arg> {
 /// The flags of a verb that only connects, as `proplet submit` does.
 pub fn submit_args() -> Vec<Arg> {
     SETTINGS.iter().filter(|setting| for_submit(setting)).map(Setting::arg).collect()
+}
+
+/// The flags of `proplet health`: what tells it where the worker listens.
+pub fn health_args() -> Vec<Arg> {
+    let asked = |setting: &&Setting| {
+        setting.group == Group::File
+            || setting.name == "client-id"
+            || matches!(setting.name, "metrics-enabled" | "metrics-port" | "metrics-bind")
+    };
+    SETTINGS.iter().filter(asked).map(Setting::arg).collect()
 }
 
 fn for_submit(setting: &Setting) -> bool {

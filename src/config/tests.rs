@@ -163,6 +163,9 @@ fn the_defaults_are_those_of_the_table() {
     assert_eq!((config.dirs, config.openvino_lib), (None, None));
     assert_eq!(config.description.namespace, "default");
     assert!(config.description.collect_system_info);
+    let listen = config.monitoring.listen.map(|address| address.to_string());
+    assert_eq!(listen.as_deref(), Some("127.0.0.1:9092"));
+    assert_eq!(config.monitoring.report_every, Some(Duration::from_secs(10)));
     assert_eq!(config.log, LogConfig { directives: "info".into(), format: LogFormat::Text });
     assert_eq!(config.warnings, Vec::<String>::new());
     let reported: Vec<_> = config.report.iter().map(|resolved| resolved.setting.name).collect();
@@ -347,7 +350,13 @@ fn every_value_has_its_forms() {
         .with("PROPLET_MQTT_TLS_CLIENT_CERT", "c.pem")
         .with("PROPLET_MQTT_TLS_CLIENT_KEY", "k.pem")
         .with("PROPLET_LOG_FORMAT", "JSON")
+        .with("PROPLET_METRICS_BIND", "[::]")
+        .with("PROPLET_METRICS_PORT", "0")
+        .with("PROPLET_ENABLE_MONITORING", "false")
         .load();
+    let listen = config.monitoring.listen.map(|address| address.to_string());
+    assert_eq!(listen.as_deref(), Some("[::]:0"));
+    assert_eq!(config.monitoring.report_every, None);
     assert_eq!(config.connection.timeout, Duration::from_secs(90));
     assert_eq!(config.limits.timeout, None);
     assert_eq!(config.drain_timeout, Duration::from_millis(500));
@@ -376,7 +385,7 @@ fn every_value_has_its_forms() {
 #[test]
 fn unknown_names_are_warned_about_and_not_refused() {
     let config = Setup::guide()
-        .file("config.toml", "[proplet]\nquue = 1\nmetrics_port = 9092\nclient_kye = \"s3cret\"\n")
+        .file("config.toml", "[proplet]\nquue = 1\nusb_enabled = true\nclient_kye = \"s3cret\"\n")
         .with("PROPLET_EXECUTOR", "4")
         .with("PROPLET_OTEL_URL", "http://otel")
         .with("PROPLET_HAL_ENABLED", "false")
@@ -389,7 +398,7 @@ fn unknown_names_are_warned_about_and_not_refused() {
         &[
             "PROPLET_EXECUTOR is not a setting; did you mean PROPLET_EXECUTORS?",
             "`quue` in section [proplet] of config.toml is not a setting",
-            "PROPLET_OTEL_URL, `metrics_port` in section [proplet] of config.toml have no effect",
+            "PROPLET_OTEL_URL, `usb_enabled` in section [proplet] of config.toml have no effect",
             "PROPLET_MQTT_TLS_CA_CERT",
         ],
     );

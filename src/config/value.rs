@@ -2,6 +2,7 @@
 //! reads one puts its name, its value and where it came from in front.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -148,6 +149,12 @@ pub(super) fn topic_level(text: &str) -> Result<String, String> {
         None if text.len() > 1024 => Err("longer than 1024 bytes".into()),
         None => Ok(text.to_owned()),
     }
+}
+
+/// Reads an IP address; IPv6 may stand in brackets.
+pub(super) fn ip(text: &str) -> Result<IpAddr, String> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    bare.parse().map_err(|_| "not an IP address, such as 127.0.0.1, 0.0.0.0 or [::]".to_owned())
 }
 
 /// Reads text between commas; spaces around it do not count.

@@ -95,6 +95,11 @@ impl Runtime {
     pub fn modules_compiled(&self) -> u64 {
         self.modules.compiled()
     }
+
+    /// Bytes of compiled code that are kept for the next task.
+    pub fn module_bytes(&self) -> u64 {
+        self.modules.bytes()
+    }
 }
 
 /// The limits that no setting changes, for whoever lists them.

@@ -118,6 +118,13 @@ impl Modules {
     pub(super) fn compiled(&self) -> u64 {
         self.shared.compiled.load(Ordering::Relaxed)
     }
+
+    /// Bytes that are kept, as they are weighed.
+    pub(super) fn bytes(&self) -> u64 {
+        // It is counted when the cache comes to it.
+        self.shared.cache.run_pending_tasks();
+        self.shared.cache.weighted_size()
+    }
 }
 
 impl Shared {

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use tracing::{info, warn};
 
 /// What tasks may have, by the configuration.
-pub(super) fn policy(config: &Config) -> Policy {
+pub(crate) fn policy(config: &Config) -> Policy {
     let roots = match &config.dirs {
         Some(dirs) => {
             dirs.iter().map(|dir| Root { path: dir.path.clone(), writable: dir.writable }).collect()
@@ -76,7 +76,7 @@ pub(super) fn warn_of_missing_roots(policy: &Policy) {
     }
 }
 
-pub(super) fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
+pub(crate) fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
     let graphs = config.nn_graphs.iter().filter_map(|graph| {
         let found = policy.trusted_graph(&graph.encoding, &graph.dir);
         found.inspect_err(|e| warn!("nn-graphs: {e}; no task can load it by name")).ok()

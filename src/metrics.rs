@@ -1,0 +1,401 @@
+//! Counters, gauges and histograms of the worker, in the text format of
+//! OpenMetrics.
+//!
+//! What happens is counted as it happens, through the methods of [`Metrics`];
+//! what is (caches, memory) is asked of its owner when somebody looks. Labels
+//! take their values from fixed lists, so that no task can make the number of
+//! series grow.
+
+use crate::mqtt::FailureKind;
+use crate::nn::NnStats;
+use crate::task::{Failure, Outcome, Rejection, Timings};
+use crate::usage::Usage;
+use crate::version;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use std::fmt;
+use std::time::Duration;
+
+/// The media type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds in seconds. A cached task takes a few milliseconds, a large
+/// model some seconds to compile, and a task five minutes by default.
+const BUCKETS: [f64; 16] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 100.0,
+    300.0,
+];
+
+/// What caches hold and have done, at the moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CacheLevels {
+    /// Modules compiled since the start.
+    pub modules_compiled: u64,
+    /// Bytes of compiled modules, if they are counted.
+    pub module_bytes: u64,
+    /// wasi-nn's own counters.
+    pub nn: NnStats,
+}
+
+/// The worker's metrics. Everything is cheap enough for each task.
+pub struct Metrics {
+    registry: Registry,
+    tasks: Family<ByOutcome, Counter>,
+    refused: Family<ByReason, Counter>,
+    phases: Family<ByPhase, Histogram, fn() -> Histogram>,
+    module_hits: Counter,
+    connections: Counter,
+    disconnections: Family<ByKind, Counter>,
+    connected: Gauge,
+    queued: Gauge,
+    running: Gauge,
+    outbox: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByOutcome {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByPhase {
+    phase: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByKind {
+    kind: &'static str,
+}
+
+const OUTCOMES: [&str; 11] = [
+    "completed",
+    "module",
+    "graph",
+    "directory",
+    "trap",
+    "fault",
+    "exit",
+    "timeout",
+    "stopped",
+    "shutting_down",
+    "internal",
+];
+const REASONS: [&str; 7] =
+    ["argument", "unsupported", "module", "directory", "busy", "shutting_down", "malformed"];
+const PHASES: [&str; 4] = ["queued", "compiled", "loaded", "ran"];
+
+fn outcome(verdict: &Result<(), Failure>) -> &'static str {
+    match verdict {
+        Ok(()) => "completed",
+        Err(Failure::Module(_)) => "module",
+        Err(Failure::Graph(_)) => "graph",
+        Err(Failure::Directory(_)) => "directory",
+        Err(Failure::Trap(_)) => "trap",
+        Err(Failure::Fault(_)) => "fault",
+        Err(Failure::Exit(_)) => "exit",
+        Err(Failure::Timeout(_)) => "timeout",
+        Err(Failure::Stopped) => "stopped",
+        Err(Failure::ShuttingDown) => "shutting_down",
+        Err(Failure::Internal(_)) => "internal",
+    }
+}
+
+fn reason(rejection: &Rejection) -> &'static str {
+    match rejection {
+        Rejection::Argument(_) => "argument",
+        Rejection::Unsupported(_) => "unsupported",
+        Rejection::Module(_) => "module",
+        Rejection::Directory(_) => "directory",
+        Rejection::Busy { .. } => "busy",
+        Rejection::ShuttingDown => "shutting_down",
+    }
+}
+
+fn kind(kind: FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Dns => "dns",
+        FailureKind::Unreachable => "unreachable",
+        FailureKind::Timeout => "timeout",
+        FailureKind::Tls => "tls",
+        FailureKind::Credentials => "credentials",
+        FailureKind::Unavailable => "unavailable",
+        FailureKind::Subscription => "subscription",
+        FailureKind::Closed => "closed",
+        FailureKind::TakenOver => "taken_over",
+        FailureKind::Protocol => "protocol",
+    }
+}
+
+impl Metrics {
+    /// All at zero. `levels` is asked at each look.
+    pub fn new(levels: impl Fn() -> CacheLevels + Send + Sync + 'static) -> Metrics {
+        let mut metrics = Metrics {
+            registry: Registry::default(),
+            tasks: Family::default(),
+            refused: Family::default(),
+            phases: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            module_hits: Counter::default(),
+            connections: Counter::default(),
+            disconnections: Family::default(),
+            connected: Gauge::default(),
+            queued: Gauge::default(),
+            running: Gauge::default(),
+            outbox: Gauge::default(),
+        };
+        metrics.register(levels);
+        // A series that begins with 1 has no rate.
+        for outcome in OUTCOMES {
+            drop(metrics.tasks.get_or_create(&ByOutcome { outcome }));
+        }
+        for reason in REASONS {
+            drop(metrics.refused.get_or_create(&ByReason { reason }));
+        }
+        for phase in PHASES {
+            drop(metrics.phases.get_or_create(&ByPhase { phase }));
+        }
+        metrics
+    }
+
+    fn register(&mut self, levels: impl Fn() -> CacheLevels + Send + Sync + 'static) {
+        let registry = &mut self.registry;
+        let build = Info::new(vec![
+            ("version", version::VERSION),
+            ("commit", version::COMMIT),
+            ("backends", version::BACKENDS),
+            ("runtime", version::WASMTIME),
+        ]);
+        registry.register("proplet_build", "What this worker is", build);
+        registry.register("proplet_tasks", "Tasks that ended, by how", self.tasks.clone());
+        registry.register(
+            "proplet_tasks_refused",
+            "Tasks that were not accepted, by why",
+            self.refused.clone(),
+        );
+        registry.register_with_unit(
+            "proplet_task_phase",
+            "Where the time of tasks went",
+            Unit::Seconds,
+            self.phases.clone(),
+        );
+        registry.register(
+            "proplet_module_cache_hits",
+            "Tasks whose module had been compiled already",
+            self.module_hits.clone(),
+        );
+        registry.register("proplet_connections", "Connections made", self.connections.clone());
+        registry.register(
+            "proplet_connection_failures",
+            "Connections lost or not made, by why",
+            self.disconnections.clone(),
+        );
+        registry.register(
+            "proplet_connected",
+            "Whether the broker has confirmed the connection and the subscriptions",
+            self.connected.clone(),
+        );
+        registry.register("proplet_tasks_queued", "Tasks that wait", self.queued.clone());
+        registry.register("proplet_tasks_running", "Tasks that run", self.running.clone());
+        registry.register(
+            "proplet_outbox_messages",
+            "Results that the broker has not acknowledged",
+            self.outbox.clone(),
+        );
+        registry.register_collector(Box::new(Asked(levels)));
+    }
+
+    /// A task ended.
+    pub fn ended(&self, ended: &Outcome) {
+        let outcome = outcome(&ended.verdict);
+        self.tasks.get_or_create(&ByOutcome { outcome }).inc();
+        if ended.reuse.module {
+            self.module_hits.inc();
+        }
+        let Timings { queued, compiled, loaded, ran } = ended.timings;
+        for (phase, took) in PHASES.into_iter().zip([queued, compiled, loaded, ran]) {
+            // What never began is no observation of a quick one.
+            if took > Duration::ZERO {
+                self.phases.get_or_create(&ByPhase { phase }).observe(took.as_secs_f64());
+            }
+        }
+    }
+
+    /// A task was not accepted.
+    pub fn refused(&self, rejection: &Rejection) {
+        self.refused.get_or_create(&ByReason { reason: reason(rejection) }).inc();
+    }
+
+    /// A start message could not be read.
+    pub fn malformed(&self) {
+        self.refused.get_or_create(&ByReason { reason: "malformed" }).inc();
+    }
+
+    /// Connected and subscribed.
+    pub fn connected(&self) {
+        self.connections.inc();
+        self.connected.set(1);
+    }
+
+    /// Not connected, or no more.
+    pub fn disconnected(&self, failure: FailureKind) {
+        self.disconnections.get_or_create(&ByKind { kind: kind(failure) }).inc();
+        self.connected.set(0);
+    }
+
+    /// Tasks that wait and that run, now.
+    pub fn load(&self, queued: usize, running: usize) {
+        self.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
+        self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
+    }
+
+    /// A message that counts as in the outbox until this is dropped.
+    pub fn outgoing(&self) -> Outgoing {
+        self.outbox.inc();
+        Outgoing(self.outbox.clone())
+    }
+
+    /// Everything, in the text format.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::with_capacity(16 << 10);
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// See [`Metrics::outgoing`].
+#[derive(Debug)]
+pub struct Outgoing(Gauge);
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// What is asked for at each look.
+struct Asked<F>(F);
+
+impl<F> fmt::Debug for Asked<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Asked")
+    }
+}
+
+impl<F: Fn() -> CacheLevels + Send + Sync + 'static> Collector for Asked<F> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let levels = (self.0)();
+        let nn = levels.nn;
+        for (name, help, count) in [
+            ("proplet_modules_compiled", "Modules compiled", levels.modules_compiled),
+            ("proplet_graphs_compiled", "Graphs compiled", nn.graphs_compiled),
+            ("proplet_graph_cache_hits", "Loads that found their graph compiled", nn.cache_hits),
+            ("proplet_graph_cache_evictions", "Graphs that made room for others", nn.evicted),
+            ("proplet_inferences", "Inferences, failed ones included", nn.inferences),
+        ] {
+            let counter = ConstCounter::new(count);
+            counter.encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                counter.metric_type(),
+            )?)?;
+        }
+        let usage = Usage::now();
+        for (name, help, unit, level) in [
+            (
+                "proplet_module_cache",
+                "Compiled modules kept",
+                Some(&Unit::Bytes),
+                levels.module_bytes,
+            ),
+            ("proplet_graph_cache", "Compiled graphs kept", Some(&Unit::Bytes), nn.cached_bytes),
+            ("proplet_graph_cache_graphs", "Compiled graphs kept", None, nn.cached_graphs),
+            ("process_resident_memory", "Resident memory", Some(&Unit::Bytes), usage.resident),
+        ] {
+            let gauge = ConstGauge::new(level);
+            gauge.encode(encoder.encode_descriptor(name, help, unit, gauge.metric_type())?)?;
+        }
+        let processor = ConstCounter::new(usage.processor().as_secs_f64());
+        processor.encode(encoder.encode_descriptor(
+            "process_cpu",
+            "Processor time",
+            Some(&Unit::Seconds),
+            processor.metric_type(),
+        )?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::Reuse;
+
+    fn text(metrics: &Metrics) -> String {
+        metrics.encode().expect("writing to a string")
+    }
+
+    #[test]
+    fn a_task_is_counted_with_its_phases() {
+        let metrics = Metrics::new(CacheLevels::default);
+        let timings = Timings {
+            queued: Duration::from_millis(2),
+            ran: Duration::from_secs(3),
+            ..Timings::default()
+        };
+        let reuse = Reuse { module: true, ..Reuse::default() };
+        metrics.ended(&Outcome {
+            verdict: Ok(()),
+            timings,
+            reuse,
+            ..Outcome::failed(Failure::Stopped)
+        });
+        metrics.ended(&Outcome::failed(Failure::Stopped));
+        metrics.refused(&Rejection::ShuttingDown);
+        let text = text(&metrics);
+        for line in [
+            "proplet_tasks_total{outcome=\"completed\"} 1",
+            "proplet_tasks_total{outcome=\"stopped\"} 1",
+            "proplet_tasks_total{outcome=\"trap\"} 0",
+            "proplet_tasks_refused_total{reason=\"shutting_down\"} 1",
+            "proplet_task_phase_seconds_count{phase=\"queued\"} 1",
+            "proplet_task_phase_seconds_bucket{le=\"2.5\",phase=\"ran\"} 0",
+            "proplet_task_phase_seconds_bucket{le=\"10.0\",phase=\"ran\"} 1",
+            "proplet_task_phase_seconds_count{phase=\"compiled\"} 0",
+            "proplet_module_cache_hits_total 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn the_outbox_is_as_deep_as_there_are_messages() {
+        let metrics = Metrics::new(CacheLevels::default);
+        let (first, second) = (metrics.outgoing(), metrics.outgoing());
+        drop(first);
+        assert!(text(&metrics).contains("proplet_outbox_messages 1\n"));
+        drop(second);
+        assert!(text(&metrics).contains("proplet_outbox_messages 0\n"));
+    }
+
+    #[test]
+    fn levels_are_asked_for_at_each_look() {
+        let asked = std::sync::atomic::AtomicU64::new(6);
+        let metrics = Metrics::new(move || CacheLevels {
+            modules_compiled: asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+            ..CacheLevels::default()
+        });
+        assert!(text(&metrics).contains("proplet_modules_compiled_total 6\n"));
+        assert!(text(&metrics).contains("proplet_modules_compiled_total 7\n"));
+    }
+}

@@ -1,0 +1,94 @@
+//! What a worker tells the manager of its use of the machine.
+
+use super::control::to_json;
+use serde::Serialize;
+
+/// The worker's own use of processor and memory.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WorkerMetrics {
+    /// The worker, by its client id.
+    pub proplet_id: String,
+    /// Where the manager lists it.
+    pub namespace: String,
+    /// RFC 3339.
+    pub timestamp: String,
+    /// Processor time.
+    pub cpu_metrics: CpuMetrics,
+    /// Memory.
+    pub memory_metrics: MemoryMetrics,
+}
+
+/// Processor time since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct CpuMetrics {
+    /// In user mode.
+    pub user_seconds: f64,
+    /// In the kernel.
+    pub system_seconds: f64,
+    /// Since the last report, 100 being one core.
+    pub percent: f64,
+}
+
+/// Memory in bytes. The names are those of a worker in Go; here `alloc` and
+/// `inuse` are the memory that no file backs, `sys` is the address space for
+/// data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "described together")]
+pub struct MemoryMetrics {
+    pub rss_bytes: u64,
+    pub heap_alloc_bytes: u64,
+    pub heap_sys_bytes: u64,
+    pub heap_inuse_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_usage_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_limit_bytes: Option<u64>,
+}
+
+/// A running task's use of the machine.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TaskMetrics {
+    /// The task.
+    pub task_id: String,
+    /// The worker, by its client id.
+    pub proplet_id: String,
+    /// What is known.
+    pub metrics: TaskUsage,
+    /// Always null: the manager keeps the single values itself.
+    pub aggregated: Option<()>,
+    /// RFC 3339.
+    pub timestamp: String,
+}
+
+/// What is known of one task. What is not known of it (its share of the
+/// process's memory and files) is left out, and not said to be 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct TaskUsage {
+    /// Of its own thread since the last report, 100 being one core. Threads of
+    /// OpenVINO that work for it are not in it.
+    pub cpu_percent: f64,
+    /// Bytes read from disks since it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_read_bytes: Option<u64>,
+    /// Bytes written to disks since it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_write_bytes: Option<u64>,
+    /// Whole seconds since it began to run.
+    pub uptime_seconds: u64,
+    /// Threads of its own.
+    pub thread_count: u32,
+}
+
+impl WorkerMetrics {
+    /// The message.
+    pub fn encode(&self) -> Vec<u8> {
+        to_json(self)
+    }
+}
+
+impl TaskMetrics {
+    /// The message.
+    pub fn encode(&self) -> Vec<u8> {
+        to_json(self)
+    }
+}

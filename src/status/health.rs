@@ -1,0 +1,70 @@
+//! Whether the worker lives and serves: what its loop tells, and what anyone
+//! may ask.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Whether the worker lives and serves, as its loop tells and anyone may ask.
+#[derive(Debug)]
+pub(crate) struct Health {
+    started: Instant,
+    /// When the loop turned last, in milliseconds since the start.
+    turned: AtomicU64,
+    state: Mutex<State>,
+}
+
+/// What the worker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It has no connection.
+    Connecting,
+    /// It is connected and subscribed.
+    Serving,
+    /// It takes no new tasks.
+    Draining,
+}
+
+/// A loop that has not turned for this long is stuck: it turns each second.
+const STUCK: Duration = Duration::from_secs(30);
+
+impl Default for Health {
+    fn default() -> Health {
+        Health {
+            started: Instant::now(),
+            turned: AtomicU64::new(0),
+            state: Mutex::new(State::Connecting),
+        }
+    }
+}
+
+impl Health {
+    /// The loop has turned.
+    pub(crate) fn turn(&self) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.turned.store(now, Ordering::Relaxed);
+    }
+
+    /// The state has changed. Draining is for good.
+    pub(crate) fn set(&self, state: State) {
+        let mut current = self.lock();
+        if *current != State::Draining {
+            *current = state;
+        }
+    }
+
+    /// What the worker does.
+    pub(crate) fn state(&self) -> State {
+        *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long the loop has been stuck, if it is.
+    pub(crate) fn stuck(&self) -> Option<Duration> {
+        let turned = Duration::from_millis(self.turned.load(Ordering::Relaxed));
+        Some(self.started.elapsed().saturating_sub(turned)).filter(|idle| *idle >= STUCK)
+    }
+}
