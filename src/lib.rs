@@ -44,6 +44,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 mod directory;
+mod doctor;
 pub mod executor;
 pub mod flags;
 #[cfg(any(test, feature = "fuzzing"))]

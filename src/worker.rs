@@ -13,7 +13,7 @@ mod monitor;
 mod setup;
 
 pub use effective::{Effective, effective};
-pub(crate) use setup::{connection_options, nn_config, policy};
+pub(crate) use setup::{connection_options, nn_config, policy, runtime_config};
 
 use crate::config::Config;
 use crate::executor::{Ended, Executor, Submission};
@@ -24,7 +24,7 @@ use crate::policy::Policy;
 use crate::protocol::{
     self, Alive, Discovery, InvokeResult, Malformed, TaskResult, Topics, WorkerMetadata,
 };
-use crate::runtime::{Runtime, RuntimeConfig, Stdio, THREAD_STACK};
+use crate::runtime::{Runtime, THREAD_STACK};
 use crate::status::{self, Health, State, Status};
 use crate::task::{Failure, TaskId, TaskRequest};
 use crate::version;
@@ -65,14 +65,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     let policy = setup::policy(&config);
     setup::warn_of_missing_roots(&policy);
     let nn = Nn::new(setup::nn_config(&config, &policy));
-    let runtime = RuntimeConfig {
-        module_cache: config.module_cache,
-        compilers: config.executors.get().div_ceil(2),
-        module_size: config.module_size,
-        stdio: Stdio::Captured,
-        pool: Some(setup::pool(&config)),
-    };
-    let runtime = Arc::new(Runtime::new(&runtime, nn.clone())?);
+    let runtime = Arc::new(Runtime::new(&setup::runtime_config(&config), nn.clone())?);
     setup::preload(nn.clone());
     let caches = runtime.clone();
     let status = Arc::new(Status {

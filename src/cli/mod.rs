@@ -1,6 +1,7 @@
 //! The command line, one file a verb.
 
 mod demo;
+mod doctor;
 mod health;
 mod logging;
 mod run;
@@ -21,6 +22,7 @@ pub fn main() -> ExitCode {
         Some(("submit", matches)) => submit::main(matches),
         Some(("demo", matches)) => demo::main(matches),
         Some(("health", matches)) => health::main(matches),
+        Some(("doctor", matches)) => doctor::main(matches),
         _ => unreachable!("clap requires one of the verbs"),
     };
     result.unwrap_or_else(|e| {
@@ -50,4 +52,5 @@ fn command() -> Command {
         .subcommand(submit::command())
         .subcommand(demo::command())
         .subcommand(health::command())
+        .subcommand(doctor::command())
 }

@@ -114,6 +114,13 @@ pub(super) trait Backend: Send + Sync {
     /// One sentence: where it was looked for and how to install it.
     fn open(&self) -> Result<Library, String>;
 
+    /// What it can compute on, by the library's own names.
+    ///
+    /// # Errors
+    ///
+    /// One sentence, as of [`Backend::open`].
+    fn devices(&self) -> Result<Vec<String>, String>;
+
     /// Proves the builders and the target, without compiling anything.
     fn check(&self, target: ExecutionTarget, parts: &[&[u8]]) -> Result<(), Refusal>;
 

@@ -63,6 +63,10 @@ impl Backend for Fake {
         Ok(Library { backend: "openvino", path: "fake".into(), version: "0".into() })
     }
 
+    fn devices(&self) -> Result<Vec<String>, String> {
+        Ok(vec!["CPU".to_owned()])
+    }
+
     fn check(&self, _target: ExecutionTarget, parts: &[&[u8]]) -> Result<(), Refusal> {
         match parts.first() {
             Some(xml) if !xml.starts_with(b"<net") => Ok(()),

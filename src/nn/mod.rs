@@ -248,6 +248,16 @@ impl Nn {
         if libraries.is_empty() { Err(failure) } else { Ok(libraries) }
     }
 
+    /// What the backends can compute on, by their libraries' own names.
+    ///
+    /// # Errors
+    ///
+    /// One sentence, if a backend's library can't be used.
+    pub fn devices(&self) -> Result<Vec<String>, String> {
+        let devices = self.shared.backends.iter().map(|backend| backend.devices());
+        Ok(devices.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
     /// Counters since the start, and what is kept now.
     pub fn stats(&self) -> NnStats {
         let graphs = self.shared.graphs.stats();

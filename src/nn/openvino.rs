@@ -113,6 +113,10 @@ impl Backend for OpenVino {
         self.loaded().map(|loaded| loaded.library.clone())
     }
 
+    fn devices(&self) -> Result<Vec<String>, String> {
+        self.loaded()?.core.devices()
+    }
+
     fn check(&self, target: ExecutionTarget, parts: &[&[u8]]) -> Result<(), Refusal> {
         checks::openvino(parts)?;
         self.device(target).map(drop)

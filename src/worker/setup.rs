@@ -6,7 +6,7 @@ use crate::mqtt;
 use crate::nn::{self, Nn, NnConfig};
 use crate::policy::{self, Policy, Root, Trust};
 use crate::protocol::{Topics, WorkerMetadata};
-use crate::runtime::{MAX_WASM_STACK, Pool};
+use crate::runtime::{MAX_WASM_STACK, Pool, RuntimeConfig, Stdio};
 use crate::task::{GraphDir, Limits};
 use std::path::PathBuf;
 use tracing::{info, warn};
@@ -45,7 +45,7 @@ fn private(config: &Config) -> Vec<PathBuf> {
 
 /// A slot for each executor, and one more, because an instance gives its own
 /// back a moment after its task has ended.
-pub(super) fn pool(config: &Config) -> Pool {
+fn pool(config: &Config) -> Pool {
     let executors = u32::try_from(config.executors.get()).unwrap_or(u32::MAX);
     Pool { instances: executors.saturating_add(1), memory: config.limits.memory }
 }
@@ -98,6 +98,17 @@ pub(crate) fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
             contexts: config.limits.contexts,
             tensor_bytes: config.limits.tensor_bytes,
         },
+    }
+}
+
+/// The engine and its caches, for tasks of others.
+pub(crate) fn runtime_config(config: &Config) -> RuntimeConfig {
+    RuntimeConfig {
+        module_cache: config.module_cache,
+        compilers: config.executors.get().div_ceil(2),
+        module_size: config.module_size,
+        stdio: Stdio::Captured,
+        pool: Some(pool(config)),
     }
 }
 

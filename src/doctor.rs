@@ -1,0 +1,101 @@
+//! Looks for what is wrong with a set-up and says how to mend it: the guide's
+//! verification checklist as a program.
+//!
+//! Each check is a function from what it looks at to [`Finding`]s. None of them
+//! changes anything: the broker is asked under a client id of its own, so that
+//! a worker that runs keeps its connection, and nothing is published.
+
+mod broker;
+mod files;
+mod host;
+mod inference;
+mod settings;
+
+use crate::config::{Config, ConfigError, Environment};
+use crate::nn::{Nn, NnConfig};
+use crate::worker;
+use serde::Serialize;
+use std::time::Duration;
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    /// As it should be.
+    Ok,
+    /// The worker works, but perhaps not as it was meant to.
+    Warning,
+    /// Tasks will fail, or there will be no worker.
+    Failed,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    /// What was looked at, in a word or two.
+    pub(crate) check: &'static str,
+    /// How it came out.
+    pub(crate) verdict: Verdict,
+    /// One sentence; if something is wrong, with what to do.
+    pub(crate) message: String,
+    /// More of it, one line each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) details: Vec<String>,
+}
+
+impl Finding {
+    fn ok(check: &'static str, message: impl Into<String>) -> Finding {
+        Finding { check, verdict: Verdict::Ok, message: message.into(), details: Vec::new() }
+    }
+
+    fn warning(check: &'static str, message: impl Into<String>) -> Finding {
+        Finding { verdict: Verdict::Warning, ..Finding::ok(check, message) }
+    }
+
+    fn failed(check: &'static str, message: impl Into<String>) -> Finding {
+        Finding { verdict: Verdict::Failed, ..Finding::ok(check, message) }
+    }
+
+    fn with(mut self, details: Vec<String>) -> Finding {
+        self.details = details;
+        self
+    }
+}
+
+/// Runs all checks, telling each finding as it comes. `watch` is how long the
+/// channel is listened to for a manager.
+pub(crate) async fn examine(
+    config: &Result<Config, ConfigError>,
+    env: &Environment,
+    watch: Duration,
+    tell: &mut impl FnMut(Finding),
+) {
+    let mut each = |findings: Vec<Finding>| findings.into_iter().for_each(&mut *tell);
+    each(settings::check(config));
+    each(settings::build());
+    let Ok(config) = config else {
+        // What can be said without a configuration.
+        let nn = Nn::new(NnConfig {
+            library: env.variable("PROPLET_OPENVINO_LIB").map(Into::into),
+            search: env.library_search(),
+            ..NnConfig::default()
+        });
+        each(inference::library(&nn));
+        each(vec![Finding::warning(
+            "other checks",
+            "tasks, directories, machine and broker were not looked at: they need a configuration \
+             without mistakes",
+        )]);
+        return;
+    };
+    let policy = worker::policy(config);
+    let nn = Nn::new(worker::nn_config(config, &policy));
+    each(files::directories(&policy));
+    each(inference::library(&nn));
+    each(inference::tasks(config, &policy, &nn).await);
+    each(inference::graphs(config, &policy, &nn).await);
+    each(host::check(config, env));
+    each(host::clock());
+    each(host::port(config));
+    each(broker::check(config, watch).await);
+}

@@ -1,0 +1,151 @@
+//! The machine: processor, memory, clock, port.
+
+use super::Finding;
+use crate::config::{Config, Environment};
+use crate::status;
+use crate::usage::Container;
+use std::net::TcpListener;
+use std::time::{Duration, SystemTime};
+use sysinfo::System;
+
+const MIB: u64 = 1 << 20;
+
+/// This program is not older than that: 2026-01-01.
+const EARLIEST: Duration = Duration::from_secs(1_767_225_600);
+/// Nor will it be in use then: 2100-01-01.
+const LATEST: Duration = Duration::from_secs(4_102_444_800);
+
+pub(super) fn check(config: &Config, env: &Environment) -> Vec<Finding> {
+    let (executors, cores) = (config.executors.get(), env.cores().get());
+    let processor = if executors > cores {
+        Finding::warning(
+            "processor",
+            format!(
+                "{executors} tasks may run at the same time on {cores} cores: each will take longer; \
+                 PROPLET_EXECUTORS={cores} is the default"
+            ),
+        )
+    } else {
+        Finding::ok("processor", format!("{cores} cores for {executors} tasks at the same time"))
+    };
+    let mut system = System::new();
+    system.refresh_memory();
+    let (total, limited) = match Container::now().limit {
+        Some(limit) if limit < system.total_memory() => (limit, " by the container's limit"),
+        _ => (system.total_memory(), ""),
+    };
+    vec![processor, memory(config, total, limited)]
+}
+
+/// Whether what tasks and caches may take is there.
+fn memory(config: &Config, total: u64, limited: &str) -> Finding {
+    let executors = config.executors.get() as u64;
+    let tasks = executors.saturating_mul(config.limits.memory);
+    let caches = config.module_cache.saturating_add(config.graph_cache);
+    let may = tasks.saturating_add(caches);
+    let sum = format!(
+        "{executors} tasks of {} MiB and {} MiB of caches may take {} MiB of {} MiB{limited}",
+        config.limits.memory / MIB,
+        caches / MIB,
+        may / MIB,
+        total / MIB
+    );
+    if total == 0 {
+        Finding::warning("memory", "the system does not tell how much memory there is")
+    } else if may > total {
+        Finding::warning(
+            "memory",
+            format!(
+                "{sum}: the system may end the worker when they do; lower PROPLET_TASK_MEMORY, \
+                 PROPLET_EXECUTORS, PROPLET_GRAPH_CACHE or PROPLET_MODULE_CACHE"
+            ),
+        )
+    } else {
+        Finding::ok("memory", sum)
+    }
+}
+
+pub(super) fn clock() -> Vec<Finding> {
+    vec![clock_at(SystemTime::now())]
+}
+
+fn clock_at(now: SystemTime) -> Finding {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    // The far future has no such form.
+    let text = if since < Duration::from_secs(200_000_000_000) {
+        humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string()
+    } else {
+        format!("{} s after 1970", since.as_secs())
+    };
+    if (EARLIEST..LATEST).contains(&since) {
+        Finding::ok("clock", format!("it is {text}"))
+    } else {
+        Finding::failed(
+            "clock",
+            format!(
+                "the clock says {text}: certificates will be refused and times will mislead; set it, \
+                 with NTP for instance"
+            ),
+        )
+    }
+}
+
+/// Whether the health check has its port.
+pub(super) fn port(config: &Config) -> Vec<Finding> {
+    let Some(listen) = config.monitoring.listen else {
+        return vec![Finding::warning(
+            "status port",
+            "PROPLET_METRICS_ENABLED is false: health checks and metrics have nothing to ask",
+        )];
+    };
+    let finding = match TcpListener::bind(listen) {
+        Ok(_) => Finding::ok("status port", format!("{listen} is free for a worker")),
+        Err(e) => match status::ask(listen, "ready") {
+            Ok(answer) if answer.proplet_id == config.credentials.client_id => {
+                Finding::ok("status port", format!("this worker runs, and is {}", answer.status))
+            }
+            Ok(answer) => Finding::warning(
+                "status port",
+                format!(
+                    "worker {} has {listen}; each worker of a machine needs a PROPLET_METRICS_PORT of \
+                     its own",
+                    answer.proplet_id
+                ),
+            ),
+            Err(_) => Finding::warning(
+                "status port",
+                format!(
+                    "{listen} can't be listened on ({e}), so the worker will have no health check and \
+                     no metrics; choose another PROPLET_METRICS_PORT or PROPLET_METRICS_BIND"
+                ),
+            ),
+        },
+    };
+    vec![finding]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_never_set_is_noticed() {
+        assert_eq!(clock_at(SystemTime::now()).verdict, Verdict::Ok);
+        for seconds in [0, 1_000_000_000, 1 << 40] {
+            let then = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            assert_eq!(clock_at(then).verdict, Verdict::Failed, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn limits_beyond_the_memory_are_noticed() {
+        let mut env = Environment::new("/");
+        for name in ["DOMAIN_ID", "CHANNEL_ID", "CLIENT_ID", "CLIENT_KEY"] {
+            env = env.with(&format!("PROPLET_{name}"), "x");
+        }
+        let config = Config::from_environment(&env).expect("a configuration");
+        assert_eq!(memory(&config, 8 << 30, "").verdict, Verdict::Ok);
+        assert_eq!(memory(&config, 1 << 30, "").verdict, Verdict::Warning);
+    }
+}

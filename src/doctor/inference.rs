@@ -1,0 +1,196 @@
+//! The native library, and real tasks: one that prints, one that infers.
+
+use super::Finding;
+use crate::config::Config;
+use crate::nn::Nn;
+use crate::policy::Policy;
+use crate::runtime::{Runtime, THREAD_STACK};
+use crate::task::{ModuleSource, Outcome, TaskId, TaskRequest};
+use crate::version;
+use crate::worker;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// `fixtures/guests/wat/hello.wat`.
+const HELLO: &[u8] = include_bytes!("hello.wasm");
+/// `fixtures/guests/wat/nn-self-test.wat`: it carries its model with it, so no
+/// file has to be anywhere.
+const SELF_TEST: &[u8] = include_bytes!("self-test.wasm");
+/// What it prints.
+const ANSWER: &[u8] = b"2\n0\n6\n4\n";
+
+/// Whether OpenVINO is there.
+pub(super) fn library(nn: &Nn) -> Vec<Finding> {
+    if nn.encodings().is_empty() {
+        // The build has said so.
+        return Vec::new();
+    }
+    match nn.libraries() {
+        Err(e) => vec![Finding::failed("OpenVINO", e)],
+        Ok(libraries) => libraries
+            .into_iter()
+            .map(|library| {
+                let found = format!("{} at {}", library.version, library.path.display());
+                match nn.devices() {
+                    Ok(devices) if devices.iter().any(|device| device == "CPU") => {
+                        Finding::ok("OpenVINO", format!("{found}; devices: {}", devices.join(", ")))
+                    }
+                    Ok(devices) => Finding::failed(
+                        "OpenVINO",
+                        format!(
+                            "{found} has no device CPU (it has {}): its plugin \
+                             `libopenvino_intel_cpu_plugin` or `libopenvino_arm_cpu_plugin` must lie \
+                             beside it",
+                            if devices.is_empty() { "none".into() } else { devices.join(", ") }
+                        ),
+                    ),
+                    Err(e) => Finding::failed("OpenVINO", format!("{found} lists no devices: {e}")),
+                }
+            })
+            .collect(),
+    }
+}
+
+/// Runs tasks, under the limits and with the directories that a manager's would
+/// have.
+pub(super) async fn tasks(config: &Config, policy: &Policy, nn: &Nn) -> Vec<Finding> {
+    let runtime = match Runtime::new(&worker::runtime_config(config), nn.clone()) {
+        Ok(runtime) => Arc::new(runtime),
+        Err(e) => return vec![Finding::failed("a task", format!("no task can run: {e:#}"))],
+    };
+    let (hello, took) = run(&runtime, policy, HELLO, &[]).await;
+    let mut findings = vec![match hello {
+        Ok(_) => Finding::ok("a task", format!("a task ran, in {} ms", took.as_millis())),
+        Err(e) => Finding::failed("a task", format!("a task that only prints fails: {e}")),
+    }];
+    if nn.encodings().is_empty() {
+        return findings;
+    }
+    let (inferred, took) = run(&runtime, policy, SELF_TEST, &["-S", "nn"]).await;
+    findings.push(match inferred {
+        Ok(outcome) if outcome.stdout.bytes == ANSWER => Finding::ok(
+            "inference",
+            format!(
+                "a task with a built-in model gave the right answer, in {} ms",
+                took.as_millis()
+            ),
+        ),
+        Ok(outcome) => Finding::failed(
+            "inference",
+            format!(
+                "a task with a built-in model gave {:?} and not {:?}: OpenVINO computes wrongly on \
+                 this machine; another version of it may not",
+                String::from_utf8_lossy(&outcome.stdout.bytes),
+                String::from_utf8_lossy(ANSWER)
+            ),
+        ),
+        Err(e) => Finding::failed("inference", format!("a task with a built-in model fails: {e}")),
+    });
+    findings
+}
+
+async fn run(
+    runtime: &Arc<Runtime>,
+    policy: &Policy,
+    module: &'static [u8],
+    cli_args: &[&str],
+) -> (Result<Outcome, String>, Duration) {
+    let began = Instant::now();
+    let ended = admitted(policy, module, cli_args);
+    let ended = match ended {
+        Ok(spec) => {
+            let (runtime, tokio) = (runtime.clone(), tokio::runtime::Handle::current());
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            let thread = std::thread::Builder::new().stack_size(THREAD_STACK).spawn(move || {
+                let _entered = tokio.enter();
+                // Whoever asked is gone.
+                sender.send(runtime.run(&spec, &Arc::default())).ok();
+            });
+            match thread {
+                Err(e) => Err(format!("no thread of {THREAD_STACK} bytes of stack: {e}")),
+                Ok(_) => receiver.await.map_err(|_| "the worker's own code panicked".to_owned()),
+            }
+        }
+        Err(e) => Err(e),
+    };
+    let ended = ended.and_then(|outcome| match &outcome.verdict {
+        Ok(()) => Ok(outcome),
+        Err(failure) => {
+            let mut text = failure.to_string();
+            for more in &outcome.diagnostics {
+                text.push_str("; ");
+                text.push_str(more);
+            }
+            Err(text)
+        }
+    });
+    (ended, began.elapsed())
+}
+
+fn admitted(
+    policy: &Policy,
+    module: &'static [u8],
+    cli_args: &[&str],
+) -> Result<crate::task::TaskSpec, String> {
+    let request = TaskRequest {
+        id: TaskId::new("doctor").map_err(|e| e.to_string())?,
+        name: String::new(),
+        module: Some(ModuleSource::Bytes(module.into())),
+        inputs: Vec::new(),
+        cli_args: cli_args.iter().map(|arg| (*arg).to_owned()).collect(),
+        env: BTreeMap::new(),
+        daemon: false,
+        latent: false,
+        encrypted: false,
+    };
+    policy.admit(request).map_err(|e| e.to_string())
+}
+
+/// Loads the graphs of the configuration.
+pub(super) async fn graphs(config: &Config, policy: &Policy, nn: &Nn) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for graph in &config.nn_graphs {
+        if let Err(e) = policy.trusted_graph(&graph.encoding, &graph.dir) {
+            findings.push(Finding::failed("graphs", format!("PROPLET_NN_GRAPHS: {e}")));
+        }
+    }
+    let nn = nn.clone();
+    let loaded = tokio::task::spawn_blocking(move || nn.preload()).await.unwrap_or_default();
+    findings.extend(loaded.into_iter().map(|(graph, loaded)| match loaded {
+        Ok(()) => Finding::ok(
+            "graphs",
+            format!("tasks can load `{}` by name, from {}", graph.name, graph.dir.display()),
+        ),
+        Err(e) => Finding::failed("graphs", e),
+    }));
+    if version::BACKENDS == "none" && !config.nn_graphs.is_empty() && findings.is_empty() {
+        findings.push(Finding::failed("graphs", crate::nn::NO_BACKEND));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// The guests and where they come from. To translate them again:
+    /// `REBUILD_GUESTS=1 cargo test the_guests_are_what_their_sources_say`.
+    #[test]
+    fn the_guests_are_what_their_sources_say() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for (source, name, bytes) in
+            [("hello", "hello", HELLO), ("nn-self-test", "self-test", SELF_TEST)]
+        {
+            let source = root.join(format!("fixtures/guests/wat/{source}.wat"));
+            let translated = wat::parse_file(&source).expect("valid text");
+            if std::env::var_os("REBUILD_GUESTS").is_some() {
+                let path = root.join(format!("src/doctor/{name}.wasm"));
+                std::fs::write(path, &translated).expect("written");
+            } else {
+                assert!(translated == bytes, "{} has changed: rebuild", source.display());
+            }
+        }
+    }
+}

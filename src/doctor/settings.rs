@@ -1,0 +1,54 @@
+//! The configuration and this build.
+
+use super::{Finding, Verdict};
+use crate::config::{Config, ConfigError, Resolved, Source};
+use crate::version;
+
+pub(super) fn check(config: &Result<Config, ConfigError>) -> Vec<Finding> {
+    let config = match config {
+        Ok(config) => config,
+        Err(error) => {
+            let problems = error.problems.iter();
+            return problems.map(|text| Finding::failed("configuration", text)).collect();
+        }
+    };
+    let set: Vec<&Resolved> =
+        config.report.iter().filter(|resolved| resolved.source != Source::Default).collect();
+    let credentials = &config.credentials;
+    let message = format!(
+        "{} settings are set, the other {} are at their defaults; this is worker {} on channel {} \
+         of domain {}",
+        set.len(),
+        config.report.len() - set.len(),
+        credentials.client_id,
+        credentials.channel,
+        credentials.domain
+    );
+    let mut findings = vec![
+        Finding::ok("configuration", message).with(
+            set.into_iter()
+                .map(|Resolved { setting, value, source }| {
+                    format!(
+                        "{} = {} from {source}",
+                        setting.name,
+                        value.as_deref().unwrap_or_default()
+                    )
+                })
+                .collect(),
+        ),
+    ];
+    findings.extend(config.warnings.iter().map(|text| Finding::warning("configuration", text)));
+    findings
+}
+
+pub(super) fn build() -> Vec<Finding> {
+    let mut finding = Finding::ok("build", format!("proplet {}", version::LONG));
+    if version::BACKENDS == "none" {
+        finding.verdict = Verdict::Warning;
+        finding.message.push_str(
+            ": tasks with `-S nn` will fail on it; the build with OpenVINO is the container image or \
+             `cargo build --features openvino`",
+        );
+    }
+    vec![finding]
+}
