@@ -75,12 +75,13 @@ pub(crate) async fn examine(
     each(settings::build());
     let Ok(config) = config else {
         // What can be said without a configuration.
+        let named = env.variable("PROPLET_OPENVINO_LIB").is_some();
         let nn = Nn::new(NnConfig {
             library: env.variable("PROPLET_OPENVINO_LIB").map(Into::into),
             search: env.library_search(),
             ..NnConfig::default()
         });
-        each(inference::library(&nn));
+        each(inference::library(&nn, named));
         each(vec![Finding::warning(
             "other checks",
             "tasks, directories, machine and broker were not looked at: they need a configuration \
@@ -91,7 +92,7 @@ pub(crate) async fn examine(
     let policy = worker::policy(config);
     let nn = Nn::new(worker::nn_config(config, &policy));
     each(files::directories(&policy));
-    each(inference::library(&nn));
+    each(inference::library(&nn, config.openvino_lib.is_some()));
     each(inference::tasks(config, &policy, &nn).await);
     each(inference::graphs(config, &policy, &nn).await);
     each(host::check(config, env));

@@ -76,7 +76,8 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         });
         say(&format!("{report:#}"));
     } else {
-        say(&format!("\n{ok} ok, {warnings} warnings, {failed} failed"));
+        let plural = if warnings == 1 { "" } else { "s" };
+        say(&format!("\n{ok} ok, {warnings} warning{plural}, {failed} failed"));
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -7,7 +7,8 @@ use tracing_subscriber::EnvFilter;
 
 /// What other crates say is worth little to an operator; at the level `debug`
 /// the compiler alone has hundreds of lines for each module.
-const QUIET: &str = "rumqttd=error,rumqttc=warn,cranelift=warn,wasmtime=warn,rustls=warn,ureq=warn";
+const QUIET: &str = "rumqttd=error,rumqttc=warn,cranelift=warn,regalloc2=warn,wasmtime=warn,\
+     rustls=warn,ureq=warn,hyper=warn";
 
 /// Starts logging.
 pub(super) fn start(config: &LogConfig) -> anyhow::Result<()> {
@@ -21,7 +22,7 @@ pub(super) fn start(config: &LogConfig) -> anyhow::Result<()> {
         .with_ansi(std::io::stderr().is_terminal());
     match config.format {
         LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).init(),
     }
     Ok(())
 }

@@ -54,14 +54,12 @@ pub(super) async fn check(config: &Config, watch: Duration) -> Vec<Finding> {
             return vec![Finding::failed("broker", format!("{address} did not answer in time"))];
         }
     };
+    // What the operator has set is the name without our addition.
+    let text = failure.to_string().replace(&client_id, username);
     match failure.kind {
-        FailureKind::Credentials => {
-            vec![reached(), Finding::failed("credentials", failure.to_string())]
-        }
-        FailureKind::Subscription => {
-            vec![reached(), accepted(), Finding::failed("topics", failure.to_string())]
-        }
-        _ => vec![Finding::failed("broker", failure.to_string())],
+        FailureKind::Credentials => vec![reached(), Finding::failed("credentials", text)],
+        FailureKind::Subscription => vec![reached(), accepted(), Finding::failed("topics", text)],
+        _ => vec![Finding::failed("broker", text)],
     }
 }
 

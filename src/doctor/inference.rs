@@ -20,13 +20,19 @@ const SELF_TEST: &[u8] = include_bytes!("self-test.wasm");
 /// What it prints.
 const ANSWER: &[u8] = b"2\n0\n6\n4\n";
 
-/// Whether OpenVINO is there.
-pub(super) fn library(nn: &Nn) -> Vec<Finding> {
+/// Whether OpenVINO is there. `named` says that a setting names it.
+pub(super) fn library(nn: &Nn, named: bool) -> Vec<Finding> {
     if nn.encodings().is_empty() {
         // The build has said so.
         return Vec::new();
     }
     match nn.libraries() {
+        Err(e) if named => vec![Finding::failed(
+            "OpenVINO",
+            format!(
+                "{e}; correct PROPLET_OPENVINO_LIB, or take it out to have the usual places searched"
+            ),
+        )],
         Err(e) => vec![Finding::failed("OpenVINO", e)],
         Ok(libraries) => libraries
             .into_iter()
@@ -64,7 +70,8 @@ pub(super) async fn tasks(config: &Config, policy: &Policy, nn: &Nn) -> Vec<Find
         Ok(_) => Finding::ok("a task", format!("a task ran, in {} ms", took.as_millis())),
         Err(e) => Finding::failed("a task", format!("a task that only prints fails: {e}")),
     }];
-    if nn.encodings().is_empty() {
+    // Why there is no library has been said.
+    if nn.libraries().is_err() {
         return findings;
     }
     let (inferred, took) = run(&runtime, policy, SELF_TEST, &["-S", "nn"]).await;
@@ -150,6 +157,9 @@ fn admitted(
 /// Loads the graphs of the configuration.
 pub(super) async fn graphs(config: &Config, policy: &Policy, nn: &Nn) -> Vec<Finding> {
     let mut findings = Vec::new();
+    if !nn.encodings().is_empty() && nn.libraries().is_err() {
+        return findings;
+    }
     for graph in &config.nn_graphs {
         if let Err(e) = policy.trusted_graph(&graph.encoding, &graph.dir) {
             findings.push(Finding::failed("graphs", format!("PROPLET_NN_GRAPHS: {e}")));

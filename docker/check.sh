@@ -1,0 +1,227 @@
+#!/bin/bash
+# Builds what is shipped and runs it: the static binary in an empty root, the image's worker inside
+# the image's root. For CI and for hand; needs no container engine.
+#
+#   docker/check.sh static [BINARY]           builds it, unless one is given
+#   docker/check.sh image BINARY [LIBS]       BINARY is a worker built with `--features openvino`;
+#                                             LIBS is OpenVINO's folder (target/openvino/libs)
+#
+# Needs root (chroot), mosquitto and mosquitto-clients; `image` needs buildah and debootstrap, and
+# the fixtures of fixtures/setup.py. What it makes stays in target/ship and is used again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target=${CARGO_TARGET_DIR:-target}
+ship=$(realpath -m "$target/ship")
+mkdir -p "$ship"
+
+fail() { echo "check.sh: $*" >&2; exit 1; }
+need() { for tool; do command -v "$tool" >/dev/null || fail "$tool is missing: apt-get install $tool"; done; }
+
+# Everything that was started ends with this script, and nothing else does.
+started=()
+container=
+finish() {
+    for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
+    wait 2>/dev/null || true
+    [ -z "$container" ] || build rm "$container" >/dev/null || true
+    rm -rf "$work"
+}
+work=$(mktemp -d)
+trap finish EXIT
+
+port=$((20000 + RANDOM % 10000))
+export PROPLET_DOMAIN_ID=d PROPLET_CHANNEL_ID=c PROPLET_CLIENT_ID=w PROPLET_CLIENT_KEY=s3cret-key
+export PROPLET_METRICS_PORT=$((port + 2)) PROPLET_STATE_DIR=/var/lib/proplet
+topic=m/d/c/c/control
+
+# Certificates of an authority and of a broker named broker.test.
+certificates() {
+    need openssl
+    local key=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
+    openssl req -x509 "${key[@]}" -keyout "$work/ca.key" -out "$work/ca.pem" -subj "/CN=check" -days 2
+    openssl req "${key[@]}" -keyout "$work/server.key" -out "$work/server.csr" -subj "/CN=broker.test"
+    openssl x509 -req -in "$work/server.csr" -CA "$work/ca.pem" -CAkey "$work/ca.key" -CAcreateserial \
+        -out "$work/server.pem" -days 2 \
+        -extfile <(printf 'basicConstraints=CA:FALSE\nsubjectAltName=DNS:broker.test\n')
+} 2>/dev/null
+
+# A broker with and without TLS, on the two ports from $port; what workers answer goes to a file.
+broker() {
+    need mosquitto mosquitto_pub
+    certificates || fail "openssl made no certificates"
+    touch "$work/passwords"
+    mosquitto_passwd -b "$work/passwords" "$PROPLET_CLIENT_ID" "$PROPLET_CLIENT_KEY"
+    mosquitto_passwd -b "$work/passwords" manager manager-key
+    chmod 755 "$work"
+    chmod 644 "$work"/{passwords,server.key}
+    cat > "$work/mosquitto.conf" <<END
+allow_anonymous false
+password_file $work/passwords
+set_tcp_nodelay true
+listener $port 127.0.0.1
+listener $((port + 1)) 127.0.0.1
+certfile $work/server.pem
+keyfile $work/server.key
+END
+    mosquitto -c "$work/mosquitto.conf" 2> "$work/mosquitto.log" &
+    started+=($!)
+    for _ in $(seq 100); do
+        mosquitto_pub -p "$port" -u manager -P manager-key -t ready -n 2>/dev/null && break
+        sleep 0.1
+    done
+    mosquitto_sub -p "$port" -u manager -P manager-key -q 1 -t "$topic/proplet/results" > "$work/results" &
+    started+=($!)
+}
+
+# start ID GUEST CLI_ARG...
+start() {
+    local id=$1 guest=$2 args=; shift 2
+    [ $# = 0 ] || args=$(printf ',"%s"' "$@")
+    printf '{"id":"%s","name":"%s","file":"%s","cli_args":[%s],"env":{},"proplet_id":"w"}' \
+        "$id" "$id" "$(base64 -w 0 "$guest")" "${args#,}" \
+        | mosquitto_pub -p "$port" -u manager -P manager-key -q 1 -t "$topic/manager/start" -s
+}
+
+# result ID PATTERN: waits for it, and compares.
+result() {
+    for _ in $(seq 600); do
+        if line=$(grep -F "\"task_id\":\"$1\"" "$work/results"); then
+            grep -qE "$2" <<< "$line" || fail "task $1 ended with $line"
+            echo "ok: task $1: $(cut -c1-230 <<< "$line")"
+            return
+        fi
+        sleep 0.1
+    done
+    tail -5 "$work/worker.log" >&2
+    fail "task $1 has no result after a minute"
+}
+
+ready() {
+    for _ in $(seq 300); do
+        if "$@" health --ready >/dev/null 2>&1; then echo "ok: ready"; return; fi
+        sleep 0.1
+    done
+    cat "$work/worker.log" >&2
+    fail "the worker is not ready after half a minute"
+}
+
+# Ends the worker as an engine would, and expects an orderly end.
+stop() {
+    kill -TERM "$1"
+    local code=0
+    wait "$1" || code=$?
+    grep -q stopped "$work/worker.log" || fail "the worker did not end in order (exit code $code)"
+    echo "ok: ended in order"
+}
+
+static() {
+    local binary=${1:-}
+    if [ -z "$binary" ]; then
+        # Unoptimised, because it is only to be seen working; a folder of its own, because flags for
+        # the compiler are not kept apart in one.
+        local triple; triple=$(rustc -vV | sed -n 's/^host: //p')
+        # Without the setting for getrandom, a static program looks for /dev/urandom, which an empty
+        # root does not have; with it, it asks the kernel.
+        CARGO_TARGET_DIR="$ship/static" CARGO_INCREMENTAL=0 \
+            RUSTFLAGS='-C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom"' \
+            cargo build --locked --target "$triple" --config 'profile.dev.package."*".opt-level=0' \
+                --config profile.dev.opt-level=0 --config profile.dev.debug=0
+        binary=$ship/static/$triple/debug/proplet
+    fi
+    # ldd answers a static file with its exit code, too.
+    local ldd; ldd=$(ldd "$binary" 2>&1 || true)
+    grep -qE 'statically linked|not a dynamic executable' <<< "$ldd" || fail "$binary is not static: $ldd"
+    echo "ok: ldd: $(xargs <<< "$ldd"); $(stat -c %s "$binary") bytes"
+
+    # An empty root but for the file, its state, and the two files that an engine mounts.
+    local root=$work/root
+    mkdir -p "$root"/{etc,var/lib/proplet,certs}
+    install -m 755 "$binary" "$root/proplet"
+    echo "127.0.0.1 broker.test" > "$root/etc/hosts"
+    chown 10001:10001 "$root/var/lib/proplet"
+    local inside=(chroot --userspec=10001:10001 "$root" /proplet)
+    "${inside[@]}" --version
+    broker
+    install -m 644 "$work/ca.pem" "$root/certs/ca.pem"
+    # Over TLS, to a name.
+    PROPLET_MQTT_ADDRESS=ssl://broker.test:$((port + 1)) PROPLET_MQTT_TLS_CA_CERT=/certs/ca.pem \
+        "${inside[@]}" worker 2> "$work/worker.log" &
+    local worker=$!
+    started+=("$worker")
+    ready "${inside[@]}"
+    start plain src/doctor/hello.wasm
+    start infer src/doctor/self-test.wasm -S nn
+    result plain '"error":null'
+    result infer 'has no wasi-nn backend'
+    stop "$worker"
+    ! grep -q "$PROPLET_CLIENT_KEY" "$work/worker.log" || fail "the log shows the key"
+}
+
+build() { buildah --root "$ship/storage" --runroot "$ship/run" --storage-driver vfs "$@"; }
+
+# The worker among a process's descendants.
+below() {
+    local child
+    for child in $(pgrep -P "$1"); do
+        if [[ $(readlink "/proc/$child/exe") == */proplet ]]; then echo "$child"; return; fi
+        below "$child" && return
+    done
+    return 1
+}
+
+image() {
+    local binary=${1:?which worker? docker/check.sh image target/debug/proplet} libs=${2:-$target/openvino/libs}
+    need buildah debootstrap
+    [ -e "$libs" ] || fail "$libs is not there: fixtures/setup.py makes it"
+    if ! build inspect --type image localhost/base:check >/dev/null 2>&1; then
+        # In place of the base image that a registry would serve.
+        rm -rf "$ship/base"
+        debootstrap --variant=minbase --include=ca-certificates,libstdc++6 bookworm "$ship/base" > "$ship/debootstrap.log"
+        rm -rf "$ship/base"/var/cache/apt/* "$ship/base"/var/lib/apt/lists/*
+        container=$(build from scratch)
+        build copy -q "$container" "$ship/base" / >/dev/null
+        build commit -q "$container" localhost/base:check >/dev/null
+        build rm "$container" >/dev/null
+        container=
+        rm -rf "$ship/base"
+    fi
+    local context=$work/context
+    mkdir -p "$context/prebuilt/openvino"
+    strip -o "$context/prebuilt/proplet" "$binary"
+    cp -rL "$libs" "$context/prebuilt/openvino/libs"
+    build build --isolation chroot --format docker --build-arg RUNTIME_IMAGE=localhost/base:check \
+        --build-arg WORKER=prebuilt --build-arg OPENVINO=prebuilt \
+        -f docker/Dockerfile -t localhost/proplet:check "$context" > "$work/build.log" 2>&1 \
+        || { tail -30 "$work/build.log" >&2; fail "the image was not built"; }
+    container=$(build from localhost/proplet:check)
+    local root; root=$(build mount "$container")
+    echo "ok: the image is built"
+    for part in "$root" "$root/usr/local/bin/proplet" "$root/opt/openvino" "$root"/opt/openvino/libs/*; do
+        du -sh --apparent-size "$part" | sed "s#$root#image:#"
+    done
+
+    broker
+    local environment=()
+    for name in $(compgen -e | grep ^PROPLET_ | grep -v STATE_DIR); do environment+=(--env "$name=${!name}"); done
+    local inside=(build run --isolation chroot "${environment[@]}" --env "PROPLET_MQTT_ADDRESS=localhost:$port"
+        --volume "$(realpath "$target/fixtures/mobilenet"):/fixture:ro" "$container" --)
+    "${inside[@]}" sh -c 'echo "user $(id -u), in $(pwd), $PROPLET_DIRS"'
+    "${inside[@]}" proplet worker 2> "$work/worker.log" &
+    local runner=$!
+    started+=("$runner")
+    ready "${inside[@]}" proplet
+    "${inside[@]}" proplet doctor --watch 1s || fail "the doctor found something"
+    start classify fixtures/guests/bin/classification.wasm -S nn --dir=fixture
+    result classify 'InferenceResult'
+    # buildah hands on no signals: the worker itself is told.
+    local worker; worker=$(below "$runner") || fail "where is the worker?"
+    kill -TERM "$worker"
+    for _ in $(seq 100); do grep -q stopped "$work/worker.log" && break; sleep 0.1; done
+    grep -q stopped "$work/worker.log" || fail "the worker did not end in order"
+    echo "ok: ended in order"
+}
+
+case ${1:-} in
+    static | image) "$@" ;;
+    *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2 ;;
+esac
