@@ -326,7 +326,7 @@ mod nn {
 
     /// OpenVINO of the build folder.
     pub fn config() -> NnConfig {
-        let program = std::env::current_exe().expect("a program");
+        let program = crate::support::assets().join("debug/proplet");
         let search = SearchEnv::from_lookup(Some(program), |_| None);
         NnConfig { search, cache_bytes: 64 << 20, model_bytes: 64 << 20, ..NnConfig::default() }
     }

@@ -14,7 +14,8 @@ fn other_value(name: &str) -> &'static str {
         "liveliness-interval" => "2s",
         "executors" | "queue" | "task-graphs" | "task-contexts" => "3",
         "drain-timeout" | "task-timeout" => "7s",
-        "task-memory" | "task-graph-memory" | "task-tensor-memory" | "module-size" | "model-size" | "module-cache" | "graph-cache" => "64MiB",
+        "task-memory" | "task-graph-memory" | "task-tensor-memory" | "module-size"
+        | "model-size" | "module-cache" | "graph-cache" => "64MiB",
         "task-output" => "64KiB",
         "nn-hint" => "latency",
         "nn-graphs" => "openvino::models/tiny",

@@ -10,8 +10,11 @@
 
 use super::guests;
 use crate::support::{Bench, fixtures, wat};
+use proplet::nn::{Nn, NnConfig};
+use proplet::runtime::{Pool, Runtime, RuntimeConfig, Stdio};
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 const TASKS: &str = "HOSTILE_TASKS";
@@ -93,13 +96,28 @@ fn resident() -> u64 {
     kib.parse::<u64>().expect("a number") * 1024
 }
 
-#[cfg(feature = "openvino")]
+/// With caches that are full soon, so that what they keep is not taken for a
+/// leak.
 fn bench() -> Bench {
-    use proplet::nn::Nn;
-    Bench::with_nn(Nn::new(super::nn::config())).root(fixtures().join("models"), false)
+    let mut bench = Bench::with_nn(Nn::new(nn_config())).root(fixtures().join("models"), false);
+    let config = RuntimeConfig {
+        module_cache: 4 << 20,
+        compilers: 2,
+        module_size: 10 << 20,
+        stdio: Stdio::Captured,
+        pool: Some(Pool { instances: 2, memory: 64 << 20 }),
+    };
+    let runtime = Runtime::new(&config, bench.runtime.nn().clone()).expect("a runtime");
+    bench.runtime = Arc::new(runtime);
+    bench
+}
+
+#[cfg(feature = "openvino")]
+fn nn_config() -> NnConfig {
+    NnConfig { cache_bytes: 4 << 20, ..super::nn::config() }
 }
 
 #[cfg(not(feature = "openvino"))]
-fn bench() -> Bench {
-    Bench::new().root(fixtures().join("models"), false)
+fn nn_config() -> NnConfig {
+    NnConfig::default()
 }

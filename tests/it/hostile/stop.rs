@@ -53,10 +53,7 @@ fn a_loop_and_a_sleep_end_soon_after_a_stop() {
 fn a_long_inference_ends_soon_after_a_stop() {
     use proplet::nn::{Nn, NnConfig};
 
-    let program = std::env::current_exe().expect("a program");
-    let target = program.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
-    let models = target.expect("a build folder").join("fixtures");
-    assert!(models.join("slow").exists(), "run fixtures/setup.py first");
+    let models = crate::support::assets().join("fixtures");
     let config = NnConfig { cache_bytes: 1 << 30, model_bytes: 1 << 30, ..super::nn::config() };
     let bench = Bench::with_nn(Nn::new(config)).root(&models, false);
     let graph = format!("nn,nn-graph=openvino::{}", models.join("slow").display());
