@@ -87,7 +87,8 @@ fn help_shows_every_setting_with_its_variable_and_its_default() {
         };
         for part in [
             format!("--{} <", setting.name)
-                .replace("collect-system-info <", "collect-system-info[=<"),
+                .replace("collect-system-info <", "collect-system-info[=<")
+                .replace("nn-load-bytes <", "nn-load-bytes[=<"),
             format!("[{default}variable: {}]", setting.variable()),
         ] {
             assert!(help.contains(&part), "`{part}` is not in: {help}");

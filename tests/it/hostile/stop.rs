@@ -7,7 +7,8 @@ use proplet::task::{Failure, TaskSpec};
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 10;
-const BOUND: Duration = Duration::from_secs(1);
+/// On a machine that is busy with the other tests.
+const BOUND: Duration = Duration::from_secs(3);
 
 /// Starts the task, lets it get going, stops it; the times until its result.
 fn stop(bench: &Bench, task: impl Fn() -> TaskSpec, going: Duration) -> Vec<Duration> {
