@@ -21,7 +21,12 @@ fn other_value(name: &str) -> &'static str {
         "nn-graphs" => "openvino::models/tiny",
         "log-level" => "debug",
         "log-format" => "json",
-        "collect-system-info" | "nn-load-bytes" => "false",
+        "collect-system-info" | "nn-load-bytes" | "metrics-enabled" | "enable-monitoring" => {
+            "false"
+        }
+        "metrics-port" => "9099",
+        "metrics-bind" => "127.0.0.2",
+        "metrics-interval" => "20s",
         "mqtt-tls-ca-cert" | "mqtt-tls-client-cert" | "mqtt-tls-client-key" => "file.pem",
         "dirs" => "files:models:rw",
         "openvino-lib" => "/opt/openvino",
@@ -67,7 +72,6 @@ fn every_flag_of_worker_has_the_variable_of_its_name_and_wins_over_it() {
         assert_eq!(resolved(&by_variable), (shown.clone(), Source::Environment(variable.clone())));
         let flag = format!("--{}={value}", setting.name);
         assert_eq!(resolved(&load(&[&flag], &environment())), (shown.clone(), Source::Flag));
-        // The value of the variable would not even do; the flag wins.
         let both = environment().with(&variable, value);
         assert_eq!(resolved(&load(&[&flag], &both)), (shown, Source::Flag));
     }
@@ -86,9 +90,8 @@ fn help_shows_every_setting_with_its_variable_and_its_default() {
             DefaultValue::Text(text) | DefaultValue::Computed(text) => format!("default: {text}, "),
         };
         for part in [
-            format!("--{} <", setting.name)
-                .replace("collect-system-info <", "collect-system-info[=<")
-                .replace("nn-load-bytes <", "nn-load-bytes[=<"),
+            // A switch needs no value.
+            format!("--{}{}", setting.name, if setting.value == "BOOL" { "[=<" } else { " <" }),
             format!("[{default}variable: {}]", setting.variable()),
         ] {
             assert!(help.contains(&part), "`{part}` is not in: {help}");

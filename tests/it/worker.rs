@@ -175,7 +175,7 @@ fn tasks_for_another_worker_are_ignored(on: On) {
 fn a_task_without_an_address_is_for_every_worker(on: On) {
     let stage = Stage::new(on);
     let _worker = stage.worker(ONE);
-    stage.run(Task::wat("hello").to_anyone()).succeeded("hello\n");
+    stage.run(Task::wat("hello").for_anyone()).succeeded("hello\n");
     stage.run(Task::wat("hello").set("proplet_id", "")).succeeded("hello\n");
     stage.run(Task::wat("hello").set("proplet_id", json!(null))).succeeded("hello\n");
 }

@@ -159,7 +159,9 @@ impl Stage {
             .with("PROPLET_CHANNEL_ID", &self.channel)
             .with("PROPLET_CLIENT_ID", &self.worker_id)
             .with("PROPLET_CLIENT_KEY", "secret")
-            .with("PROPLET_MQTT_ADDRESS", address.to_string());
+            .with("PROPLET_MQTT_ADDRESS", address.to_string())
+            // Workers of other tests serve theirs at the same time.
+            .with("PROPLET_METRICS_PORT", "0");
         for (name, value) in settings {
             env = env.with(&format!("PROPLET_{}", name.replace('-', "_").to_uppercase()), *value);
         }

@@ -63,7 +63,7 @@ impl Task {
     }
 
     /// Without an address, as for a broadcast.
-    pub fn to_anyone(mut self) -> Task {
+    pub fn for_anyone(mut self) -> Task {
         self.addressed = false;
         self
     }
