@@ -31,7 +31,7 @@ fn denied(outcome: &Outcome) {
 fn compile_bomb() -> Vec<u8> {
     const LOCALS: usize = 1000;
     let mut body = String::new();
-    for i in 0..60_000 {
+    for i in 0..8_000 {
         let (a, b, c) = (i * 7 % LOCALS, i * 13 % LOCALS, i * 29 % LOCALS);
         body.push_str(&format!(
             "(if (local.get {a}) (then (local.set {b} (i32.add (local.get {b}) (local.get {c})))))\n"
