@@ -6,8 +6,12 @@
 mod cli_args;
 #[cfg(all(feature = "broker", feature = "openvino"))]
 mod demo;
+#[cfg(feature = "broker")]
+mod doctor;
 mod guests;
 mod hostile;
+#[cfg(feature = "broker")]
+mod metrics;
 #[cfg(feature = "openvino")]
 mod nn;
 #[cfg(feature = "openvino")]

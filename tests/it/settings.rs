@@ -31,6 +31,10 @@ fn other_value(name: &str) -> &'static str {
         "dirs" => "files:models:rw",
         "openvino-lib" => "/opt/openvino",
         "description" | "tags" | "location" | "namespace" => "words",
+        "metrics-enabled" | "enable-monitoring" => "false",
+        "metrics-port" => "9999",
+        "metrics-bind" => "0.0.0.0",
+        "metrics-interval" => "3s",
         "config-file" | "config-section" => "unused",
         new => panic!("the setting `{new}` is not tested: give it a value here"),
     }
@@ -89,9 +93,10 @@ fn help_shows_every_setting_with_its_variable_and_its_default() {
             DefaultValue::Absent => String::new(),
             DefaultValue::Text(text) | DefaultValue::Computed(text) => format!("default: {text}, "),
         };
+        // Of a switch the value may be left out.
+        let value = if setting.value == "BOOL" { "[=<" } else { " <" };
         for part in [
-            // A switch needs no value.
-            format!("--{}{}", setting.name, if setting.value == "BOOL" { "[=<" } else { " <" }),
+            format!("--{}{value}", setting.name),
             format!("[{default}variable: {}]", setting.variable()),
         ] {
             assert!(help.contains(&part), "`{part}` is not in: {help}");

@@ -108,6 +108,7 @@ impl Stage {
             let mut options = mqtt::Options::new(address, &format!("manager-{channel}"));
             options.subscriptions =
                 vec![topics.results(), topics.invoke_results(), topics.create(), topics.alive()];
+            options.subscriptions.extend([topics.metrics(), topics.task_metrics()]);
             options.backoff.first = Duration::from_millis(10);
             options.backoff.cap = Duration::from_millis(50);
             let (link, events) = mqtt::connect(options).expect("a connection");
@@ -160,8 +161,9 @@ impl Stage {
             .with("PROPLET_CLIENT_ID", &self.worker_id)
             .with("PROPLET_CLIENT_KEY", "secret")
             .with("PROPLET_MQTT_ADDRESS", address.to_string())
-            // Workers of other tests serve theirs at the same time.
-            .with("PROPLET_METRICS_PORT", "0");
+            // Many at a time have one port, and messages that no test asked for.
+            .with("PROPLET_METRICS_ENABLED", "false")
+            .with("PROPLET_ENABLE_MONITORING", "false");
         for (name, value) in settings {
             env = env.with(&format!("PROPLET_{}", name.replace('-', "_").to_uppercase()), *value);
         }

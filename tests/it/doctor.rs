@@ -1,0 +1,129 @@
+//! `proplet doctor` on set-ups that are well and on some that are not.
+
+use crate::support::{On, Stage, program};
+use proplet::broker::{Broker, Settings};
+use proplet::config::Environment;
+use serde_json::Value;
+use std::collections::HashMap;
+
+/// What it finds, and its exit code.
+fn doctor(environment: &Environment) -> (Value, Option<i32>) {
+    let output = program()
+        .args(["doctor", "--json", "--watch=100ms"])
+        .envs(environment.variables())
+        .current_dir(environment.working_dir())
+        .output()
+        .expect("the program starts");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let report = serde_json::from_str(&text)
+        .unwrap_or_else(|e| panic!("{text}{}: {e}", String::from_utf8_lossy(&output.stderr)));
+    (report, output.status.code())
+}
+
+/// The verdict on something, the worst if there are several, and what is said.
+fn verdict(report: &Value, check: &str) -> (String, String) {
+    let findings = report["findings"].as_array().expect("a list");
+    let of_check = || findings.iter().filter(|finding| finding["check"] == check);
+    let find = |verdict: &str| of_check().find(|finding| finding["verdict"] == verdict);
+    let worst = find("failed").or_else(|| find("warning")).or_else(|| find("ok"));
+    let worst = worst.unwrap_or_else(|| panic!("nothing was said of {check}: {report:#}"));
+    let text = |key: &str| worst[key].as_str().expect("text").to_owned();
+    (text("verdict"), text("message"))
+}
+
+#[track_caller]
+fn assert_verdict(report: &Value, check: &str, expected: &str, words: &str) {
+    let (found, message) = verdict(report, check);
+    assert_eq!(found, expected, "{check}: {message}");
+    assert!(message.contains(words), "`{words}` is not in: {message}");
+}
+
+#[test]
+fn a_set_up_that_is_well_passes() {
+    let stage = Stage::new(On::Embedded);
+    let dirs = [("dirs", "models"), ("executors", "1"), ("client-key", "not-to-be-shown")];
+    let (report, code) = doctor(&stage.environment(stage.address, &dirs));
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_eq!(report["ok"], true);
+    assert_verdict(&report, "configuration", "ok", &stage.worker_id);
+    assert_verdict(&report, "directories", "ok", "1 model in it is readable");
+    for check in ["a task", "broker", "credentials", "topics", "clock", "processor"] {
+        assert_verdict(&report, check, "ok", "");
+    }
+    assert_verdict(&report, "manager", "warning", "no proof");
+    if cfg!(feature = "openvino") {
+        assert_verdict(&report, "OpenVINO", "ok", "CPU");
+        assert_verdict(&report, "inference", "ok", "right answer");
+    } else {
+        assert_verdict(&report, "build", "warning", "--features openvino");
+    }
+    let text = report.to_string();
+    assert!(!text.contains("not-to-be-shown"), "{text}");
+    let settings = report["settings"].as_array().expect("a list");
+    assert!(settings.iter().any(
+        |setting| setting["name"] == "dirs" && setting["source"] == "the variable PROPLET_DIRS"
+    ));
+}
+
+#[test]
+fn a_key_that_the_broker_refuses_is_told_from_a_broker_that_is_away() {
+    let credentials = HashMap::from([("worker".to_owned(), "right".to_owned())]);
+    let settings = Settings { credentials, ..Settings::default() };
+    let broker = Broker::start_with(settings).expect("a broker");
+    let environment = |key: &str| {
+        Environment::new(crate::support::fixtures())
+            .with("PROPLET_DOMAIN_ID", "d")
+            .with("PROPLET_CHANNEL_ID", "c")
+            .with("PROPLET_CLIENT_ID", "worker")
+            .with("PROPLET_CLIENT_KEY", key)
+            .with("PROPLET_METRICS_PORT", "0")
+            .with("PROPLET_MQTT_ADDRESS", broker.address().to_string())
+    };
+    let (report, code) = doctor(&environment("right"));
+    assert_eq!(code, Some(0), "{report:#}");
+    let (report, code) = doctor(&environment("wrong-one"));
+    assert_eq!(code, Some(1));
+    assert_verdict(&report, "broker", "ok", "reached");
+    assert_verdict(&report, "credentials", "failed", "client id worker: check PROPLET_CLIENT_ID");
+    assert!(!report.to_string().contains("wrong-one"));
+    let away = environment("right");
+    drop(broker);
+    let (report, code) = doctor(&away);
+    assert_eq!(code, Some(1));
+    assert_verdict(&report, "broker", "failed", "is the broker running");
+}
+
+#[test]
+fn what_is_wrong_with_the_configuration_is_all_told() {
+    let environment = Environment::new(crate::support::fixtures())
+        .with("PROPLET_QUEUE", "many")
+        .with("PROPLET_OPENVINO_LIB", "/no/where");
+    let (report, code) = doctor(&environment);
+    assert_eq!((code, &report["ok"]), (Some(1), &Value::Bool(false)));
+    let findings = report["findings"].as_array().expect("a list");
+    let failed = findings.iter().filter(|finding| finding["verdict"] == "failed").count();
+    assert_eq!(failed, if cfg!(feature = "openvino") { 3 } else { 2 }, "{report:#}");
+    assert_verdict(&report, "other checks", "warning", "not looked at");
+}
+
+#[cfg(feature = "openvino")]
+#[test]
+fn openvino_that_is_not_where_it_was_said_fails_once() {
+    let stage = Stage::new(On::Embedded);
+    let (report, code) = doctor(&stage.environment(
+        stage.address,
+        &[("openvino-lib", "/no/where"), ("dirs", "/no/where/either"), ("executors", "2000")],
+    ));
+    // More executors than may be is a mistake of the configuration.
+    assert_eq!(code, Some(1));
+    assert_verdict(&report, "configuration", "failed", "the most is 1024");
+    let settings =
+        [("openvino-lib", "/no/where"), ("dirs", "/no/where/either"), ("executors", "9")];
+    let (report, code) = doctor(&stage.environment(stage.address, &settings));
+    assert_eq!(code, Some(1));
+    assert_verdict(&report, "OpenVINO", "failed", "PROPLET_OPENVINO_LIB");
+    assert_verdict(&report, "directories", "warning", "/no/where/either");
+    assert_verdict(&report, "a task", "ok", "");
+    let findings = report["findings"].as_array().expect("a list");
+    assert!(findings.iter().all(|finding| finding["check"] != "inference"));
+}

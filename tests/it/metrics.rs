@@ -1,0 +1,138 @@
+//! The worker as its operator sees it: health, metrics, reports, the log.
+
+use crate::support::{On, Process, Ran, Stage, Task, program, proplet};
+use serde_json::Value;
+
+/// Where a worker says that it answers.
+fn address(process: &Process) -> String {
+    let line = process.logs("serving /health");
+    let address = line.split("address=").nth(1).expect("an address");
+    address.split_whitespace().next().expect("an address").to_owned()
+}
+
+fn get(address: &str, path: &str) -> (u16, String) {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+    let agent: ureq::Agent = config.into();
+    let mut response = agent.get(format!("http://{address}{path}")).call().expect("an answer");
+    let body = response.body_mut().read_to_string().expect("text");
+    (response.status().as_u16(), body)
+}
+
+/// What the container's health check runs.
+fn health(address: &str, more: &[&str]) -> Ran {
+    let port = address.rsplit(':').next().expect("a port");
+    let port = format!("--metrics-port={port}");
+    proplet(&[&["health", port.as_str()], more].concat(), b"", &[])
+}
+
+const SERVED: [(&str, &str); 2] = [("metrics-enabled", "true"), ("metrics-port", "0")];
+
+#[test]
+fn a_worker_tells_how_it_is_and_what_it_did() {
+    let stage = Stage::new(On::Embedded);
+    let process = stage.process(&[&SERVED[..], &[("executors", "1")]].concat());
+    let address = address(&process);
+    assert_eq!(health(&address, &[]).text(), "ok\n");
+    assert_eq!(health(&address, &["--ready"]).text(), "ready\n");
+    let another = health(&address, &["--client-id=somebody"]);
+    assert_eq!(another.code, Some(1));
+    assert!(another.stderr.contains("and not somebody"), "{}", another.stderr);
+    for _ in 0..2 {
+        stage.run(Task::wat("hello")).succeeded("hello\n");
+    }
+    stage.run(Task::wat("trap-unreachable"));
+    stage.run(Task::wat("hello").args(&["--no-such-flag"]));
+    let (code, metrics) = get(&address, "/metrics");
+    assert_eq!(code, 200);
+    for line in [
+        "proplet_tasks_total{outcome=\"completed\"} 2",
+        "proplet_tasks_total{outcome=\"trap\"} 1",
+        "proplet_tasks_refused_total{reason=\"argument\"} 1",
+        "proplet_task_phase_seconds_count{phase=\"ran\"} 3",
+        "proplet_module_cache_hits_total 1",
+        "proplet_modules_compiled_total 2",
+        "proplet_connected 1",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
+    assert_eq!(get(&address, "/").0, 404);
+}
+
+#[test]
+fn a_worker_without_a_broker_is_well_but_not_ready() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let nowhere = free.local_addr().expect("its address");
+    drop(free);
+    let stage = Stage::new(On::Embedded);
+    let environment = stage.environment(nowhere, &SERVED);
+    let mut command = program();
+    command.arg("worker").envs(environment.variables()).current_dir(environment.working_dir());
+    let process = Process::spawn(&mut command);
+    let address = address(&process);
+    assert_eq!(health(&address, &[]).code, Some(0));
+    let ready = health(&address, &["--ready"]);
+    assert_eq!(ready.code, Some(1));
+    assert!(ready.stderr.contains("no connection to the broker"), "{}", ready.stderr);
+    assert_eq!(get(&address, "/ready").0, 503);
+}
+
+#[test]
+fn a_port_that_is_taken_costs_a_warning() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its address").port().to_string();
+    let stage = Stage::new(On::Embedded);
+    let process = stage.process(&[("metrics-enabled", "true"), ("metrics-port", &port)]);
+    assert!(process.logs("can't be listened on").contains("--metrics-port"));
+    stage.run(Task::wat("hello")).succeeded("hello\n");
+}
+
+#[test]
+fn the_manager_hears_of_the_worker_and_of_its_tasks() {
+    let stage = Stage::new(On::Embedded);
+    let _worker = stage.worker(&[("enable-monitoring", "true"), ("metrics-interval", "1s")]);
+    let id = stage.start(Task::wat("loop-forever"));
+    let report = |topic: &'static str| {
+        stage.wait(topic, |seen| {
+            seen.iter().find(|seen| seen.topic == topic).map(|seen| seen.json.clone())
+        })
+    };
+    let metrics = report("metrics");
+    assert_eq!(metrics["proplet_id"], stage.worker_id.as_str());
+    assert!(metrics["memory_metrics"]["rss_bytes"].as_u64() > Some(1 << 20), "{metrics}");
+    assert!(metrics["cpu_metrics"]["user_seconds"].is_f64(), "{metrics}");
+    assert!(metrics["timestamp"].as_str().is_some_and(|text| text.ends_with('Z')), "{metrics}");
+    if cfg!(target_os = "linux") {
+        let task = report("task_metrics");
+        assert_eq!(task["task_id"], id.as_str());
+        assert!(task["metrics"]["cpu_percent"].as_f64() > Some(1.0), "{task}");
+        assert_eq!(task["aggregated"], Value::Null);
+    }
+    stage.stop(&id);
+    stage.result(&id);
+}
+
+#[test]
+fn no_level_of_the_log_shows_the_key_and_lines_of_a_task_have_its_id() {
+    const KEY: &str = "k7-never-to-be-shown";
+    let stage = Stage::new(On::Embedded);
+    let mut process = stage.process(&[
+        ("client-key", KEY),
+        ("log-level", "trace"),
+        ("log-format", "json"),
+        ("executors", "1"),
+    ]);
+    let id = stage.start(Task::wat("nn-unknown-encoding").args(&["-S", "nn"]));
+    stage.result(&id);
+    process.signal("TERM");
+    process.ended();
+    let lines = process.log();
+    assert!(lines.len() > 5, "{lines:?}");
+    let mut of_task = 0;
+    for line in &lines {
+        assert!(!line.contains(KEY), "{line}");
+        let json: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+        let told = [&json["task"], &json["span"]["task"]];
+        of_task += usize::from(told.iter().any(|told| **told == id.as_str()));
+    }
+    assert!(of_task >= 2, "{lines:#?}");
+}
