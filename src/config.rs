@@ -12,6 +12,7 @@ mod monitoring;
 mod reader;
 mod settings;
 mod sources;
+mod state;
 mod submit;
 mod value;
 
@@ -52,6 +53,10 @@ pub struct Config {
     /// Tasks that wait. The default takes bursts of a few hundred; with the
     /// usual modules of some 100 KB that is tens of megabytes.
     pub queue: usize,
+    /// Bytes that waiting tasks may hold, each module counted once.
+    pub queue_bytes: usize,
+    /// Where the journal is; none: nothing survives the process.
+    pub state_dir: Option<PathBuf>,
     /// Time for running tasks to end after the first signal. Docker kills 10 s
     /// after it unless told otherwise, Kubernetes 30 s.
     pub drain_timeout: Duration,
@@ -290,6 +295,8 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
         reader.read("liveliness-interval", value::duration_within(MILLI * 100, HOUR));
     let executors = executors(reader, env);
     let queue = reader.read("queue", value::count_within(1, 1_000_000));
+    let queue_bytes = reader.read("queue-bytes", value::length_within(1 << 10, 1 << 40));
+    let state_dir = credentials.as_ref().and_then(|who| state::directory(reader, env, who));
     let drain_timeout = reader.read("drain-timeout", value::duration_within(Duration::ZERO, HOUR));
     let limits = limits(reader);
     let module_size = reader.read("module-size", value::size_within(1 << 10, 1 << 30));
@@ -321,6 +328,8 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
         liveliness_interval: liveliness_interval?,
         executors,
         queue: queue?,
+        queue_bytes: queue_bytes?,
+        state_dir: state_dir?,
         drain_timeout: drain_timeout?,
         limits: limits?,
         module_size: module_size?,

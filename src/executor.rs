@@ -6,8 +6,8 @@
 //! that a task of the same id that is admitted afterwards reports afterwards.
 
 use crate::cancel::{Cancel, Reason};
-use crate::queue::{Known, Queue, Refusal, Stopped};
-use crate::task::{Failure, Outcome, Rejection, TaskId, TaskSpec};
+use crate::queue::{Admission, Known, Queue, Refusal, Stopped, Weight};
+use crate::task::{Failure, ModuleSource, Outcome, Rejection, TaskId, TaskSpec};
 use crate::usage::Thread;
 use anyhow::Context as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -93,7 +93,25 @@ struct Shared {
     run: Box<RunTask>,
     drained: watch::Sender<bool>,
     results: UnboundedSender<Ended>,
-    capacity: usize,
+    bounds: Bounds,
+}
+
+/// How much may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Tasks.
+    pub tasks: usize,
+    /// Bytes that they hold; a module that several of them share counts once.
+    pub bytes: usize,
+}
+
+/// What becomes of the tasks that wait when the pool drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// Each reports that the worker shuts down.
+    Report,
+    /// They don't report: someone else knows of them.
+    Leave,
 }
 
 impl Shared {
@@ -126,24 +144,24 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// Starts `executors` threads with `stack` bytes of stack each; at most
-    /// `capacity` tasks wait for them. Guests' files and clocks use the Tokio
+    /// Starts `executors` threads with `stack` bytes of stack each, for which
+    /// no more than `bounds` wait. Guests' files and clocks use the Tokio
     /// runtime that this is called in.
     pub fn start(
         executors: usize,
-        capacity: usize,
+        bounds: Bounds,
         stack: usize,
         run: Box<RunTask>,
     ) -> anyhow::Result<(Executor, UnboundedReceiver<Ended>)> {
         let (results, receiver) = unbounded_channel();
         let (drained_sender, drained) = watch::channel(false);
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue::new(capacity)),
+            queue: Mutex::new(Queue::new(bounds.tasks, bounds.bytes)),
             changed: Condvar::new(),
             run,
             drained: drained_sender,
             results,
-            capacity,
+            bounds,
         });
         let tokio = tokio::runtime::Handle::current();
         let threads = (0..executors).map(|n| {
@@ -161,14 +179,16 @@ impl Executor {
         Ok((Executor { shared, threads, drained }, receiver))
     }
 
-    /// Queues a task. Never waits.
-    pub fn submit(&self, spec: TaskSpec) -> Submission {
+    /// Queues a task. Never waits. One that is held runs after
+    /// [`Executor::release`] only.
+    pub fn submit(&self, spec: TaskSpec, admission: Admission) -> Submission {
         let id = spec.id().clone();
+        let weight = weight(&spec);
         let handle = Handle { spec: Arc::new(spec), cancel: Arc::default(), began: Arc::default() };
         let reply = Reply { id: id.clone(), results: self.shared.results.clone(), sent: false };
         let job = Job { handle, reply, admitted: Instant::now() };
         let mut queue = self.shared.queue();
-        let Err((refusal, mut job)) = queue.admit(&id, job) else {
+        let Err((refusal, mut job)) = queue.admit(&id, job, weight, admission) else {
             self.shared.changed.notify_one();
             return Submission::Admitted;
         };
@@ -187,9 +207,21 @@ impl Executor {
             }
             Refusal::Draining => Submission::Refused(Rejection::ShuttingDown),
             Refusal::Full { running, queued } => {
-                let limit = self.shared.capacity;
+                let limit = self.shared.bounds.tasks;
                 Submission::Refused(Rejection::Busy { running, queued, limit })
             }
+            Refusal::Heavy { running, queued, bytes } => {
+                let limit = self.shared.bounds.bytes;
+                Submission::Refused(Rejection::BusyBytes { running, queued, bytes, limit })
+            }
+        }
+    }
+
+    /// Lets a held task run; one that has been stopped or drained meanwhile is
+    /// gone.
+    pub fn release(&self, id: &TaskId) {
+        if self.shared.queue().release(id) {
+            self.shared.changed.notify_one();
         }
     }
 
@@ -205,12 +237,14 @@ impl Executor {
         true
     }
 
-    /// Admits nothing more. Queued tasks report that the worker shuts down,
-    /// running ones go on.
-    pub fn drain(&self) {
+    /// Admits nothing more; running tasks go on.
+    pub fn drain(&self, leftover: Leftover) {
         let mut queue = self.shared.queue();
-        for job in queue.drain() {
-            job.reply.send(Outcome::failed(Failure::ShuttingDown));
+        for mut job in queue.drain() {
+            match leftover {
+                Leftover::Report => job.reply.send(Outcome::failed(Failure::ShuttingDown)),
+                Leftover::Leave => job.reply.sent = true,
+            }
         }
         self.shared.drained.send_replace(queue.is_drained());
         drop(queue);
@@ -229,11 +263,6 @@ impl Executor {
     pub async fn drained(&self) {
         // The sender lives as long as we do.
         self.drained.clone().wait_for(|drained| *drained).await.ok();
-    }
-
-    /// Whether a task of this id is queued or running.
-    pub fn is_active(&self, id: &TaskId) -> bool {
-        self.shared.queue().get(id).is_some()
     }
 
     /// Lets go of the threads whose tasks do not end, and tells which tasks
@@ -266,13 +295,22 @@ impl Executor {
 
 impl Drop for Executor {
     fn drop(&mut self) {
-        self.drain();
+        self.drain(Leftover::Report);
         self.cancel_running();
         for thread in self.threads.drain(..) {
             // What panicked in it has been reported by the panic hook.
             thread.join().ok();
         }
     }
+}
+
+fn weight(spec: &TaskSpec) -> Weight {
+    let shared = match spec.module() {
+        // Equal modules have one address: whoever decodes them sees to that.
+        ModuleSource::Bytes(bytes) => Some((bytes.as_ptr().addr(), bytes.len())),
+        ModuleSource::Url(_) => None,
+    };
+    Weight { own: spec.bytes(), shared }
 }
 
 fn work(shared: &Shared) {
@@ -348,7 +386,8 @@ mod tests {
                 Outcome::failed(reason.into())
             }
         };
-        Executor::start(executors, capacity, 1 << 20, Box::new(run)).expect("a pool")
+        let bounds = Bounds { tasks: capacity, bytes: 1 << 20 };
+        Executor::start(executors, bounds, 1 << 20, Box::new(run)).expect("a pool")
     }
 
     async fn next(results: &mut UnboundedReceiver<Ended>) -> (String, Result<(), Failure>) {
@@ -366,9 +405,9 @@ mod tests {
     #[tokio::test]
     async fn stop_ends_a_queued_and_a_running_task_once_each() {
         let (pool, mut results) = pool(1, 8);
-        pool.submit(spec("a", "long"));
+        pool.submit(spec("a", "long"), Admission::Ready);
         until_running(&pool, 1).await;
-        pool.submit(spec("b", "long"));
+        pool.submit(spec("b", "long"), Admission::Ready);
         let id = |id| TaskId::new(id).expect("an id");
         assert!(pool.stop(&id("b")));
         assert_eq!(next(&mut results).await, ("b".into(), Err(Failure::Stopped)));
@@ -381,44 +420,66 @@ mod tests {
     #[tokio::test]
     async fn a_repeated_start_is_ignored_until_the_task_has_ended() {
         let (pool, mut results) = pool(1, 8);
-        assert_eq!(pool.submit(spec("a", "long")), Submission::Admitted);
-        assert_eq!(pool.submit(spec("a", "long")), Submission::Duplicate { same: true });
-        assert_eq!(pool.submit(spec("a", "quick")), Submission::Duplicate { same: false });
+        assert_eq!(pool.submit(spec("a", "long"), Admission::Ready), Submission::Admitted);
+        assert_eq!(
+            pool.submit(spec("a", "long"), Admission::Ready),
+            Submission::Duplicate { same: true }
+        );
+        assert_eq!(
+            pool.submit(spec("a", "quick"), Admission::Ready),
+            Submission::Duplicate { same: false }
+        );
         pool.stop(&TaskId::new("a").expect("an id"));
         assert_eq!(next(&mut results).await, ("a".into(), Err(Failure::Stopped)));
-        assert_eq!(pool.submit(spec("a", "quick")), Submission::Admitted);
+        assert_eq!(pool.submit(spec("a", "quick"), Admission::Ready), Submission::Admitted);
         assert_eq!(next(&mut results).await, ("a".into(), Ok(())));
     }
 
     #[tokio::test]
     async fn a_full_queue_refuses_with_its_numbers() {
         let (pool, _results) = pool(1, 1);
-        pool.submit(spec("a", "long"));
+        pool.submit(spec("a", "long"), Admission::Ready);
         until_running(&pool, 1).await;
-        pool.submit(spec("b", "long"));
+        pool.submit(spec("b", "long"), Admission::Ready);
         let busy = Rejection::Busy { running: 1, queued: 1, limit: 1 };
-        assert_eq!(pool.submit(spec("c", "long")), Submission::Refused(busy));
+        assert_eq!(pool.submit(spec("c", "long"), Admission::Ready), Submission::Refused(busy));
     }
 
     #[tokio::test]
     async fn draining_reports_every_task() {
         let (pool, mut results) = pool(1, 8);
-        pool.submit(spec("a", "long"));
+        pool.submit(spec("a", "long"), Admission::Ready);
         until_running(&pool, 1).await;
-        pool.submit(spec("b", "quick"));
-        pool.drain();
+        pool.submit(spec("b", "quick"), Admission::Ready);
+        pool.drain(Leftover::Report);
         assert_eq!(next(&mut results).await, ("b".into(), Err(Failure::ShuttingDown)));
-        assert_eq!(pool.submit(spec("c", "quick")), Submission::Refused(Rejection::ShuttingDown));
+        assert_eq!(
+            pool.submit(spec("c", "quick"), Admission::Ready),
+            Submission::Refused(Rejection::ShuttingDown)
+        );
         pool.cancel_running();
         assert_eq!(next(&mut results).await, ("a".into(), Err(Failure::ShuttingDown)));
         pool.drained().await;
     }
 
     #[tokio::test]
+    async fn what_is_left_to_another_does_not_report() {
+        let (pool, mut results) = pool(1, 8);
+        pool.submit(spec("a", "long"), Admission::Ready);
+        until_running(&pool, 1).await;
+        pool.submit(spec("b", "quick"), Admission::Ready);
+        pool.drain(Leftover::Leave);
+        pool.cancel_running();
+        assert_eq!(next(&mut results).await, ("a".into(), Err(Failure::ShuttingDown)));
+        pool.drained().await;
+        assert!(results.try_recv().is_err());
+    }
+
+    #[tokio::test]
     async fn a_panic_costs_one_task() {
         let (pool, mut results) = pool(1, 8);
-        pool.submit(spec("a", "panic"));
-        pool.submit(spec("b", "quick"));
+        pool.submit(spec("a", "panic"), Admission::Ready);
+        pool.submit(spec("b", "quick"), Admission::Ready);
         assert!(matches!(next(&mut results).await.1, Err(Failure::Internal(_))));
         assert_eq!(next(&mut results).await, ("b".into(), Ok(())));
     }

@@ -12,6 +12,9 @@
 //!                                                                            └── nn: graphs, openvino
 //! ```
 //!
+//! Between message and queue, and between outcome and publish, the worker has
+//! the [`journal`] write what must survive the process.
+//!
 //! # What lives how long
 //!
 //! | lifetime | what |
@@ -22,7 +25,10 @@
 //!
 //! # Invariants
 //!
-//! 1. Every task ends in one result.
+//! 1. Every task that was acknowledged to the broker ends in one result that
+//!    the broker has acknowledged, whatever happens to the guest, the broker or
+//!    the process. The same result may be seen twice after a crash; two
+//!    different ones never.
 //! 2. A guest can harm only its own task.
 //! 3. A module is compiled once and a graph is loaded once for all tasks that
 //!    use it, also when they arrive at the same time.
@@ -34,8 +40,9 @@
 //!    what to do.
 //!
 //! Arrows point one way: [`task`], [`flags`] and [`cancel`] depend on nothing
-//! of ours; [`runtime`] and [`nn`] never see [`mqtt`], [`protocol`] or
-//! [`config`]; only [`worker`], [`client`] and [`cli`] wire everything.
+//! of ours; [`journal`] knows [`task`] alone; [`runtime`] and [`nn`] never see
+//! [`mqtt`], [`protocol`] or [`config`]; only [`worker`], [`client`] and [`cli`]
+//! wire everything.
 
 #[cfg(feature = "broker")]
 pub mod broker;
@@ -43,12 +50,14 @@ pub mod cancel;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod digest;
 mod directory;
 mod doctor;
 pub mod executor;
 pub mod flags;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+pub mod journal;
 mod machine;
 pub mod metrics;
 pub mod mqtt;

@@ -78,7 +78,7 @@ struct ByKind {
     kind: &'static str,
 }
 
-const OUTCOMES: [&str; 11] = [
+const OUTCOMES: [&str; 12] = [
     "completed",
     "module",
     "graph",
@@ -89,6 +89,7 @@ const OUTCOMES: [&str; 11] = [
     "timeout",
     "stopped",
     "shutting_down",
+    "fatal",
     "internal",
 ];
 const REASONS: [&str; 7] =
@@ -107,6 +108,7 @@ fn outcome(verdict: &Result<(), Failure>) -> &'static str {
         Err(Failure::Timeout(_)) => "timeout",
         Err(Failure::Stopped) => "stopped",
         Err(Failure::ShuttingDown) => "shutting_down",
+        Err(Failure::Fatal(_)) => "fatal",
         Err(Failure::Internal(_)) => "internal",
     }
 }
@@ -117,7 +119,7 @@ fn reason(rejection: &Rejection) -> &'static str {
         Rejection::Unsupported(_) => "unsupported",
         Rejection::Module(_) => "module",
         Rejection::Directory(_) => "directory",
-        Rejection::Busy { .. } => "busy",
+        Rejection::Busy { .. } | Rejection::BusyBytes { .. } => "busy",
         Rejection::ShuttingDown => "shutting_down",
     }
 }

@@ -177,6 +177,14 @@ impl TaskSpec {
         &self.module
     }
 
+    /// Bytes of memory that it holds, its module apart.
+    pub fn bytes(&self) -> usize {
+        let grant = &self.grant;
+        let texts = grant.args.iter().map(|arg| arg.len() + size_of::<String>());
+        let env = grant.env.iter().map(|(k, v)| k.len() + v.len() + 2 * size_of::<String>());
+        size_of::<TaskSpec>() + texts.sum::<usize>() + env.sum::<usize>()
+    }
+
     /// What its guest is given.
     pub fn grant(&self) -> &Grant {
         &self.grant
@@ -208,6 +216,20 @@ pub enum Rejection {
         /// Tasks waiting.
         queued: usize,
         /// The queue's capacity.
+        limit: usize,
+    },
+    /// The waiting tasks hold too much memory.
+    #[error(
+        "busy: {running} tasks running, {queued} queued with {bytes} bytes (limit {limit}); try again later or raise --queue-bytes"
+    )]
+    BusyBytes {
+        /// Tasks in execution.
+        running: usize,
+        /// Tasks waiting.
+        queued: usize,
+        /// Bytes that those hold.
+        bytes: usize,
+        /// The limit in bytes.
         limit: usize,
     },
     /// The worker is on its way out.
@@ -247,6 +269,11 @@ pub enum Failure {
     /// The worker ended first.
     #[error("shutting down: the worker ended before the task did")]
     ShuttingDown,
+    /// The worker's process ended in the middle of it, this many times.
+    #[error(
+        "the worker died {0} times while it ran this task (killed, out of memory, or a crash of a native library), so it is not run again"
+    )]
+    Fatal(u32),
     /// A fault of this worker's own, which says so.
     #[error("internal error of the worker: {0}")]
     Internal(String),

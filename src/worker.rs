@@ -10,27 +10,28 @@
 
 mod effective;
 mod monitor;
+mod recent;
 mod setup;
+mod tasks;
 
 pub use effective::{Effective, effective};
 pub(crate) use setup::{connection_options, nn_config, policy, runtime_config};
 
 use crate::config::Config;
-use crate::executor::{Ended, Executor, Submission};
+use crate::executor::{Bounds, Ended, Executor, Leftover};
+use crate::journal::{Journal, Opened, Recovered};
 use crate::metrics::{CacheLevels, Metrics};
-use crate::mqtt::{self, Delivery, Event, Link, Message, PublishError};
+use crate::mqtt::{self, Delivery, Event, Link, Message};
 use crate::nn::Nn;
 use crate::policy::Policy;
-use crate::protocol::{
-    self, Alive, Discovery, InvokeResult, Malformed, TaskResult, Topics, WorkerMetadata,
-};
+use crate::protocol::{self, Alive, Discovery, InvokeResult, Malformed, Topics, WorkerMetadata};
 use crate::runtime::{Runtime, THREAD_STACK};
 use crate::status::{self, Health, State, Status};
-use crate::task::{Failure, TaskId, TaskRequest};
 use crate::version;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tasks::{After, Tasks};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, error, info, warn};
 
@@ -62,6 +63,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     for warning in &config.warnings {
         warn!("{warning}");
     }
+    let Kept { journal, recovered, durable } = open_state(&config)?;
+    let marks = journal.as_ref().map(Journal::marks);
     let policy = setup::policy(&config);
     setup::warn_of_missing_roots(&policy);
     let nn = Nn::new(setup::nn_config(&config, &policy));
@@ -81,15 +84,19 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
         Some(address) => status::serve(address, status.clone()).await,
         None => None,
     };
+    let bounds = Bounds { tasks: config.queue, bytes: config.queue_bytes };
     let (executor, ended) = Executor::start(
         config.executors.get(),
-        config.queue,
+        bounds,
         THREAD_STACK,
-        Box::new(move |spec, cancel| runtime.run(spec, cancel)),
+        Box::new(move |spec, cancel| {
+            let _mark = marks.as_ref().map(|marks| marks.begin(spec.id()));
+            runtime.run(spec, cancel)
+        }),
     )?;
     let topics = Topics::new(&config.credentials.domain, &config.credentials.channel);
     let (link, events) = mqtt::connect(setup::options(&config, &topics))?;
-    let worker = Worker {
+    let mut worker = Worker {
         about: setup::about(&config),
         reports: monitor::Reports::new(config.monitoring.report_every),
         status,
@@ -100,8 +107,40 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
         policy,
         executor,
         link,
+        phase: Phase::Serving,
+        tasks: Tasks::new(journal, recovered.next),
     };
-    worker.serve(events, ended, config.liveliness_interval, config.drain_timeout, shutdown).await
+    worker.recover(recovered);
+    let inputs = Inputs { events, ended, durable };
+    worker.serve(inputs, config.liveliness_interval, config.drain_timeout, shutdown).await
+}
+
+/// The journal, if there is to be one.
+struct Kept {
+    journal: Option<Journal<After>>,
+    recovered: Recovered,
+    durable: UnboundedReceiver<After>,
+}
+
+fn open_state(config: &Config) -> anyhow::Result<Kept> {
+    match &config.state_dir {
+        Some(directory) => {
+            let Opened { journal, recovered, durable } =
+                Journal::open(directory, config.executors.get())?;
+            Ok(Kept { journal: Some(journal), recovered, durable })
+        }
+        None => {
+            let durable = unbounded_channel().1;
+            Ok(Kept { journal: None, recovered: Recovered::default(), durable })
+        }
+    }
+}
+
+/// What the worker hears of.
+struct Inputs {
+    events: mqtt::Events,
+    ended: UnboundedReceiver<Ended>,
+    durable: UnboundedReceiver<After>,
 }
 
 /// How far the worker is with its end, and until when.
@@ -160,13 +199,14 @@ struct Worker {
     link: Link,
     status: Arc<Status>,
     reports: monitor::Reports,
+    phase: Phase,
+    tasks: Tasks,
 }
 
 impl Worker {
     async fn serve(
         mut self,
-        mut events: mqtt::Events,
-        mut ended: UnboundedReceiver<Ended>,
+        Inputs { mut events, mut ended, mut durable }: Inputs,
         liveliness: Duration,
         drain_timeout: Duration,
         shutdown: impl Future<Output = ()>,
@@ -177,25 +217,29 @@ impl Worker {
         let mut pulse = tokio::time::interval(PULSE);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut introduction = Introduction::Due;
-        let mut phase = Phase::Serving;
         tokio::pin!(shutdown);
         loop {
             tokio::select! {
                 // Results first, so that none is left when all is drained.
                 biased;
                 Some(ended) = ended.recv() => self.on_ended(ended),
-                () = &mut shutdown, if phase == Phase::Serving => {
+                Some(after) = durable.recv() => self.on_durable(after),
+                Some(Ok(delivery)) = self.tasks.deliveries.join_next() => {
+                    self.on_delivery(delivery);
+                }
+                () = &mut shutdown, if self.phase == Phase::Serving => {
                     self.status.health.set(State::Draining);
-                    self.executor.drain();
+                    let survive = self.tasks.survive();
+                    self.executor.drain(if survive { Leftover::Leave } else { Leftover::Report });
                     let (_, running) = self.executor.load();
                     info!(running, ?drain_timeout, "shutting down: running tasks may finish");
-                    phase = Phase::Draining(Instant::now() + drain_timeout);
+                    self.phase = Phase::Draining(Instant::now() + drain_timeout);
                 }
-                () = self.executor.drained(), if phase != Phase::Serving => break,
-                () = phase.over() => match phase {
+                () = self.executor.drained(), if self.phase != Phase::Serving => break,
+                () = self.phase.over() => match self.phase {
                     Phase::Draining(_) => {
                         self.executor.cancel_running();
-                        phase = Phase::Cancelling(Instant::now() + CANCEL_TIMEOUT);
+                        self.phase = Phase::Cancelling(Instant::now() + CANCEL_TIMEOUT);
                     }
                     Phase::Serving | Phase::Cancelling(_) => break,
                 },
@@ -229,18 +273,41 @@ impl Worker {
             }
         }
         for id in self.executor.abandon() {
-            error!(task = %id, "the task does not end: giving it up");
-            let reason = Failure::ShuttingDown.to_string();
-            self.publish(TaskResult::refused(&id, &self.id, &reason));
+            self.give_up(id);
         }
         while let Ok(ended) = ended.try_recv() {
             self.on_ended(ended);
         }
-        if let Err(undelivered) = self.link.disconnect(CLOSE_TIMEOUT).await {
+        self.close(durable).await;
+        Ok(())
+    }
+
+    /// Sees to it that what is done is recorded and delivered, as far as that
+    /// is possible in time.
+    async fn close(mut self, mut durable: UnboundedReceiver<After>) {
+        let settle = async {
+            while !self.tasks.settled()
+                && let Some(after) = durable.recv().await
+            {
+                self.on_durable(after);
+            }
+        };
+        if tokio::time::timeout(CLOSE_TIMEOUT, settle).await.is_err() {
+            error!("the journal could not be written in time");
+        }
+        if let Err(undelivered) = self.link.clone().disconnect(CLOSE_TIMEOUT).await {
             warn!("{undelivered}");
         }
+        // The link is closed, so each delivery is decided.
+        while let Some(delivery) = self.tasks.deliveries.join_next().await {
+            if let Ok(delivery) = delivery {
+                self.on_delivery(delivery);
+            }
+        }
+        // Threads that are stuck may not hold up the rest; the others are done.
+        drop(self.executor);
+        self.tasks.close();
         info!("stopped");
-        Ok(())
     }
 
     /// The manager may have restarted: it must hear who this is before it
@@ -258,85 +325,35 @@ impl Worker {
         self.link.beat(&self.topics.alive(), Alive::new(&self.id, &self.namespace).encode());
     }
 
-    fn on_message(&self, message: Message) {
-        let Message { topic, payload, duplicate, ack } = message;
-        let read = || self.dispatch(&topic, &payload, duplicate);
-        if payload.len() >= LARGE_MESSAGE {
-            tokio::task::block_in_place(read)
+    fn on_message(&mut self, message: Message) {
+        if message.payload.len() >= LARGE_MESSAGE {
+            tokio::task::block_in_place(|| self.dispatch(message));
         } else {
-            read()
+            self.dispatch(message);
         }
-        self.link.ack(ack);
     }
 
-    fn dispatch(&self, topic: &str, payload: &[u8], duplicate: bool) {
+    fn dispatch(&mut self, Message { topic, payload, duplicate, ack }: Message) {
         if topic == self.topics.start() {
-            match protocol::decode_start(payload, &self.id, self.module_limit) {
-                Ok(Some(request)) => self.start(request, duplicate),
+            match protocol::decode_start(&payload, &self.id, self.module_limit) {
+                Ok(Some(request)) => return self.start(request, duplicate, ack),
                 Ok(None) => debug!("a start for another worker"),
-                Err(malformed) => self.malformed_start(&malformed),
+                Err(malformed) => {
+                    return self.malformed_start(&malformed, &payload, duplicate, ack);
+                }
             }
         } else if topic == self.topics.stop() {
-            match protocol::decode_stop(payload, &self.id) {
-                Ok(Some(id)) => self.stop(&id),
+            match protocol::decode_stop(&payload, &self.id) {
+                Ok(Some(id)) => return self.stop(&id, ack),
                 Ok(None) => debug!("a stop for another worker"),
                 Err(malformed) => warn!("a stop message was dropped: {malformed}"),
             }
         } else if topic == self.topics.invoke() {
-            self.invoke(payload);
+            self.invoke(&payload);
         } else {
             warn!(topic, "a message on a topic that was not subscribed to");
         }
-    }
-
-    fn start(&self, request: TaskRequest, duplicate: bool) {
-        let id = request.id.clone();
-        let spec = match self.policy.admit(request) {
-            Ok(spec) => spec,
-            Err(rejection) => {
-                self.status.metrics.refused(&rejection);
-                return self.refuse(&id, &rejection.to_string());
-            }
-        };
-        match self.executor.submit(spec) {
-            Submission::Admitted => info!(task = %id, "task accepted"),
-            Submission::Duplicate { same: true } => {
-                debug!(task = %id, duplicate, "the task is queued or running already");
-            }
-            Submission::Duplicate { same: false } => warn!(
-                task = %id,
-                "a start with other content for a task that is queued or running was ignored"
-            ),
-            Submission::Refused(rejection) => {
-                self.status.metrics.refused(&rejection);
-                self.refuse(&id, &rejection.to_string());
-            }
-        }
-    }
-
-    fn malformed_start(&self, malformed: &Malformed) {
-        self.status.metrics.malformed();
-        match &malformed.id {
-            Some(id) => self.refuse(id, &format!("malformed start message: {malformed}")),
-            None => warn!("a start message was dropped: {malformed}"),
-        }
-    }
-
-    /// Answers a start that does not become a task. While another one of the
-    /// same id is queued or running, that one's result is the answer.
-    fn refuse(&self, id: &TaskId, reason: &str) {
-        warn!(task = %id, "task refused: {reason}");
-        if !self.executor.is_active(id) {
-            self.publish(TaskResult::refused(id, &self.id, reason));
-        }
-    }
-
-    fn stop(&self, id: &TaskId) {
-        if self.executor.stop(id) {
-            info!(task = %id, "stopping the task");
-        } else {
-            debug!(task = %id, "a stop for a task that is neither queued nor running");
-        }
+        self.link.ack(ack);
     }
 
     fn invoke(&self, payload: &[u8]) {
@@ -365,44 +382,5 @@ impl Worker {
             error: Some(reason),
         };
         drop(self.link.publish(&self.topics.invoke_results(), result.encode()));
-    }
-
-    fn on_ended(&self, Ended { id, outcome }: Ended) {
-        let took = outcome.timings;
-        self.status.metrics.ended(&outcome);
-        match &outcome.verdict {
-            Ok(()) => info!(
-                task = %id,
-                queued = ?took.queued,
-                compiled = ?took.compiled,
-                loaded = ?took.loaded,
-                ran = ?took.ran,
-                "task completed"
-            ),
-            Err(failure) => warn!(task = %id, ran = ?took.ran, "task failed: {failure}"),
-        }
-        self.publish(TaskResult::new(&id, &self.id, outcome));
-    }
-
-    fn publish(&self, result: TaskResult) {
-        let (link, topic) = (self.link.clone(), self.topics.results());
-        let delivery = link.publish(&topic, result.encode());
-        let outgoing = self.status.metrics.outgoing();
-        tokio::spawn(async move {
-            let _outgoing = outgoing;
-            let task = result.task_id.clone();
-            let delivered = match delivery.await {
-                // The task must not stay Running for want of a smaller answer.
-                Err(e @ (PublishError::TooLarge { .. } | PublishError::Rejected { .. })) => {
-                    error!(task, "{e}");
-                    let short = result.without_output(format!("the result can't be sent: {e}"));
-                    link.publish(&topic, short.encode()).await
-                }
-                delivered => delivered,
-            };
-            if let Err(e) = delivered {
-                error!(task, "the result was lost: {e}");
-            }
-        });
     }
 }

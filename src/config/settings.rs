@@ -15,6 +15,8 @@ pub enum Group {
     Connection,
     /// How many tasks there may be.
     Tasks,
+    /// What survives the process.
+    State,
     /// What one task may use.
     Limits,
     /// What stays in memory between tasks.
@@ -38,6 +40,7 @@ impl Group {
             Group::Credentials => "Credentials",
             Group::Connection => "Connection",
             Group::Tasks => "Tasks",
+            Group::State => "State",
             Group::Limits => "Limits of a task",
             Group::Caches => "Caches",
             Group::Inference => "Inference",
@@ -256,10 +259,31 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         Group::Tasks,
+        "queue-bytes",
+        "SIZE",
+        Text("512MiB"),
+        "Memory that waiting tasks may hold, a module counted once; more is answered with `busy`",
+    ),
+    setting(
+        Group::Tasks,
         "drain-timeout",
         "DURATION",
         Text("30s"),
         "Time for running tasks to end when the worker is told to",
+    ),
+    setting(
+        Group::State,
+        "state-dir",
+        "DIR",
+        Computed("$XDG_STATE_HOME/proplet or ~/.local/state/proplet, for root /var/lib/proplet"),
+        "Where accepted tasks and unsent results survive a crash, in a folder for each client id",
+    ),
+    setting(
+        Group::State,
+        "stateless",
+        BOOLEAN,
+        Text("false"),
+        "Keep nothing on the disk: what a worker that ends has not run or sent is lost",
     ),
     setting(
         Group::Limits,

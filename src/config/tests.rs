@@ -63,7 +63,7 @@ impl Setup {
     }
 
     fn env(&self) -> Environment {
-        let env = Environment::new(self.dir.path());
+        let env = Environment::new(self.dir.path()).with("HOME", "/home/me");
         self.variables.iter().fold(env, |env, (name, value)| env.with(name, value))
     }
 

@@ -131,6 +131,8 @@ pub(super) fn options(config: &Config, topics: &Topics) -> mqtt::Options {
         username: credentials.client_id.clone(),
         password: credentials.client_key.expose().to_owned(),
     });
+    // What is not acknowledged when the worker dies is for its next process.
+    options.clean_session = config.state_dir.is_none();
     options.subscriptions = vec![topics.start(), topics.stop(), topics.invoke()];
     options
 }

@@ -16,6 +16,9 @@ fn other_value(name: &str) -> &'static str {
         "drain-timeout" | "task-timeout" => "7s",
         "task-memory" | "task-graph-memory" | "task-tensor-memory" | "module-size"
         | "model-size" | "module-cache" | "graph-cache" => "64MiB",
+        "queue-bytes" => "64MiB",
+        "state-dir" => "state",
+        "stateless" => "true",
         "task-output" => "64KiB",
         "nn-hint" => "latency",
         "nn-graphs" => "openvino::models/tiny",
@@ -31,10 +34,6 @@ fn other_value(name: &str) -> &'static str {
         "dirs" => "files:models:rw",
         "openvino-lib" => "/opt/openvino",
         "description" | "tags" | "location" | "namespace" => "words",
-        "metrics-enabled" | "enable-monitoring" => "false",
-        "metrics-port" => "9999",
-        "metrics-bind" => "0.0.0.0",
-        "metrics-interval" => "3s",
         "config-file" | "config-section" => "unused",
         new => panic!("the setting `{new}` is not tested: give it a value here"),
     }

@@ -109,7 +109,7 @@ fn the_log_keeps_the_lines_that_the_guide_looks_for(on: On) {
 fn a_broker_that_is_not_there_is_a_connection_error_and_no_end() {
     let mut worker = Process::spawn(
         program()
-            .arg("worker")
+            .args(["worker", "--stateless"])
             .args(["--domain-id=d", "--channel-id=c", "--client-id=w", "--client-key=secret"])
             .arg("--mqtt-address=127.0.0.1:9")
             .current_dir(crate::support::fixtures())
@@ -130,7 +130,7 @@ fn wrong_credentials_are_a_connection_error_that_says_so() {
     let broker = broker.expect("a broker");
     let mut worker = Process::spawn(
         program()
-            .arg("worker")
+            .args(["worker", "--stateless"])
             .args(["--domain-id=d", "--channel-id=c", "--client-id=w", "--client-key=wrong"])
             .arg(format!("--mqtt-address={}", broker.address()))
             .current_dir(crate::support::fixtures())

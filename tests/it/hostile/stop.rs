@@ -1,7 +1,8 @@
 //! From `stop` to the result: measured, and bounded far above what it takes.
 
 use crate::support::Bench;
-use proplet::executor::{Executor, Submission};
+use proplet::executor::{Bounds, Executor, Submission};
+use proplet::queue::Admission;
 use proplet::runtime::THREAD_STACK;
 use proplet::task::{Failure, TaskSpec};
 use std::time::{Duration, Instant};
@@ -16,11 +17,13 @@ fn stop(bench: &Bench, task: impl Fn() -> TaskSpec, going: Duration) -> Vec<Dura
     let _entered = io.enter();
     let runtime = bench.runtime.clone();
     let run = Box::new(move |spec: &_, cancel: &_| runtime.run(spec, cancel));
-    let (executor, mut results) = Executor::start(1, 1, THREAD_STACK, run).expect("threads");
+    let (executor, mut results) =
+        Executor::start(1, Bounds { tasks: 1, bytes: 1 << 20 }, THREAD_STACK, run)
+            .expect("threads");
     let times = (0..ROUNDS).map(|_| {
         let spec = task();
         let id = spec.id().clone();
-        assert_eq!(executor.submit(spec), Submission::Admitted);
+        assert_eq!(executor.submit(spec, Admission::Ready), Submission::Admitted);
         std::thread::sleep(going);
         let begun = Instant::now();
         assert!(executor.stop(&id));

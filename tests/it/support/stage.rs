@@ -163,7 +163,9 @@ impl Stage {
             .with("PROPLET_MQTT_ADDRESS", address.to_string())
             // Many at a time have one port, and messages that no test asked for.
             .with("PROPLET_METRICS_ENABLED", "false")
-            .with("PROPLET_ENABLE_MONITORING", "false");
+            .with("PROPLET_ENABLE_MONITORING", "false")
+            // What a crash leaves has its own tests, in `tests/chaos`.
+            .with("PROPLET_STATELESS", "true");
         for (name, value) in settings {
             env = env.with(&format!("PROPLET_{}", name.replace('-', "_").to_uppercase()), *value);
         }

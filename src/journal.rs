@@ -1,0 +1,260 @@
+//! The journal: accepted tasks and unsent results on disk, so that each
+//! accepted task ends in one result whatever happens to the process.
+//!
+//! ```text
+//! message ─▶ Accepted ─▶ (on disk) ─▶ acknowledged to the broker ─▶ runs
+//!        ─▶ Finished ─▶ (on disk) ─▶ published ─▶ acknowledged by the broker
+//!        ─▶ Delivered ─▶ remembered for repeated messages ─▶ Forgotten
+//! ```
+//!
+//! [`Journal::record`] hands a step to a thread and returns; what is to follow
+//! the step comes back once it is on the disk. The thread writes all that
+//! waits as one transaction with one sync, so a burst costs one, and neither
+//! the poll loop nor an executor ever waits for the disk. When the disk is
+//! full or fails nothing comes back, so nothing is acknowledged; the thread
+//! tries again until it succeeds, results first, because they need little room
+//! and make some.
+//!
+//! A result is on the disk before it is published: what a run after a crash
+//! makes can't differ from what someone has already seen.
+//!
+//! The store is redb: transactions that survive a crash at any point, in one
+//! file, in Rust alone (so the static build stays one), without dependencies,
+//! stable and maintained. It takes a disk of the caller's own, by which the
+//! tests fill it, tear it and kill it. rusqlite and heed bring C; fjall brings
+//! thirty crates and background threads for volumes that a worker never has;
+//! sled has not had a stable release for years.
+//!
+//! Nothing here knows of MQTT or of the worker.
+
+mod marks;
+mod record;
+mod store;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use crate::digest::Digest;
+use crate::task::{TaskId, TaskRequest};
+use anyhow::Context as _;
+use bytes::Bytes;
+use std::fs::{DirBuilder, File, TryLockError};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use store::{Open, Store, StoreError};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tracing::error;
+
+pub use marks::{Mark, Marks};
+pub use record::{Arrival, Fingerprint, Finished, Waiting, fingerprint};
+pub use writer::Journal;
+
+/// Memory that the store may use for pages that it has read or written.
+const PAGE_CACHE: usize = 16 << 20;
+/// A file from this size on is made smaller at the start.
+const COMPACT_FROM: u64 = 64 << 20;
+
+/// The number of a run: a task that is started again is another run. They grow
+/// in the order of acceptance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Run(pub u64);
+
+/// What happens to a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It will run.
+    Accepted {
+        /// The run.
+        run: Run,
+        /// The message.
+        arrival: Arrival,
+        /// What it asks for.
+        request: TaskRequest,
+        /// The digest of its module, if that came with the message.
+        module: Option<Digest>,
+    },
+    /// It is to be stopped, now or after a restart.
+    Stopped(Run),
+    /// The process died while it ran.
+    Died {
+        /// The run.
+        run: Run,
+        /// How often by now.
+        times: u32,
+    },
+    /// It has this result. It need not have been accepted: a refusal is a
+    /// result too.
+    Finished {
+        /// The run.
+        run: Run,
+        /// The message.
+        arrival: Arrival,
+        /// What is to be published.
+        result: Bytes,
+    },
+    /// The broker has acknowledged the result.
+    Delivered(Run),
+    /// Nothing of it is needed any more.
+    Forgotten(Run),
+    /// None: to learn that all steps before it are on the disk.
+    Nothing,
+}
+
+/// What the last process left.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Accepted, without a result, oldest first, but those that the process
+    /// died with in front.
+    pub waiting: Vec<Waiting>,
+    /// With a result, oldest first.
+    pub finished: Vec<Finished>,
+    /// What could not be read.
+    pub losses: Vec<Loss>,
+    /// The first run that has not been.
+    pub next: Run,
+}
+
+/// Something that was in the journal and can't be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// A record.
+    Record(Run),
+    /// A task's result, and whether it had been delivered.
+    Result(TaskId, bool),
+    /// A task's module.
+    Module(TaskId),
+}
+
+/// A journal that has been opened.
+pub struct Opened<T> {
+    /// To be written to.
+    pub journal: Journal<T>,
+    /// What was in it.
+    pub recovered: Recovered,
+    /// What follows steps that are on the disk, in the order of the steps.
+    pub durable: UnboundedReceiver<T>,
+}
+
+impl<T: Send + 'static> Journal<T> {
+    /// Opens the journal in `directory`, or begins one there. `executors` tasks
+    /// can run at the same time.
+    ///
+    /// # Errors
+    ///
+    /// The directory can't be made or written, or another process uses it. A
+    /// damaged journal is none: that is set aside.
+    pub fn open(directory: &Path, executors: usize) -> anyhow::Result<Opened<T>> {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(directory).with_context(|| {
+            format!(
+                "creating the state directory {}: choose another one with --state-dir, or do \
+                 without one with --stateless",
+                directory.display()
+            )
+        })?;
+        let lock = lock(directory)?;
+        let (mut store, mut recovered) = open_or_begin(&directory.join("journal.redb"))?;
+        let running = directory.join("running");
+        let (marks, died) = Marks::open(&running, executors)
+            .with_context(|| format!("opening {}", running.display()))?;
+        count_deaths(&mut store, &mut recovered, &died)
+            .with_context(|| format!("writing the journal in {}", directory.display()))?;
+        marks.clear().with_context(|| format!("writing {}", running.display()))?;
+        let (journal, durable) = Journal::start(store, marks, lock)?;
+        Ok(Opened { journal, recovered, durable })
+    }
+}
+
+/// Held as long as the journal is open.
+fn lock(directory: &Path) -> anyhow::Result<File> {
+    let path = directory.join("lock");
+    let file = File::options().write(true).create(true).truncate(false).open(&path);
+    let file = file.with_context(|| {
+        format!(
+            "opening {}: the state directory must be writable; choose another one with \
+             --state-dir, or do without one with --stateless",
+            path.display()
+        )
+    })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => anyhow::bail!(
+            "another proplet with this client id uses the state directory {}: stop it, or give \
+             this one a client id or a --state-dir of its own",
+            directory.display()
+        ),
+        Err(TryLockError::Error(e)) => {
+            Err(e).with_context(|| format!("locking {}", path.display()))
+        }
+    }
+}
+
+/// The store at `path`. One that makes no sense is set aside, and a new one
+/// begun.
+fn open_or_begin(path: &Path) -> anyhow::Result<(Store, Recovered)> {
+    match Store::open(opener(path)) {
+        Ok(opened) => Ok(opened),
+        Err(StoreError::Io(e)) => {
+            Err(e).with_context(|| format!("opening the journal {}", path.display()))
+        }
+        Err(StoreError::Broken(reason)) => {
+            let aside = aside(path);
+            std::fs::rename(path, &aside)
+                .with_context(|| format!("setting aside {}", path.display()))?;
+            error!(
+                "the journal {} is broken ({reason}): tasks that were accepted and had no result \
+                 are lost; it is kept as {}, and a new one is begun",
+                path.display(),
+                aside.display()
+            );
+            Store::open(opener(path))
+                .with_context(|| format!("beginning the journal {}", path.display()))
+        }
+    }
+}
+
+/// A name beside `path` that is free.
+fn aside(path: &Path) -> PathBuf {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    path.with_extension(format!("broken-{}", now.as_millis()))
+}
+
+fn opener(path: &Path) -> Open {
+    let path = path.to_owned();
+    let compacted = std::sync::atomic::AtomicBool::new(false);
+    Box::new(move || {
+        let mut database = redb::Builder::new().set_cache_size(PAGE_CACHE).create(&path)?;
+        let large = std::fs::metadata(&path).is_ok_and(|file| file.len() >= COMPACT_FROM);
+        // Once a process: it is for the start, when nothing waits for it.
+        if !compacted.swap(true, std::sync::atomic::Ordering::Relaxed) && large {
+            database.compact().map_err(|e| match e {
+                redb::CompactionError::Storage(e) => redb::DatabaseError::Storage(e),
+                _ => redb::DatabaseError::TransactionInProgress,
+            })?;
+        }
+        Ok(database)
+    })
+}
+
+/// Counts one death more for each run that the last process died with, and
+/// puts those in front.
+fn count_deaths(
+    store: &mut Store,
+    recovered: &mut Recovered,
+    died: &[TaskId],
+) -> Result<(), StoreError> {
+    let mut steps = Vec::new();
+    for waiting in &mut recovered.waiting {
+        if died.contains(&waiting.arrival.id) {
+            waiting.deaths += 1;
+            steps.push(Step::Died { run: waiting.run, times: waiting.deaths });
+        }
+    }
+    if !steps.is_empty() {
+        store.apply(steps.iter())?;
+    }
+    recovered.waiting.sort_by_key(|waiting| (!died.contains(&waiting.arrival.id), waiting.run));
+    Ok(())
+}

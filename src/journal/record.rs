@@ -1,0 +1,241 @@
+//! What is written of a task, and how. Pure: bytes in, bytes out.
+//!
+//! A record is JSON behind a checksum of its own: the store's checksums are
+//! looked at only when it repairs itself, and one bad page must cost one
+//! record.
+
+use super::Run;
+use crate::digest::Digest;
+use crate::task::{ModuleSource, TaskId, TaskRequest};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+/// Bytes of the checksum in front of a record or a result.
+const CHECKSUM: usize = 8;
+
+/// What identifies a message: two that ask for the same have the same.
+pub type Fingerprint = Digest;
+
+/// A start message that has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The task that it names.
+    pub id: TaskId,
+    /// Its content.
+    pub fingerprint: Fingerprint,
+    /// When it came, by the wall clock, because it is compared after a
+    /// restart; none if that is not known any more.
+    pub at: Option<SystemTime>,
+    /// It was refused, so asking again may have another answer.
+    pub refused: bool,
+}
+
+/// A task that was accepted, and whose end is not recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The run.
+    pub run: Run,
+    /// The message.
+    pub arrival: Arrival,
+    /// What it asked for; none if the module is damaged.
+    pub request: Option<TaskRequest>,
+    /// A stop came for it.
+    pub stopped: bool,
+    /// How often the process died while it ran.
+    pub deaths: u32,
+}
+
+/// A task whose result is recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// The run.
+    pub run: Run,
+    /// The message.
+    pub arrival: Arrival,
+    /// The result as it is published.
+    pub result: bytes::Bytes,
+    /// The broker has acknowledged it.
+    pub delivered: bool,
+}
+
+/// The record of a run.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Header {
+    id: String,
+    fingerprint: Fingerprint,
+    /// Milliseconds since 1970.
+    at: Option<u64>,
+    #[serde(default)]
+    refused: bool,
+    /// None once there is a result.
+    pub(super) request: Option<Request>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Request {
+    name: String,
+    pub(super) module: Module,
+    inputs: Vec<String>,
+    cli_args: Vec<String>,
+    env: BTreeMap<String, String>,
+    daemon: bool,
+    latent: bool,
+    encrypted: bool,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Module {
+    Absent,
+    /// Kept beside the records, once for all that use it.
+    Kept(Digest),
+    Url(String),
+}
+
+impl Header {
+    pub(super) fn new(
+        arrival: &Arrival,
+        request: Option<(&TaskRequest, Option<Digest>)>,
+    ) -> Header {
+        let at = arrival.at.map(|at| {
+            let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        });
+        Header {
+            id: arrival.id.as_str().to_owned(),
+            fingerprint: arrival.fingerprint,
+            at,
+            refused: arrival.refused,
+            request: request.map(|(request, module)| Request::new(request, module)),
+        }
+    }
+
+    /// The message that the record is of; none if it can't have been one.
+    pub(super) fn arrival(&self) -> Option<Arrival> {
+        let at = self.at.map(|at| SystemTime::UNIX_EPOCH + Duration::from_millis(at));
+        let id = TaskId::new(&self.id).ok()?;
+        Some(Arrival { id, fingerprint: self.fingerprint, at, refused: self.refused })
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        // Strings, numbers and lists can't fail.
+        sealed(&serde_json::to_vec(self).expect("a record is valid JSON"))
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Header> {
+        serde_json::from_slice(opened(bytes)?).ok()
+    }
+}
+
+impl Request {
+    fn new(request: &TaskRequest, module: Option<Digest>) -> Request {
+        Request {
+            name: request.name.clone(),
+            module: match (&request.module, module) {
+                (Some(ModuleSource::Url(url)), _) => Module::Url(url.clone()),
+                (Some(ModuleSource::Bytes(_)), Some(digest)) => Module::Kept(digest),
+                (Some(ModuleSource::Bytes(bytes)), None) => Module::Kept(Digest::of(bytes)),
+                (None, _) => Module::Absent,
+            },
+            inputs: request.inputs.clone(),
+            cli_args: request.cli_args.clone(),
+            env: request.env.clone(),
+            daemon: request.daemon,
+            latent: request.latent,
+            encrypted: request.encrypted,
+        }
+    }
+
+    /// The request as it came, given its module.
+    pub(super) fn restore(self, id: TaskId, module: Option<ModuleSource>) -> TaskRequest {
+        TaskRequest {
+            id,
+            name: self.name,
+            module,
+            inputs: self.inputs,
+            cli_args: self.cli_args,
+            env: self.env,
+            daemon: self.daemon,
+            latent: self.latent,
+            encrypted: self.encrypted,
+        }
+    }
+}
+
+/// What a request is known by; `module` is the digest of its bytes.
+pub fn fingerprint(request: &TaskRequest, module: Option<Digest>) -> Fingerprint {
+    let content = (request.id.as_str(), Request::new(request, module));
+    Digest::of(&serde_json::to_vec(&content).expect("a request is valid JSON"))
+}
+
+/// Puts a checksum in front.
+pub(super) fn sealed(bytes: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(CHECKSUM + bytes.len());
+    sealed.extend_from_slice(&Digest::of(bytes).as_bytes()[..CHECKSUM]);
+    sealed.extend_from_slice(bytes);
+    sealed
+}
+
+/// What is behind the checksum, if that is right.
+pub(super) fn opened(sealed: &[u8]) -> Option<&[u8]> {
+    let (checksum, bytes) = sealed.split_at_checked(CHECKSUM)?;
+    (checksum == &Digest::of(bytes).as_bytes()[..CHECKSUM]).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn request(id: &str, inputs: Vec<String>, module: Option<ModuleSource>) -> TaskRequest {
+        TaskRequest {
+            id: TaskId::new(id).expect("an id"),
+            name: "name".into(),
+            module,
+            inputs,
+            cli_args: vec!["-S".into(), "nn".into()],
+            env: BTreeMap::from([("K".into(), "V".into())]),
+            daemon: false,
+            latent: false,
+            encrypted: false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_is_restored_as_it_came(
+            id in "\\PC{1,20}",
+            inputs in prop::collection::vec("\\PC{0,20}", 0..4),
+        ) {
+            let module = ModuleSource::Bytes(b"wasm".as_slice().into());
+            let request = request(&id, inputs, Some(module.clone()));
+            let digest = Digest::of(b"wasm");
+            let at = Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1234));
+            let fingerprint = fingerprint(&request, Some(digest));
+            let arrival = Arrival { id: request.id.clone(), fingerprint, at, refused: true };
+            let header = Header::new(&arrival, Some((&request, Some(digest))));
+            let read = Header::decode(&header.encode()).expect("a record");
+            prop_assert_eq!(read.arrival(), Some(arrival));
+            let stored = read.request.expect("a request");
+            prop_assert_eq!(&stored.module, &Module::Kept(digest));
+            prop_assert_eq!(stored.restore(request.id.clone(), Some(module)), request);
+        }
+
+        #[test]
+        fn a_damaged_record_is_noticed(at in 0_usize..100, bit in 0_u8..8) {
+            let mut sealed = sealed(&[7; 92]);
+            sealed[at] ^= 1 << bit;
+            prop_assert_eq!(opened(&sealed), None);
+            prop_assert_eq!(opened(&sealed[..at]), None);
+        }
+    }
+
+    #[test]
+    fn other_content_has_another_fingerprint() {
+        let print = |request: &TaskRequest| fingerprint(request, None);
+        let plain = print(&request("a", vec![], None));
+        assert_eq!(plain, print(&request("a", vec![], None)));
+        assert_ne!(plain, print(&request("a", vec!["1".into()], None)));
+        assert_ne!(plain, print(&request("a", vec![], Some(ModuleSource::Url("http://x".into())))));
+    }
+}

@@ -1,0 +1,432 @@
+//! The journal over a disk that fills up, tears and dies.
+
+use super::*;
+use crate::task::ModuleSource;
+use proptest::prelude::*;
+use redb::StorageBackend;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// A disk in memory. A copy made of it is what a crash leaves.
+#[derive(Clone, Debug, Default)]
+struct Disk(Arc<Parts>);
+
+#[derive(Debug, Default)]
+struct Parts {
+    /// What is written, and what of it would survive a loss of power.
+    files: Mutex<(Vec<u8>, Vec<u8>)>,
+    /// Writes and syncs until each one fails; 0: never.
+    fuse: AtomicUsize,
+    /// Bytes that the file may have; 0: any number.
+    room: AtomicU64,
+}
+
+impl Disk {
+    /// What is found after a loss of power, when of the last writes only the
+    /// first `torn` bytes got through.
+    fn after_power_loss(&self, torn: usize) -> Disk {
+        let (written, synced) = &*self.0.files.lock().expect("the files");
+        let mut found = synced.clone();
+        found.resize(written.len().max(synced.len()), 0);
+        let differing: Vec<_> =
+            (0..written.len()).filter(|&at| found[at] != written[at]).take(torn).collect();
+        differing.into_iter().for_each(|at| found[at] = written[at]);
+        let disk = Disk::default();
+        *disk.0.files.lock().expect("the files") = (found.clone(), found);
+        disk
+    }
+
+    /// What is found after the process was killed.
+    fn after_kill(&self) -> Disk {
+        self.after_power_loss(usize::MAX)
+    }
+
+    fn may(&self, size: u64) -> io::Result<()> {
+        let room = self.0.room.load(Ordering::SeqCst);
+        if room > 0 && size > room {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let burnt =
+            self.0.fuse.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| match left {
+                0 | 1 => None,
+                left => Some(left - 1),
+            });
+        match burnt {
+            Err(1) => Err(io::Error::other("the disk died")),
+            _ => Ok(()),
+        }
+    }
+
+    fn open(&self) -> Result<(Store, Recovered), StoreError> {
+        let disk = self.clone();
+        Store::open(Box::new(move || {
+            redb::Builder::new().set_cache_size(1 << 20).create_with_backend(disk.clone())
+        }))
+    }
+
+    fn store(&self) -> (Store, Recovered) {
+        self.open().expect("a store")
+    }
+
+    fn journal(&self) -> (Journal<u64>, UnboundedReceiver<u64>, tempfile::TempDir) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let marks = Marks::open(&dir.path().join("running"), 2).expect("a file").0;
+        let lock = lock(dir.path()).expect("a lock");
+        let (journal, durable) = Journal::start(self.store().0, marks, lock).expect("a journal");
+        (journal, durable, dir)
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.files.lock().expect("the files").0.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let files = self.0.files.lock().expect("the files");
+        let from = offset as usize;
+        let bytes = files.0.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        out.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.may(len)?;
+        self.0.files.lock().expect("the files").0.resize(len as usize, 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.may(0)?;
+        let files = &mut *self.0.files.lock().expect("the files");
+        files.1.clone_from(&files.0);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.may(offset + data.len() as u64)?;
+        let from = offset as usize;
+        let files = &mut *self.0.files.lock().expect("the files");
+        files.0[from..from + data.len()].copy_from_slice(data);
+        Ok(())
+    }
+}
+
+fn module(number: u64, size: usize) -> Vec<u8> {
+    (0..size).map(|at| (at as u64 ^ number) as u8).collect()
+}
+
+fn arrival(run: u64) -> Arrival {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(run);
+    let id = TaskId::new(&format!("task-{run}")).expect("an id");
+    Arrival { id, fingerprint: Digest::of(&run.to_le_bytes()), at: Some(at), refused: run % 2 == 1 }
+}
+
+fn request(run: u64, bytes: &[u8]) -> TaskRequest {
+    TaskRequest {
+        id: arrival(run).id,
+        name: "name".into(),
+        module: Some(ModuleSource::Bytes(bytes.into())),
+        inputs: vec![run.to_string()],
+        cli_args: vec![],
+        env: BTreeMap::new(),
+        daemon: false,
+        latent: false,
+        encrypted: false,
+    }
+}
+
+fn accepted(run: u64, bytes: &[u8]) -> Step {
+    let request = request(run, bytes);
+    Step::Accepted {
+        run: Run(run),
+        arrival: arrival(run),
+        request,
+        module: Some(Digest::of(bytes)),
+    }
+}
+
+fn finished(run: u64, result: &str) -> Step {
+    let result = Bytes::copy_from_slice(result.as_bytes());
+    Step::Finished { run: Run(run), arrival: arrival(run), result }
+}
+
+#[test]
+fn what_was_recorded_is_found_again() {
+    let disk = Disk::default();
+    let (mut store, recovered) = disk.store();
+    assert_eq!(recovered, Recovered::default());
+    let wasm = module(1, 5000);
+    let steps = [
+        accepted(0, &wasm),
+        accepted(1, &wasm),
+        accepted(2, b"other"),
+        Step::Stopped(Run(1)),
+        finished(2, "result"),
+        finished(3, "refused"),
+        Step::Delivered(Run(3)),
+        accepted(4, b"gone"),
+        finished(4, "x"),
+        Step::Forgotten(Run(4)),
+        Step::Died { run: Run(0), times: 2 },
+    ];
+    store.apply(steps.iter()).expect("written");
+    let recovered = disk.after_power_loss(0).store().1;
+    let waiting = |run, stopped, deaths| Waiting {
+        run: Run(run),
+        arrival: arrival(run),
+        request: Some(request(run, &wasm)),
+        stopped,
+        deaths,
+    };
+    assert_eq!(recovered.waiting, [waiting(0, false, 2), waiting(1, true, 0)]);
+    let finished = |run, result: &'static str, delivered| Finished {
+        run: Run(run),
+        arrival: arrival(run),
+        result: result.into(),
+        delivered,
+    };
+    assert_eq!(recovered.finished, [finished(2, "result", false), finished(3, "refused", true)]);
+    assert_eq!((recovered.losses, recovered.next), (vec![], Run(4)));
+}
+
+#[test]
+fn a_module_is_kept_once_and_for_the_next_task() {
+    let disk = Disk::default();
+    let (mut store, _) = disk.store();
+    let wasm = module(1, 1 << 20);
+    let size = |disk: &Disk| disk.len().expect("a length");
+    store.apply([accepted(0, &wasm)].iter()).expect("written");
+    let with_one = size(&disk);
+    for run in 1..50 {
+        store.apply([accepted(run, &wasm), finished(run, "done")].iter()).expect("written");
+    }
+    assert!(size(&disk) < with_one + (1 << 20), "{} after {with_one}", size(&disk));
+}
+
+#[test]
+fn damaged_modules_and_records_cost_only_their_own_task() {
+    let disk = Disk::default();
+    let (mut store, _) = disk.store();
+    let (good, bad) = (module(1, 3000), module(2, 3000));
+    let steps = [accepted(0, &bad), accepted(1, &good), finished(2, "the result of two")];
+    store.apply(steps.iter()).expect("written");
+    drop(store);
+    {
+        let files = &mut disk.0.files.lock().expect("the files").0;
+        for needle in [&bad[100..200], b"the result of two"] {
+            let at = files.windows(needle.len()).position(|bytes| bytes == needle);
+            files[at.expect("written in one piece")] ^= 1;
+        }
+    }
+    let recovered = disk.store().1;
+    let waiting: Vec<_> =
+        recovered.waiting.iter().map(|waiting| (waiting.run, waiting.request.is_some())).collect();
+    assert_eq!(waiting, [(Run(0), false), (Run(1), true)]);
+    let id = |run| arrival(run).id;
+    assert_eq!(recovered.losses, [Loss::Module(id(0)), Loss::Result(id(2), false)]);
+}
+
+#[test]
+fn a_file_that_makes_no_sense_is_set_aside() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("journal.redb");
+    let filler: Vec<u8> = (0..100_000_u32).map(|n| (n * 7) as u8).collect();
+    for rubbish in [&b"redb"[..], &filler] {
+        std::fs::write(&path, rubbish).expect("written");
+        let (mut store, recovered) = open_or_begin(&path).expect("a new one");
+        assert_eq!(recovered, Recovered::default());
+        store.apply([accepted(0, b"wasm")].iter()).expect("written");
+    }
+    let aside = std::fs::read_dir(dir.path()).expect("a listing").flatten();
+    let aside = aside.filter(|file| file.file_name().to_string_lossy().contains("broken"));
+    assert_eq!(aside.count(), 2);
+}
+
+#[test]
+fn a_second_process_is_told_so() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let state = dir.path().join("a/b");
+    let first = Journal::<()>::open(&state, 1).expect("a journal");
+    let error = Journal::<()>::open(&state, 1).err().expect("it is taken").to_string();
+    assert!(error.contains("another proplet"), "{error}");
+    drop(first);
+    Journal::<()>::open(&state, 1).expect("it is free again");
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&state).expect("a folder"));
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn a_task_that_was_running_comes_first_and_is_counted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for deaths in 0..3 {
+        let opened = Journal::open(dir.path(), 2).expect("a journal");
+        if deaths == 0 {
+            (0..3).for_each(|run| opened.journal.record(accepted(run, b"wasm"), run));
+        } else {
+            let order: Vec<_> =
+                opened.recovered.waiting.iter().map(|task| (task.run.0, task.deaths)).collect();
+            assert_eq!(order, [(2, deaths), (0, 0), (1, 0)]);
+        }
+        // The process dies with it.
+        std::mem::forget(opened.journal.marks().begin(&arrival(2).id));
+    }
+    let opened = Journal::<()>::open(dir.path(), 2).expect("a journal");
+    std::mem::forget(opened.journal.marks().begin(&arrival(2).id));
+    opened.journal.close();
+    let opened = Journal::<()>::open(dir.path(), 2).expect("a journal");
+    assert_eq!(opened.recovered.waiting[0].run, Run(0), "a good end is no death");
+}
+
+fn next(durable: &mut UnboundedReceiver<u64>) -> Option<u64> {
+    for _ in 0..2000 {
+        if let Ok(done) = durable.try_recv() {
+            return Some(done);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    None
+}
+
+#[test]
+fn a_full_disk_accepts_nothing_lets_results_through_and_recovers() {
+    let disk = Disk::default();
+    let (journal, mut durable, _dir) = disk.journal();
+    journal.record(accepted(0, b"small"), 0);
+    assert_eq!(next(&mut durable), Some(0));
+    disk.0.room.store(disk.len().expect("a length"), Ordering::SeqCst);
+    journal.record(accepted(1, &module(1, 8 << 20)), 1);
+    journal.record(Step::Nothing, 2);
+    std::thread::sleep(Duration::from_millis(300));
+    journal.record(finished(0, "done"), 3);
+    assert_eq!(next(&mut durable), Some(3), "a result fits where its task was");
+    assert!(durable.try_recv().is_err());
+    disk.0.room.store(0, Ordering::SeqCst);
+    assert_eq!((next(&mut durable), next(&mut durable)), (Some(1), Some(2)));
+    drop(journal);
+    let recovered = disk.after_kill().store().1;
+    assert_eq!((recovered.waiting.len(), recovered.finished.len()), (1, 1));
+}
+
+/// A worker in one thread: what it has told the broker, and what the broker
+/// has published.
+#[derive(Default)]
+struct Model {
+    next: u64,
+    accepted: Vec<u64>,
+    published: HashMap<u64, Vec<Bytes>>,
+    delivered: Vec<u64>,
+    stopped: Vec<u64>,
+}
+
+#[derive(Clone, Debug)]
+enum Deed {
+    Accept(bool),
+    Stop(usize),
+    End(usize),
+    Deliver(usize),
+    Forget(usize),
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    prop_oneof![
+        5 => any::<bool>().prop_map(Deed::Accept),
+        1 => (0..9_usize).prop_map(Deed::Stop),
+        4 => (0..9_usize).prop_map(Deed::End),
+        2 => (0..9_usize).prop_map(Deed::Deliver),
+        1 => (0..9_usize).prop_map(Deed::Forget),
+    ]
+}
+
+impl Model {
+    /// The step of a deed, if it makes sense now.
+    fn step(&self, deed: &Deed, salt: u64) -> Option<Step> {
+        let pick = |from: Vec<u64>, n: usize| (!from.is_empty()).then(|| from[n % from.len()]);
+        let open = || self.accepted.iter().copied().filter(|run| !self.published.contains_key(run));
+        match deed {
+            Deed::Accept(large) => {
+                Some(accepted(self.next, &module(1, if *large { 9000 } else { 90 })))
+            }
+            Deed::Stop(n) => Some(Step::Stopped(Run(pick(open().collect(), *n)?))),
+            // No two executions end alike.
+            Deed::End(n) => Some(finished(pick(open().collect(), *n)?, &format!("result {salt}"))),
+            Deed::Deliver(n) => {
+                Some(Step::Delivered(Run(pick(self.published.keys().copied().collect(), *n)?)))
+            }
+            Deed::Forget(n) => Some(Step::Forgotten(Run(pick(self.delivered.clone(), *n)?))),
+        }
+    }
+
+    /// What the worker tells the world once a step is on the disk.
+    fn durable(&mut self, step: &Step) {
+        match step {
+            Step::Accepted { run, .. } => self.accepted.push(run.0),
+            Step::Finished { run, result, .. } => {
+                self.published.entry(run.0).or_default().push(result.clone());
+            }
+            Step::Stopped(run) => self.stopped.push(run.0),
+            Step::Delivered(run) => self.delivered.push(run.0),
+            Step::Forgotten(run) => {
+                self.delivered.retain(|delivered| *delivered != run.0);
+                self.accepted.retain(|accepted| *accepted != run.0);
+            }
+            Step::Died { .. } | Step::Nothing => {}
+        }
+    }
+
+    /// What the next process does with what it finds.
+    fn recover(&mut self, recovered: Recovered, salt: u64, store: &mut Store) {
+        assert_eq!(recovered.losses, []);
+        for Finished { run, result, .. } in &recovered.finished {
+            self.published.entry(run.0).or_default().push(result.clone());
+        }
+        for waiting in recovered.waiting {
+            let run = waiting.run.0;
+            assert!(!self.published.contains_key(&run), "run {run} would have a second result");
+            assert!(waiting.stopped || !self.stopped.contains(&run), "a stop was forgotten");
+            let step = finished(run, &format!("again {salt}"));
+            store.apply([&step].into_iter()).expect("written");
+            self.durable(&step);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever the steps, and wherever the disk dies in the middle of one:
+    /// after the restart each task that was acknowledged has one result, and
+    /// no second one that differs.
+    #[test]
+    fn every_accepted_task_has_one_result_whenever_it_dies(
+        deeds in prop::collection::vec(deed(), 1..25),
+        fuse in 1_usize..400,
+        torn in prop_oneof![Just(usize::MAX), 0..20_000_usize],
+    ) {
+        let disk = Disk::default();
+        let (mut store, _) = disk.store();
+        let mut model = Model::default();
+        disk.0.fuse.store(fuse, Ordering::SeqCst);
+        for (salt, deed) in deeds.iter().enumerate() {
+            let Some(step) = model.step(deed, salt as u64) else { continue };
+            model.next += 1;
+            if store.apply([&step].into_iter()).is_err() {
+                break;
+            }
+            model.durable(&step);
+        }
+        let found = disk.after_power_loss(torn);
+        drop(store);
+        let (mut store, recovered) = found.store();
+        model.recover(recovered, 1000, &mut store);
+        for run in &model.accepted {
+            let results = model.published.get(run).map(Vec::as_slice).unwrap_or_default();
+            prop_assert!(!results.is_empty(), "run {run} has no result");
+            prop_assert!(results.iter().all(|result| *result == results[0]), "run {run}: {results:?}");
+        }
+    }
+}
