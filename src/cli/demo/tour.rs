@@ -84,6 +84,9 @@ fn worker_config(
         .with("PROPLET_CHANNEL_ID", CHANNEL)
         .with("PROPLET_CLIENT_ID", WORKER)
         .with("PROPLET_CLIENT_KEY", key)
+        // It ends with the demo, and leaves nothing behind.
+        .with("PROPLET_STATELESS", "true")
+        .with("PROPLET_METRICS_ENABLED", "false")
         .with("PROPLET_MQTT_ADDRESS", format!("tcp://{broker}"));
     let mut config = Config::from_environment(&own)?;
     config.library_search = env.library_search();
