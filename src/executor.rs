@@ -1,7 +1,7 @@
 //! The bounded pool that runs tasks: a few threads behind a bounded queue.
 //!
 //! Each admitted task ends in exactly one message on the results channel, by
-//! the type of its [`Reply`]: one that is dropped unsent reports a fault of
+//! the type of its `Reply`: one that is dropped unsent reports a fault of
 //! ours. A result is sent under the lock that ends the task in the queue, so
 //! that a task of the same id that is admitted afterwards reports afterwards.
 

@@ -1,5 +1,6 @@
 //! Against real brokers.
 
+#[cfg(feature = "broker")]
 use std::collections::HashMap;
 
 use super::*;
