@@ -10,6 +10,7 @@ mod files;
 mod host;
 mod inference;
 mod settings;
+mod state;
 
 use crate::config::{Config, ConfigError, Environment};
 use crate::nn::{Nn, NnConfig};
@@ -92,6 +93,7 @@ pub(crate) async fn examine(
     let policy = worker::policy(config);
     let nn = Nn::new(worker::nn_config(config, &policy));
     each(files::directories(&policy));
+    each(state::check(config));
     each(inference::library(&nn, config.openvino_lib.is_some()));
     each(inference::tasks(config, &policy, &nn).await);
     each(inference::graphs(config, &policy, &nn).await);

@@ -41,12 +41,20 @@ fn assert_verdict(report: &Value, check: &str, expected: &str, words: &str) {
 #[test]
 fn a_set_up_that_is_well_passes() {
     let stage = Stage::new(On::Embedded);
-    let dirs = [("dirs", "models"), ("executors", "1"), ("client-key", "not-to-be-shown")];
-    let (report, code) = doctor(&stage.environment(stage.address, &dirs));
+    let state = tempfile::tempdir().expect("a folder");
+    let settings = [
+        ("dirs", "models"),
+        ("executors", "1"),
+        ("client-key", "not-to-be-shown"),
+        ("stateless", "false"),
+        ("state-dir", state.path().to_str().expect("text")),
+    ];
+    let (report, code) = doctor(&stage.environment(stage.address, &settings));
     assert_eq!(code, Some(0), "{report:#}");
     assert_eq!(report["ok"], true);
     assert_verdict(&report, "configuration", "ok", &stage.worker_id);
     assert_verdict(&report, "directories", "ok", "1 model in it is readable");
+    assert_verdict(&report, "state", "ok", "can be written to");
     for check in ["a task", "broker", "credentials", "topics", "clock", "processor"] {
         assert_verdict(&report, check, "ok", "");
     }
