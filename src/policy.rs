@@ -314,8 +314,8 @@ impl Policy {
         match self.private_below(&host) {
             None => Ok((host, writable)),
             Some(file) => Err(Rejection::Directory(format!(
-                "`{argument} {typed}` holds a file with this worker's own secrets ({}): name a \
-                 directory that does not, such as one beside it",
+                "`{argument} {typed}` holds what is this worker's own ({}): name a directory that \
+                 does not, such as one beside it",
                 file.file_name().unwrap_or(file.as_os_str()).display()
             ))),
         }
@@ -329,9 +329,11 @@ impl Policy {
         there.collect()
     }
 
-    /// A file of the worker's own that whoever opens `dir` could read.
+    /// What is the worker's own and whoever opens `dir` could read: below it,
+    /// or above it.
     pub fn private_below(&self, dir: &Path) -> Option<&Path> {
-        self.private.iter().map(PathBuf::as_path).find(|file| file.starts_with(dir))
+        let reached = |path: &&Path| path.starts_with(dir) || dir.starts_with(path);
+        self.private.iter().map(PathBuf::as_path).find(reached)
     }
 
     fn under_root_as_written(&self, path: &Path) -> bool {

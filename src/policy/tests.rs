@@ -1,5 +1,6 @@
 use super::*;
 use crate::task::TaskId;
+use proptest::prelude::*;
 use std::time::Duration;
 
 /// `/models`, `/data` and `/work/fixture` exist; `/models/out` is a link
@@ -126,7 +127,7 @@ fn without_dir_a_task_gets_the_roots_when_they_were_set() {
 fn a_directory_with_the_workers_own_secrets_is_not_granted() {
     for dir in [".", "/work", "fixture/.."] {
         let error = refused(&["--dir", dir]);
-        assert!(error.contains("own secrets (config.toml)"), "{dir}: {error}");
+        assert!(error.contains("own (config.toml)"), "{dir}: {error}");
     }
     assert_eq!(granted(&["--dir", "fixture"]).dirs.len(), 1);
     let mut policy = worker();
@@ -208,4 +209,56 @@ fn the_users_own_hand_opens_anything_and_inherits() {
     assert!(grant.env.contains(&("HOME".into(), "/h".into())));
     assert_eq!(grant.env.len(), 2);
     assert_eq!(grant.limits.timeout, Some(Duration::from_secs(1)));
+}
+
+/// A path of parts that lead down, up, out and nowhere.
+fn path() -> impl Strategy<Value = String> {
+    let parts = ["models", "a", "out", "data", "in", "fixture", "etc", "work", "..", ".", "none"];
+    let parts = prop::collection::vec(prop::sample::select(parts.to_vec()), 0..5);
+    (any::<bool>(), parts)
+        .prop_map(|(absolute, parts)| if absolute { "/" } else { "" }.to_owned() + &parts.join("/"))
+}
+
+proptest! {
+    /// Whatever a task names, it gets directories below a root, writable ones
+    /// only where the root is, and none with the worker's own files.
+    #[test]
+    fn no_argument_leads_out_of_the_roots(
+        dirs in prop::collection::vec(path(), 1..4),
+        graph in path(),
+    ) {
+        let mut args: Vec<String> = dirs.iter().map(|dir| format!("--dir={dir}::d")).collect();
+        args.extend(["-S".to_owned(), format!("nn,nn-graph=openvino::{graph}")]);
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        if let Ok(spec) = worker().admit(request(&args)) {
+            let grant = spec.grant();
+            let graphs = grant.nn.iter().flatten().map(|graph| (&graph.dir, false));
+            let dirs = grant.dirs.iter().map(|dir| (&dir.host, dir.writable));
+            for (host, writable) in dirs.chain(graphs) {
+                let below = |root: &str| host.starts_with(root);
+                prop_assert!(below("/models") || below("/data") || below("/work"), "{host:?}");
+                prop_assert!(!writable || below("/data"), "{host:?}");
+                prop_assert!(!Path::new("/work/config.toml").starts_with(host), "{host:?}");
+            }
+        }
+    }
+
+    /// A task's own limits only ever tighten the worker's.
+    #[test]
+    fn no_argument_loosens_a_limit(seconds in 1u64.., bytes in 1u64..) {
+        let limits = granted(&["-W", &format!("timeout={seconds}s,max-memory-size={bytes}")]).limits;
+        prop_assert!(limits.timeout <= Some(Duration::from_secs(300.min(seconds))));
+        prop_assert!(limits.memory <= Some((1 << 29).min(bytes)));
+        prop_assert!(limits.timeout.is_some() && limits.memory.is_some());
+    }
+}
+
+#[test]
+fn the_journals_folder_is_the_workers_own() {
+    let mut policy = worker();
+    policy.private.push("/data/in".into());
+    for dir in ["/data", "/data/in"] {
+        let error = policy.admit(request(&["--dir", dir])).expect_err("refused").to_string();
+        assert!(error.contains("this worker's own"), "{error}");
+    }
 }

@@ -34,13 +34,17 @@ pub(crate) fn policy(config: &Config) -> Policy {
     }
 }
 
-/// The files with the worker's secrets, as far as they are there.
+/// The files with the worker's secrets, as far as they are there, and the
+/// folder of its journal, which holds other tasks' modules and results.
 fn private(config: &Config) -> Vec<PathBuf> {
     let file = config.report.iter().find(|known| known.setting.name == "config-file");
     let file = file.and_then(|file| file.value.as_ref()).map(PathBuf::from);
     let key = config.connection.client_cert.as_ref().map(|client| client.key.clone());
     let files = file.into_iter().chain(key);
-    files.filter_map(|file| config.working_dir.join(file).canonicalize().ok()).collect()
+    let files = files.filter_map(|file| config.working_dir.join(file).canonicalize().ok());
+    // Made at the start, so it may not be there yet.
+    let state = config.state_dir.as_ref().map(|dir| config.working_dir.join(dir));
+    files.chain(state.map(|dir| dir.canonicalize().unwrap_or(dir))).collect()
 }
 
 /// A slot for each executor, and one more, because an instance gives its own
