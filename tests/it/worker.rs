@@ -336,7 +336,7 @@ fn what_is_not_built_yet_gets_one_error_each(on: On) {
         (hello("encrypted").set("encrypted", true), "encrypted"),
         (Task::module(component).id("component"), "component"),
         (Task::bare().id("registry").set("image_url", "docker.io/me/guest:v1"), "registry"),
-        (Task::bare().id("oci").set("image_url", "oci://ghcr.io/me/guest"), "registry"),
+        (Task::bare().id("oci").set("image_url", "oci://registry.example/me/guest"), "registry"),
         (Task::bare().id("neither"), "neither `file` nor `image_url`"),
     ];
     for (task, expected) in cases {
