@@ -4,24 +4,30 @@
 use super::engine::{MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
 use wasmtime::ResourceLimiter;
 
-/// A store's limiter. `None` limits nothing.
+/// A store's limiter: what is left of each budget.
 pub(super) struct Limiter {
-    memory_left: Option<usize>,
+    memory_left: usize,
     table_left: usize,
 }
 
 impl Limiter {
-    /// At most `memory` bytes of linear memory.
+    /// At most `memory` bytes of linear memory; as many as there are without.
     pub(super) fn new(memory: Option<u64>) -> Limiter {
         Limiter {
-            memory_left: memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+            memory_left: memory
+                .map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
             table_left: MAX_TABLE_ELEMENTS,
         }
     }
 }
 
 /// Takes `desired - current` out of `left` if it is there.
-fn take(left: &mut usize, current: usize, desired: usize) -> bool {
+fn take(left: &mut usize, current: usize, desired: usize, maximum: Option<usize>) -> bool {
+    // The engine asks before it looks at the declared maximum; a growth that
+    // fails there must not use up the budget.
+    if maximum.is_some_and(|maximum| desired > maximum) {
+        return false;
+    }
     match left.checked_sub(desired.saturating_sub(current)) {
         Some(rest) => {
             *left = rest;
@@ -38,12 +44,7 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        // The engine asks before it looks at the declared maximum; a growth
-        // that fails there must not use up the budget.
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
-        Ok(self.memory_left.as_mut().is_none_or(|left| take(left, current, desired)))
+        Ok(take(&mut self.memory_left, current, desired, maximum))
     }
 
     fn table_growing(
@@ -52,10 +53,7 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
-        Ok(take(&mut self.table_left, current, desired))
+        Ok(take(&mut self.table_left, current, desired, maximum))
     }
 
     fn instances(&self) -> usize {
