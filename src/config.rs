@@ -27,6 +27,7 @@ use crate::flags::GraphFlag;
 use crate::nn::SearchEnv;
 use crate::task::humantime;
 
+pub use crate::mqtt::Qos;
 pub use address::Address;
 pub use monitoring::{HealthConfig, Monitoring};
 pub use settings::{
@@ -164,16 +165,6 @@ pub struct ClientCert {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-}
-
-/// MQTT's quality of service, as far as it is used: 2 does not survive
-/// reconnects with this client library, and the tasks' ids remove duplicates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Qos {
-    /// 0.
-    AtMostOnce,
-    /// 1.
-    AtLeastOnce,
 }
 
 /// What one task may use. A task's own flags tighten it.

@@ -155,10 +155,7 @@ pub(crate) fn connection_options(
             ca: connection.ca_cert.clone(),
             identity: identity.map(|client| (client.cert.clone(), client.key.clone())),
         }),
-        qos: match connection.qos {
-            config::Qos::AtMostOnce => mqtt::Qos::AtMostOnce,
-            config::Qos::AtLeastOnce => mqtt::Qos::AtLeastOnce,
-        },
+        qos: connection.qos,
         keep_alive: connection.keep_alive,
         connect_timeout: connection.timeout,
         max_packet_size: connection.max_packet_size,
