@@ -15,7 +15,8 @@ mod setup;
 mod tasks;
 
 pub use effective::{Effective, effective};
-pub(crate) use setup::{connection_options, nn_config, policy, runtime_config};
+pub(crate) use setup::connection_options;
+pub use setup::{nn_config, policy, runtime_config};
 
 use crate::config::Config;
 use crate::executor::{Bounds, Ended, Executor, Leftover};

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use tracing::{info, warn};
 
 /// What tasks may have, by the configuration.
-pub(crate) fn policy(config: &Config) -> Policy {
+pub fn policy(config: &Config) -> Policy {
     let roots = match &config.dirs {
         Some(dirs) => {
             dirs.iter().map(|dir| Root { path: dir.path.clone(), writable: dir.writable }).collect()
@@ -80,7 +80,8 @@ pub(super) fn warn_of_missing_roots(policy: &Policy) {
     }
 }
 
-pub(crate) fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
+/// wasi-nn, by the configuration.
+pub fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
     let graphs = config.nn_graphs.iter().filter_map(|graph| {
         let found = policy.trusted_graph(&graph.encoding, &graph.dir);
         found.inspect_err(|e| warn!("nn-graphs: {e}; no task can load it by name")).ok()
@@ -106,7 +107,7 @@ pub(crate) fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
 }
 
 /// The engine and its caches, for tasks of others.
-pub(crate) fn runtime_config(config: &Config) -> RuntimeConfig {
+pub fn runtime_config(config: &Config) -> RuntimeConfig {
     RuntimeConfig {
         module_cache: config.module_cache,
         compilers: config.executors.get().div_ceil(2),

@@ -1,0 +1,138 @@
+//! Whoever sends the tasks: as little as can be, since it shares the
+//! processors with what is measured.
+
+use anyhow::{Context as _, bail, ensure};
+use proplet::mqtt::{self, Address, Event, Events, Link};
+use proplet::protocol::{self, Topics};
+use proplet::task::TaskRequest;
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A connection with the channel's topics.
+pub struct Manager {
+    tokio: tokio::runtime::Runtime,
+    link: Link,
+    events: Events,
+    topics: Topics,
+    tasks: u64,
+}
+
+/// A `start` message, encoded but for the task's id.
+pub struct Start {
+    message: Vec<u8>,
+    id_at: usize,
+}
+
+const ID: &str = "task-0000000000";
+
+impl Start {
+    pub fn new(request: &TaskRequest) -> anyhow::Result<Start> {
+        let message = protocol::encode_start(request, None);
+        let id_at = message.windows(ID.len()).position(|bytes| bytes == ID.as_bytes());
+        Ok(Start { message, id_at: id_at.context("the id is in the message")? })
+    }
+
+    fn with_id(&self, number: u64) -> Vec<u8> {
+        let mut message = self.message.clone();
+        let id = format!("task-{number:010}");
+        message[self.id_at..self.id_at + id.len()].copy_from_slice(id.as_bytes());
+        message
+    }
+}
+
+#[derive(Deserialize)]
+struct Result<'a> {
+    task_id: &'a str,
+    error: Option<String>,
+}
+
+impl Manager {
+    pub fn connect(broker: SocketAddr) -> anyhow::Result<Manager> {
+        let tokio =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let topics = Topics::new("bench", "bench");
+        let address = Address { host: broker.ip().to_string(), port: broker.port() };
+        let mut options = mqtt::Options::new(address, "bench-manager");
+        options.subscriptions = vec![topics.results(), topics.create()];
+        let (link, events) = {
+            let _entered = tokio.enter();
+            mqtt::connect(options)?
+        };
+        let mut manager = Manager { tokio, link, events, topics, tasks: 0 };
+        while !matches!(manager.event()?, Event::Connected { .. }) {}
+        Ok(manager)
+    }
+
+    /// Waits for a worker's introduction.
+    pub fn hear(&mut self) -> anyhow::Result<()> {
+        let topic = self.topics.create();
+        loop {
+            if let Event::Message(message) = self.event()? {
+                self.link.ack(message.ack);
+                if message.topic == topic {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Sends a task.
+    pub fn send(&mut self, start: &Start) {
+        self.tasks += 1;
+        drop(self.link.publish(&self.topics.start(), start.with_id(self.tasks)));
+    }
+
+    /// From the task's message to its result.
+    pub fn run(&mut self, start: &Start) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        self.send(start);
+        self.result()?;
+        Ok(began.elapsed())
+    }
+
+    /// Tasks a second, with this many in flight for this long.
+    pub fn flow(
+        &mut self,
+        start: &Start,
+        in_flight: usize,
+        lasting: Duration,
+    ) -> anyhow::Result<f64> {
+        for _ in 0..in_flight {
+            self.send(start);
+        }
+        let began = Instant::now();
+        let mut done = 0u32;
+        while began.elapsed() < lasting {
+            self.result()?;
+            done += 1;
+            self.send(start);
+        }
+        let took = began.elapsed();
+        for _ in 0..in_flight {
+            self.result()?;
+        }
+        Ok(f64::from(done) / took.as_secs_f64())
+    }
+
+    /// Waits for the next result, which must be a success.
+    pub fn result(&mut self) -> anyhow::Result<()> {
+        let topic = self.topics.results();
+        loop {
+            let Event::Message(message) = self.event()? else { bail!("the connection ended") };
+            self.link.ack(message.ack);
+            if message.topic == topic {
+                let result: Result<'_> = serde_json::from_slice(&message.payload)?;
+                ensure!(result.error.is_none(), "{}: {:?}", result.task_id, result.error);
+                return Ok(());
+            }
+        }
+    }
+
+    fn event(&mut self) -> anyhow::Result<Event> {
+        let next = async { tokio::time::timeout(PATIENCE, self.events.next()).await };
+        self.tokio.block_on(next).context("nothing came")?.context("the connection ended")
+    }
+}

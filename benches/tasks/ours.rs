@@ -1,0 +1,102 @@
+//! The worker's executor with everything behind it and nothing before it: no
+//! broker, no journal.
+
+use crate::place::Place;
+use anyhow::{Context as _, ensure};
+use proplet::executor::{Bounds, Ended, Executor, Submission};
+use proplet::nn::Nn;
+use proplet::policy::Policy;
+use proplet::queue::Admission;
+use proplet::runtime::{Runtime, THREAD_STACK};
+use proplet::task::{TaskId, TaskRequest};
+use proplet::worker;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// An executor, with the limits and caches that a worker of these settings has.
+pub struct Ours {
+    policy: Policy,
+    executor: Executor,
+    ended: UnboundedReceiver<Ended>,
+    _tokio: tokio::runtime::Runtime,
+    tasks: u64,
+}
+
+impl Ours {
+    pub fn start(place: &Place, settings: &[(&str, &str)]) -> anyhow::Result<Ours> {
+        let config = place.config(settings)?;
+        let policy = worker::policy(&config);
+        let nn = Nn::new(worker::nn_config(&config, &policy));
+        let runtime = Arc::new(Runtime::new(&worker::runtime_config(&config), nn)?);
+        let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let (executor, ended) = {
+            let _entered = tokio.enter();
+            let bounds = Bounds { tasks: config.queue, bytes: config.queue_bytes };
+            Executor::start(
+                config.executors.get(),
+                bounds,
+                THREAD_STACK,
+                Box::new(move |spec, cancel| runtime.run(spec, cancel)),
+            )?
+        };
+        Ok(Ours { policy, executor, ended, _tokio: tokio, tasks: 0 })
+    }
+
+    /// From the request to its outcome.
+    pub fn run(&mut self, request: &TaskRequest) -> anyhow::Result<Duration> {
+        let request = self.next(request)?;
+        let began = Instant::now();
+        self.submit(request)?;
+        self.take()?;
+        Ok(began.elapsed())
+    }
+
+    /// Tasks a second, with this many in flight for this long; and how long
+    /// each took.
+    pub fn flow(
+        &mut self,
+        request: &TaskRequest,
+        in_flight: usize,
+        lasting: Duration,
+    ) -> anyhow::Result<f64> {
+        for _ in 0..in_flight {
+            let request = self.next(request)?;
+            self.submit(request)?;
+        }
+        let began = Instant::now();
+        let mut done = 0u32;
+        while began.elapsed() < lasting {
+            self.take()?;
+            done += 1;
+            let request = self.next(request)?;
+            self.submit(request)?;
+        }
+        let took = began.elapsed();
+        for _ in 0..in_flight {
+            self.take()?;
+        }
+        Ok(f64::from(done) / took.as_secs_f64())
+    }
+
+    /// The request under an id of its own.
+    fn next(&mut self, request: &TaskRequest) -> anyhow::Result<TaskRequest> {
+        self.tasks += 1;
+        let id = TaskId::new(&format!("task-{:010}", self.tasks))?;
+        Ok(TaskRequest { id, ..request.clone() })
+    }
+
+    fn submit(&self, request: TaskRequest) -> anyhow::Result<()> {
+        let spec = self.policy.admit(request)?;
+        let submission = self.executor.submit(spec, Admission::Ready);
+        ensure!(submission == Submission::Admitted, "{submission:?}");
+        Ok(())
+    }
+
+    fn take(&mut self) -> anyhow::Result<()> {
+        let ended = self.ended.blocking_recv().context("the executor has ended")?;
+        ended.outcome.verdict.with_context(|| {
+            format!("{}: {}", ended.id, String::from_utf8_lossy(&ended.outcome.stderr.bytes))
+        })
+    }
+}

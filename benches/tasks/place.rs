@@ -1,0 +1,127 @@
+//! The files that tasks use, and the worker's settings for them.
+
+use crate::assets::assets;
+use anyhow::Context as _;
+use proplet::config::{Config, Environment};
+use proplet::task::{ModuleSource, TaskId, TaskRequest};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// See the module's documentation.
+pub struct Place {
+    /// OpenVINO's libraries.
+    pub libs: PathBuf,
+    /// MobileNet's folder, which also holds its input.
+    pub mobilenet: PathBuf,
+    /// Everything else, gone with this.
+    pub scratch: tempfile::TempDir,
+}
+
+impl Place {
+    pub fn new() -> anyhow::Result<Place> {
+        let target = assets();
+        let canonical = |name: &str| target.join(name).canonicalize().context(name.to_owned());
+        Ok(Place {
+            libs: canonical("openvino/libs")?,
+            mobilenet: canonical("fixtures/mobilenet")?,
+            scratch: tempfile::tempdir()?,
+        })
+    }
+
+    /// What a worker here would find in its environment, beside its connection.
+    pub fn environment(&self, settings: &[(&str, &str)]) -> Environment {
+        let roots = format!("{}:{}", self.mobilenet.display(), self.scratch.path().display());
+        let mut env = Environment::new(self.scratch.path())
+            .with_executable(env!("CARGO_BIN_EXE_proplet"))
+            .with("PROPLET_DOMAIN_ID", "bench")
+            .with("PROPLET_CHANNEL_ID", "bench")
+            .with("PROPLET_CLIENT_ID", "bench-worker")
+            .with("PROPLET_CLIENT_KEY", "bench")
+            .with("PROPLET_OPENVINO_LIB", &self.libs)
+            .with("PROPLET_STATE_DIR", self.scratch.path().join("state"))
+            .with("PROPLET_METRICS_ENABLED", "false")
+            .with("PROPLET_DIRS", roots);
+        for (name, value) in settings {
+            env = env.with(&format!("PROPLET_{}", name.replace('-', "_").to_uppercase()), *value);
+        }
+        env
+    }
+
+    pub fn config(&self, settings: &[(&str, &str)]) -> anyhow::Result<Config> {
+        Ok(Config::from_environment(&self.environment(settings))?)
+    }
+
+    /// The guide's classification task: the guest reads the model itself.
+    pub fn by_bytes(&self) -> anyhow::Result<TaskRequest> {
+        Ok(task(guest("classification")?, &["-S", "nn", &self.fixture()]))
+    }
+
+    /// The same with the model that the host has loaded.
+    pub fn by_name(&self) -> anyhow::Result<TaskRequest> {
+        let graph = format!("nn,nn-graph=openvino::{}", self.mobilenet.display());
+        Ok(task(guest("by-name")?, &["-S", &graph, &self.fixture()]))
+    }
+
+    /// A task without work, whose module has this many bytes, most of them code.
+    pub fn empty(bytes: usize) -> anyhow::Result<TaskRequest> {
+        // A function of this many additions takes some 250 bytes.
+        const ADDITIONS: usize = 62;
+        const FUNCTION: usize = 250;
+        let mut text = String::from("(module (memory (export \"memory\") 1)\n");
+        for n in 0..bytes / FUNCTION {
+            let add = " i32.const 3 i32.add".repeat(ADDITIONS);
+            writeln!(text, "(func (param i32) (result i32) i32.const {n}{add})")?;
+        }
+        text.push_str("(func (export \"_start\")))");
+        let mut module = wat::parse_str(&text)?;
+        pad(&mut module, bytes, 0)?;
+        Ok(task(module, &[]))
+    }
+
+    fn fixture(&self) -> String {
+        format!("--dir={}::fixture", self.mobilenet.display())
+    }
+}
+
+/// Makes another module that does the same, by a custom section.
+pub fn pad(module: &mut Vec<u8>, to: usize, number: u8) -> anyhow::Result<()> {
+    // The section's kind, its size in three bytes, and the length of its name.
+    const OVERHEAD: usize = 5;
+    let size = to.saturating_sub(module.len() + OVERHEAD) + 2;
+    anyhow::ensure!(size < 1 << 21, "the padding is too long");
+    let seven = |shift: usize| (size >> shift) as u8 & 0x7f;
+    module.extend([0, seven(0) | 0x80, seven(7) | 0x80, seven(14), 0]);
+    module.resize(module.len() + size - 1, number);
+    Ok(())
+}
+
+/// A guest of `fixtures/guests/bin`.
+pub fn guest(name: &str) -> anyhow::Result<Vec<u8>> {
+    let path = fixtures().join(format!("guests/bin/{name}.wasm"));
+    fs::read(&path).with_context(|| path.display().to_string())
+}
+
+/// A guest of `fixtures/guests/wat`.
+pub fn wat(name: &str) -> anyhow::Result<Vec<u8>> {
+    Ok(wat::parse_file(fixtures().join(format!("guests/wat/{name}.wat")))?)
+}
+
+pub fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
+
+pub fn task(module: Vec<u8>, cli_args: &[&str]) -> TaskRequest {
+    TaskRequest {
+        id: TaskId::new("task-0000000000").expect("a short id"),
+        name: "bench".into(),
+        module: Some(ModuleSource::Bytes(module.into())),
+        inputs: vec![],
+        cli_args: cli_args.iter().map(|arg| (*arg).to_owned()).collect(),
+        env: BTreeMap::new(),
+        daemon: false,
+        latent: false,
+        encrypted: false,
+    }
+}

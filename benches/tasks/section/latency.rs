@@ -1,0 +1,95 @@
+//! One task after the other: one executor, and OpenVINO's latency mode on
+//! both sides.
+
+use crate::alone::{Alone, Precision};
+use crate::broker::Broker;
+use crate::manager::{Manager, Start};
+use crate::ours::Ours;
+use crate::place::Place;
+use crate::report::{Report, Target};
+use crate::shellout::Shellout;
+use crate::stats::Samples;
+use crate::worker::Worker;
+
+/// Of each in a round.
+const RUNS: usize = 4;
+
+pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
+    let settings = [("executors", "1"), ("nn-hint", "latency")];
+    let (by_bytes, by_name) = (place.by_bytes()?, place.by_name()?);
+    let mut alone = Alone::new(place, "LATENCY", Precision::F32)?;
+    let mut alone_default = Alone::new(place, "LATENCY", Precision::Default)?;
+    let mut ours = Ours::start(place, &settings)?;
+    let broker = Broker::start(place)?;
+    let mut manager = Manager::connect(broker.address)?;
+    let _worker = Worker::start(place, broker.address, &settings)?;
+    manager.hear()?;
+    let message_by_name = Start::new(&by_name)?;
+    let message_by_bytes = Start::new(&by_bytes)?;
+    let shellout = Shellout::find(place)?;
+
+    let mut times = [const { Samples::new() }; 8];
+    let [own, own_default, bytes, name, message, message_bytes, shell_bytes, shell_name] =
+        &mut times;
+    for round in 0..=rounds {
+        // The first one fills caches.
+        let warm = round > 0;
+        let keep = |samples: &mut Samples, took| {
+            if warm {
+                samples.add(took)
+            }
+        };
+        for _ in 0..RUNS {
+            keep(own, alone.infer()?);
+        }
+        for _ in 0..RUNS {
+            keep(name, ours.run(&by_name)?);
+        }
+        for _ in 0..RUNS {
+            keep(own, alone.infer()?);
+        }
+        for _ in 0..RUNS {
+            keep(bytes, ours.run(&by_bytes)?);
+        }
+        for _ in 0..RUNS {
+            keep(message, manager.run(&message_by_name)?);
+        }
+        for _ in 0..RUNS {
+            keep(message_bytes, manager.run(&message_by_bytes)?);
+        }
+        for _ in 0..RUNS {
+            keep(own_default, alone_default.infer()?);
+        }
+        if let Some(shellout) = &shellout {
+            keep(shell_bytes, shellout.by_bytes()?);
+            keep(shell_name, shellout.by_name()?);
+        }
+    }
+    report.steady(own);
+
+    let alone = own.median();
+    report.say("openvino_infer_ms", alone, "ms");
+    report.say("openvino_infer_default_precision_ms", own_default.median(), "ms");
+    report.say("task_by_bytes_ms", bytes.median(), "ms");
+    report.say("task_by_name_ms", name.median(), "ms");
+    report.hold("by_bytes_over_openvino", bytes.median() / alone, "", Target::AtMost(1.7));
+    report.hold("by_name_over_openvino", name.median() / alone, "", Target::AtMost(1.10));
+    report.say("message_by_bytes_ms", message_bytes.median(), "ms");
+    report.say("message_by_name_ms", message.median(), "ms");
+    let more = message.median() - name.median();
+    report.hold("message_over_executor_ms", more, "ms", Target::AtMost(2.0));
+    report.note(format!("messages went through {}", broker.name));
+    if shellout.is_some() {
+        report.say("shell_out_by_bytes_ms", shell_bytes.median(), "ms");
+        report.say("shell_out_by_name_ms", shell_name.median(), "ms");
+        let (by_bytes, by_name) =
+            (shell_bytes.median() / bytes.median(), shell_name.median() / name.median());
+        report.hold("shell_out_over_by_bytes", by_bytes, "", Target::AtLeast(20.0));
+        report.hold("shell_out_over_by_name", by_name, "", Target::AtLeast(30.0));
+    } else {
+        report.note(
+            "there is no `wasmtime` on the PATH or in PROPLET_BENCH_WASMTIME to compare with",
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! Tasks that do nothing, each with a module of 100 KB in its message.
+
+use crate::broker::Broker;
+use crate::manager::{Manager, Start};
+use crate::ours::Ours;
+use crate::place::Place;
+use crate::report::{Report, Target};
+use crate::stats::Samples;
+use crate::worker::Worker;
+use std::time::Duration;
+
+const MODULE: usize = 100_000;
+const IN_FLIGHT: usize = 64;
+const LASTING: Duration = Duration::from_millis(1500);
+
+pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
+    let empty = Place::empty(MODULE)?;
+    let start = Start::new(&empty)?;
+    let mut ours = Ours::start(place, &[])?;
+    let broker = Broker::start(place)?;
+    let mut manager = Manager::connect(broker.address)?;
+    let [mut in_executor, mut kept, mut stateless] = [const { Samples::new() }; 3];
+    for _ in 0..rounds.div_ceil(5) {
+        in_executor.add_number(ours.flow(&empty, IN_FLIGHT, LASTING)?);
+        for (samples, setting) in [(&mut kept, "false"), (&mut stateless, "true")] {
+            let _worker = Worker::start(place, broker.address, &[("stateless", setting)])?;
+            manager.hear()?;
+            manager.run(&start)?;
+            samples.add_number(manager.flow(&start, IN_FLIGHT, LASTING)?);
+        }
+    }
+    let per_second = in_executor.median();
+    report.hold("empty_in_executor_per_second", per_second, "/s", Target::AtLeast(20_000.0));
+    report.hold("empty_messages_per_second", kept.median(), "/s", Target::AtLeast(2_000.0));
+    report.say("empty_messages_stateless_per_second", stateless.median(), "/s");
+    Ok(())
+}

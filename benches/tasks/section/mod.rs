@@ -1,0 +1,62 @@
+//! What is measured, in the order in which it is.
+
+mod growth;
+mod hints;
+mod latency;
+mod memory;
+mod messages;
+mod start;
+mod throughput;
+
+use crate::place::Place;
+use crate::report::Report;
+use std::fmt;
+
+/// A part of the benchmark that can be asked for alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Section {
+    /// One task after the other.
+    Latency,
+    /// All executors busy.
+    Throughput,
+    /// OpenVINO's modes against the number of executors.
+    Hints,
+    /// Tasks that do nothing.
+    Messages,
+    /// Tasks in flight on one graph.
+    Memory,
+    /// From nothing to the first result.
+    Start,
+    /// What else is there, and how much comes out.
+    Growth,
+}
+
+impl Section {
+    pub const ALL: [Section; 7] = [
+        Section::Latency,
+        Section::Throughput,
+        Section::Hints,
+        Section::Messages,
+        Section::Memory,
+        Section::Start,
+        Section::Growth,
+    ];
+
+    pub fn run(self, place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
+        match self {
+            Section::Latency => latency::measure(place, rounds, report),
+            Section::Throughput => throughput::measure(place, rounds, report),
+            Section::Hints => hints::measure(place, report),
+            Section::Messages => messages::measure(place, rounds, report),
+            Section::Memory => memory::measure(place, report),
+            Section::Start => start::measure(place, rounds, report),
+            Section::Growth => growth::measure(place, report),
+        }
+    }
+}
+
+impl fmt::Display for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", format!("{self:?}").to_lowercase())
+    }
+}

@@ -1,0 +1,106 @@
+//! The program `proplet worker`, as operators start it.
+
+use crate::broker::free_address;
+use crate::place::Place;
+use anyhow::{Context as _, bail};
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A running worker. Dropping it kills it and takes its state away.
+pub struct Worker {
+    child: Child,
+    pub started: Instant,
+    log: Receiver<(Instant, String)>,
+    metrics: SocketAddr,
+    state: tempfile::TempDir,
+}
+
+impl Worker {
+    /// With a state directory of its own, unless the settings have one.
+    pub fn start(
+        place: &Place,
+        broker: SocketAddr,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Worker> {
+        let metrics = free_address()?;
+        let state = tempfile::tempdir_in(place.scratch.path())?;
+        let state_dir = state.path().to_string_lossy().into_owned();
+        let (broker, port) = (broker.to_string(), metrics.port().to_string());
+        let own = [
+            ("mqtt-address", broker.as_str()),
+            ("metrics-enabled", "true"),
+            ("metrics-port", &port),
+            ("state-dir", &state_dir),
+        ];
+        let environment = place.environment(&[&own, settings].concat());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_proplet"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("PROPLET_") {
+                command.env_remove(name);
+            }
+        }
+        command.arg("worker").envs(environment.variables()).current_dir(environment.working_dir());
+        let started = Instant::now();
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let stderr = BufReader::new(child.stderr.take().context("its log")?);
+        let (sender, log) = channel();
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                // Nobody may be interested any more.
+                sender.send((Instant::now(), line)).ok();
+            }
+        });
+        Ok(Worker { child, started, log, metrics, state })
+    }
+
+    /// When it logged a line with this text.
+    pub fn logged(&self, text: &str) -> anyhow::Result<Instant> {
+        let mut log = Vec::new();
+        while let Ok((at, line)) = self.log.recv_timeout(Duration::from_secs(30)) {
+            if line.contains(text) {
+                return Ok(at);
+            }
+            log.push(line);
+        }
+        bail!("the worker did not log `{text}`, but: {}", log.join("\n"))
+    }
+
+    /// A counter of its `/metrics`.
+    pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let url = format!("http://{}/metrics", self.metrics);
+        let text = ureq::get(&url).call()?.body_mut().read_to_string()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.with_context(|| format!("{name} is not in {url}"))?.parse().context("a number")
+    }
+
+    /// Resident memory in MiB.
+    pub fn resident(&self) -> anyhow::Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib: f64 =
+            line.and_then(|line| line.split_whitespace().next()).context("VmRSS")?.parse()?;
+        Ok(kib / 1024.0)
+    }
+
+    /// Ends it in order, and gives the state that it leaves.
+    pub fn stop(mut self) -> anyhow::Result<tempfile::TempDir> {
+        let kill = Command::new("kill").arg(self.child.id().to_string()).status()?;
+        anyhow::ensure!(kill.success(), "there is no worker to end");
+        self.child.wait()?;
+        let empty = tempfile::tempdir()?;
+        Ok(std::mem::replace(&mut self.state, empty))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
