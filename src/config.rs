@@ -72,6 +72,8 @@ pub struct Config {
     pub module_cache: u64,
     /// Bytes of compiled models kept.
     pub graph_cache: u64,
+    /// Bytes of both kept in the state directory.
+    pub disk_cache: u64,
     /// Directories that tasks may open, as typed: relative ones are meant from
     /// `working_dir`, and whether they exist has not been looked at. None was
     /// set: the working directory, read-only.
@@ -297,6 +299,7 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
     let dirs = reader.read_optional("dirs", value::dirs);
     let openvino_lib = reader.read_optional("openvino-lib", value::path);
     let nn_hint = reader.read("nn-hint", value::hint);
+    let disk_cache = reader.read("disk-cache", value::size);
     let nn_graphs = reader.read_optional("nn-graphs", value::graphs).unwrap_or_default();
     let nn_load_bytes = reader.read("nn-load-bytes", value::boolean);
     let description = description(reader);
@@ -327,6 +330,7 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
         model_size: model_size?,
         module_cache: module_cache?,
         graph_cache: graph_cache?,
+        disk_cache: disk_cache?,
         dirs,
         working_dir: env.working_dir().to_owned(),
         openvino_lib,

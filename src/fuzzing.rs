@@ -8,7 +8,7 @@
 use crate::flags;
 use crate::policy::{Policy, Root, Trust};
 use crate::protocol::{decode_invoke, decode_start, decode_stop, encode_start};
-use crate::task::{Limits, ModuleSource, TaskId, TaskRequest};
+use crate::task::{Binary, Limits, ModuleSource, TaskId, TaskRequest};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -55,7 +55,7 @@ pub fn arguments(data: &[u8]) {
     let request = TaskRequest {
         id: TaskId::new("t").expect("an id"),
         name: String::new(),
-        module: Some(ModuleSource::Bytes(b"\0asm".as_slice().into())),
+        module: Some(ModuleSource::Bytes(Binary::new(*b"\0asm"))),
         inputs: vec![],
         cli_args,
         env: BTreeMap::from([("MINE".to_owned(), "1".to_owned())]),

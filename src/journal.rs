@@ -35,7 +35,6 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use crate::digest::Digest;
 use crate::task::{TaskId, TaskRequest};
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -72,8 +71,6 @@ pub enum Step {
         arrival: Arrival,
         /// What it asks for.
         request: TaskRequest,
-        /// The digest of its module, if that came with the message.
-        module: Option<Digest>,
     },
     /// It is to be stopped, now or after a restart.
     Stopped(Run),

@@ -52,6 +52,7 @@ pub mod client;
 pub mod config;
 pub mod digest;
 mod directory;
+pub mod disk;
 mod doctor;
 pub mod executor;
 pub mod flags;

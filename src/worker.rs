@@ -23,10 +23,10 @@ use crate::executor::{Bounds, Ended, Executor, Leftover};
 use crate::journal::{Journal, Opened, Recovered};
 use crate::metrics::{CacheLevels, Metrics};
 use crate::mqtt::{self, Delivery, Event, Link, Message};
-use crate::nn::Nn;
+use crate::nn::{Nn, NnConfig};
 use crate::policy::Policy;
 use crate::protocol::{self, Alive, Discovery, InvokeResult, Malformed, Topics, WorkerMetadata};
-use crate::runtime::{Runtime, THREAD_STACK};
+use crate::runtime::{Runtime, RuntimeConfig, THREAD_STACK};
 use crate::status::{self, Health, State, Status};
 use crate::version;
 use std::sync::Arc;
@@ -68,8 +68,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     let marks = journal.as_ref().map(Journal::marks);
     let policy = setup::policy(&config);
     setup::warn_of_missing_roots(&policy);
-    let nn = Nn::new(setup::nn_config(&config, &policy));
-    let runtime = Arc::new(Runtime::new(&setup::runtime_config(&config), nn.clone())?);
+    let disk = setup::disk_cache(&config);
+    let nn = Nn::new(NnConfig { disk: disk.clone(), ..setup::nn_config(&config, &policy) });
+    let engine = RuntimeConfig { disk, ..setup::runtime_config(&config) };
+    let runtime = Arc::new(Runtime::new(&engine, nn.clone())?);
     setup::preload(nn.clone());
     let caches = runtime.clone();
     let status = Arc::new(Status {

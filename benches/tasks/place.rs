@@ -3,10 +3,11 @@
 use crate::assets::assets;
 use anyhow::Context as _;
 use proplet::config::{Config, Environment};
-use proplet::task::{ModuleSource, TaskId, TaskRequest};
+use proplet::task::{Binary, ModuleSource, TaskId, TaskRequest};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 /// See the module's documentation.
@@ -35,6 +36,7 @@ impl Place {
         let roots = format!("{}:{}", self.mobilenet.display(), self.scratch.path().display());
         let mut env = Environment::new(self.scratch.path())
             .with_executable(env!("CARGO_BIN_EXE_proplet"))
+            .with_cores(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
             .with("PROPLET_DOMAIN_ID", "bench")
             .with("PROPLET_CHANNEL_ID", "bench")
             .with("PROPLET_CLIENT_ID", "bench-worker")
@@ -116,7 +118,7 @@ pub fn task(module: Vec<u8>, cli_args: &[&str]) -> TaskRequest {
     TaskRequest {
         id: TaskId::new("task-0000000000").expect("a short id"),
         name: "bench".into(),
-        module: Some(ModuleSource::Bytes(module.into())),
+        module: Some(ModuleSource::Bytes(Binary::new(module))),
         inputs: vec![],
         cli_args: cli_args.iter().map(|arg| (*arg).to_owned()).collect(),
         env: BTreeMap::new(),

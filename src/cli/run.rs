@@ -6,7 +6,7 @@ use crate::flags::{self, FlagError, RunFlags};
 use crate::nn::{Nn, NnConfig};
 use crate::policy::{self, Policy, Trust};
 use crate::runtime::{MAX_WASM_STACK, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
-use crate::task::{Failure, Limits, ModuleSource, Outcome, TaskId, TaskSpec};
+use crate::task::{Binary, Failure, Limits, ModuleSource, Outcome, TaskId, TaskSpec};
 use anyhow::{Context as _, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::collections::BTreeMap;
@@ -104,7 +104,7 @@ fn spec(
     // A label that names no function: here only `--invoke` does.
     let grant = policy.grant(flags, args, String::new(), BTreeMap::new())?;
     let id = TaskId::new("run").map_err(|e| anyhow!(e))?;
-    Ok(TaskSpec::new(id, ModuleSource::Bytes(module.into()), grant))
+    Ok(TaskSpec::new(id, ModuleSource::Bytes(Binary::new(module)), grant))
 }
 
 /// A file's bytes; `-` is standard input.
@@ -127,6 +127,7 @@ fn run(spec: TaskSpec, env: &Environment) -> anyhow::Result<Outcome> {
     });
     let config = RuntimeConfig {
         module_cache: u64::MAX,
+        disk: None,
         compilers: 1,
         module_size: u64::MAX,
         stdio: Stdio::Inherited,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::broker::{Broker, Settings};
 use crate::config::{Config, Environment};
-use crate::task::ModuleSource;
+use crate::task::{Binary, ModuleSource};
 use std::net::SocketAddr;
 
 fn config(address: SocketAddr) -> Config {
@@ -23,7 +23,7 @@ fn task(id: &str) -> TaskRequest {
     TaskRequest {
         id: TaskId::new(id).expect("an id"),
         name: "test".into(),
-        module: Some(ModuleSource::Bytes(Arc::from(*b"\0asm"))),
+        module: Some(ModuleSource::Bytes(Binary::new(*b"\0asm"))),
         inputs: vec![],
         cli_args: vec![],
         env: BTreeMap::new(),

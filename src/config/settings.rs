@@ -364,6 +364,13 @@ pub static SETTINGS: &[Setting] = &[
         "Compiled models kept for the next task",
     ),
     setting(
+        Group::Caches,
+        "disk-cache",
+        "SIZE",
+        Text("512MiB"),
+        "Compiled modules and named graphs kept in the state directory for the next start; 0: none",
+    ),
+    setting(
         Group::Inference,
         "openvino-lib",
         "PATH",

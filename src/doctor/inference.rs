@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::nn::Nn;
 use crate::policy::Policy;
 use crate::runtime::{Runtime, THREAD_STACK};
-use crate::task::{ModuleSource, Outcome, TaskId, TaskRequest};
+use crate::task::{Binary, ModuleSource, Outcome, TaskId, TaskRequest};
 use crate::version;
 use crate::worker;
 use std::collections::BTreeMap;
@@ -143,7 +143,7 @@ fn admitted(
     let request = TaskRequest {
         id: TaskId::new("doctor").map_err(|e| e.to_string())?,
         name: String::new(),
-        module: Some(ModuleSource::Bytes(module.into())),
+        module: Some(ModuleSource::Bytes(Binary::new(module))),
         inputs: Vec::new(),
         cli_args: cli_args.iter().map(|arg| (*arg).to_owned()).collect(),
         env: BTreeMap::new(),
@@ -166,14 +166,24 @@ pub(super) async fn graphs(config: &Config, policy: &Policy, nn: &Nn) -> Vec<Fin
         }
     }
     let nn = nn.clone();
-    let loaded = tokio::task::spawn_blocking(move || nn.preload()).await.unwrap_or_default();
-    findings.extend(loaded.into_iter().map(|(graph, loaded)| match loaded {
-        Ok(()) => Finding::ok(
-            "graphs",
-            format!("tasks can load `{}` by name, from {}", graph.name, graph.dir.display()),
-        ),
-        Err(e) => Finding::failed("graphs", e),
-    }));
+    let loading = tokio::task::spawn_blocking(move || {
+        let mut loaded = Vec::new();
+        nn.preload(|graph, outcome| {
+            loaded.push(match outcome {
+                Ok(()) => Finding::ok(
+                    "graphs",
+                    format!(
+                        "tasks can load `{}` by name, from {}",
+                        graph.name,
+                        graph.dir.display()
+                    ),
+                ),
+                Err(e) => Finding::failed("graphs", e),
+            });
+        });
+        loaded
+    });
+    findings.extend(loading.await.unwrap_or_default());
     if version::BACKENDS == "none" && !config.nn_graphs.is_empty() && findings.is_empty() {
         findings.push(Finding::failed("graphs", crate::nn::NO_BACKEND));
     }

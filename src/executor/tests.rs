@@ -1,5 +1,5 @@
 use super::*;
-use crate::task::{Entry, Grant, Limits, ModuleSource};
+use crate::task::{Binary, Entry, Grant, Limits, ModuleSource};
 
 fn spec(id: &str, label: &str) -> TaskSpec {
     let limits = Limits { timeout: None, memory: None, output: 0 };
@@ -11,7 +11,7 @@ fn spec(id: &str, label: &str) -> TaskSpec {
         nn: None,
         limits,
     };
-    let module = ModuleSource::Bytes(b"".as_slice().into());
+    let module = ModuleSource::Bytes(Binary::new([]));
     TaskSpec::new(TaskId::new(id).expect("an id"), module, grant)
 }
 

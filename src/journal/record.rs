@@ -93,10 +93,7 @@ pub(super) enum Module {
 }
 
 impl Header {
-    pub(super) fn new(
-        arrival: &Arrival,
-        request: Option<(&TaskRequest, Option<Digest>)>,
-    ) -> Header {
+    pub(super) fn new(arrival: &Arrival, request: Option<&TaskRequest>) -> Header {
         let at = arrival.at.map(|at| {
             let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -106,7 +103,7 @@ impl Header {
             fingerprint: arrival.fingerprint,
             at,
             refused: arrival.refused,
-            request: request.map(|(request, module)| Request::new(request, module)),
+            request: request.map(Request::new),
         }
     }
 
@@ -128,14 +125,13 @@ impl Header {
 }
 
 impl Request {
-    fn new(request: &TaskRequest, module: Option<Digest>) -> Request {
+    fn new(request: &TaskRequest) -> Request {
         Request {
             name: request.name.clone(),
-            module: match (&request.module, module) {
-                (Some(ModuleSource::Url(url)), _) => Module::Url(url.clone()),
-                (Some(ModuleSource::Bytes(_)), Some(digest)) => Module::Kept(digest),
-                (Some(ModuleSource::Bytes(bytes)), None) => Module::Kept(Digest::of(bytes)),
-                (None, _) => Module::Absent,
+            module: match &request.module {
+                Some(ModuleSource::Url(url)) => Module::Url(url.clone()),
+                Some(ModuleSource::Bytes(bytes)) => Module::Kept(bytes.digest()),
+                None => Module::Absent,
             },
             inputs: request.inputs.clone(),
             cli_args: request.cli_args.clone(),
@@ -162,9 +158,9 @@ impl Request {
     }
 }
 
-/// What a request is known by; `module` is the digest of its bytes.
-pub fn fingerprint(request: &TaskRequest, module: Option<Digest>) -> Fingerprint {
-    let content = (request.id.as_str(), Request::new(request, module));
+/// What a request is known by.
+pub fn fingerprint(request: &TaskRequest) -> Fingerprint {
+    let content = (request.id.as_str(), Request::new(request));
     Digest::of(&serde_json::to_vec(&content).expect("a request is valid JSON"))
 }
 
@@ -185,6 +181,7 @@ pub(super) fn opened(sealed: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::Binary;
     use proptest::prelude::*;
 
     fn request(id: &str, inputs: Vec<String>, module: Option<ModuleSource>) -> TaskRequest {
@@ -207,13 +204,13 @@ mod tests {
             id in "\\PC{1,20}",
             inputs in prop::collection::vec("\\PC{0,20}", 0..4),
         ) {
-            let module = ModuleSource::Bytes(b"wasm".as_slice().into());
+            let module = ModuleSource::Bytes(Binary::new(*b"wasm"));
             let request = request(&id, inputs, Some(module.clone()));
             let digest = Digest::of(b"wasm");
             let at = Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1234));
-            let fingerprint = fingerprint(&request, Some(digest));
+            let fingerprint = fingerprint(&request);
             let arrival = Arrival { id: request.id.clone(), fingerprint, at, refused: true };
-            let header = Header::new(&arrival, Some((&request, Some(digest))));
+            let header = Header::new(&arrival, Some(&request));
             let read = Header::decode(&header.encode()).expect("a record");
             prop_assert_eq!(read.arrival(), Some(arrival));
             let stored = read.request.expect("a request");
@@ -232,10 +229,12 @@ mod tests {
 
     #[test]
     fn other_content_has_another_fingerprint() {
-        let print = |request: &TaskRequest| fingerprint(request, None);
-        let plain = print(&request("a", vec![], None));
-        assert_eq!(plain, print(&request("a", vec![], None)));
-        assert_ne!(plain, print(&request("a", vec!["1".into()], None)));
-        assert_ne!(plain, print(&request("a", vec![], Some(ModuleSource::Url("http://x".into())))));
+        let plain = fingerprint(&request("a", vec![], None));
+        assert_eq!(plain, fingerprint(&request("a", vec![], None)));
+        assert_ne!(plain, fingerprint(&request("a", vec!["1".into()], None)));
+        assert_ne!(
+            plain,
+            fingerprint(&request("a", vec![], Some(ModuleSource::Url("http://x".into()))))
+        );
     }
 }

@@ -15,12 +15,11 @@
 use super::record::{Finished, Header, Module, Waiting, opened, sealed};
 use super::{Loss, Recovered, Run, Step};
 use crate::digest::Digest;
-use crate::task::{ModuleSource, TaskId};
+use crate::task::{Binary, ModuleSource, TaskId};
 use bytes::Bytes;
 use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 const RUNS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("runs");
 const RESULTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("results");
@@ -173,7 +172,7 @@ impl Store {
         let stopped = write.open_table(STOPPED).map_err(StoreError::of)?;
         let delivered = write.open_table(DELIVERED).map_err(StoreError::of)?;
         let deaths = write.open_table(DEATHS).map_err(StoreError::of)?;
-        let mut loaded: HashMap<Digest, Option<Arc<[u8]>>> = HashMap::new();
+        let mut loaded: HashMap<Digest, Option<Binary>> = HashMap::new();
         let mut useless = Vec::new();
         for entry in runs.iter().map_err(StoreError::of)? {
             let (run, record) = entry.map_err(StoreError::of)?;
@@ -211,8 +210,8 @@ impl Store {
                             let found =
                                 modules.get(&digest.as_bytes()[..]).map_err(StoreError::of)?;
                             let bytes = found
-                                .filter(|found| Digest::of(found.value()) == *digest)
-                                .map(|found| Arc::from(found.value()));
+                                .map(|found| Binary::new(found.value()))
+                                .filter(|found| found.digest() == *digest);
                             loaded.insert(*digest, bytes.clone());
                             bytes
                         }
@@ -277,17 +276,16 @@ fn transaction<'a>(
         let mut deaths = write.open_table(DEATHS).map_err(StoreError::of)?;
         for step in steps {
             match step {
-                Step::Accepted { run, arrival, request, module } => {
-                    if let (Some(digest), Some(ModuleSource::Bytes(bytes))) =
-                        (module, &request.module)
-                    {
+                Step::Accepted { run, arrival, request } => {
+                    if let Some(ModuleSource::Bytes(bytes)) = &request.module {
+                        let digest = bytes.digest();
                         let key = &digest.as_bytes()[..];
                         if modules.get(key).map_err(StoreError::of)?.is_none() {
                             modules.insert(key, &bytes[..]).map_err(StoreError::of)?;
                         }
-                        shelf.need(*run, *digest);
+                        shelf.need(*run, digest);
                     }
-                    let record = Header::new(arrival, Some((request, *module))).encode();
+                    let record = Header::new(arrival, Some(request)).encode();
                     runs.insert(run.0, &record[..]).map_err(StoreError::of)?;
                 }
                 Step::Stopped(run) => {

@@ -1,7 +1,8 @@
 //! The journal over a disk that fills up, tears and dies.
 
 use super::*;
-use crate::task::ModuleSource;
+use crate::digest::Digest;
+use crate::task::{Binary, ModuleSource};
 use proptest::prelude::*;
 use redb::StorageBackend;
 use std::collections::{BTreeMap, HashMap};
@@ -130,7 +131,7 @@ fn request(run: u64, bytes: &[u8]) -> TaskRequest {
     TaskRequest {
         id: arrival(run).id,
         name: "name".into(),
-        module: Some(ModuleSource::Bytes(bytes.into())),
+        module: Some(ModuleSource::Bytes(Binary::new(bytes))),
         inputs: vec![run.to_string()],
         cli_args: vec![],
         env: BTreeMap::new(),
@@ -142,12 +143,7 @@ fn request(run: u64, bytes: &[u8]) -> TaskRequest {
 
 fn accepted(run: u64, bytes: &[u8]) -> Step {
     let request = request(run, bytes);
-    Step::Accepted {
-        run: Run(run),
-        arrival: arrival(run),
-        request,
-        module: Some(Digest::of(bytes)),
-    }
+    Step::Accepted { run: Run(run), arrival: arrival(run), request }
 }
 
 fn finished(run: u64, result: &str) -> Step {

@@ -7,7 +7,7 @@
 //! components, [`super::component`] implements the crate's own traits on top.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 
@@ -126,6 +126,17 @@ pub(super) trait Backend: Send + Sync {
 
     /// Compiles what [`Backend::check`] has proven.
     fn compile(&self, source: &Source) -> Result<Compiled, Refusal>;
+
+    /// What a graph for this target depends on beside its source: versions and
+    /// settings. None if graphs can't be taken over from an earlier process.
+    fn settings(&self, _target: ExecutionTarget) -> Option<String> {
+        None
+    }
+
+    /// Makes the graph of this source out of what [`Model::export`] gave.
+    fn import(&self, _source: &Source, _compiled: &[u8]) -> Result<Compiled, Refusal> {
+        Err(Refusal::new(Errno::UnsupportedOperation, "this backend takes no compiled graphs"))
+    }
 }
 
 /// A graph, ready to run.
@@ -144,6 +155,12 @@ pub(super) struct Compiled {
 pub(super) trait Model: Send + Sync {
     /// A request of its own for one execution context.
     fn request(&self) -> Result<Box<dyn Request>, Refusal>;
+
+    /// The graph as it was compiled, for [`Backend::import`]; `scratch` is a
+    /// file that may be used on the way and is gone afterwards.
+    fn export(&self, _scratch: &Path) -> Result<Vec<u8>, String> {
+        Err("this backend gives no compiled graphs".to_owned())
+    }
 }
 
 /// One inference request. Its callers have proven indices, types and shapes

@@ -118,7 +118,7 @@ mod tests {
     fn the_crates_traits_reach_the_same_checks() {
         let (graphs, fake) = (Graphs::new(1 << 20, 1), Fake::default());
         let (shared, _) = graphs
-            .load(&fake, ExecutionTarget::Cpu, &[MODEL, b""], &Cancel::default())
+            .load(&fake, ExecutionTarget::Cpu, &[MODEL, b""], None, &Cancel::default())
             .expect("a graph");
         let task = Task::new(Arc::default(), NnLimits::default(), Arc::new(AtomicU64::new(0)), 2);
         let graph = graph(shared, Arc::new(task));

@@ -200,8 +200,9 @@ impl NnCtx {
         if size > max {
             return Err(named::too_large(size, max).into());
         }
-        let graph =
-            self.loading(|shared, task| shared.graphs.load(backend, target, parts, &task.cancel))?;
+        let graph = self.loading(|shared, task| {
+            shared.graphs.load(backend, target, parts, None, &task.cancel)
+        })?;
         self.add(graph)
     }
 

@@ -1,6 +1,7 @@
 //! A backend for tests: one input of four numbers, one output that is twice
 //! each of them, and models that misbehave when they say so.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -16,6 +17,9 @@ use crate::cancel::Cancel;
 /// A model that compiles.
 pub(super) const MODEL: &[u8] = b"<net/>";
 
+/// What an exported model begins with.
+const EXPORTED: &[u8] = b"fake ";
+
 /// What each compiled model is said to weigh.
 pub(super) const WEIGHT: u64 = 1000;
 
@@ -26,6 +30,7 @@ pub(super) const WEIGHT: u64 = 1000;
 #[derive(Clone, Default)]
 pub(super) struct Fake {
     compiled: Arc<AtomicU64>,
+    imported: Arc<AtomicU64>,
     requests: Arc<AtomicU64>,
     compiles_for: Duration,
 }
@@ -38,6 +43,11 @@ impl Fake {
     /// Models compiled so far.
     pub(super) fn compiled(&self) -> u64 {
         self.compiled.load(Ordering::SeqCst)
+    }
+
+    /// Models taken over so far.
+    pub(super) fn imported(&self) -> u64 {
+        self.imported.load(Ordering::SeqCst)
     }
 
     /// Requests made so far.
@@ -83,28 +93,49 @@ impl Backend for Fake {
             return Err(Refusal::runtime("the fake backend can't compile this"));
         }
         self.compiled.fetch_add(1, Ordering::SeqCst);
+        Ok(self.graph(&xml))
+    }
+
+    fn settings(&self, _target: ExecutionTarget) -> Option<String> {
+        Some("fake".to_owned())
+    }
+
+    fn import(&self, _source: &Source, compiled: &[u8]) -> Result<Compiled, Refusal> {
+        self.imported.fetch_add(1, Ordering::SeqCst);
+        let Some(xml) = compiled.strip_prefix(EXPORTED) else {
+            return Err(Refusal::runtime("the fake backend can't import this"));
+        };
+        Ok(self.graph(&String::from_utf8_lossy(xml)))
+    }
+}
+
+impl Fake {
+    fn graph(&self, xml: &str) -> Compiled {
+        let says = |word: &str| xml.contains(word);
         let batch = if says("open") { None } else { Some(4) };
         let port = |name: &str| Port {
             name: name.into(),
             element: Element::Nn(TensorType::U8),
             shape: Some(vec![Dim { min: batch.unwrap_or(0), max: batch }]),
         };
-        Ok(Compiled {
+        Compiled {
             inputs: vec![port("in")],
             outputs: vec![port("out")],
             stateful: says("ReadValue"),
             weight: WEIGHT,
             model: Box::new(FakeModel {
+                xml: xml.to_owned(),
                 requests: self.requests.clone(),
                 fails: says("fails"),
                 endless: says("endless"),
             }),
-        })
+        }
     }
 }
 
 #[derive(Clone)]
 struct FakeModel {
+    xml: String,
     requests: Arc<AtomicU64>,
     fails: bool,
     endless: bool,
@@ -114,6 +145,10 @@ impl Model for FakeModel {
     fn request(&self) -> Result<Box<dyn Request>, Refusal> {
         self.requests.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(FakeRequest { model: self.clone(), input: Vec::new(), output: Vec::new() }))
+    }
+
+    fn export(&self, _scratch: &Path) -> Result<Vec<u8>, String> {
+        Ok([EXPORTED, self.xml.as_bytes()].concat())
     }
 }
 

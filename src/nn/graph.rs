@@ -4,6 +4,7 @@
 //! model, and inference requests that are idle: made once, warm for the next
 //! task, and never given on if they could carry something with them.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -126,6 +127,11 @@ impl SharedGraph {
     /// What it keeps alive, in bytes.
     pub(super) fn weight(&self) -> u64 {
         self.weight
+    }
+
+    /// The graph as it was compiled; `scratch` is a file to use on the way.
+    pub(super) fn export(&self, scratch: &Path) -> Result<Vec<u8>, String> {
+        self.model.export(scratch)
     }
 
     /// A request that no other context uses: one that is warm, or a new one.

@@ -23,7 +23,9 @@ use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
 
 use super::backend::{Backend, Halt};
 use super::graph::{SharedGraph, Source};
+use super::kept::Kept;
 use crate::cancel::Cancel;
+use crate::disk::DiskCache;
 
 /// How soon a task that waits for another's compile notices its own end.
 const WAIT: Duration = Duration::from_millis(20);
@@ -79,12 +81,14 @@ impl Graphs {
         }
     }
 
-    /// The graph of these bytes: the one that is there, or a new one.
+    /// The graph of these bytes: the one that is there, or a new one. With
+    /// `disk`, an earlier process may have compiled it.
     pub(super) fn load(
         &self,
         backend: &dyn Backend,
         target: ExecutionTarget,
         parts: &[&[u8]],
+        disk: Option<&Arc<DiskCache>>,
         cancel: &Cancel,
     ) -> Result<(Arc<SharedGraph>, Found), Halt> {
         let encoding = backend.encoding();
@@ -115,9 +119,17 @@ impl Graphs {
         };
         backend.check(target, parts)?;
         let source = Source::new(encoding, target, parts);
-        let compiled = backend.compile(&source)?;
+        let kept = disk.and_then(|disk| Kept::of(disk, backend, &source));
+        let found = kept.as_ref().and_then(|kept| kept.find(backend, &source));
+        let (compiled, new) = match found {
+            Some(compiled) => (compiled, None),
+            None => (backend.compile(&source)?, kept),
+        };
         let graph = Arc::new(SharedGraph::new(compiled, source, fingerprint)?);
         self.insert(&graph);
+        if let Some(new) = new {
+            new.keep(&graph);
+        }
         Ok((graph, Found::Compiled))
     }
 
@@ -242,7 +254,7 @@ mod tests {
     use crate::cancel::Reason;
 
     fn load(graphs: &Graphs, fake: &Fake, xml: &[u8]) -> Result<(Arc<SharedGraph>, Found), Halt> {
-        graphs.load(fake, ExecutionTarget::Cpu, &[xml, b"weights"], &Cancel::default())
+        graphs.load(fake, ExecutionTarget::Cpu, &[xml, b"weights"], None, &Cancel::default())
     }
 
     fn model(n: usize) -> Vec<u8> {
@@ -276,7 +288,9 @@ mod tests {
         let weights = vec![7u8; 100_000];
         let get = |weights: &[u8]| {
             let parts = [MODEL, weights];
-            graphs.load(&fake, ExecutionTarget::Cpu, &parts, &Cancel::default()).expect("a graph")
+            graphs
+                .load(&fake, ExecutionTarget::Cpu, &parts, None, &Cancel::default())
+                .expect("a graph")
         };
         let (first, _) = get(&weights);
         for at in [0, 1, 4_999, 50_001, 99_999] {
@@ -288,7 +302,7 @@ mod tests {
         }
         assert!(Arc::ptr_eq(&first, &get(&weights).0));
         let (_, found) = graphs
-            .load(&fake, ExecutionTarget::Gpu, &[MODEL, &weights], &Cancel::default())
+            .load(&fake, ExecutionTarget::Gpu, &[MODEL, &weights], None, &Cancel::default())
             .expect("a graph");
         assert_eq!(found, Found::Compiled, "another target is another graph");
     }
@@ -362,7 +376,8 @@ mod tests {
                 thread::sleep(Duration::from_millis(50));
                 stop.cancel(Reason::Stopped);
             });
-            let waited = graphs.load(&fake, ExecutionTarget::Cpu, &[MODEL, b"weights"], &cancel);
+            let waited =
+                graphs.load(&fake, ExecutionTarget::Cpu, &[MODEL, b"weights"], None, &cancel);
             assert_eq!(waited.err(), Some(Halt::Cancelled(Reason::Stopped)));
             assert!(begun.elapsed() < Duration::from_secs(1));
         });

@@ -26,6 +26,7 @@ mod context;
 mod execution;
 mod graph;
 mod graphs;
+mod kept;
 mod library;
 mod named;
 mod witx;
@@ -42,8 +43,8 @@ mod native;
 mod openvino;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use backend::Library;
@@ -57,11 +58,15 @@ use self::graph::SharedGraph;
 use self::graphs::{Found, Graphs};
 use self::named::Named;
 use crate::cancel::Cancel;
+use crate::disk::DiskCache;
 use crate::task::GraphDir;
 
 /// What a build without a backend answers.
 pub const NO_BACKEND: &str = "this build has no wasi-nn backend; the build with OpenVINO is \
      `cargo build --features openvino` or the container image";
+
+/// Idle requests that a graph keeps for each core.
+const KEPT_REQUESTS: usize = 2;
 
 /// What OpenVINO optimises for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,6 +117,8 @@ pub struct NnConfig {
     pub graphs: Vec<GraphDir>,
     /// What one task may use.
     pub limits: NnLimits,
+    /// Where compiled graphs are kept for the next start, if anywhere.
+    pub disk: Option<Arc<DiskCache>>,
 }
 
 /// Counters since the start, and what is kept now.
@@ -162,8 +169,7 @@ struct Shared {
     named: Named,
     inferences: Arc<AtomicU64>,
     config: NnConfig,
-    /// Idle requests that a graph keeps: no more can run at once.
-    kept: usize,
+    cores: usize,
 }
 
 impl Nn {
@@ -184,7 +190,7 @@ impl Nn {
             named: Named::default(),
             inferences: Arc::default(),
             config,
-            kept: 2 * cores,
+            cores,
         };
         Nn { shared: Arc::new(shared) }
     }
@@ -201,14 +207,25 @@ impl Nn {
         if cfg!(feature = "openvino") { &["openvino"] } else { &[] }
     }
 
-    /// Loads the graphs of the configuration, one after the other, for the
-    /// start of a worker. A failure is told and changes nothing: a task that
-    /// asks for that graph tries again.
-    pub fn preload(&self) -> Vec<(GraphDir, Result<(), String>)> {
+    /// Loads the graphs of the configuration for the start of a worker, as
+    /// many at a time as there are cores, and tells of each when it is there.
+    /// A failure changes nothing: a task that asks for that graph tries again.
+    pub fn preload(&self, tell: impl FnMut(&GraphDir, Result<(), String>) + Send) {
         let cancel = Cancel::default();
-        let load = |dir: &GraphDir| self.shared.load_dir(dir, &cancel).map(drop);
         let graphs = &self.shared.config.graphs;
-        graphs.iter().map(|dir| (dir.clone(), load(dir).map_err(sentence))).collect()
+        let (next, tell) = (AtomicUsize::new(0), Mutex::new(tell));
+        let work = || {
+            while let Some(dir) = graphs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let loaded = self.shared.load_dir(dir, &cancel).map(drop).map_err(sentence);
+                (tell.lock().unwrap_or_else(PoisonError::into_inner))(dir, loaded);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..self.shared.cores.min(graphs.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
     }
 
     /// A task's wasi-nn, with the graphs of its `-S nn-graph` loaded.
@@ -221,7 +238,8 @@ impl Nn {
         self.libraries()?;
         let shared = &self.shared;
         let limits = shared.config.limits;
-        let task = Task::new(cancel, limits, shared.inferences.clone(), shared.kept);
+        let task =
+            Task::new(cancel, limits, shared.inferences.clone(), KEPT_REQUESTS * shared.cores);
         let mut context = NnCtx::new(shared.clone(), Arc::new(task));
         for dir in graphs {
             context.preload(dir).map_err(sentence)?;
@@ -276,7 +294,8 @@ impl Shared {
     fn load_dir(&self, dir: &GraphDir, cancel: &Cancel) -> Result<(Arc<SharedGraph>, Found), Halt> {
         let backend = self.backend(&dir.encoding)?;
         let max = self.config.model_bytes;
-        self.named.load(&self.graphs, backend, dir, max, cancel).map_err(|halt| match halt {
+        let disk = self.config.disk.as_ref();
+        self.named.load(&self.graphs, backend, dir, max, disk, cancel).map_err(|halt| match halt {
             Halt::Refused(mut refusal) => {
                 refusal.text = format!("graph `{}`: {}", dir.name, refusal.text);
                 Halt::Refused(refusal)

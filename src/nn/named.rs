@@ -21,6 +21,7 @@ use super::graph::SharedGraph;
 use super::graphs::{Found, Graphs};
 use crate::cancel::Cancel;
 use crate::directory::Directory;
+use crate::disk::DiskCache;
 use crate::task::GraphDir;
 
 /// A file that was changed less than this before it was read could change
@@ -71,13 +72,15 @@ pub(super) struct Named {
 }
 
 impl Named {
-    /// The graph of a directory. `max` is the most bytes of a model.
+    /// The graph of a directory. `max` is the most bytes of a model; it may be
+    /// on `disk` as an earlier process compiled it.
     pub(super) fn load(
         &self,
         graphs: &Graphs,
         backend: &dyn Backend,
         dir: &GraphDir,
         max: u64,
+        disk: Option<&Arc<DiskCache>>,
         cancel: &Cancel,
     ) -> Result<(Arc<SharedGraph>, Found), Halt> {
         // Not by its path any more: that could lead elsewhere by now.
@@ -107,7 +110,7 @@ impl Named {
             parts.push(read(path, stamp)?);
         }
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        let (graph, found) = graphs.load(backend, ExecutionTarget::Cpu, &parts, cancel)?;
+        let (graph, found) = graphs.load(backend, ExecutionTarget::Cpu, &parts, disk, cancel)?;
         if !stamps.iter().any(|stamp| stamp.is_fresh(begun)) {
             self.remember(backend, &dir.dir, stamps, &graph);
         }
@@ -237,7 +240,7 @@ mod tests {
                 dir: self.dir.path().to_owned(),
                 name: "g".into(),
             };
-            self.named.load(&self.graphs, &self.fake, &dir, max, &Cancel::default())
+            self.named.load(&self.graphs, &self.fake, &dir, max, None, &Cancel::default())
         }
 
         fn refused(&self, max: u64) -> String {
@@ -269,7 +272,7 @@ mod tests {
         let parts: [&[u8]; 2] = [MODEL, b"weights"];
         let (by_value, _) = fixture
             .graphs
-            .load(&fixture.fake, ExecutionTarget::Cpu, &parts, &Cancel::default())
+            .load(&fixture.fake, ExecutionTarget::Cpu, &parts, None, &Cancel::default())
             .expect("a graph");
         let (by_name, found) = fixture.load(100).expect("a graph");
         assert!(found == Found::Reused && Arc::ptr_eq(&by_value, &by_name));

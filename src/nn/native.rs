@@ -43,6 +43,7 @@ const OLDEST: (u32, u32) = (2025, 1);
 const FUNCTIONS: &[&str] = &[
     "ov_available_devices_free",
     "ov_compiled_model_create_infer_request",
+    "ov_compiled_model_export_model",
     "ov_compiled_model_free",
     "ov_compiled_model_input_by_index",
     "ov_compiled_model_inputs_size",
@@ -52,6 +53,7 @@ const FUNCTIONS: &[&str] = &[
     "ov_core_create",
     "ov_core_free",
     "ov_core_get_available_devices",
+    "ov_core_import_model",
     "ov_core_read_model_from_memory_buffer",
     "ov_core_set_property",
     "ov_free",
@@ -186,6 +188,31 @@ impl Core {
     }
 }
 
+impl Core {
+    /// Takes over what [`Compiled::export`] gave, of the same source.
+    pub(super) fn import(
+        &self,
+        source: &Source,
+        exported: &[u8],
+        device: &str,
+    ) -> Result<Compiled, String> {
+        let (device, mut compiled) = (string(device)?, ptr::null_mut());
+        // SAFETY: the library reads `exported` as a stream, during the call
+        // alone.
+        let status = unsafe {
+            ov::ov_core_import_model(
+                self.0.as_ptr(),
+                exported.as_ptr().cast::<c_char>(),
+                exported.len(),
+                device.as_ptr(),
+                &mut compiled,
+            )
+        };
+        let model = owned(status, compiled)?;
+        Ok(Compiled(Arc::new(CompiledModel { model, _source: source.clone() })))
+    }
+}
+
 impl Drop for Core {
     fn drop(&mut self) {
         unsafe { ov::ov_core_free(self.0.as_ptr()) }
@@ -239,6 +266,13 @@ impl Compiled {
     /// The outputs, in order.
     pub(super) fn outputs(&self) -> Result<Vec<RawPort>, String> {
         self.ports(ov_outputs_size, ov_output)
+    }
+
+    /// Writes what [`Core::import`] takes to a file.
+    pub(super) fn export(&self, file: &Path) -> Result<(), String> {
+        let path = file.to_str().ok_or("the path is not UTF-8")?;
+        let path = string(path)?;
+        check(unsafe { ov::ov_compiled_model_export_model(self.0.model.as_ptr(), path.as_ptr()) })
     }
 
     /// A new request.

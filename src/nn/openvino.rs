@@ -1,6 +1,7 @@
 //! The backend for OpenVINO's IR: one core for the process, made when the
 //! first graph is loaded.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -132,17 +133,37 @@ impl Backend for OpenVino {
             self.set_hint(core, device).map_err(failed)?;
         }
         let compiled = core.compile(source, device).map_err(failed)?;
-        let inputs = compiled.inputs().map_err(failed)?.into_iter().map(port).collect();
-        let outputs: Vec<Port> =
-            compiled.outputs().map_err(failed)?.into_iter().map(port).collect();
-        Ok(Compiled {
-            stateful: scan.stateful,
-            weight: weight(source),
-            model: Box::new(OpenVinoModel { compiled, outputs: outputs.clone().into() }),
-            inputs,
-            outputs,
-        })
+        graph(compiled, source, scan.stateful).map_err(failed)
     }
+
+    fn settings(&self, target: ExecutionTarget) -> Option<String> {
+        // What other devices' drivers depend on is not known here.
+        let version = &self.loaded().ok()?.library.version;
+        (target == ExecutionTarget::Cpu).then(|| format!("{version} CPU {:?} f32", self.hint))
+    }
+
+    fn import(&self, source: &Source, compiled: &[u8]) -> Result<Compiled, Refusal> {
+        let core = &self.loaded().map_err(Refusal::runtime)?.core;
+        let parts: Vec<&[u8]> = source.parts().iter().map(|part| &**part).collect();
+        let scan = checks::openvino(&parts)?;
+        let device = self.device(source.target())?;
+        let failed =
+            |error| Refusal::runtime(format!("OpenVINO refuses the compiled model: {error}"));
+        let compiled = core.import(source, compiled, device).map_err(failed)?;
+        graph(compiled, source, scan.stateful).map_err(failed)
+    }
+}
+
+fn graph(compiled: native::Compiled, source: &Source, stateful: bool) -> Result<Compiled, String> {
+    let inputs = compiled.inputs()?.into_iter().map(port).collect();
+    let outputs: Vec<Port> = compiled.outputs()?.into_iter().map(port).collect();
+    Ok(Compiled {
+        stateful,
+        weight: weight(source),
+        model: Box::new(OpenVinoModel { compiled, outputs: outputs.clone().into() }),
+        inputs,
+        outputs,
+    })
 }
 
 /// What a graph keeps alive: the source, which is compared with and whose
@@ -182,6 +203,14 @@ impl Model for OpenVinoModel {
             Refusal::runtime(format!("OpenVINO can't make an inference request: {error}"))
         })?;
         Ok(Box::new(OpenVinoRequest { request, outputs: self.outputs.clone() }))
+    }
+
+    fn export(&self, scratch: &Path) -> Result<Vec<u8>, String> {
+        let exported = self.compiled.export(scratch);
+        let read = exported.and_then(|()| fs::read(scratch).map_err(|error| error.to_string()));
+        // It may not have come to be.
+        fs::remove_file(scratch).ok();
+        read
     }
 }
 

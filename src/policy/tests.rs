@@ -1,4 +1,5 @@
 use super::*;
+use crate::task::Binary;
 use crate::task::TaskId;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -60,7 +61,7 @@ fn request(cli_args: &[&str]) -> TaskRequest {
     TaskRequest {
         id: TaskId::new("t1").expect("an id"),
         name: "demo".into(),
-        module: Some(ModuleSource::Bytes(b"\0asm".as_slice().into())),
+        module: Some(ModuleSource::Bytes(Binary::new(*b"\0asm"))),
         inputs: vec!["a".into()],
         cli_args: cli_args.iter().map(|arg| (*arg).to_owned()).collect(),
         env: BTreeMap::from([("MODEL_DIR".into(), "/models".into())]),

@@ -8,7 +8,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -17,7 +16,7 @@ use serde::de::DeserializeSeed as _;
 use serde::ser::Serialize;
 
 use super::wire::{Envelope, INVOKE, START, STOP, Wanted, Wire};
-use crate::task::{ModuleSource, TaskId, TaskRequest};
+use crate::task::{Binary, ModuleSource, TaskId, TaskRequest};
 
 /// Standard alphabet, with or without padding: people paste what their tools
 /// print.
@@ -112,7 +111,7 @@ pub fn decode_invoke(payload: &[u8], own_id: &str) -> Result<Option<Invoke>, Mal
 /// worker or to all.
 pub fn encode_start(task: &TaskRequest, to: Option<&str>) -> Vec<u8> {
     let (file, image_url) = match &task.module {
-        Some(ModuleSource::Bytes(bytes)) => (Some(BASE64.encode(bytes)), None),
+        Some(ModuleSource::Bytes(bytes)) => (Some(BASE64.encode(&**bytes)), None),
         Some(ModuleSource::Url(url)) => (None, Some(url.as_str())),
         None => (None, None),
     };
@@ -226,7 +225,8 @@ fn is_for(addressee: Option<&str>, own_id: &str) -> bool {
 fn module(wire: &Wire<'_>, limit: usize) -> Result<Option<ModuleSource>, String> {
     match (wire.file.as_deref(), wire.image_url.as_deref()) {
         (Some(file), _) if !file.is_empty() => {
-            decode_module(file, limit).map(|bytes| Some(ModuleSource::Bytes(bytes)))
+            let module = Binary::new(decode_module(file, limit)?);
+            Ok(Some(ModuleSource::Bytes(module)))
         }
         (_, Some(url)) if !url.is_empty() => Ok(Some(ModuleSource::Url(url.to_owned()))),
         (Some(_), _) => Err("`file` is empty: upload the module again, or give `image_url`".into()),
@@ -234,7 +234,7 @@ fn module(wire: &Wire<'_>, limit: usize) -> Result<Option<ModuleSource>, String>
     }
 }
 
-fn decode_module(file: &str, limit: usize) -> Result<Arc<[u8]>, String> {
+fn decode_module(file: &str, limit: usize) -> Result<Vec<u8>, String> {
     // White space is rare, so it is looked for only where it matters.
     let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
     let over = |symbols: usize| symbols / 4 * 3 > limit;
@@ -269,14 +269,13 @@ fn decode_module(file: &str, limit: usize) -> Result<Arc<[u8]>, String> {
     }
 }
 
-/// Decodes straight into the shared slice: a module may be 100 MiB, and a
-/// `Vec` on the way would be copied once more.
-fn decode_exact(symbols: &[u8]) -> Result<Arc<[u8]>, base64::DecodeSliceError> {
+/// Decodes into a vector that has no room to spare: a module may be 100 MiB,
+/// and would be copied once more to get rid of it.
+fn decode_exact(symbols: &[u8]) -> Result<Vec<u8>, base64::DecodeSliceError> {
     let padding = symbols.iter().rev().take(2).take_while(|&&byte| byte == b'=').count();
     let bits = (symbols.len() - padding) as u64 * 6;
-    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, (bits / 8) as usize).collect();
-    let target = Arc::get_mut(&mut bytes).expect("the slice was made here and is not shared yet");
-    let written = BASE64.decode_slice(symbols, target)?;
+    let mut bytes = vec![0; (bits / 8) as usize];
+    let written = BASE64.decode_slice(symbols, &mut bytes)?;
     debug_assert_eq!(written, bytes.len());
     Ok(bytes)
 }

@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::task::{Captured, Failure, ModuleSource, Outcome, Reuse, TaskId, TaskRequest, Timings};
+use crate::task::{
+    Binary, Captured, Failure, ModuleSource, Outcome, Reuse, TaskId, TaskRequest, Timings,
+};
 
 const ME: &str = "worker-1";
 const LIMIT: usize = 1 << 20;
@@ -24,7 +25,7 @@ fn refused(message: &Value) -> Malformed {
 }
 
 fn bytes(module: &[u8]) -> Option<ModuleSource> {
-    Some(ModuleSource::Bytes(Arc::from(module)))
+    Some(ModuleSource::Bytes(Binary::new(module)))
 }
 
 #[test]
@@ -429,7 +430,7 @@ fn requests() -> impl Strategy<Value = TaskRequest> {
     let module = prop_oneof![
         Just(None),
         proptest::collection::vec(any::<u8>(), 1..64)
-            .prop_map(|bytes| Some(ModuleSource::Bytes(bytes.into()))),
+            .prop_map(|bytes| Some(ModuleSource::Bytes(Binary::new(bytes)))),
         "[a-z]{1,9}".prop_map(|url| Some(ModuleSource::Url(url))),
     ];
     let flags = (any::<bool>(), any::<bool>(), any::<bool>());

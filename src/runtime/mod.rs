@@ -15,6 +15,7 @@ mod sleep;
 pub use engine::{MAX_WASM_STACK, Pool, THREAD_STACK};
 
 use crate::cancel::Cancel;
+use crate::disk::DiskCache;
 use crate::nn::Nn;
 use crate::task::{Outcome, TaskSpec};
 use anyhow::anyhow;
@@ -27,6 +28,8 @@ use wasmtime::Linker;
 pub struct RuntimeConfig {
     /// Bytes of compiled code that are kept for the next task.
     pub module_cache: u64,
+    /// Where they are kept for the next start, if anywhere.
+    pub disk: Option<Arc<DiskCache>>,
     /// Modules that are compiled at the same time.
     pub compilers: usize,
     /// Bytes of the largest module that is fetched.
@@ -72,7 +75,7 @@ impl Runtime {
             .map_err(|e| anyhow!("providing WASI and wasi-nn: {e:#}"))?;
         Ok(Runtime {
             ticker: engine::Ticker::start(&engine)?,
-            modules: modules::Modules::new(engine, linker, config.module_cache, config.compilers)?,
+            modules: modules::Modules::new(engine, linker, config)?,
             fetcher: fetch::Fetcher::new(config.module_size),
             nn,
             stdio: config.stdio,

@@ -1,23 +1,24 @@
 //! Compiled modules, shared by all tasks: digest of the binary → what is ready
 //! to be instantiated. Tasks that bring the same module at the same time wait
 //! for one compile, and a module that does not compile is remembered as such.
+//! What was compiled before the last restart is found on the disk.
 
+use super::RuntimeConfig;
 use super::compiler::{Compiler, Promise};
 use super::sandbox::TaskState;
 use crate::cancel::{Cancel, Reason};
+use crate::digest::Digest;
+use crate::disk::DiskCache;
+use crate::task::Binary;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tracing::debug;
 use wasmtime::{Engine, ExternType, InstancePre, Linker, Module};
-
-/// SHA-256 of a module's binary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Digest([u8; 32]);
 
 /// A module that is ready to be instantiated.
 pub(super) struct Artefact {
@@ -39,6 +40,7 @@ struct Shared {
     engine: Engine,
     linker: Linker<TaskState>,
     cache: Cache<Digest, Compiled>,
+    disk: Option<Arc<DiskCache>>,
     pending: Mutex<HashMap<Digest, Pending>>,
     compiled: AtomicU64,
 }
@@ -47,28 +49,28 @@ struct Shared {
 struct Pending {
     promise: Arc<Promise<Compiled>>,
     /// The module, until a compiler takes it.
-    binary: Option<Arc<[u8]>>,
+    binary: Option<Binary>,
 }
 
 impl Modules {
-    /// Keeps at most `budget` bytes of compiled code and its metadata, what
-    /// was used least recently goes first; compiles at most `at_once` modules
-    /// at the same time.
+    /// Keeps no more compiled code and metadata than the configuration says,
+    /// what was used least recently goes first; compiles no more modules at
+    /// the same time.
     pub(super) fn new(
         engine: Engine,
         linker: Linker<TaskState>,
-        budget: u64,
-        at_once: usize,
+        config: &RuntimeConfig,
     ) -> anyhow::Result<Modules> {
         let cache = Cache::builder()
             .name("modules")
-            .max_capacity(budget)
+            .max_capacity(config.module_cache)
             .weigher(|_, compiled: &Compiled| weight(compiled))
             .eviction_policy(EvictionPolicy::lru())
             .build();
         let pending = Mutex::default();
-        let shared = Shared { engine, linker, cache, pending, compiled: AtomicU64::new(0) };
-        Ok(Modules { shared: Arc::new(shared), compiler: Compiler::start(at_once)? })
+        let disk = config.disk.clone();
+        let shared = Shared { engine, linker, cache, disk, pending, compiled: AtomicU64::new(0) };
+        Ok(Modules { shared: Arc::new(shared), compiler: Compiler::start(config.compilers)? })
     }
 
     /// The artefact of `binary`, and whether this task found it compiled or
@@ -77,12 +79,8 @@ impl Modules {
     /// # Errors
     ///
     /// The reason why the task did not wait any longer. The compile goes on.
-    pub(super) fn get(
-        &self,
-        binary: &Arc<[u8]>,
-        cancel: &Cancel,
-    ) -> Result<(Compiled, bool), Reason> {
-        let digest = Digest(Sha256::digest(binary).into());
+    pub(super) fn get(&self, binary: &Binary, cancel: &Cancel) -> Result<(Compiled, bool), Reason> {
+        let digest = binary.digest();
         if let Some(compiled) = self.shared.cache.get(&digest) {
             return Ok((compiled, true));
         }
@@ -131,15 +129,23 @@ impl Shared {
     fn fulfil(&self, digest: Digest) {
         let binary = self.pending().get_mut(&digest).and_then(|pending| pending.binary.take());
         let Some(binary) = binary else { return };
-        self.compiled.fetch_add(1, Ordering::Relaxed);
         // A fault of the compiler's must not leave anyone waiting.
-        let compiled = catch_unwind(AssertUnwindSafe(|| self.compile(&binary)))
-            .unwrap_or_else(|_| Err("the compiler panicked on this module; see the log".into()))
-            .map(Arc::new)
-            .map_err(Arc::from);
+        let made = catch_unwind(AssertUnwindSafe(|| self.make(&binary)))
+            .unwrap_or_else(|_| Err("the compiler panicked on this module; see the log".into()));
+        let (compiled, new) = match made {
+            Ok((artefact, new)) => (Ok(Arc::new(artefact)), new),
+            Err(reason) => (Err(Arc::from(reason)), false),
+        };
         self.cache.insert(digest, compiled.clone());
         if let Some(pending) = self.pending().remove(&digest) {
-            pending.promise.keep(compiled);
+            pending.promise.keep(compiled.clone());
+        }
+        // Nobody waits for this.
+        if let (true, Ok(artefact), Some(disk)) = (new, compiled, &self.disk) {
+            match artefact.pre.module().serialize() {
+                Ok(bytes) => disk.put(&digest, &bytes),
+                Err(error) => debug!("a module can't be kept on the disk: {error:#}"),
+            }
         }
     }
 
@@ -158,12 +164,38 @@ impl Shared {
         }
     }
 
-    fn compile(&self, binary: &[u8]) -> Result<Artefact, String> {
+    /// The artefact, and whether it had to be compiled.
+    fn make(&self, binary: &Binary) -> Result<(Artefact, bool), String> {
+        if let Some(module) = self.find(&binary.digest()) {
+            return Ok((self.link(&module)?, false));
+        }
+        self.compiled.fetch_add(1, Ordering::Relaxed);
         recognise(binary)?;
         let module = Module::from_binary(&self.engine, binary)
             .map_err(|e| format!("the module does not compile: {e:#}"))?;
+        Ok((self.link(&module)?, true))
+    }
+
+    /// What an earlier process compiled, if this engine can run it.
+    fn find(&self, digest: &Digest) -> Option<Module> {
+        let disk = self.disk.as_ref()?;
+        let bytes = disk.get(digest)?;
+        // SAFETY: they are what `Module::serialize` gave this program, whole by
+        // their digest, in a folder that nobody else can write to; that they
+        // are of this version and these settings is looked at by the engine.
+        #[allow(unsafe_code, reason = "compiled code is run as it is found")]
+        let module = unsafe { Module::deserialize(&self.engine, &bytes) };
+        module
+            .inspect_err(|error| {
+                debug!("a compiled module on the disk is of no use: {error:#}");
+                disk.remove(digest);
+            })
+            .ok()
+    }
+
+    fn link(&self, module: &Module) -> Result<Artefact, String> {
         let imports_nn = module.imports().any(|import| import.module() == crate::nn::MODULE);
-        let pre = self.linker.instantiate_pre(&module).map_err(|e| {
+        let pre = self.linker.instantiate_pre(module).map_err(|e| {
             let unknown = module
                 .imports()
                 .filter(|import| matches!(import.ty(), ExternType::Func(_)))

@@ -13,7 +13,7 @@ use super::{Runtime, Stdio, sleep};
 use crate::cancel::{Cancel, Reason};
 use crate::directory::Directory;
 use crate::nn::NnCtx;
-use crate::task::{Failure, ModuleSource, Outcome, Preopen, TaskSpec};
+use crate::task::{Binary, Failure, ModuleSource, Outcome, Preopen, TaskSpec};
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -134,7 +134,7 @@ impl Run<'_> {
         let started = Instant::now();
         let binary = match self.spec.module() {
             ModuleSource::Bytes(bytes) => Ok(bytes.clone()),
-            ModuleSource::Url(url) => self.runtime.fetcher.get(url, self.cancel).map(Arc::from),
+            ModuleSource::Url(url) => self.runtime.fetcher.get(url, self.cancel).map(Binary::new),
         };
         let compiled = binary.map_err(Failure::Module).and_then(|binary| {
             let (compiled, reused) = self.runtime.modules.get(&binary, self.cancel)?;

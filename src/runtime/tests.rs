@@ -1,7 +1,7 @@
 //! What needs a backend that misbehaves.
 
 use super::*;
-use crate::task::{Entry, Failure, Grant, Limits, ModuleSource, TaskId};
+use crate::task::{Binary, Entry, Failure, Grant, Limits, ModuleSource, TaskId};
 use std::time::Duration;
 
 /// A guest that loads the model `xml` from its own memory.
@@ -31,7 +31,7 @@ fn loads(xml: &str) -> TaskSpec {
             output: 100,
         },
     };
-    TaskSpec::new(TaskId::new("t").expect("an id"), ModuleSource::Bytes(module.into()), grant)
+    TaskSpec::new(TaskId::new("t").expect("an id"), ModuleSource::Bytes(Binary::new(module)), grant)
 }
 
 /// HAZARDS.md case 40, and every other panic on a guest's behalf.
@@ -39,6 +39,7 @@ fn loads(xml: &str) -> TaskSpec {
 fn a_panic_on_a_guests_behalf_is_its_tasks_error() {
     let config = RuntimeConfig {
         module_cache: 1 << 20,
+        disk: None,
         compilers: 1,
         module_size: 1 << 20,
         stdio: Stdio::Captured,

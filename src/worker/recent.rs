@@ -3,10 +3,9 @@
 
 use crate::digest::Digest;
 use crate::journal::{Arrival, Fingerprint, Run};
-use crate::task::{ModuleSource, TaskId, TaskRequest};
+use crate::task::{ModuleSource, TaskId, TaskRequest, WeakBinary};
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// An identical message within this time is the same one come twice. Without
@@ -120,27 +119,24 @@ impl Recent {
 /// The modules of tasks that are there: equal ones are held once.
 #[derive(Default)]
 pub(super) struct Modules {
-    held: HashMap<Digest, Weak<[u8]>>,
+    held: HashMap<Digest, WeakBinary>,
     sweep_at: usize,
 }
 
 impl Modules {
-    /// Gives a task the module that another one already holds. Returns its
-    /// digest, if it came with the message.
-    pub(super) fn share(&mut self, request: &mut TaskRequest) -> Option<Digest> {
-        let Some(ModuleSource::Bytes(bytes)) = &mut request.module else { return None };
-        let digest = Digest::of(bytes);
-        match self.held.get(&digest).and_then(Weak::upgrade) {
-            Some(held) => *bytes = held,
+    /// Gives a task the module that another one already holds.
+    pub(super) fn share(&mut self, request: &mut TaskRequest) {
+        let Some(ModuleSource::Bytes(binary)) = &mut request.module else { return };
+        match self.held.get(&binary.digest()).and_then(WeakBinary::upgrade) {
+            Some(held) => *binary = held,
             None => {
-                self.held.insert(digest, Arc::downgrade(bytes));
+                self.held.insert(binary.digest(), binary.downgrade());
             }
         }
         if self.held.len() > self.sweep_at {
-            self.held.retain(|_, held| held.strong_count() > 0);
+            self.held.retain(|_, held| held.upgrade().is_some());
             self.sweep_at = 2 * self.held.len() + 16;
         }
-        Some(digest)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the parts of the worker are made of, by the configuration.
 
 use crate::config::{self, Config};
+use crate::disk::DiskCache;
 use crate::machine;
 use crate::mqtt;
 use crate::nn::{self, Nn, NnConfig};
@@ -9,6 +10,7 @@ use crate::protocol::{Topics, WorkerMetadata};
 use crate::runtime::{MAX_WASM_STACK, Pool, RuntimeConfig, Stdio};
 use crate::task::{GraphDir, Limits};
 use std::path::PathBuf;
+use std::sync::Arc;
 use tracing::{info, warn};
 
 /// What tasks may have, by the configuration.
@@ -103,6 +105,7 @@ pub fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
             contexts: config.limits.contexts,
             tensor_bytes: config.limits.tensor_bytes,
         },
+        disk: None,
     }
 }
 
@@ -110,6 +113,7 @@ pub fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
 pub fn runtime_config(config: &Config) -> RuntimeConfig {
     RuntimeConfig {
         module_cache: config.module_cache,
+        disk: None,
         compilers: config.executors.get().div_ceil(2),
         module_size: config.module_size,
         stdio: Stdio::Captured,
@@ -117,15 +121,27 @@ pub fn runtime_config(config: &Config) -> RuntimeConfig {
     }
 }
 
+/// Where compiled modules and graphs outlive the process: beside the journal,
+/// which tasks can't reach. None if there is to be no such place, or there
+/// can't be.
+pub(super) fn disk_cache(config: &Config) -> Option<Arc<DiskCache>> {
+    let state = config.state_dir.as_ref().filter(|_| config.disk_cache > 0)?;
+    let opened = DiskCache::open(&state.join("cache"), config.disk_cache);
+    let unused = |e: &anyhow::Error| {
+        warn!(
+            "compiled modules and graphs are not kept on the disk, so each start compiles them: {e:#}"
+        );
+    };
+    opened.inspect_err(unused).ok().map(Arc::new)
+}
+
 /// Loads the configured graphs while the worker already connects.
 pub(super) fn preload(nn: Nn) {
     tokio::task::spawn_blocking(move || {
-        for (GraphDir { name, dir, .. }, loaded) in nn.preload() {
-            match loaded {
-                Ok(()) => info!(graph = name, dir = %dir.display(), "preloaded a graph"),
-                Err(e) => warn!(graph = name, "a graph could not be preloaded: {e}"),
-            }
-        }
+        nn.preload(|GraphDir { name, dir, .. }, loaded| match loaded {
+            Ok(()) => info!(graph = name, dir = %dir.display(), "preloaded a graph"),
+            Err(e) => warn!(graph = name, "a graph could not be preloaded: {e}"),
+        });
     });
 }
 

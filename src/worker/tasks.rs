@@ -139,8 +139,8 @@ impl Worker {
             return debug!(task = %request.id, "shutting down: a start is left to the next process");
         }
         let id = request.id.clone();
-        let module = self.tasks.modules.share(&mut request);
-        let fingerprint = fingerprint(&request, module);
+        self.tasks.modules.share(&mut request);
+        let fingerprint = fingerprint(&request);
         if let Some(active) = self.tasks.active.get(&id) {
             if active.arrival.fingerprint == fingerprint {
                 debug!(task = %id, duplicate, "the task is queued or running already");
@@ -165,7 +165,7 @@ impl Worker {
                 let run = self.tasks.new_run();
                 let active = Active { run, arrival: arrival.clone(), at: Some(Instant::now()) };
                 self.tasks.active.insert(id.clone(), active);
-                let step = Step::Accepted { run, arrival, request, module };
+                let step = Step::Accepted { run, arrival, request };
                 self.record(step, After::Release(id, ack));
             }
             Submission::Refused(rejection) => self.refuse(arrival, &rejection, ack),

@@ -3,7 +3,7 @@
 use crate::processes::{Broker, Worker};
 use crate::proxy::{Proxy, Seen};
 use crate::{Manager, guest};
-use proplet::task::{ModuleSource, TaskId, TaskRequest};
+use proplet::task::{Binary, ModuleSource, TaskId, TaskRequest};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -51,7 +51,7 @@ impl Scene {
         self.manager.start(&TaskRequest {
             id: TaskId::new(id).expect("an id"),
             name: "task".into(),
-            module: Some(ModuleSource::Bytes(module.into())),
+            module: Some(ModuleSource::Bytes(Binary::new(module))),
             inputs: vec![input.into()],
             cli_args: vec![],
             env: BTreeMap::new(),

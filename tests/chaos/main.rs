@@ -19,7 +19,7 @@ mod wire;
 use processes::{Broker, Worker};
 use proplet::mqtt::{Address, Backoff, Event, Events, Link, Options, connect};
 use proplet::protocol::{Topics, encode_start};
-use proplet::task::{ModuleSource, TaskId, TaskRequest};
+use proplet::task::{Binary, ModuleSource, TaskId, TaskRequest};
 use proxy::{Proxy, Record};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -70,8 +70,10 @@ impl Manager {
         let got = Arc::default();
         tokio::spawn(consume(events, link.clone(), Arc::clone(&got)));
         let modules = [1, 20_000_000];
-        let modules =
-            modules.into_iter().map(|turns| ModuleSource::Bytes(guest(turns).into())).collect();
+        let modules = modules
+            .into_iter()
+            .map(|turns| ModuleSource::Bytes(Binary::new(guest(turns))))
+            .collect();
         Manager { link, topics, modules, got }
     }
 

@@ -15,7 +15,7 @@ fn other_value(name: &str) -> &'static str {
         "executors" | "queue" | "task-graphs" | "task-contexts" => "3",
         "drain-timeout" | "task-timeout" => "7s",
         "task-memory" | "task-graph-memory" | "task-tensor-memory" | "module-size"
-        | "model-size" | "module-cache" | "graph-cache" => "64MiB",
+        | "model-size" | "module-cache" | "graph-cache" | "disk-cache" => "64MiB",
         "queue-bytes" => "64MiB",
         "state-dir" => "state",
         "stateless" => "true",

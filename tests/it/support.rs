@@ -20,7 +20,7 @@ use proplet::cancel::Cancel;
 use proplet::nn::{Nn, NnConfig};
 use proplet::policy::{Policy, Root, Trust, resolve_dir};
 use proplet::runtime::{MAX_WASM_STACK, Pool, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
-use proplet::task::{Failure, Limits, ModuleSource, Outcome, TaskId, TaskRequest};
+use proplet::task::{Binary, Failure, Limits, ModuleSource, Outcome, TaskId, TaskRequest};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,6 +68,7 @@ impl Bench {
         };
         let config = RuntimeConfig {
             module_cache: 64 << 20,
+            disk: None,
             compilers: 2,
             module_size: 10 << 20,
             stdio: Stdio::Captured,
@@ -94,7 +95,7 @@ impl Bench {
         let request = TaskRequest {
             id: TaskId::new("test").expect("an id"),
             name: "test".into(),
-            module: Some(ModuleSource::Bytes(module.into())),
+            module: Some(ModuleSource::Bytes(Binary::new(module))),
             inputs: vec![],
             cli_args: vec![],
             env: BTreeMap::new(),

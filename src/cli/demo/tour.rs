@@ -7,7 +7,7 @@ use crate::cli::{logging, signals};
 use crate::client::Client;
 use crate::config::{AllowedDir, Config, Environment, LogConfig, LogFormat, NnHint};
 use crate::protocol::Output;
-use crate::task::{ModuleSource, TaskId, TaskRequest};
+use crate::task::{Binary, ModuleSource, TaskId, TaskRequest};
 use crate::worker;
 use anyhow::{Context as _, anyhow, bail};
 use std::collections::BTreeMap;
@@ -16,7 +16,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -267,7 +266,7 @@ impl Task<'_> {
         let request = TaskRequest {
             id: TaskId::new(&uuid::Uuid::new_v4().to_string()).map_err(|e| anyhow!(e))?,
             name: self.what.to_owned(),
-            module: Some(ModuleSource::Bytes(Arc::from(self.guest))),
+            module: Some(ModuleSource::Bytes(Binary::new(self.guest))),
             inputs: self.inputs.to_vec(),
             cli_args: self.cli_args.clone(),
             env: self.env.clone(),

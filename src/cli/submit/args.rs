@@ -2,7 +2,7 @@
 
 use crate::config;
 use crate::flags::parse_duration;
-use crate::task::{ModuleSource, TaskId, TaskRequest};
+use crate::task::{Binary, ModuleSource, TaskId, TaskRequest};
 use anyhow::Context as _;
 use clap::builder::RangedU64ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -137,7 +137,7 @@ impl Job {
                 let bytes = super::super::run::read(&guest)
                     .with_context(|| format!("reading the guest {guest}"))?;
                 let label = Path::new(&guest).file_name().map(|name| name.to_string_lossy());
-                (label.unwrap_or_default().into_owned(), ModuleSource::Bytes(bytes.into()))
+                (label.unwrap_or_default().into_owned(), ModuleSource::Bytes(Binary::new(bytes)))
             }
         };
         Ok(Job {

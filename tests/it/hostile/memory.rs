@@ -102,6 +102,7 @@ fn bench() -> Bench {
     let mut bench = Bench::with_nn(Nn::new(nn_config())).root(fixtures().join("models"), false);
     let config = RuntimeConfig {
         module_cache: 4 << 20,
+        disk: None,
         compilers: 2,
         module_size: 10 << 20,
         stdio: Stdio::Captured,

@@ -1,0 +1,123 @@
+//! Graphs that an earlier process compiled: found on the disk when they are
+//! loaded from a directory of the operator's. What guests hand over themselves
+//! is not kept there, since it would let them write to the disk.
+
+use std::sync::Arc;
+
+use super::backend::{Backend, Compiled};
+use super::graph::{SharedGraph, Source};
+use crate::digest::Digest;
+use crate::disk::DiskCache;
+
+/// The place of one graph.
+pub(super) struct Kept {
+    disk: Arc<DiskCache>,
+    key: Digest,
+}
+
+impl Kept {
+    /// The place of what `backend` makes of this source; none if it can't tell
+    /// what that depends on.
+    pub(super) fn of(
+        disk: &Arc<DiskCache>,
+        backend: &dyn Backend,
+        source: &Source,
+    ) -> Option<Kept> {
+        let settings = backend.settings(source.target())?;
+        let lengths: Vec<_> =
+            source.parts().iter().flat_map(|part| part.len().to_le_bytes()).collect();
+        let mut parts = vec![backend.name().as_bytes(), settings.as_bytes(), &lengths];
+        parts.extend(source.parts().iter().map(|part| &**part));
+        Some(Kept { disk: disk.clone(), key: Digest::of_parts(&parts) })
+    }
+
+    /// The graph, if it is there and of use.
+    pub(super) fn find(&self, backend: &dyn Backend, source: &Source) -> Option<Compiled> {
+        let compiled = self.disk.get(&self.key)?;
+        let imported = backend.import(source, &compiled);
+        imported
+            .inspect_err(|refusal| {
+                tracing::debug!("a compiled graph on the disk is of no use: {refusal}");
+                self.disk.remove(&self.key);
+            })
+            .ok()
+    }
+
+    /// Puts it there, beside everything else: nobody waits for it.
+    pub(super) fn keep(self, graph: &Arc<SharedGraph>) {
+        let graph = graph.clone();
+        let write = move || match graph.export(&self.disk.scratch(&self.key)) {
+            Ok(compiled) => self.disk.put(&self.key, &compiled),
+            Err(error) => tracing::debug!("a graph can't be kept on the disk: {error}"),
+        };
+        if let Err(error) = std::thread::Builder::new().name("keep-graph".into()).spawn(write) {
+            tracing::debug!("no thread to keep a graph on the disk: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use wasmtime_wasi_nn::wit::ExecutionTarget;
+
+    use super::super::fake::{Fake, MODEL};
+    use super::super::graphs::Graphs;
+    use super::*;
+    use crate::cancel::Cancel;
+
+    const WEIGHTS: &[u8] = b"weights";
+
+    fn kept(disk: &Arc<DiskCache>, fake: &Fake) -> Kept {
+        let source = Source::new(fake.encoding(), ExecutionTarget::Cpu, &[MODEL, WEIGHTS]);
+        Kept::of(disk, fake, &source).expect("a place")
+    }
+
+    /// What a process does that starts now.
+    fn load(disk: &Arc<DiskCache>) -> Fake {
+        let (graphs, fake) = (Graphs::new(1 << 20, 1), Fake::default());
+        graphs
+            .load(&fake, ExecutionTarget::Cpu, &[MODEL, WEIGHTS], Some(disk), &Cancel::default())
+            .expect("a graph");
+        let end = Instant::now() + Duration::from_secs(30);
+        while disk.get(&kept(disk, &fake).key).is_none() {
+            assert!(Instant::now() < end, "the graph is not kept");
+            thread::yield_now();
+        }
+        fake
+    }
+
+    #[test]
+    fn the_next_process_takes_a_graph_over() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Arc::new(DiskCache::open(&dir.path().join("cache"), 1 << 20).expect("a cache"));
+        let first = load(&disk);
+        assert_eq!((first.compiled(), first.imported()), (1, 0));
+        let second = load(&disk);
+        assert_eq!((second.compiled(), second.imported()), (0, 1));
+        disk.put(&kept(&disk, &second).key, b"of another version");
+        let third = load(&disk);
+        assert_eq!(
+            (third.compiled(), third.imported()),
+            (1, 1),
+            "compiled, since it was of no use"
+        );
+        let fourth = load(&disk);
+        assert_eq!((fourth.compiled(), fourth.imported()), (0, 1), "and kept again");
+    }
+
+    #[test]
+    fn another_model_has_another_place() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Arc::new(DiskCache::open(&dir.path().join("cache"), 1 << 20).expect("a cache"));
+        let fake = Fake::default();
+        let key = |parts: &[&[u8]]| {
+            let source = Source::new(fake.encoding(), ExecutionTarget::Cpu, parts);
+            Kept::of(&disk, &fake, &source).expect("a place").key
+        };
+        assert_ne!(key(&[b"ab", b"c"]), key(&[b"a", b"bc"]));
+        assert_eq!(key(&[b"ab", b"c"]), key(&[b"ab", b"c"]));
+    }
+}
