@@ -10,6 +10,14 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+/// What `wasmtime` remembers of earlier runs: it keeps compiled modules under
+/// its user's cache directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    Own,
+    Empty,
+}
+
 /// The `wasmtime` command with OpenVINO.
 pub struct Shellout {
     wasmtime: PathBuf,
@@ -42,20 +50,25 @@ impl Shellout {
         Ok(Some(Shellout { wasmtime, folder, libs }))
     }
 
-    pub fn by_bytes(&self) -> anyhow::Result<Duration> {
-        self.run("classification", "nn")
+    pub fn by_bytes(&self, memory: Memory) -> anyhow::Result<Duration> {
+        self.run("classification", "nn", memory)
     }
 
     pub fn by_name(&self) -> anyhow::Result<Duration> {
-        self.run("by-name", "nn,nn-graph=openvino::mobilenet")
+        self.run("by-name", "nn,nn-graph=openvino::mobilenet", Memory::Own)
     }
 
-    fn run(&self, name: &str, wasi: &str) -> anyhow::Result<Duration> {
+    fn run(&self, name: &str, wasi: &str, memory: Memory) -> anyhow::Result<Duration> {
         let module = guest(name)?;
+        let empty = tempfile::tempdir()?;
+        let mut command = Command::new(&self.wasmtime);
+        if memory == Memory::Empty {
+            command.env("XDG_CACHE_HOME", empty.path());
+        }
         let began = Instant::now();
         let file = self.folder.join(format!("{name}.wasm"));
         fs::write(&file, module)?;
-        let output = Command::new(&self.wasmtime)
+        let output = command
             .args(["run", "-S", wasi, "--dir=fixture"])
             .arg(&file)
             .current_dir(&self.folder)

@@ -2,7 +2,7 @@
 
 use crate::broker::free_address;
 use crate::place::Place;
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -87,10 +87,23 @@ impl Worker {
         Ok(kib / 1024.0)
     }
 
+    /// Waits until this many compiled modules and graphs are on the disk.
+    pub fn kept(&self, entries: usize) -> anyhow::Result<()> {
+        let cache = self.state.path().join("bench-worker/cache");
+        let began = Instant::now();
+        // Finished ones have no extension and the name of a digest.
+        let finished = |entry: &fs::DirEntry| entry.file_name().len() == 64;
+        while fs::read_dir(&cache)?.flatten().filter(finished).count() < entries {
+            ensure!(began.elapsed() < Duration::from_secs(30), "nothing is kept on the disk");
+            thread::yield_now();
+        }
+        Ok(())
+    }
+
     /// Ends it in order, and gives the state that it leaves.
     pub fn stop(mut self) -> anyhow::Result<tempfile::TempDir> {
         let kill = Command::new("kill").arg(self.child.id().to_string()).status()?;
-        anyhow::ensure!(kill.success(), "there is no worker to end");
+        ensure!(kill.success(), "there is no worker to end");
         self.child.wait()?;
         let empty = tempfile::tempdir()?;
         Ok(std::mem::replace(&mut self.state, empty))

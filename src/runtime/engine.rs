@@ -3,6 +3,7 @@
 //! A thread advances the engine's epoch every [`TICK`] while a task runs, and
 //! cancels the tasks whose time is over. It sleeps while nothing runs.
 
+use super::sweeper::PENDING;
 use crate::cancel::{Cancel, Reason};
 use anyhow::Context as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -55,7 +56,16 @@ pub(super) fn engine(pool: Option<Pool>) -> wasmtime::Result<wasmtime::Engine> {
     wasmtime::Engine::new(&config)
 }
 
-fn pooling(Pool { instances, memory }: Pool) -> wasmtime::InstanceAllocationStrategy {
+impl Pool {
+    /// Bytes of address space behind the first of each memory.
+    pub(super) fn reserved(self) -> usize {
+        usize::try_from(self.memory).unwrap_or(usize::MAX).min(4 << 30)
+    }
+}
+
+fn pooling(pool: Pool) -> wasmtime::InstanceAllocationStrategy {
+    // Those that are cleared away have theirs, too.
+    let instances = pool.instances.saturating_add(PENDING);
     let mut pooling = wasmtime::PoolingAllocationConfig::new();
     pooling
         .total_core_instances(instances)
@@ -63,7 +73,7 @@ fn pooling(Pool { instances, memory }: Pool) -> wasmtime::InstanceAllocationStra
         .total_tables(instances * MAX_TABLES)
         .max_memories_per_module(MAX_MEMORIES)
         .max_tables_per_module(MAX_TABLES)
-        .max_memory_size(usize::try_from(memory).unwrap_or(usize::MAX).min(4 << 30))
+        .max_memory_size(pool.reserved())
         .table_elements(MAX_TABLE_ELEMENTS)
         .max_core_instance_size(MAX_INSTANCE_SIZE)
         .max_unused_warm_slots(instances)

@@ -6,6 +6,7 @@ use wasmtime::ResourceLimiter;
 
 /// A store's limiter: what is left of each budget.
 pub(super) struct Limiter {
+    memory: usize,
     memory_left: usize,
     table_left: usize,
 }
@@ -13,11 +14,14 @@ pub(super) struct Limiter {
 impl Limiter {
     /// At most `memory` bytes of linear memory; as many as there are without.
     pub(super) fn new(memory: Option<u64>) -> Limiter {
-        Limiter {
-            memory_left: memory
-                .map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
-            table_left: MAX_TABLE_ELEMENTS,
-        }
+        let memory =
+            memory.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        Limiter { memory, memory_left: memory, table_left: MAX_TABLE_ELEMENTS }
+    }
+
+    /// Bytes of linear memory that the instance has come to.
+    pub(super) fn memory_taken(&self) -> usize {
+        self.memory - self.memory_left
     }
 }
 

@@ -6,11 +6,13 @@ mod compiler;
 mod engine;
 mod entry;
 mod fetch;
+mod hugepages;
 mod limiter;
 mod modules;
 mod output;
 mod sandbox;
 mod sleep;
+mod sweeper;
 
 pub use engine::{MAX_WASM_STACK, Pool, THREAD_STACK};
 
@@ -56,6 +58,8 @@ pub struct Runtime {
     modules: modules::Modules,
     fetcher: fetch::Fetcher,
     ticker: engine::Ticker,
+    sweeper: sweeper::Sweeper,
+    huge_pages: Option<hugepages::HugePages>,
     nn: Nn,
     stdio: Stdio,
 }
@@ -63,18 +67,22 @@ pub struct Runtime {
 impl Runtime {
     /// Starts the engine and its clock.
     pub fn new(config: &RuntimeConfig, nn: Nn) -> anyhow::Result<Runtime> {
-        let engine = engine::engine(config.pool)
+        let mut pool = config.pool;
+        let engine = engine::engine(pool)
             .or_else(|e| {
-                let pool = config.pool.ok_or(e)?;
+                let wanted = pool.take().ok_or(e)?;
                 // A pool is address space, of which a container may have little.
-                warn!(?pool, "no pool of instances could be reserved; tasks will be slower");
+                warn!(?wanted, "no pool of instances could be reserved; tasks will be slower");
                 engine::engine(None)
             })
             .map_err(|e| anyhow!("creating the WebAssembly engine: {e:#}"))?;
+        let huge_pages = pool.map(|pool| hugepages::HugePages::new(pool.reserved()));
         let linker = linker(&engine, config.stdio)
             .map_err(|e| anyhow!("providing WASI and wasi-nn: {e:#}"))?;
         Ok(Runtime {
             ticker: engine::Ticker::start(&engine)?,
+            sweeper: sweeper::Sweeper::start()?,
+            huge_pages,
             modules: modules::Modules::new(engine, linker, config)?,
             fetcher: fetch::Fetcher::new(config.module_size),
             nn,

@@ -27,6 +27,10 @@ use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiView as _};
 /// the process's, and the connection to the broker needs one, too.
 pub(super) const MAX_HANDLES: usize = 256;
 
+/// Bytes of memory from which on a guest is cleared away by another thread:
+/// waking that one takes as long as to clear a megabyte.
+const LARGE: usize = 4 << 20;
+
 /// The host's side of one guest.
 pub(super) struct TaskState {
     wasi: WasiP1Ctx,
@@ -123,6 +127,11 @@ impl Run<'_> {
         let elapsed = started.elapsed();
         let in_graphs = self.report_nn(&store);
         self.outcome.timings.ran = elapsed.saturating_sub(in_graphs);
+        // The next task is to find its inference request idle.
+        store.data_mut().nn = None;
+        if store.data().limiter.memory_taken() >= LARGE {
+            self.runtime.sweeper.sweep(store);
+        }
         verdict
     }
 
@@ -199,11 +208,15 @@ impl Run<'_> {
     fn call(&mut self, store: &mut Store<TaskState>, artefact: &Artefact) -> Result<(), Failure> {
         let grant = self.spec.grant();
         let inputs = grant.args.get(1..).unwrap_or_default();
-        let result = artefact
-            .pre
-            .instantiate(&mut *store)
-            .map_err(CallError::Guest)
-            .and_then(|instance| entry::call(store, instance, &grant.entry, inputs));
+        let result =
+            artefact.pre.instantiate(&mut *store).map_err(CallError::Guest).and_then(|instance| {
+                if let Some(memory) = instance.get_memory(&mut *store, "memory")
+                    && let Some(huge_pages) = &self.runtime.huge_pages
+                {
+                    huge_pages.advise(&memory, &*store);
+                }
+                entry::call(store, instance, &grant.entry, inputs)
+            });
         match result {
             Ok(results) => {
                 for line in results {

@@ -138,6 +138,9 @@ pub(super) fn disk_cache(config: &Config) -> Option<Arc<DiskCache>> {
 /// Loads the configured graphs while the worker already connects.
 pub(super) fn preload(nn: Nn) {
     tokio::task::spawn_blocking(move || {
+        if let (false, Err(e)) = (nn.encodings().is_empty(), nn.libraries()) {
+            warn!("tasks with wasi-nn will fail until this is mended: {e}");
+        }
         nn.preload(|GraphDir { name, dir, .. }, loaded| match loaded {
             Ok(()) => info!(graph = name, dir = %dir.display(), "preloaded a graph"),
             Err(e) => warn!(graph = name, "a graph could not be preloaded: {e}"),

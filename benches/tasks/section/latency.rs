@@ -7,12 +7,15 @@ use crate::manager::{Manager, Start};
 use crate::ours::Ours;
 use crate::place::Place;
 use crate::report::{Report, Target};
-use crate::shellout::Shellout;
+use crate::shellout::{Memory, Shellout};
 use crate::stats::Samples;
 use crate::worker::Worker;
+use std::time::Duration;
 
 /// Of each in a round.
-const RUNS: usize = 4;
+const RUNS: usize = 6;
+/// Those before, which find the processor's caches full of something else.
+const WARM_UP: usize = 2;
 
 pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
     let settings = [("executors", "1"), ("nn-hint", "latency")];
@@ -31,38 +34,17 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
     let mut times = [const { Samples::new() }; 8];
     let [own, own_default, bytes, name, message, message_bytes, shell_bytes, shell_name] =
         &mut times;
-    for round in 0..=rounds {
-        // The first one fills caches.
-        let warm = round > 0;
-        let keep = |samples: &mut Samples, took| {
-            if warm {
-                samples.add(took)
-            }
-        };
-        for _ in 0..RUNS {
-            keep(own, alone.infer()?);
-        }
-        for _ in 0..RUNS {
-            keep(name, ours.run(&by_name)?);
-        }
-        for _ in 0..RUNS {
-            keep(own, alone.infer()?);
-        }
-        for _ in 0..RUNS {
-            keep(bytes, ours.run(&by_bytes)?);
-        }
-        for _ in 0..RUNS {
-            keep(message, manager.run(&message_by_name)?);
-        }
-        for _ in 0..RUNS {
-            keep(message_bytes, manager.run(&message_by_bytes)?);
-        }
-        for _ in 0..RUNS {
-            keep(own_default, alone_default.infer()?);
-        }
+    for _ in 0..rounds {
+        block(own, || alone.infer())?;
+        block(name, || ours.run(&by_name))?;
+        block(own, || alone.infer())?;
+        block(bytes, || ours.run(&by_bytes))?;
+        block(message, || manager.run(&message_by_name))?;
+        block(message_bytes, || manager.run(&message_by_bytes))?;
+        block(own_default, || alone_default.infer())?;
         if let Some(shellout) = &shellout {
-            keep(shell_bytes, shellout.by_bytes()?);
-            keep(shell_name, shellout.by_name()?);
+            shell_bytes.add(shellout.by_bytes(Memory::Own)?);
+            shell_name.add(shellout.by_name()?);
         }
     }
     report.steady(own);
@@ -90,6 +72,19 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
         report.note(
             "there is no `wasmtime` on the PATH or in PROPLET_BENCH_WASMTIME to compare with",
         );
+    }
+    Ok(())
+}
+
+fn block(
+    samples: &mut Samples,
+    mut run: impl FnMut() -> anyhow::Result<Duration>,
+) -> anyhow::Result<()> {
+    for _ in 0..WARM_UP {
+        run()?;
+    }
+    for _ in 0..RUNS {
+        samples.add(run()?);
     }
     Ok(())
 }
