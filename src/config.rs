@@ -24,7 +24,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 
 use crate::flags::GraphFlag;
-use crate::nn::SearchEnv;
+use crate::nn::{Hint, Precision, SearchEnv};
 use crate::task::humantime;
 
 pub use crate::mqtt::Qos;
@@ -85,7 +85,9 @@ pub struct Config {
     /// Where else to look for it.
     pub library_search: SearchEnv,
     /// OpenVINO's mode, with `auto` resolved.
-    pub nn_hint: NnHint,
+    pub nn_hint: Hint,
+    /// What it computes in.
+    pub nn_precision: Precision,
     /// Whether guests may hand over models of their own. OpenVINO parses and
     /// compiles those in this process, where nothing can contain it.
     pub nn_load_bytes: bool,
@@ -198,15 +200,6 @@ pub struct AllowedDir {
     pub writable: bool,
 }
 
-/// What OpenVINO is tuned for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NnHint {
-    /// One inference as fast as possible, on all cores.
-    Latency,
-    /// Many at the same time.
-    Throughput,
-}
-
 /// What the manager is told about this worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
@@ -299,6 +292,7 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
     let dirs = reader.read_optional("dirs", value::dirs);
     let openvino_lib = reader.read_optional("openvino-lib", value::path);
     let nn_hint = reader.read("nn-hint", value::hint);
+    let nn_precision = reader.read("nn-precision", value::precision);
     let disk_cache = reader.read("disk-cache", value::size);
     let nn_graphs = reader.read_optional("nn-graphs", value::graphs).unwrap_or_default();
     let nn_load_bytes = reader.read("nn-load-bytes", value::boolean);
@@ -336,9 +330,10 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
         openvino_lib,
         library_search: env.library_search(),
         nn_hint: nn_hint?.unwrap_or(match executors.get() {
-            1 => NnHint::Latency,
-            _ => NnHint::Throughput,
+            1 => Hint::Latency,
+            _ => Hint::Throughput,
         }),
+        nn_precision: nn_precision?,
         nn_graphs,
         nn_load_bytes: nn_load_bytes?,
         description: description?,

@@ -386,6 +386,13 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         Group::Inference,
+        "nn-precision",
+        "PRECISION",
+        Text("f32"),
+        "What the CPU computes in: f32, the same answers everywhere, or auto: bfloat16 where that is faster",
+    ),
+    setting(
+        Group::Inference,
         "nn-load-bytes",
         BOOLEAN,
         Text("true"),

@@ -184,11 +184,11 @@ fn executors_follow_the_cores_and_the_hint_follows_them() {
     let setup = Setup::guide();
     let four = NonZeroUsize::new(4).expect("not zero");
     let config = Config::from_environment(&setup.env().with_cores(four)).expect("a configuration");
-    assert_eq!((config.executors, config.nn_hint), (four, NnHint::Throughput));
+    assert_eq!((config.executors, config.nn_hint), (four, Hint::Throughput));
     let config = Setup::guide().with("PROPLET_EXECUTORS", "1").load();
-    assert_eq!((config.executors.get(), config.nn_hint), (1, NnHint::Latency));
+    assert_eq!((config.executors.get(), config.nn_hint), (1, Hint::Latency));
     let config = Setup::guide().flags(&["--executors=1", "--nn-hint=throughput"]).load();
-    assert_eq!(config.nn_hint, NnHint::Throughput);
+    assert_eq!(config.nn_hint, Hint::Throughput);
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::flags::{GraphFlag, parse_duration, parse_integer};
 use crate::task::humantime;
 
-use super::{AllowedDir, LogFormat, NnHint, Qos};
+use super::{AllowedDir, LogFormat, Qos};
+use crate::nn::{Hint, Precision};
 
 /// Units of a size. A bare `M` is left out: it is 10⁶ to some and 2²⁰ to
 /// others.
@@ -201,12 +202,21 @@ pub(super) fn qos(text: &str) -> Result<(Qos, bool), String> {
 }
 
 /// Reads a performance hint; none is `auto`.
-pub(super) fn hint(text: &str) -> Result<Option<NnHint>, String> {
+pub(super) fn hint(text: &str) -> Result<Option<Hint>, String> {
     match text.to_ascii_lowercase().as_str() {
-        "latency" => Ok(Some(NnHint::Latency)),
-        "throughput" => Ok(Some(NnHint::Throughput)),
+        "latency" => Ok(Some(Hint::Latency)),
+        "throughput" => Ok(Some(Hint::Throughput)),
         "auto" => Ok(None),
         _ => Err("not a hint: it is latency, throughput or auto".into()),
+    }
+}
+
+/// Reads what to compute in.
+pub(super) fn precision(text: &str) -> Result<Precision, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "f32" => Ok(Precision::F32),
+        "auto" => Ok(Precision::Auto),
+        _ => Err("not a precision: it is f32 or auto".into()),
     }
 }
 

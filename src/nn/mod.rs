@@ -78,6 +78,18 @@ pub enum Hint {
     Throughput,
 }
 
+/// What OpenVINO computes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// The same everywhere. Processors with bfloat16 would compute in that
+    /// unasked, and a file's type would depend on the machine: Magika's 0.83
+    /// became 0.67.
+    #[default]
+    F32,
+    /// What the processor is fastest in.
+    Auto,
+}
+
 /// What one task may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NnLimits {
@@ -107,6 +119,8 @@ pub struct NnConfig {
     pub search: SearchEnv,
     /// What OpenVINO optimises for.
     pub hint: Hint,
+    /// What it computes in.
+    pub precision: Precision,
     /// Bytes of compiled graphs that are kept while no task uses them.
     pub cache_bytes: u64,
     /// The largest model in bytes: XML and weights together.

@@ -12,7 +12,7 @@ use super::checks::{self, Dim, Element, Port};
 use super::graph::Source;
 use super::library::{self, SearchEnv};
 use super::native::{self, Core, InferRequest, RawPort};
-use super::{Hint, NnConfig};
+use super::{Hint, NnConfig, Precision};
 use crate::cancel::Cancel;
 
 /// The backend. See the module's documentation.
@@ -20,6 +20,7 @@ pub(super) struct OpenVino {
     library: Option<PathBuf>,
     search: SearchEnv,
     hint: Hint,
+    precision: Precision,
     loaded: OnceLock<Loaded>,
     /// Held while the library is looked for.
     loading: Mutex<()>,
@@ -36,6 +37,7 @@ impl OpenVino {
             library: config.library.clone(),
             search: config.search.clone(),
             hint: config.hint,
+            precision: config.precision,
             loaded: OnceLock::new(),
             loading: Mutex::new(()),
         }
@@ -70,9 +72,7 @@ impl OpenVino {
             Hint::Throughput => "THROUGHPUT",
         };
         core.set_property(device, "PERFORMANCE_HINT", hint)?;
-        // Processors with bfloat16 would compute in it unasked, and a file's
-        // type would depend on the machine: Magika's 0.83 became 0.67.
-        if device == "CPU" {
+        if device == "CPU" && self.precision == Precision::F32 {
             core.set_property(device, "INFERENCE_PRECISION_HINT", "f32")?;
         }
         Ok(())
@@ -139,7 +139,8 @@ impl Backend for OpenVino {
     fn settings(&self, target: ExecutionTarget) -> Option<String> {
         // What other devices' drivers depend on is not known here.
         let version = &self.loaded().ok()?.library.version;
-        (target == ExecutionTarget::Cpu).then(|| format!("{version} CPU {:?} f32", self.hint))
+        (target == ExecutionTarget::Cpu)
+            .then(|| format!("{version} CPU {:?} {:?}", self.hint, self.precision))
     }
 
     fn import(&self, source: &Source, compiled: &[u8]) -> Result<Compiled, Refusal> {

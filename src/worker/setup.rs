@@ -91,10 +91,8 @@ pub fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
     NnConfig {
         library: config.openvino_lib.clone(),
         search: config.library_search.clone(),
-        hint: match config.nn_hint {
-            config::NnHint::Latency => nn::Hint::Latency,
-            config::NnHint::Throughput => nn::Hint::Throughput,
-        },
+        hint: config.nn_hint,
+        precision: config.nn_precision,
         cache_bytes: config.graph_cache,
         model_bytes: config.model_size,
         graphs: graphs.collect(),

@@ -21,6 +21,7 @@ fn other_value(name: &str) -> &'static str {
         "stateless" => "true",
         "task-output" => "64KiB",
         "nn-hint" => "latency",
+        "nn-precision" => "auto",
         "nn-graphs" => "openvino::models/tiny",
         "log-level" => "debug",
         "log-format" => "json",

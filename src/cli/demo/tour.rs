@@ -5,7 +5,8 @@ use super::show::{self, Run, quoted, short};
 use crate::broker::{Broker, Settings};
 use crate::cli::{logging, signals};
 use crate::client::Client;
-use crate::config::{AllowedDir, Config, Environment, LogConfig, LogFormat, NnHint};
+use crate::config::{AllowedDir, Config, Environment, LogConfig, LogFormat};
+use crate::nn::Hint;
 use crate::protocol::Output;
 use crate::task::{Binary, ModuleSource, TaskId, TaskRequest};
 use crate::worker;
@@ -91,7 +92,7 @@ fn worker_config(
     config.library_search = env.library_search();
     config.openvino_lib = place.library.clone();
     // The demo sends one task at a time.
-    config.nn_hint = NnHint::Latency;
+    config.nn_hint = Hint::Latency;
     let roots = [&place.models].into_iter().chain(&place.checkout);
     let dirs = roots.chain(files.dirs.iter().map(|(host, _)| host));
     config.dirs =
