@@ -158,7 +158,10 @@ impl Worker {
             Arrival { id: id.clone(), fingerprint, at: Some(SystemTime::now()), refused: false };
         let spec = match self.policy.admit(request.clone()) {
             Ok(spec) => spec,
-            Err(rejection) => return self.refuse(arrival, &rejection, ack),
+            Err(rejection) => {
+                self.status.metrics.refused(&rejection);
+                return self.refuse(arrival, &rejection, ack);
+            }
         };
         match self.executor.submit(spec, Admission::Held) {
             Submission::Admitted => {
@@ -168,7 +171,10 @@ impl Worker {
                 let step = Step::Accepted { run, arrival, request };
                 self.record(step, After::Release(id, ack));
             }
-            Submission::Refused(rejection) => self.refuse(arrival, &rejection, ack),
+            Submission::Refused(rejection) => {
+                self.status.metrics.refused(&rejection);
+                self.refuse(arrival, &rejection, ack);
+            }
             // What the executor has is active, so it has been asked for.
             Submission::Duplicate { .. } => self.record(Step::Nothing, After::Ack(ack)),
         }
@@ -221,7 +227,6 @@ impl Worker {
     /// same id is queued or running, that one's result is the answer.
     fn refuse(&mut self, arrival: Arrival, rejection: &Rejection, ack: Ack) {
         warn!(task = %arrival.id, "task refused: {rejection}");
-        self.status.metrics.refused(rejection);
         if self.tasks.active.contains_key(&arrival.id) {
             return self.record(Step::Nothing, After::Ack(ack));
         }

@@ -42,12 +42,14 @@ fn a_worker_tells_how_it_is_and_what_it_did() {
     }
     stage.run(Task::wat("trap-unreachable"));
     stage.run(Task::wat("hello").args(&["--no-such-flag"]));
+    stage.run(Task::bare().set("file", "!!"));
     let (code, metrics) = get(&address, "/metrics");
     assert_eq!(code, 200);
     for line in [
         "proplet_tasks_total{outcome=\"completed\"} 2",
         "proplet_tasks_total{outcome=\"trap\"} 1",
         "proplet_tasks_refused_total{reason=\"argument\"} 1",
+        "proplet_tasks_refused_total{reason=\"malformed\"} 1",
         "proplet_task_phase_seconds_count{phase=\"ran\"} 3",
         "proplet_module_cache_hits_total 1",
         "proplet_modules_compiled_total 2",
