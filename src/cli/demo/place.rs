@@ -122,7 +122,11 @@ fn checkout(env: &Environment) -> Option<PathBuf> {
 
 /// Where setup.py puts what it makes: cargo's build folder, beside the program.
 fn build_folder(env: &Environment, checkout: &Path) -> PathBuf {
-    let of_cargo = above(env).find(|dir| dir.join("CACHEDIR.TAG").exists());
+    // Cargo tags the folder only if it made it itself.
+    let is_of_cargo = |dir: &Path| {
+        ["CACHEDIR.TAG", ".rustc_info.json"].iter().any(|mark| dir.join(mark).exists())
+    };
+    let of_cargo = above(env).find(|dir| is_of_cargo(dir));
     of_cargo.map_or_else(|| checkout.join("target"), Path::to_owned)
 }
 
