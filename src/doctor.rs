@@ -3,7 +3,8 @@
 //!
 //! Each check is a function from what it looks at to [`Finding`]s. None of them
 //! changes anything: the broker is asked under a client id of its own, so that
-//! a worker that runs keeps its connection, and nothing is published.
+//! a worker that runs keeps its connection, and the one message that is
+//! published goes to a topic that only a doctor reads.
 
 mod broker;
 mod files;

@@ -79,6 +79,22 @@ impl Topics {
     pub fn task_metrics(&self) -> String {
         self.under("control/proplet/task_metrics")
     }
+
+    /// Doctor to itself. Managers that read all of [`Topics::from_workers`]
+    /// pass over topics that they do not know.
+    pub fn doctor(&self) -> String {
+        self.under("control/proplet/doctor")
+    }
+
+    /// All that managers send, for who grants rights.
+    pub fn from_managers(&self) -> String {
+        self.under("control/manager/#")
+    }
+
+    /// All that workers send.
+    pub fn from_workers(&self) -> String {
+        self.under("control/proplet/#")
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub(super) fn command() -> Command {
             "Checks the configuration and where each value came from, OpenVINO, the directories \
              that tasks may open, the machine and the broker, and runs two tasks. It takes the \
              settings of `proplet worker` and may run beside one: to the broker it has a client \
-             id of its own, and it publishes nothing.\n\n\
+             id of its own, and it publishes only to a topic of its own.\n\n\
              Ends with 0 if nothing failed; warnings are no failure.",
         )
         .arg(

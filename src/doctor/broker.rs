@@ -1,5 +1,5 @@
 //! The broker: whether it can be reached, takes the credentials, confirms the
-//! subscriptions, and whether a manager speaks there.
+//! subscriptions and serves them, and whether a manager speaks there.
 
 use super::Finding;
 use crate::config::Config;
@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// Longest wait for the broker's first answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait for a message of our own to come back.
+const ECHO: Duration = Duration::from_secs(3);
 /// For taking leave.
 const LEAVE: Duration = Duration::from_secs(1);
 
@@ -18,14 +20,8 @@ pub(super) async fn check(config: &Config, watch: Duration) -> Vec<Finding> {
     let address = &config.connection.address;
     let topics = Topics::new(&config.credentials.domain, &config.credentials.channel);
     let username = &config.credentials.client_id;
-    let client_id = format!("{username}-doctor-{:08x}", fastrand::u32(..));
-    let mut options = worker::connection_options(&config.connection, &client_id);
-    options.credentials = Some(mqtt::Credentials {
-        username: username.clone(),
-        password: config.credentials.client_key.expose().to_owned(),
-    });
-    options.subscriptions = vec![topics.start(), topics.stop(), topics.invoke()];
-    options.connect_timeout = options.connect_timeout.min(PATIENCE);
+    let options = options(config, vec![topics.start(), topics.stop(), topics.invoke()]);
+    let client_id = options.client_id.clone();
     let (link, mut events) = match mqtt::connect(options) {
         Ok(connection) => connection,
         Err(e) => return vec![Finding::failed("broker", format!("{e:#}"))],
@@ -43,6 +39,7 @@ pub(super) async fn check(config: &Config, watch: Duration) -> Vec<Finding> {
                 reached(),
                 accepted(),
                 Finding::ok("topics", format!("subscribed to {}, stop and invoke", topics.start())),
+                channel(config, &topics).await,
             ];
             findings.push(manager(&link, &mut events, &topics, watch).await);
             link.disconnect(LEAVE).await.ok();
@@ -61,6 +58,78 @@ pub(super) async fn check(config: &Config, watch: Duration) -> Vec<Finding> {
         FailureKind::Subscription => vec![reached(), accepted(), Finding::failed("topics", text)],
         _ => vec![Finding::failed("broker", text)],
     }
+}
+
+/// A client of its own with the worker's credentials.
+fn options(config: &Config, subscriptions: Vec<String>) -> mqtt::Options {
+    let username = &config.credentials.client_id;
+    let client_id = format!("{username}-doctor-{:08x}", fastrand::u32(..));
+    let mut options = worker::connection_options(&config.connection, &client_id);
+    options.credentials = Some(mqtt::Credentials {
+        username: username.clone(),
+        password: config.credentials.client_key.expose().to_owned(),
+    });
+    options.subscriptions = subscriptions;
+    options.connect_timeout = options.connect_timeout.min(PATIENCE);
+    options
+}
+
+/// Whether a message on the channel arrives. That the broker confirms a
+/// subscription is no proof: mosquitto 2.0 confirms also what its access list
+/// then keeps from the client, which is how a wrong channel looks there. So a
+/// message is sent to a topic that nobody but a doctor reads, and that a
+/// manager that reads everything ignores; over a connection of its own, which
+/// a broker may end for it.
+async fn channel(config: &Config, topics: &Topics) -> Finding {
+    let topic = topics.doctor();
+    let options = options(config, vec![topic.clone()]);
+    let probe = serde_json::json!({ "doctor": options.client_id }).to_string();
+    let rights = format!(
+        "compare domain and channel with those of the manager, and see that the client may read \
+         {} and write {}",
+        topics.from_managers(),
+        topics.from_workers()
+    );
+    let (link, mut events) = match mqtt::connect(options) {
+        Ok(connection) => connection,
+        Err(e) => return Finding::failed("channel", format!("{e:#}")),
+    };
+    let echo = async {
+        loop {
+            match events.next().await {
+                Some(Event::Connected { .. }) => drop(link.publish(&topic, probe.clone())),
+                Some(Event::Message(message)) if message.payload == probe => return Ok(()),
+                Some(Event::Message(message)) => link.ack(message.ack),
+                Some(Event::Disconnected { failure, .. }) => return Err(failure),
+                None => std::future::pending().await,
+            }
+        }
+    };
+    let finding = match tokio::time::timeout(ECHO, echo).await {
+        Ok(Ok(())) => Finding::ok("channel", format!("a message to {topic} came back")),
+        Ok(Err(failure)) if failure.kind == FailureKind::Subscription => Finding::ok(
+            "channel",
+            format!(
+                "the broker refuses what the client may not read ({topic}), so it will serve what it \
+                 has confirmed"
+            ),
+        ),
+        Ok(Err(failure)) => Finding::warning(
+            "channel",
+            format!("the broker did not let a message to {topic} through ({failure}); {rights}"),
+        ),
+        Err(_) => Finding::warning(
+            "channel",
+            format!(
+                "a message to {topic} did not come back within {}: either the client may not use \
+                 the channel, although the broker confirms its subscriptions (mosquitto does), or just \
+                 not this topic, so whether tasks will arrive can't be known; {rights}",
+                humantime(ECHO)
+            ),
+        ),
+    };
+    link.disconnect(LEAVE).await.ok();
+    finding
 }
 
 /// Listens for a manager. That none is heard proves nothing: it speaks when it

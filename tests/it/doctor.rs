@@ -55,7 +55,7 @@ fn a_set_up_that_is_well_passes() {
     assert_verdict(&report, "configuration", "ok", &stage.worker_id);
     assert_verdict(&report, "directories", "ok", "1 model in it is readable");
     assert_verdict(&report, "state", "ok", "can be written to");
-    for check in ["a task", "broker", "credentials", "topics", "clock", "processor"] {
+    for check in ["a task", "broker", "credentials", "topics", "channel", "clock", "processor"] {
         assert_verdict(&report, check, "ok", "");
     }
     assert_verdict(&report, "manager", "warning", "no proof");
@@ -134,4 +134,75 @@ fn openvino_that_is_not_where_it_was_said_fails_once() {
     assert_verdict(&report, "a task", "ok", "");
     let findings = report["findings"].as_array().expect("a list");
     assert!(findings.iter().all(|finding| finding["check"] != "inference"));
+}
+
+/// A broker that keeps what it is sent: it confirms subscriptions, all of them
+/// or those that a worker needs, and passes no message on.
+fn silent_broker(granted: fn(&str) -> bool) -> std::net::SocketAddr {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let serve = move |mut stream: std::net::TcpStream| -> std::io::Result<()> {
+        loop {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            let kind = byte[0] >> 4;
+            let (mut length, mut shift) = (0, 0);
+            while {
+                stream.read_exact(&mut byte)?;
+                length |= usize::from(byte[0] & 0x7f) << shift;
+                shift += 7;
+                byte[0] & 0x80 != 0
+            } {}
+            let mut packet = vec![0; length];
+            stream.read_exact(&mut packet)?;
+            let string = |at: usize| {
+                let length = usize::from(u16::from_be_bytes([packet[at], packet[at + 1]]));
+                let text = String::from_utf8_lossy(&packet[at + 2..at + 2 + length]);
+                (text.into_owned(), at + 2 + length)
+            };
+            let answer = match kind {
+                // CONNECT, PUBLISH with QoS 1, PINGREQ.
+                1 => vec![0x20, 2, 0, 0],
+                3 => {
+                    let (_, id) = string(0);
+                    vec![0x40, 2, packet[id], packet[id + 1]]
+                }
+                12 => vec![0xd0, 0],
+                // SUBSCRIBE: a code for each topic.
+                8 => {
+                    let (mut at, mut codes) = (2, Vec::new());
+                    while at < packet.len() {
+                        let (topic, end) = string(at);
+                        codes.push(if granted(&topic) { 1 } else { 0x80 });
+                        at = end + 1;
+                    }
+                    let length = u8::try_from(2 + codes.len()).expect("few topics");
+                    [&[0x90, length, packet[0], packet[1]], &codes[..]].concat()
+                }
+                _ => return Ok(()),
+            };
+            stream.write_all(&answer)?;
+        }
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // A client that goes away ends its thread.
+            std::thread::spawn(move || serve(stream).ok());
+        }
+    });
+    address
+}
+
+#[test]
+fn a_broker_that_confirms_what_it_does_not_serve_is_told_from_one_that_refuses() {
+    let stage = Stage::new(On::Embedded);
+    let confirms = silent_broker(|_| true);
+    let (report, code) = doctor(&stage.environment(confirms, &[]));
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_verdict(&report, "topics", "ok", "subscribed");
+    assert_verdict(&report, "channel", "warning", "can't be known");
+    let refuses = silent_broker(|topic| !topic.ends_with("/doctor"));
+    let (report, _) = doctor(&stage.environment(refuses, &[]));
+    assert_verdict(&report, "channel", "ok", "refuses what the client may not read");
 }
