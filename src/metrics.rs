@@ -3,12 +3,15 @@
 //!
 //! What happens is counted as it happens, through the methods of [`Metrics`];
 //! what is (caches, memory) is asked of its owner when somebody looks. Labels
-//! take their values from fixed lists, so that no task can make the number of
-//! series grow.
+//! take their values from fixed lists (of graphs, from a bounded number of names),
+//! so that no task can make the number of series grow.
 
+mod labels;
+
+use self::labels::{KINDS, OUTCOMES, PHASES, REASONS, kind, outcome, reason};
 use crate::mqtt::FailureKind;
-use crate::nn::NnStats;
-use crate::task::{Failure, Outcome, Rejection, Timings};
+use crate::nn::{InferenceTimes, NnStats};
+use crate::task::{Outcome, Rejection, Timings};
 use crate::usage::Usage;
 use crate::version;
 use prometheus_client::collector::Collector;
@@ -78,70 +81,13 @@ struct ByKind {
     kind: &'static str,
 }
 
-const OUTCOMES: [&str; 12] = [
-    "completed",
-    "module",
-    "graph",
-    "directory",
-    "trap",
-    "fault",
-    "exit",
-    "timeout",
-    "stopped",
-    "shutting_down",
-    "fatal",
-    "internal",
-];
-const REASONS: [&str; 7] =
-    ["argument", "unsupported", "module", "directory", "busy", "shutting_down", "malformed"];
-const PHASES: [&str; 4] = ["queued", "compiled", "loaded", "ran"];
-
-fn outcome(verdict: &Result<(), Failure>) -> &'static str {
-    match verdict {
-        Ok(()) => "completed",
-        Err(Failure::Module(_)) => "module",
-        Err(Failure::Graph(_)) => "graph",
-        Err(Failure::Directory(_)) => "directory",
-        Err(Failure::Trap(_)) => "trap",
-        Err(Failure::Fault(_)) => "fault",
-        Err(Failure::Exit(_)) => "exit",
-        Err(Failure::Timeout(_)) => "timeout",
-        Err(Failure::Stopped) => "stopped",
-        Err(Failure::ShuttingDown) => "shutting_down",
-        Err(Failure::Fatal(_)) => "fatal",
-        Err(Failure::Internal(_)) => "internal",
-    }
-}
-
-fn reason(rejection: &Rejection) -> &'static str {
-    match rejection {
-        Rejection::Argument(_) => "argument",
-        Rejection::Unsupported(_) => "unsupported",
-        Rejection::Module(_) => "module",
-        Rejection::Directory(_) => "directory",
-        Rejection::Busy { .. } | Rejection::BusyBytes { .. } => "busy",
-        Rejection::ShuttingDown => "shutting_down",
-    }
-}
-
-fn kind(kind: FailureKind) -> &'static str {
-    match kind {
-        FailureKind::Dns => "dns",
-        FailureKind::Unreachable => "unreachable",
-        FailureKind::Timeout => "timeout",
-        FailureKind::Tls => "tls",
-        FailureKind::Credentials => "credentials",
-        FailureKind::Unavailable => "unavailable",
-        FailureKind::Subscription => "subscription",
-        FailureKind::Closed => "closed",
-        FailureKind::TakenOver => "taken_over",
-        FailureKind::Protocol => "protocol",
-    }
-}
-
 impl Metrics {
-    /// All at zero. `levels` is asked at each look.
-    pub fn new(levels: impl Fn() -> CacheLevels + Send + Sync + 'static) -> Metrics {
+    /// All at zero, but for the inferences, which are counted elsewhere. `levels`
+    /// is asked at each look.
+    pub fn new(
+        inferences: InferenceTimes,
+        levels: impl Fn() -> CacheLevels + Send + Sync + 'static,
+    ) -> Metrics {
         let mut metrics = Metrics {
             registry: Registry::default(),
             tasks: Family::default(),
@@ -155,7 +101,7 @@ impl Metrics {
             running: Gauge::default(),
             outbox: Gauge::default(),
         };
-        metrics.register(levels);
+        metrics.register(inferences, levels);
         // A series that begins with 1 has no rate.
         for outcome in OUTCOMES {
             drop(metrics.tasks.get_or_create(&ByOutcome { outcome }));
@@ -166,10 +112,17 @@ impl Metrics {
         for phase in PHASES {
             drop(metrics.phases.get_or_create(&ByPhase { phase }));
         }
+        for kind in KINDS.map(kind) {
+            drop(metrics.disconnections.get_or_create(&ByKind { kind }));
+        }
         metrics
     }
 
-    fn register(&mut self, levels: impl Fn() -> CacheLevels + Send + Sync + 'static) {
+    fn register(
+        &mut self,
+        inferences: InferenceTimes,
+        levels: impl Fn() -> CacheLevels + Send + Sync + 'static,
+    ) {
         let registry = &mut self.registry;
         let build = Info::new(vec![
             ("version", version::VERSION),
@@ -189,6 +142,13 @@ impl Metrics {
             "Where the time of tasks went",
             Unit::Seconds,
             self.phases.clone(),
+        );
+        registry.register_with_unit(
+            "proplet_inference",
+            "Time of inferences by graph, failed ones included (bytes: models that guests brought \
+             along; other: what has one name too many)",
+            Unit::Seconds,
+            inferences,
         );
         registry.register(
             "proplet_module_cache_hits",
@@ -302,7 +262,6 @@ impl<F: Fn() -> CacheLevels + Send + Sync + 'static> Collector for Asked<F> {
             ("proplet_graphs_compiled", "Graphs compiled", nn.graphs_compiled),
             ("proplet_graph_cache_hits", "Loads that found their graph compiled", nn.cache_hits),
             ("proplet_graph_cache_evictions", "Graphs that made room for others", nn.evicted),
-            ("proplet_inferences", "Inferences, failed ones included", nn.inferences),
         ] {
             let counter = ConstCounter::new(count);
             counter.encode(encoder.encode_descriptor(
@@ -340,7 +299,12 @@ impl<F: Fn() -> CacheLevels + Send + Sync + 'static> Collector for Asked<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::Reuse;
+    use crate::nn::Nn;
+    use crate::task::{Failure, Reuse};
+
+    fn metrics(levels: impl Fn() -> CacheLevels + Send + Sync + 'static) -> Metrics {
+        Metrics::new(Nn::fake().inference_times(), levels)
+    }
 
     fn text(metrics: &Metrics) -> String {
         metrics.encode().expect("writing to a string")
@@ -348,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_task_is_counted_with_its_phases() {
-        let metrics = Metrics::new(CacheLevels::default);
+        let metrics = metrics(CacheLevels::default);
         let timings = Timings {
             queued: Duration::from_millis(2),
             ran: Duration::from_secs(3),
@@ -374,6 +338,8 @@ mod tests {
             "proplet_task_phase_seconds_bucket{le=\"10.0\",phase=\"ran\"} 1",
             "proplet_task_phase_seconds_count{phase=\"compiled\"} 0",
             "proplet_module_cache_hits_total 1",
+            "proplet_connection_failures_total{kind=\"dns\"} 0",
+            "proplet_inference_seconds_count{graph=\"bytes\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
@@ -382,7 +348,7 @@ mod tests {
 
     #[test]
     fn the_outbox_is_as_deep_as_there_are_messages() {
-        let metrics = Metrics::new(CacheLevels::default);
+        let metrics = metrics(CacheLevels::default);
         let (first, second) = (metrics.outgoing(), metrics.outgoing());
         drop(first);
         assert!(text(&metrics).contains("proplet_outbox_messages 1\n"));
@@ -393,7 +359,7 @@ mod tests {
     #[test]
     fn levels_are_asked_for_at_each_look() {
         let asked = std::sync::atomic::AtomicU64::new(6);
-        let metrics = Metrics::new(move || CacheLevels {
+        let metrics = metrics(move || CacheLevels {
             modules_compiled: asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
             ..CacheLevels::default()
         });

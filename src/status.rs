@@ -175,9 +175,10 @@ fn respond(code: StatusCode, media: &'static str, body: String) -> Response<Full
 mod tests {
     use super::*;
     use crate::metrics::CacheLevels;
+    use crate::nn::Nn;
 
     fn status() -> Status {
-        let metrics = Metrics::new(CacheLevels::default);
+        let metrics = Metrics::new(Nn::fake().inference_times(), CacheLevels::default);
         Status { proplet_id: "w".into(), health: Health::default(), metrics }
     }
 

@@ -77,7 +77,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     let status = Arc::new(Status {
         proplet_id: id.clone(),
         health: Health::default(),
-        metrics: Metrics::new(move || CacheLevels {
+        metrics: Metrics::new(nn.inference_times(), move || CacheLevels {
             modules_compiled: caches.modules_compiled(),
             module_bytes: caches.module_bytes(),
             nn: nn.stats(),

@@ -14,24 +14,23 @@ use wasmtime_wasi_nn::{ExecutionContext, Graph, Tensor};
 
 use super::backend::{Halt, Refusal};
 use super::checks::Port;
-use super::execution::{Execution, Task};
-use super::graph::SharedGraph;
+use super::execution::{Execution, Loaded, Task};
 
 /// A graph as one task sees it.
 struct TaskGraph {
-    graph: Arc<SharedGraph>,
+    loaded: Loaded,
     task: Arc<Task>,
 }
 
 /// The graph for the crate's layers.
-pub(super) fn graph(graph: Arc<SharedGraph>, task: Arc<Task>) -> Graph {
-    let graph: Box<dyn BackendGraph> = Box::new(TaskGraph { graph, task });
+pub(super) fn graph(loaded: Loaded, task: Arc<Task>) -> Graph {
+    let graph: Box<dyn BackendGraph> = Box::new(TaskGraph { loaded, task });
     graph.into()
 }
 
 impl BackendGraph for TaskGraph {
     fn init_execution_context(&self) -> Result<ExecutionContext, BackendError> {
-        let execution = Execution::new(self.graph.clone(), self.task.clone()).map_err(error)?;
+        let execution = Execution::new(self.loaded.clone(), self.task.clone()).map_err(error)?;
         let execution: Box<dyn BackendExecutionContext> = Box::new(execution);
         Ok(execution.into())
     }
@@ -104,24 +103,24 @@ fn error(refusal: Refusal) -> BackendError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU64;
-
     use wasmtime_wasi_nn::wit::{ExecutionTarget, TensorType};
 
     use super::super::NnLimits;
     use super::super::fake::{Fake, MODEL};
     use super::super::graphs::Graphs;
+    use super::super::inferences::Inferences;
     use super::*;
     use crate::cancel::Cancel;
 
     #[test]
     fn the_crates_traits_reach_the_same_checks() {
         let (graphs, fake) = (Graphs::new(1 << 20, 1), Fake::default());
-        let (shared, _) = graphs
+        let (found, _) = graphs
             .load(&fake, ExecutionTarget::Cpu, &[MODEL, b""], None, &Cancel::default())
             .expect("a graph");
-        let task = Task::new(Arc::default(), NnLimits::default(), Arc::new(AtomicU64::new(0)), 2);
-        let graph = graph(shared, Arc::new(task));
+        let task = Task::new(Arc::default(), NnLimits::default(), 2);
+        let loaded = Loaded { graph: found, observer: Inferences::new(&[]).of_bytes() };
+        let graph = graph(loaded, Arc::new(task));
         let mut context = graph.init_execution_context().expect("a context");
         assert!(context.compute().is_err(), "no input");
         let tensor = |data: &[u8]| Tensor::new(vec![4], TensorType::U8, data.to_vec());

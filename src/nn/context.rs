@@ -10,7 +10,7 @@ use std::sync::Arc;
 use wasmtime_wasi_nn::wit::{ExecutionTarget, TensorType};
 
 use super::backend::{Errno, Halt, Refusal};
-use super::execution::{Execution, Task, timed};
+use super::execution::{Execution, Loaded, Task, timed};
 use super::graph::SharedGraph;
 use super::graphs::Found;
 use super::{NnReport, Shared, checks, component, named};
@@ -27,8 +27,8 @@ const MAX_NAME: usize = 200;
 pub struct NnCtx {
     // Before the graphs: contexts give their requests back to them.
     executions: Vec<Execution>,
-    graphs: Vec<Arc<SharedGraph>>,
-    named: HashMap<String, Arc<SharedGraph>>,
+    graphs: Vec<Loaded>,
+    named: HashMap<String, Loaded>,
     task: Arc<Task>,
     shared: Arc<Shared>,
 }
@@ -50,10 +50,9 @@ impl NnCtx {
     ///
     /// One sentence, which is in the report too.
     pub fn graph(&mut self, name: &str) -> Result<wasmtime_wasi_nn::Graph, String> {
-        let graph = self.resolve(name).and_then(|graph| {
-            self.hold(&graph)?;
-            self.graphs.push(graph.clone());
-            Ok(component::graph(graph, self.task.clone()))
+        let graph = self.resolve(name).and_then(|loaded| {
+            self.add(loaded.clone())?;
+            Ok(component::graph(loaded, self.task.clone()))
         });
         self.noted("load-by-name", graph).map_err(super::sentence)
     }
@@ -61,7 +60,7 @@ impl NnCtx {
     /// The graph behind a handle.
     #[cfg(all(test, feature = "openvino"))]
     pub(super) fn shared_graph(&self, graph: u32) -> Arc<SharedGraph> {
-        self.graphs[graph as usize].clone()
+        self.graphs[graph as usize].graph.clone()
     }
 
     /// Loads a graph of the task's `-S nn-graph`.
@@ -73,7 +72,8 @@ impl NnCtx {
         }
         let graph = self.loading(|shared, task| shared.load_dir(dir, &task.cancel))?;
         self.hold(&graph)?;
-        self.named.insert(dir.name.clone(), graph);
+        let observer = self.shared.inferences.of_name(&dir.name);
+        self.named.insert(dir.name.clone(), Loaded { graph, observer });
         Ok(())
     }
 
@@ -90,14 +90,14 @@ impl NnCtx {
 
     /// `load_by_name`.
     pub(super) fn load_by_name(&mut self, name: &str) -> Result<u32, Halt> {
-        let loaded = self.resolve(name).and_then(|graph| self.add(graph));
+        let loaded = self.resolve(name).and_then(|loaded| self.add(loaded));
         self.noted("load_by_name", loaded)
     }
 
     /// `init_execution_context`.
     pub(super) fn init_execution_context(&mut self, graph: u32) -> Result<u32, Halt> {
         let made = match self.graphs.get(graph as usize) {
-            Some(graph) => Execution::new(graph.clone(), self.task.clone()).map_err(Halt::from),
+            Some(loaded) => Execution::new(loaded.clone(), self.task.clone()).map_err(Halt::from),
             None => Err(Refusal::argument(format!(
                 "there is no graph {graph}: the task has loaded {}",
                 self.graphs.len()
@@ -203,13 +203,13 @@ impl NnCtx {
         let graph = self.loading(|shared, task| {
             shared.graphs.load(backend, target, parts, None, &task.cancel)
         })?;
-        self.add(graph)
+        self.add(Loaded { graph, observer: shared.inferences.of_bytes() })
     }
 
-    fn resolve(&mut self, name: &str) -> Result<Arc<SharedGraph>, Halt> {
+    fn resolve(&mut self, name: &str) -> Result<Loaded, Halt> {
         self.room()?;
-        if let Some(graph) = self.named.get(name) {
-            return Ok(graph.clone());
+        if let Some(loaded) = self.named.get(name) {
+            return Ok(loaded.clone());
         }
         let shared = self.shared.clone();
         let Some(dir) = shared.config.graphs.iter().rev().find(|dir| dir.name == name) else {
@@ -226,8 +226,9 @@ impl NnCtx {
             return Err(Refusal::new(Errno::NotFound, text).into());
         };
         let graph = self.loading(|shared, task| shared.load_dir(dir, &task.cancel))?;
-        self.named.insert(name.to_owned(), graph.clone());
-        Ok(graph)
+        let loaded = Loaded { graph, observer: shared.inferences.of_name(name) };
+        self.named.insert(name.to_owned(), loaded.clone());
+        Ok(loaded)
     }
 
     fn loading(
@@ -255,8 +256,8 @@ impl NnCtx {
     }
 
     fn hold(&self, graph: &Arc<SharedGraph>) -> Result<(), Refusal> {
-        let mut held: Vec<_> =
-            self.graphs.iter().chain(self.named.values()).chain([graph]).collect();
+        let loaded = self.graphs.iter().chain(self.named.values()).map(|loaded| &loaded.graph);
+        let mut held: Vec<_> = loaded.chain([graph]).collect();
         held.sort_unstable_by_key(|graph| Arc::as_ptr(graph));
         held.dedup_by_key(|graph| Arc::as_ptr(graph));
         let bytes: u64 = held.iter().map(|graph| graph.weight()).sum();
@@ -269,9 +270,9 @@ impl NnCtx {
         Ok(())
     }
 
-    fn add(&mut self, graph: Arc<SharedGraph>) -> Result<u32, Halt> {
-        self.hold(&graph)?;
-        self.graphs.push(graph);
+    fn add(&mut self, loaded: Loaded) -> Result<u32, Halt> {
+        self.hold(&loaded.graph)?;
+        self.graphs.push(loaded);
         Ok((self.graphs.len() - 1) as u32)
     }
 

@@ -6,7 +6,6 @@
 //! the other is decided here: no compute before every input was set in this
 //! context, no output before a compute of these inputs.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use wasmtime_wasi_nn::wit::TensorType;
 
 use super::backend::{Errno, Halt, Refusal, Request, View};
 use super::graph::SharedGraph;
+use super::inferences::Observer;
 use super::{NnLimits, NnReport, checks};
 use crate::cancel::Cancel;
 
@@ -25,8 +25,6 @@ const MAX_DIAGNOSTIC: usize = 4096;
 pub(super) struct Task {
     pub(super) cancel: Arc<Cancel>,
     pub(super) limits: NnLimits,
-    /// Inferences of the whole process.
-    inferences: Arc<AtomicU64>,
     /// Requests that a graph keeps warm.
     kept: usize,
     tally: Mutex<Tally>,
@@ -41,13 +39,8 @@ struct Tally {
 }
 
 impl Task {
-    pub(super) fn new(
-        cancel: Arc<Cancel>,
-        limits: NnLimits,
-        inferences: Arc<AtomicU64>,
-        kept: usize,
-    ) -> Task {
-        Task { cancel, limits, inferences, kept, tally: Mutex::default() }
+    pub(super) fn new(cancel: Arc<Cancel>, limits: NnLimits, kept: usize) -> Task {
+        Task { cancel, limits, kept, tally: Mutex::default() }
     }
 
     /// Keeps a sentence for the task's report.
@@ -119,11 +112,20 @@ struct Input {
     extra: u64,
 }
 
+/// A graph as a task has loaded it.
+#[derive(Clone)]
+pub(super) struct Loaded {
+    pub(super) graph: Arc<SharedGraph>,
+    /// Where its inferences are counted, by how it was loaded.
+    pub(super) observer: Observer,
+}
+
 /// An execution context. See the module's documentation.
 pub(super) struct Execution {
     // Before the graph: what is dropped first. None only while dropping.
     request: Option<Box<dyn Request>>,
     graph: Arc<SharedGraph>,
+    observer: Observer,
     task: Arc<Task>,
     inputs: Vec<Input>,
     /// The outputs are of the inputs as they are set now.
@@ -134,12 +136,20 @@ pub(super) struct Execution {
 
 impl Execution {
     /// A context of the graph, within the task's limits.
-    pub(super) fn new(graph: Arc<SharedGraph>, task: Arc<Task>) -> Result<Execution, Refusal> {
+    pub(super) fn new(loaded: Loaded, task: Arc<Task>) -> Result<Execution, Refusal> {
+        let Loaded { graph, observer } = loaded;
         task.hold_context(graph.tensor_bytes)?;
         // From here on dropping it gives back what was held.
         let inputs = vec![Input::default(); graph.inputs.len()];
-        let mut execution =
-            Execution { request: None, graph, task, inputs, computed: false, clean: true };
+        let mut execution = Execution {
+            request: None,
+            graph,
+            observer,
+            task,
+            inputs,
+            computed: false,
+            clean: true,
+        };
         execution.request = Some(execution.graph.take_request()?);
         Ok(execution)
     }
@@ -183,7 +193,7 @@ impl Execution {
         let took = begun.elapsed();
         self.computed = ran.is_ok();
         self.clean &= ran.is_ok();
-        task.inferences.fetch_add(1, Ordering::Relaxed);
+        self.observer.observe(took);
         task.report(|report| {
             report.inferences += 1;
             report.inferred += took;

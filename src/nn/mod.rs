@@ -26,6 +26,7 @@ mod context;
 mod execution;
 mod graph;
 mod graphs;
+mod inferences;
 mod kept;
 mod library;
 mod named;
@@ -43,12 +44,13 @@ mod native;
 mod openvino;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use backend::Library;
 pub use context::NnCtx;
+pub use inferences::InferenceTimes;
 pub use library::SearchEnv;
 pub use witx::{MODULE, add_to_linker};
 
@@ -56,6 +58,7 @@ use self::backend::{Backend, Halt};
 use self::execution::Task;
 use self::graph::SharedGraph;
 use self::graphs::{Found, Graphs};
+use self::inferences::Inferences;
 use self::named::Named;
 use crate::cancel::Cancel;
 use crate::disk::DiskCache;
@@ -181,7 +184,7 @@ struct Shared {
     backends: Vec<Box<dyn Backend>>,
     graphs: Graphs,
     named: Named,
-    inferences: Arc<AtomicU64>,
+    inferences: Inferences,
     config: NnConfig,
     cores: usize,
 }
@@ -202,7 +205,7 @@ impl Nn {
             backends,
             graphs: Graphs::new(config.cache_bytes, cores),
             named: Named::default(),
-            inferences: Arc::default(),
+            inferences: Inferences::new(&config.graphs),
             config,
             cores,
         };
@@ -256,8 +259,7 @@ impl Nn {
         self.libraries()?;
         let shared = &self.shared;
         let limits = shared.config.limits;
-        let task =
-            Task::new(cancel, limits, shared.inferences.clone(), KEPT_REQUESTS * shared.cores);
+        let task = Task::new(cancel, limits, KEPT_REQUESTS * shared.cores);
         let mut context = NnCtx::new(shared.clone(), Arc::new(task));
         for dir in graphs {
             context.preload(dir).map_err(sentence)?;
@@ -294,6 +296,11 @@ impl Nn {
         Ok(devices.collect::<Result<Vec<_>, _>>()?.concat())
     }
 
+    /// How long inferences took, by graph.
+    pub fn inference_times(&self) -> InferenceTimes {
+        self.shared.inferences.times()
+    }
+
     /// Counters since the start, and what is kept now.
     pub fn stats(&self) -> NnStats {
         let graphs = self.shared.graphs.stats();
@@ -301,7 +308,7 @@ impl Nn {
             graphs_compiled: graphs.compiled,
             cache_hits: graphs.hits,
             evicted: graphs.evicted,
-            inferences: self.shared.inferences.load(Ordering::Relaxed),
+            inferences: self.shared.inferences.total(),
             cached_bytes: graphs.bytes,
             cached_graphs: graphs.entries,
         }

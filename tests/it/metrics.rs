@@ -60,6 +60,40 @@ fn a_worker_tells_how_it_is_and_what_it_did() {
     assert_eq!(get(&address, "/").0, 404);
 }
 
+/// A name that the operator gave, one that the task gave, and a model that the
+/// guest brought along.
+#[cfg(feature = "openvino")]
+#[test]
+fn inferences_are_counted_by_graph() {
+    crate::support::assets();
+    let stage = Stage::new(On::Embedded);
+    let folder = tempfile::tempdir().expect("a folder");
+    let own = folder.path().join("own");
+    std::fs::create_dir(&own).expect("a folder");
+    for file in ["model.xml", "model.bin"] {
+        let from = crate::support::fixtures().join("models/tiny").join(file);
+        std::fs::copy(from, own.join(file)).expect("copied");
+    }
+    let dirs = format!("models:{}", folder.path().display());
+    let settings = [("nn-graphs", "openvino::models/tiny"), ("dirs", &dirs)];
+    let process = stage.process(&[&SERVED[..], &settings].concat());
+    let address = address(&process);
+    let zero = "proplet_inference_seconds_count{graph=\"tiny\"} 0";
+    assert!(get(&address, "/metrics").1.lines().any(|line| line == zero), "before its first use");
+    for _ in 0..2 {
+        stage.run(Task::wat("nn-tiny").args(&["-S", "nn"])).succeeded("2\n0\n6\n4\n");
+    }
+    let graph = format!("nn,nn-graph=openvino::{}", own.display());
+    let by_own_name = Task::wat("nn-tiny").inputs(&["own"]).args(&["-S", &graph]);
+    stage.run(by_own_name).succeeded("2\n0\n6\n4\n");
+    stage.run(Task::wat("nn-self-test").args(&["-S", "nn"])).succeeded("2\n0\n6\n4\n");
+    let (_, metrics) = get(&address, "/metrics");
+    for (graph, count) in [("tiny", 2), ("own", 1), ("bytes", 1)] {
+        let line = format!("proplet_inference_seconds_count{{graph=\"{graph}\"}} {count}");
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
+}
+
 #[test]
 fn a_worker_without_a_broker_is_well_but_not_ready() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -1,0 +1,77 @@
+//! The fixed lists from which labels take their values.
+
+use crate::mqtt::FailureKind;
+use crate::task::{Failure, Rejection};
+
+pub(super) const OUTCOMES: [&str; 12] = [
+    "completed",
+    "module",
+    "graph",
+    "directory",
+    "trap",
+    "fault",
+    "exit",
+    "timeout",
+    "stopped",
+    "shutting_down",
+    "fatal",
+    "internal",
+];
+pub(super) const REASONS: [&str; 7] =
+    ["argument", "unsupported", "module", "directory", "busy", "shutting_down", "malformed"];
+pub(super) const PHASES: [&str; 4] = ["queued", "compiled", "loaded", "ran"];
+pub(super) const KINDS: [FailureKind; 10] = [
+    FailureKind::Dns,
+    FailureKind::Unreachable,
+    FailureKind::Timeout,
+    FailureKind::Tls,
+    FailureKind::Credentials,
+    FailureKind::Unavailable,
+    FailureKind::Subscription,
+    FailureKind::Closed,
+    FailureKind::TakenOver,
+    FailureKind::Protocol,
+];
+
+pub(super) fn outcome(verdict: &Result<(), Failure>) -> &'static str {
+    match verdict {
+        Ok(()) => "completed",
+        Err(Failure::Module(_)) => "module",
+        Err(Failure::Graph(_)) => "graph",
+        Err(Failure::Directory(_)) => "directory",
+        Err(Failure::Trap(_)) => "trap",
+        Err(Failure::Fault(_)) => "fault",
+        Err(Failure::Exit(_)) => "exit",
+        Err(Failure::Timeout(_)) => "timeout",
+        Err(Failure::Stopped) => "stopped",
+        Err(Failure::ShuttingDown) => "shutting_down",
+        Err(Failure::Fatal(_)) => "fatal",
+        Err(Failure::Internal(_)) => "internal",
+    }
+}
+
+pub(super) fn reason(rejection: &Rejection) -> &'static str {
+    match rejection {
+        Rejection::Argument(_) => "argument",
+        Rejection::Unsupported(_) => "unsupported",
+        Rejection::Module(_) => "module",
+        Rejection::Directory(_) => "directory",
+        Rejection::Busy { .. } | Rejection::BusyBytes { .. } => "busy",
+        Rejection::ShuttingDown => "shutting_down",
+    }
+}
+
+pub(super) fn kind(kind: FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Dns => "dns",
+        FailureKind::Unreachable => "unreachable",
+        FailureKind::Timeout => "timeout",
+        FailureKind::Tls => "tls",
+        FailureKind::Credentials => "credentials",
+        FailureKind::Unavailable => "unavailable",
+        FailureKind::Subscription => "subscription",
+        FailureKind::Closed => "closed",
+        FailureKind::TakenOver => "taken_over",
+        FailureKind::Protocol => "protocol",
+    }
+}
