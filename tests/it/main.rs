@@ -20,6 +20,7 @@ mod readme;
 mod run_verb;
 mod runtime;
 mod settings;
+mod shipping;
 mod shutdown;
 mod sources;
 #[cfg(feature = "broker")]
