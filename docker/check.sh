@@ -3,19 +3,30 @@
 # the image's root. For CI and for hand; needs no container engine.
 #
 #   docker/check.sh static [BINARY]           builds it, unless one is given
-#   docker/check.sh image BINARY [LIBS]       BINARY is a worker built with `--features openvino`;
-#                                             LIBS is OpenVINO's folder (target/openvino/libs)
+#   docker/check.sh image BINARY [LIBS]       an image around BINARY, a worker built with `--features
+#                                             openvino`, and LIBS, OpenVINO's folder (target/openvino/libs)
+#   docker/check.sh run IMAGE                 an image that `buildah` has built in target/ship/storage
 #
-# Needs root (chroot), mosquitto and mosquitto-clients; `image` needs buildah and debootstrap, and
-# the fixtures of fixtures/setup.py. What it makes stays in target/ship and is used again.
+# All but the compiling needs root, for chroot and port 53, and is run with sudo by anybody else. Needs
+# mosquitto, mosquitto-clients, openssl and python3; for images buildah and debootstrap too, and the
+# fixtures of fixtures/setup.py. What it makes stays in target/ship and is used again.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd -P "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
 ship=$(realpath -m "$target/ship")
 mkdir -p "$ship"
+# Debian puts mosquitto and debootstrap where only root's PATH looks.
+PATH=$PATH:/usr/sbin:/usr/local/sbin
 
 fail() { echo "check.sh: $*" >&2; exit 1; }
-need() { for tool; do command -v "$tool" >/dev/null || fail "$tool is missing: apt-get install $tool"; done; }
+need() { for tool; do command -v "$tool" >/dev/null || fail "$tool is missing (.ci/run tells its package)"; done; }
+
+# Goes on as root, with these arguments.
+root() {
+    [ "$(id -u)" = 0 ] && return
+    command -v sudo >/dev/null || fail "\`check.sh $*\` needs root (chroot, port 53), and there is no sudo"
+    exec sudo env "CARGO_TARGET_DIR=$target" docker/check.sh "$@"
+}
 
 # Everything that was started ends with this script, and nothing else does.
 started=()
@@ -65,8 +76,8 @@ keyfile $work/server.key
 END
     mosquitto -c "$work/mosquitto.conf" 2> "$work/mosquitto.log" &
     started+=($!)
-    for _ in $(seq 100); do
-        mosquitto_pub -p "$port" -u manager -P manager-key -t ready -n 2>/dev/null && break
+    until mosquitto_pub -p "$port" -u manager -P manager-key -t ready -n 2>/dev/null; do
+        kill -0 "${started[-1]}" 2>/dev/null || { cat "$work/mosquitto.log" >&2; fail "mosquitto ended"; }
         sleep 0.1
     done
     mosquitto_sub -p "$port" -u manager -P manager-key -q 1 -t "$topic/proplet/results" > "$work/results" &
@@ -105,50 +116,65 @@ ready() {
     fail "the worker is not ready after half a minute"
 }
 
-# Ends the worker as an engine would, and expects an orderly end.
+# Tells the worker to end as an engine would, and expects an orderly end.
 stop() {
     kill -TERM "$1"
-    local code=0
-    wait "$1" || code=$?
-    grep -q stopped "$work/worker.log" || fail "the worker did not end in order (exit code $code)"
-    echo "ok: ended in order"
+    for _ in $(seq 100); do
+        if grep -q stopped "$work/worker.log"; then echo "ok: ended in order"; return; fi
+        sleep 0.1
+    done
+    fail "the worker did not end in order"
+}
+
+# With the flags of Dockerfile.static, for this folder in place of its /src. Unoptimised, because it is
+# only to be seen working; a folder of its own, because builds with other flags are not kept apart.
+compile() {
+    local triple flags home=${CARGO_HOME:-$HOME/.cargo}
+    triple=$(rustc -vV | sed -n 's/^host: //p')
+    flags=$(sed -n 's/^ENV RUSTFLAGS="\(.*\)" \\$/\1/p' docker/Dockerfile.static | sed 's/\\"/"/g')
+    [ -n "$flags" ] || fail "docker/Dockerfile.static has no line ENV RUSTFLAGS=\"…\""
+    flags=${flags/=\/src=/=$PWD=}
+    flags=${flags/=\/usr\/local\/cargo=/=$home=}
+    CARGO_TARGET_DIR="$ship/static" CARGO_INCREMENTAL=0 RUSTFLAGS=$flags \
+        cargo build --locked --target "$triple" --config 'profile.dev.package."*".opt-level=0' \
+            --config profile.dev.opt-level=0 --config profile.dev.debug=0
+    binary=$ship/static/$triple/debug/proplet
+    # What tells where it was compiled would make it another file elsewhere.
+    ! grep -qF -e "$PWD" -e "$home" "$binary" || fail "$binary names folders of this machine"
+    echo "ok: sha256 $(sha256sum < "$binary" | cut -c1-64)"
 }
 
 static() {
     local binary=${1:-}
-    if [ -z "$binary" ]; then
-        # Unoptimised, because it is only to be seen working; a folder of its own, because flags for
-        # the compiler are not kept apart in one.
-        local triple; triple=$(rustc -vV | sed -n 's/^host: //p')
-        # Without the setting for getrandom, a static program looks for /dev/urandom, which an empty
-        # root does not have; with it, it asks the kernel.
-        CARGO_TARGET_DIR="$ship/static" CARGO_INCREMENTAL=0 \
-            RUSTFLAGS='-C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom"' \
-            cargo build --locked --target "$triple" --config 'profile.dev.package."*".opt-level=0' \
-                --config profile.dev.opt-level=0 --config profile.dev.debug=0
-        binary=$ship/static/$triple/debug/proplet
-    fi
+    [ -n "$binary" ] || compile
+    root static "$binary"
     # ldd answers a static file with its exit code, too.
     local ldd; ldd=$(ldd "$binary" 2>&1 || true)
     grep -qE 'statically linked|not a dynamic executable' <<< "$ldd" || fail "$binary is not static: $ldd"
     echo "ok: ldd: $(xargs <<< "$ldd"); $(stat -c %s "$binary") bytes"
 
-    # An empty root but for the file, its state, and the two files that an engine mounts.
-    local root=$work/root
+    # An empty root but for the file, its state, the authority's certificate, and where names are
+    # looked up: at a name server that knows the broker alone, on a loopback address that no other has.
+    local root=$work/root server=127.53.53.53
     mkdir -p "$root"/{etc,var/lib/proplet,certs}
     install -m 755 "$binary" "$root/proplet"
-    echo "127.0.0.1 broker.test" > "$root/etc/hosts"
+    echo "nameserver $server" > "$root/etc/resolv.conf"
     chown 10001:10001 "$root/var/lib/proplet"
     local inside=(chroot --userspec=10001:10001 "$root" /proplet)
     "${inside[@]}" --version
     broker
     install -m 644 "$work/ca.pem" "$root/certs/ca.pem"
+    need python3
+    python3 docker/name-server.py "$server" broker.test > "$work/names" &
+    started+=($!)
     # Over TLS, to a name.
     PROPLET_MQTT_ADDRESS=ssl://broker.test:$((port + 1)) PROPLET_MQTT_TLS_CA_CERT=/certs/ca.pem \
         "${inside[@]}" worker 2> "$work/worker.log" &
     local worker=$!
     started+=("$worker")
     ready "${inside[@]}"
+    grep -q '^broker.test A$' "$work/names" || fail "the name server was not asked: $(cat "$work/names")"
+    echo "ok: $server was asked for: $(sort -u "$work/names" | paste -sd,)"
     start plain src/doctor/hello.wasm
     start infer src/doctor/self-test.wasm -S nn
     result plain '"error":null'
@@ -169,22 +195,28 @@ below() {
     return 1
 }
 
+# In place of the base image that a registry would serve.
+base() {
+    build inspect --type image localhost/base:check >/dev/null 2>&1 && return
+    need debootstrap
+    rm -rf "$ship/base"
+    debootstrap --variant=minbase --include=ca-certificates,libstdc++6 bookworm "$ship/base" \
+        > "$ship/debootstrap.log" || { tail -5 "$ship/debootstrap.log" >&2; fail "debootstrap failed"; }
+    rm -rf "$ship/base"/var/cache/apt/* "$ship/base"/var/lib/apt/lists/*
+    container=$(build from scratch)
+    build copy -q "$container" "$ship/base" / >/dev/null
+    build commit -q --rm "$container" localhost/base:check >/dev/null
+    container=
+    rm -rf "$ship/base"
+}
+
 image() {
     local binary=${1:?which worker? docker/check.sh image target/debug/proplet} libs=${2:-$target/openvino/libs}
-    need buildah debootstrap
+    root image "$binary" "$libs"
+    need buildah strip
+    "$binary" --version | grep -q openvino || fail "$binary was built without \`--features openvino\`"
     [ -e "$libs" ] || fail "$libs is not there: fixtures/setup.py makes it"
-    if ! build inspect --type image localhost/base:check >/dev/null 2>&1; then
-        # In place of the base image that a registry would serve.
-        rm -rf "$ship/base"
-        debootstrap --variant=minbase --include=ca-certificates,libstdc++6 bookworm "$ship/base" > "$ship/debootstrap.log"
-        rm -rf "$ship/base"/var/cache/apt/* "$ship/base"/var/lib/apt/lists/*
-        container=$(build from scratch)
-        build copy -q "$container" "$ship/base" / >/dev/null
-        build commit -q "$container" localhost/base:check >/dev/null
-        build rm "$container" >/dev/null
-        container=
-        rm -rf "$ship/base"
-    fi
+    base
     local context=$work/context
     mkdir -p "$context/prebuilt/openvino"
     strip -o "$context/prebuilt/proplet" "$binary"
@@ -193,12 +225,21 @@ image() {
         --build-arg WORKER=prebuilt --build-arg OPENVINO=prebuilt \
         -f docker/Dockerfile -t localhost/proplet:check "$context" > "$work/build.log" 2>&1 \
         || { tail -30 "$work/build.log" >&2; fail "the image was not built"; }
-    container=$(build from localhost/proplet:check)
-    local root; root=$(build mount "$container")
     echo "ok: the image is built"
-    for part in "$root" "$root/usr/local/bin/proplet" "$root/opt/openvino" "$root"/opt/openvino/libs/*; do
-        du -sh --apparent-size "$part" | sed "s#$root#image:#"
+    run localhost/proplet:check
+}
+
+run() {
+    root run "${1:?which image?}"
+    need buildah pgrep
+    container=$(build from "$1")
+    local root; root=$(build mount "$container")
+    local bytes
+    for part in "$root"/opt/openvino/libs/* "$root/opt/openvino" "$root/usr/local/bin/proplet" "$root"; do
+        bytes=$(du -s --apparent-size --block-size=1 "$part" | cut -f1)
+        printf '%6d.%d MB image:%s\n' $((bytes / 1000000)) $((bytes / 100000 % 10)) "${part#"$root"}"
     done
+    [ "$bytes" -lt 300000000 ] || fail "the image has $bytes bytes, and 300 MB is all it may have"
 
     broker
     local environment=()
@@ -215,13 +256,10 @@ image() {
     result classify 'InferenceResult'
     # buildah hands on no signals: the worker itself is told.
     local worker; worker=$(below "$runner") || fail "where is the worker?"
-    kill -TERM "$worker"
-    for _ in $(seq 100); do grep -q stopped "$work/worker.log" && break; sleep 0.1; done
-    grep -q stopped "$work/worker.log" || fail "the worker did not end in order"
-    echo "ok: ended in order"
+    stop "$worker"
 }
 
 case ${1:-} in
-    static | image) "$@" ;;
+    static | image | run) "$@" ;;
     *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2 ;;
 esac
