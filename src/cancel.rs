@@ -2,8 +2,10 @@
 //!
 //! A [`Cancel`] is shared by who runs a task and who may end it. WebAssembly
 //! code asks for the reason at each epoch, a sleep waits on it, and a native
-//! call that can be interrupted registers how. The first reason stays.
+//! call that can be interrupted registers how. The first reason stays. The
+//! other way round it tells who may end the task what its guest holds.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +33,7 @@ struct State {
 pub struct Cancel {
     state: Mutex<State>,
     changed: Condvar,
+    memory: AtomicU64,
 }
 
 impl Cancel {
@@ -96,6 +99,16 @@ impl Cancel {
         drop(state);
         let _unhook = Unhook(self);
         Ok(call())
+    }
+
+    /// The guest's linear memories have grown to this many bytes in all.
+    pub fn set_memory(&self, bytes: u64) {
+        self.memory.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of the guest's linear memories; 0 before it has any.
+    pub fn memory(&self) -> u64 {
+        self.memory.load(Ordering::Relaxed)
     }
 
     // A hook that panicked leaves the state whole: the lock is usable.

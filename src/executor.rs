@@ -78,6 +78,8 @@ pub struct Running {
     pub uptime: Duration,
     /// The thread that it runs on, where the system tells.
     pub thread: Option<Thread>,
+    /// Bytes of its guest's linear memories.
+    pub memory: u64,
 }
 
 struct Job {
@@ -282,7 +284,8 @@ impl Executor {
         let running = |handle: &Handle| {
             let began = handle.began.get()?;
             let (uptime, thread) = (began.at.elapsed(), began.thread.clone());
-            Some(Running { id: handle.spec.id().clone(), uptime, thread })
+            let memory = handle.cancel.memory();
+            Some(Running { id: handle.spec.id().clone(), uptime, thread, memory })
         };
         self.shared.queue().running().filter_map(running).collect()
     }

@@ -99,9 +99,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     )?;
     let topics = Topics::new(&config.credentials.domain, &config.credentials.channel);
     let (link, events) = mqtt::connect(setup::options(&config, &topics))?;
+    let about = setup::about(&config);
+    let memory = about.total_memory_bytes;
     let mut worker = Worker {
-        about: setup::about(&config),
-        reports: monitor::Reports::new(config.monitoring.report_every),
+        about,
+        reports: monitor::Reports::new(config.monitoring.report_every, memory),
         status,
         namespace: config.description.namespace,
         module_limit: usize::try_from(config.module_size).unwrap_or(usize::MAX),

@@ -60,13 +60,18 @@ pub struct TaskMetrics {
     pub timestamp: String,
 }
 
-/// What is known of one task. What is not known of it (its share of the
-/// process's memory and files) is left out, and not said to be 0.
+/// What is known of one task. What is not known of it (its open files) is left
+/// out, and not said to be 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct TaskUsage {
     /// Of its own thread since the last report, 100 being one core. Threads of
     /// OpenVINO that work for it are not in it.
     pub cpu_percent: f64,
+    /// Bytes of its guest's linear memories. Modules and models are shared, so
+    /// they are the worker's.
+    pub memory_bytes: u64,
+    /// The same of the memory that the worker may use.
+    pub memory_percent: f64,
     /// Bytes read from disks since it began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_read_bytes: Option<u64>,

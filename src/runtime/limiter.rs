@@ -2,6 +2,8 @@
 //! engine's own limit is for each of them), tables, and how many of either.
 
 use super::engine::{MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
+use crate::cancel::Cancel;
+use std::sync::Arc;
 use wasmtime::ResourceLimiter;
 
 /// A store's limiter: what is left of each budget.
@@ -9,14 +11,16 @@ pub(super) struct Limiter {
     memory: usize,
     memory_left: usize,
     table_left: usize,
+    /// Who is told what is in use.
+    task: Arc<Cancel>,
 }
 
 impl Limiter {
     /// At most `memory` bytes of linear memory; as many as there are without.
-    pub(super) fn new(memory: Option<u64>) -> Limiter {
+    pub(super) fn new(memory: Option<u64>, task: Arc<Cancel>) -> Limiter {
         let memory =
             memory.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-        Limiter { memory, memory_left: memory, table_left: MAX_TABLE_ELEMENTS }
+        Limiter { memory, memory_left: memory, table_left: MAX_TABLE_ELEMENTS, task }
     }
 
     /// Bytes of linear memory that the instance has come to.
@@ -48,7 +52,9 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(take(&mut self.memory_left, current, desired, maximum))
+        let granted = take(&mut self.memory_left, current, desired, maximum);
+        self.task.set_memory(self.memory_taken() as u64);
+        Ok(granted)
     }
 
     fn table_growing(
@@ -79,22 +85,26 @@ mod tests {
 
     #[test]
     fn memories_share_one_budget() {
-        let mut limiter = Limiter::new(Some(100));
+        let task = Arc::<Cancel>::default();
+        let mut limiter = Limiter::new(Some(100), task.clone());
         assert!(limiter.memory_growing(0, 60, None).expect("an answer"));
         assert!(!limiter.memory_growing(0, 60, None).expect("an answer"));
+        assert_eq!(task.memory(), 60);
         assert!(limiter.memory_growing(60, 100, None).expect("an answer"));
+        assert_eq!(task.memory(), 100);
         assert!(!limiter.memory_growing(100, 101, None).expect("an answer"));
     }
 
     #[test]
     fn a_growth_past_the_declared_maximum_costs_nothing() {
-        let mut limiter = Limiter::new(Some(100));
+        let mut limiter = Limiter::new(Some(100), Arc::default());
         assert!(!limiter.memory_growing(0, 90, Some(50)).expect("an answer"));
         assert!(limiter.memory_growing(0, 100, Some(100)).expect("an answer"));
     }
 
     #[test]
     fn without_a_limit_memory_is_the_modules_own_affair() {
-        assert!(Limiter::new(None).memory_growing(0, usize::MAX, None).expect("an answer"));
+        let mut limiter = Limiter::new(None, Arc::default());
+        assert!(limiter.memory_growing(0, usize::MAX, None).expect("an answer"));
     }
 }

@@ -190,7 +190,7 @@ impl Run<'_> {
         let state = TaskState {
             wasi,
             nn,
-            limiter: Limiter::new(grant.limits.memory),
+            limiter: Limiter::new(grant.limits.memory, self.cancel.clone()),
             cancel: self.cancel.clone(),
             clock_zero,
         };

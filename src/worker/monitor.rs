@@ -4,7 +4,7 @@ use super::Worker;
 use crate::executor::Running;
 use crate::protocol::{CpuMetrics, MemoryMetrics, TaskMetrics, TaskUsage, WorkerMetrics};
 use crate::task::TaskId;
-use crate::usage::{ThreadUsage, Usage};
+use crate::usage::{Container, ThreadUsage, Usage};
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -13,6 +13,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 pub(super) struct Reports {
     interval: Option<Interval>,
     last: (Instant, Duration),
+    /// Bytes of memory that the worker may use.
+    memory: u64,
     /// Of tasks that ran at the last report.
     tasks: HashMap<TaskId, Sample>,
 }
@@ -25,8 +27,8 @@ struct Sample {
 }
 
 impl Reports {
-    /// A report each `every`; none without.
-    pub(super) fn new(every: Option<Duration>) -> Reports {
+    /// A report each `every`; none without. `memory` is the machine's.
+    pub(super) fn new(every: Option<Duration>, memory: u64) -> Reports {
         let interval = every.map(|every| {
             // The first one tells of a stretch of time, too.
             let mut interval = tokio::time::interval_at(Instant::now() + every, every);
@@ -34,7 +36,8 @@ impl Reports {
             interval
         });
         let last = (Instant::now(), Usage::now().processor());
-        Reports { interval, last, tasks: HashMap::new() }
+        let memory = Container::now().limit.map_or(memory, |limit| limit.min(memory));
+        Reports { interval, last, memory, tasks: HashMap::new() }
     }
 
     /// Ready when a report is due.
@@ -71,7 +74,7 @@ impl Reports {
     fn tasks(&mut self, now: Instant, running: Vec<Running>) -> Vec<(TaskId, TaskUsage)> {
         let mut before = std::mem::take(&mut self.tasks);
         let mut told = Vec::new();
-        for Running { id, uptime, thread } in running {
+        for Running { id, uptime, thread, memory } in running {
             let Some(used) = thread.and_then(|thread| thread.usage()) else { continue };
             // An id that runs for a shorter time than before is another run.
             let sample = before.remove(&id).filter(|sample| sample.uptime <= uptime);
@@ -80,6 +83,8 @@ impl Reports {
                 let since = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
                 let usage = TaskUsage {
                     cpu_percent: percent(used.processor.saturating_sub(last.processor), now - then),
+                    memory_bytes: memory,
+                    memory_percent: tenths(memory as f64, self.memory as f64),
                     disk_read_bytes: since(used.read, first.read),
                     disk_write_bytes: since(used.written, first.written),
                     uptime_seconds: uptime.as_secs(),
@@ -93,12 +98,14 @@ impl Reports {
     }
 }
 
-/// 100 is one core; to a tenth.
+/// 100 is one core.
 fn percent(used: Duration, of: Duration) -> f64 {
-    if of.is_zero() {
-        return 0.0;
-    }
-    (1000.0 * used.as_secs_f64() / of.as_secs_f64()).round() / 10.0
+    tenths(used.as_secs_f64(), of.as_secs_f64())
+}
+
+/// In percent, to a tenth.
+fn tenths(part: f64, of: f64) -> f64 {
+    if of > 0.0 { (1000.0 * part / of).round() / 10.0 } else { 0.0 }
 }
 
 impl Worker {
@@ -142,11 +149,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_is_reported_from_the_second_look_on() {
-        let mut reports = Reports::new(None);
+        let mut reports = Reports::new(None, 1 << 30);
         let mut look = |uptime| {
             let id = TaskId::new("a").expect("an id");
             let thread = Thread::current();
-            let running = Running { id, uptime: Duration::from_secs(uptime), thread };
+            let uptime = Duration::from_secs(uptime);
+            let running = Running { id, uptime, thread, memory: 64 << 10 };
             reports.tasks(Instant::now(), vec![running]).len()
         };
         // Only where the system tells of threads.

@@ -141,6 +141,7 @@ fn the_manager_hears_of_the_worker_and_of_its_tasks() {
         let task = report("task_metrics");
         assert_eq!(task["task_id"], id.as_str());
         assert!(task["metrics"]["cpu_percent"].as_f64() > Some(1.0), "{task}");
+        assert_eq!(task["metrics"]["memory_bytes"], 64 << 10, "{task}");
         assert_eq!(task["aggregated"], Value::Null);
     }
     stage.stop(&id);
