@@ -25,6 +25,8 @@ need() { for tool; do command -v "$tool" >/dev/null || fail "$tool is missing (.
 root() {
     [ "$(id -u)" = 0 ] && return
     command -v sudo >/dev/null || fail "\`check.sh $*\` needs root (chroot, port 53), and there is no sudo"
+    # Nothing is left to the trap, which this process will not see.
+    finish
     exec sudo env "CARGO_TARGET_DIR=$target" docker/check.sh "$@"
 }
 
