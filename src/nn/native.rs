@@ -183,7 +183,11 @@ impl Core {
                 &mut compiled,
             );
             let model = owned(status, compiled)?;
-            Ok(Compiled(Arc::new(CompiledModel { model, _source: source.clone() })))
+            Ok(Compiled(Arc::new(CompiledModel {
+                model,
+                _source: source.clone(),
+                _exported: Box::default(),
+            })))
         }
     }
 }
@@ -197,8 +201,10 @@ impl Core {
         device: &str,
     ) -> Result<Compiled, String> {
         let (device, mut compiled) = (string(device)?, ptr::null_mut());
-        // SAFETY: the library reads `exported` as a stream, during the call
-        // alone.
+        // The library does not copy all of it: constants of the compiled model
+        // stay where they are in these bytes.
+        let exported: Box<[u8]> = exported.into();
+        // SAFETY: the bytes outlive the compiled model, with which they are kept.
         let status = unsafe {
             ov::ov_core_import_model(
                 self.0.as_ptr(),
@@ -209,7 +215,11 @@ impl Core {
             )
         };
         let model = owned(status, compiled)?;
-        Ok(Compiled(Arc::new(CompiledModel { model, _source: source.clone() })))
+        Ok(Compiled(Arc::new(CompiledModel {
+            model,
+            _source: source.clone(),
+            _exported: exported,
+        })))
     }
 }
 
@@ -236,6 +246,8 @@ struct CompiledModel {
     model: NonNull<ov::ov_compiled_model_t>,
     // Dropped after `Drop::drop` has freed the model.
     _source: Source,
+    /// What it was imported from, or nothing.
+    _exported: Box<[u8]>,
 }
 
 // `ov::CompiledModel` documents itself as thread safe.
