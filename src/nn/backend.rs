@@ -134,7 +134,7 @@ pub(super) trait Backend: Send + Sync {
     }
 
     /// Makes the graph of this source out of what [`Model::export`] gave.
-    fn import(&self, _source: &Source, _compiled: &[u8]) -> Result<Compiled, Refusal> {
+    fn import(&self, _source: &Source, _compiled: Vec<u8>) -> Result<Compiled, Refusal> {
         Err(Refusal::new(Errno::UnsupportedOperation, "this backend takes no compiled graphs"))
     }
 }

@@ -100,7 +100,7 @@ impl Backend for Fake {
         Some("fake".to_owned())
     }
 
-    fn import(&self, _source: &Source, compiled: &[u8]) -> Result<Compiled, Refusal> {
+    fn import(&self, _source: &Source, compiled: Vec<u8>) -> Result<Compiled, Refusal> {
         self.imported.fetch_add(1, Ordering::SeqCst);
         let Some(xml) = compiled.strip_prefix(EXPORTED) else {
             return Err(Refusal::runtime("the fake backend can't import this"));

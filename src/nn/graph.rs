@@ -8,8 +8,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rayon::iter::{IndexedParallelIterator as _, ParallelIterator as _};
-use rayon::slice::ParallelSlice as _;
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
 
 use super::backend::{Compiled, Model, Refusal, Request};
@@ -52,16 +50,8 @@ impl Source {
         self.encoding == encoding
             && self.target == target
             && self.parts.len() == parts.len()
-            && self.parts.iter().zip(parts).all(|(own, &part)| same(own, part))
+            && self.parts.iter().zip(parts).all(|(own, &part)| **own == *part)
     }
-}
-
-/// Whether these are the same bytes. Large ones are compared by all cores that
-/// have nothing better to do.
-fn same(one: &[u8], other: &[u8]) -> bool {
-    const CHUNK: usize = 1 << 20;
-    one.len() == other.len()
-        && one.par_chunks(CHUNK).zip(other.par_chunks(CHUNK)).all(|(one, other)| one == other)
 }
 
 /// A compiled model and its idle inference requests.

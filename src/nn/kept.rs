@@ -34,7 +34,7 @@ impl Kept {
     /// The graph, if it is there and of use.
     pub(super) fn find(&self, backend: &dyn Backend, source: &Source) -> Option<Compiled> {
         let compiled = self.disk.get(&self.key)?;
-        let imported = backend.import(source, &compiled);
+        let imported = backend.import(source, compiled);
         imported
             .inspect_err(|refusal| {
                 tracing::debug!("a compiled graph on the disk is of no use: {refusal}");

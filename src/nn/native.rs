@@ -186,7 +186,7 @@ impl Core {
             Ok(Compiled(Arc::new(CompiledModel {
                 model,
                 _source: source.clone(),
-                _exported: Box::default(),
+                _exported: Vec::new(),
             })))
         }
     }
@@ -197,13 +197,12 @@ impl Core {
     pub(super) fn import(
         &self,
         source: &Source,
-        exported: &[u8],
+        exported: Vec<u8>,
         device: &str,
     ) -> Result<Compiled, String> {
         let (device, mut compiled) = (string(device)?, ptr::null_mut());
         // The library does not copy all of it: constants of the compiled model
         // stay where they are in these bytes.
-        let exported: Box<[u8]> = exported.into();
         // SAFETY: the bytes outlive the compiled model, with which they are kept.
         let status = unsafe {
             ov::ov_core_import_model(
@@ -247,7 +246,7 @@ struct CompiledModel {
     // Dropped after `Drop::drop` has freed the model.
     _source: Source,
     /// What it was imported from, or nothing.
-    _exported: Box<[u8]>,
+    _exported: Vec<u8>,
 }
 
 // `ov::CompiledModel` documents itself as thread safe.

@@ -143,15 +143,19 @@ impl Backend for OpenVino {
             .then(|| format!("{version} CPU {:?} {:?}", self.hint, self.precision))
     }
 
-    fn import(&self, source: &Source, compiled: &[u8]) -> Result<Compiled, Refusal> {
+    fn import(&self, source: &Source, compiled: Vec<u8>) -> Result<Compiled, Refusal> {
         let core = &self.loaded().map_err(Refusal::runtime)?.core;
         let parts: Vec<&[u8]> = source.parts().iter().map(|part| &**part).collect();
         let scan = checks::openvino(&parts)?;
         let device = self.device(source.target())?;
         let failed =
             |error| Refusal::runtime(format!("OpenVINO refuses the compiled model: {error}"));
+        let imported = compiled.len() as u64;
         let compiled = core.import(source, compiled, device).map_err(failed)?;
-        graph(compiled, source, scan.stateful).map_err(failed)
+        let mut graph = graph(compiled, source, scan.stateful).map_err(failed)?;
+        // These bytes are kept, too.
+        graph.weight += imported;
+        Ok(graph)
     }
 }
 

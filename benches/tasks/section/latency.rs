@@ -13,9 +13,9 @@ use crate::worker::Worker;
 use std::time::Duration;
 
 /// Of each in a round.
-const RUNS: usize = 6;
+const RUNS: usize = 20;
 /// Those before, which find the processor's caches full of something else.
-const WARM_UP: usize = 2;
+const WARM_UP: usize = 5;
 
 pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
     let settings = [("executors", "1"), ("nn-hint", "latency")];
