@@ -70,12 +70,12 @@ impl Worker {
         bail!("the worker did not log `{text}`, but: {}", log.join("\n"))
     }
 
-    /// A counter of its `/metrics`.
+    /// A counter of its `/metrics`; zero before it is there.
     pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
         let url = format!("http://{}/metrics", self.metrics);
         let text = ureq::get(&url).call()?.body_mut().read_to_string()?;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.with_context(|| format!("{name} is not in {url}"))?.parse().context("a number")
+        line.unwrap_or("0").parse().context("a number")
     }
 
     /// Resident memory in MiB.

@@ -2,9 +2,11 @@
 
 use crate::support::{Bench, fault, stdout, trap, wat};
 use proplet::cancel::{Cancel, Reason};
+use proplet::digest::Digest;
+use proplet::disk::DiskCache;
 use proplet::task::{Failure, Outcome};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_command_gets_its_arguments_and_its_environment() {
@@ -266,4 +268,57 @@ fn a_task_says_where_its_time_went() {
     let outcome = bench.wat("sleep").inputs(&["30"]).run();
     assert!(outcome.timings.compiled > Duration::ZERO);
     assert!(outcome.timings.ran >= Duration::from_millis(30));
+}
+
+/// HAZARDS.md, case 52.
+#[test]
+fn what_was_compiled_is_there_after_a_restart_unless_it_is_damaged() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let folder = dir.path().join("cache");
+    let process = || {
+        let disk = Arc::new(DiskCache::open(&folder, 1 << 20).expect("a cache"));
+        let bench = Bench::on_disk(disk.clone());
+        let outcome = bench.wat("hello").run();
+        assert_eq!((outcome.verdict, outcome.stdout.bytes), (Ok(()), b"hello\n".to_vec()));
+        let digest = Digest::of(&wat("hello"));
+        let end = Instant::now() + Duration::from_secs(60);
+        while disk.get(&digest).is_none() {
+            assert!(Instant::now() < end, "the module is not kept");
+            std::thread::yield_now();
+        }
+        (bench.runtime.modules_compiled(), folder.join(digest.to_string()))
+    };
+    let (compiled, file) = process();
+    assert_eq!(compiled, 1);
+    assert_eq!(process().0, 0);
+    let mut bytes = std::fs::read(&file).expect("an entry");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, &bytes).expect("written");
+    assert_eq!(process().0, 1, "not what is damaged");
+    assert_eq!(process().0, 0, "but what was compiled again");
+}
+
+/// What needs no check while slots are cleared by the engine alone; ours hands
+/// them on in another order, and asks for larger pages.
+#[test]
+fn a_large_guest_finds_no_trace_of_another() {
+    let text = r#"(module (memory (export "memory") 1)
+        (func (export "_start") (local $at i32)
+            (if (i32.eq (memory.grow (i32.const 300)) (i32.const -1)) (then unreachable))
+            (loop $next
+                (if (i64.ne (i64.load (local.get $at)) (i64.const 0)) (then unreachable))
+                (local.set $at (i32.add (local.get $at) (i32.const 8)))
+                (br_if $next (i32.lt_u (local.get $at) (i32.mul (i32.const 301) (i32.const 65536)))))
+            (memory.fill (i32.const 0) (i32.const 255) (i32.mul (i32.const 301) (i32.const 65536)))))"#;
+    let (bench, guest) = (Bench::new(), wat::parse_str(text).expect("a module"));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for round in 0..12 {
+                    assert_eq!(bench.guest(guest.clone()).run().verdict, Ok(()), "{round}");
+                }
+            });
+        }
+    });
 }

@@ -17,6 +17,7 @@ pub use task::Task;
 pub use worker::{Process, Ran, Worker, program, proplet};
 
 use proplet::cancel::Cancel;
+use proplet::disk::DiskCache;
 use proplet::nn::{Nn, NnConfig};
 use proplet::policy::{Policy, Root, Trust, resolve_dir};
 use proplet::runtime::{MAX_WASM_STACK, Pool, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
@@ -66,16 +67,12 @@ impl Bench {
             max_wasm_stack: MAX_WASM_STACK as u64,
             resolve: resolve_dir,
         };
-        let config = RuntimeConfig {
-            module_cache: 64 << 20,
-            disk: None,
-            compilers: 2,
-            module_size: 10 << 20,
-            stdio: Stdio::Captured,
-            pool: Some(Pool { instances: 16, memory: 512 << 20 }),
-        };
-        let runtime = Runtime::new(&config, nn).expect("a runtime");
-        Bench { policy, runtime: Arc::new(runtime) }
+        Bench { policy, runtime: runtime(None, nn) }
+    }
+
+    /// With what an earlier process left on the disk.
+    pub fn on_disk(disk: Arc<DiskCache>) -> Bench {
+        Bench { runtime: runtime(Some(disk), Nn::new(NnConfig::default())), ..Bench::new() }
     }
 
     /// Allows `path`, read-only or not.
@@ -110,6 +107,18 @@ impl Bench {
     pub fn wat(&self, name: &str) -> Guest<'_> {
         self.guest(wat(name))
     }
+}
+
+fn runtime(disk: Option<Arc<DiskCache>>, nn: Nn) -> Arc<Runtime> {
+    let config = RuntimeConfig {
+        module_cache: 64 << 20,
+        disk,
+        compilers: 2,
+        module_size: 10 << 20,
+        stdio: Stdio::Captured,
+        pool: Some(Pool { instances: 16, memory: 512 << 20 }),
+    };
+    Arc::new(Runtime::new(&config, nn).expect("a runtime"))
 }
 
 /// A task that is being put together.

@@ -61,7 +61,8 @@ fn in_flight(place: &Place, start: &Start, tasks: usize) -> anyhow::Result<f64> 
     for _ in 0..tasks {
         manager.send(start);
     }
-    while worker.metric("proplet_inferences_total")? < tasks as f64 {
+    let inferences = "proplet_inference_seconds_count{graph=\"mobilenet\"}";
+    while worker.metric(inferences)? < tasks as f64 {
         ensure!(began.elapsed() < Duration::from_secs(30), "{tasks} tasks did not come to rest");
     }
     worker.resident()
