@@ -182,12 +182,7 @@ impl Core {
                 0,
                 &mut compiled,
             );
-            let model = owned(status, compiled)?;
-            Ok(Compiled(Arc::new(CompiledModel {
-                model,
-                _source: source.clone(),
-                _exported: Vec::new(),
-            })))
+            Compiled::new(status, compiled, source, Vec::new())
         }
     }
 }
@@ -213,12 +208,7 @@ impl Core {
                 &mut compiled,
             )
         };
-        let model = owned(status, compiled)?;
-        Ok(Compiled(Arc::new(CompiledModel {
-            model,
-            _source: source.clone(),
-            _exported: exported,
-        })))
+        Compiled::new(status, compiled, source, exported)
     }
 }
 
@@ -269,6 +259,17 @@ pub(super) struct RawPort {
 }
 
 impl Compiled {
+    fn new(
+        status: Status,
+        model: *mut ov::ov_compiled_model_t,
+        source: &Source,
+        exported: Vec<u8>,
+    ) -> Result<Compiled, String> {
+        let model = owned(status, model)?;
+        let model = CompiledModel { model, _source: source.clone(), _exported: exported };
+        Ok(Compiled(Arc::new(model)))
+    }
+
     /// The inputs, in order.
     pub(super) fn inputs(&self) -> Result<Vec<RawPort>, String> {
         self.ports(ov_inputs_size, ov_input)
