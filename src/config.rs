@@ -72,7 +72,7 @@ pub struct Config {
     pub module_cache: u64,
     /// Bytes of compiled models kept.
     pub graph_cache: u64,
-    /// Bytes of both kept in the state directory.
+    /// Bytes of either kept in the state directory.
     pub disk_cache: u64,
     /// Directories that tasks may open, as typed: relative ones are meant from
     /// `working_dir`, and whether they exist has not been looked at. None was

@@ -26,6 +26,16 @@ impl Digest {
         Digest(hasher.finalize().into())
     }
 
+    /// Of a list: other parts have another digest, although they may be the
+    /// same bytes one after the other.
+    pub fn of_list<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
+        let mut hasher = blake3::Hasher::new();
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+        Digest(hasher.finalize().into())
+    }
+
     /// The digest itself.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -371,11 +371,11 @@ pub struct Timings {
 /// What a task found ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reuse {
-    /// The module had been compiled already.
+    /// The module was in memory, compiled.
     pub module: bool,
     /// Graphs that this task loaded and that were in the cache.
     pub graphs_reused: u32,
-    /// Graphs that this task had to compile.
+    /// Graphs that this task had to load: compiled, or from the disk.
     pub graphs_loaded: u32,
 }
 

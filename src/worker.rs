@@ -40,6 +40,8 @@ use tracing::{debug, error, info, warn};
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the last results may take to reach the broker.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long what was compiled may take to be kept on the disk.
+const KEEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the loop turns at least.
 const PULSE: Duration = Duration::from_secs(1);
 /// A message from this size on is decoded beside the loop's other work.
@@ -68,9 +70,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     let marks = journal.as_ref().map(Journal::marks);
     let policy = setup::policy(&config);
     setup::warn_of_missing_roots(&policy);
-    let disk = setup::disk_cache(&config);
-    let nn = Nn::new(NnConfig { disk: disk.clone(), ..setup::nn_config(&config, &policy) });
-    let engine = RuntimeConfig { disk, ..setup::runtime_config(&config) };
+    let [modules, graphs] = ["modules", "graphs"].map(|kind| setup::disk_cache(&config, kind));
+    let nn = Nn::new(NnConfig { disk: graphs.clone(), ..setup::nn_config(&config, &policy) });
+    let engine = RuntimeConfig { disk: modules.clone(), ..setup::runtime_config(&config) };
     let runtime = Arc::new(Runtime::new(&engine, nn.clone())?);
     setup::preload(nn.clone());
     let caches = runtime.clone();
@@ -117,7 +119,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     };
     worker.recover(recovered);
     let inputs = Inputs { events, ended, durable };
-    worker.serve(inputs, config.liveliness_interval, config.drain_timeout, shutdown).await
+    let served =
+        worker.serve(inputs, config.liveliness_interval, config.drain_timeout, shutdown).await;
+    for disk in [modules, graphs].into_iter().flatten() {
+        tokio::task::block_in_place(|| disk.close(KEEP_TIMEOUT));
+    }
+    served
 }
 
 /// The journal, if there is to be one.

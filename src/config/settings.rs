@@ -368,7 +368,7 @@ pub static SETTINGS: &[Setting] = &[
         "disk-cache",
         "SIZE",
         Text("512MiB"),
-        "Compiled modules and named graphs kept in the state directory for the next start; 0: none",
+        "Compiled modules, and as much again of the graphs of nn-graphs, kept in the state directory for the next start; 0: none",
     ),
     setting(
         Group::Inference,

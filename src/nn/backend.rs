@@ -7,7 +7,7 @@
 //! components, [`super::component`] implements the crate's own traits on top.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 
@@ -156,9 +156,8 @@ pub(super) trait Model: Send + Sync {
     /// A request of its own for one execution context.
     fn request(&self) -> Result<Box<dyn Request>, Refusal>;
 
-    /// The graph as it was compiled, for [`Backend::import`]; `scratch` is a
-    /// file that may be used on the way and is gone afterwards.
-    fn export(&self, _scratch: &Path) -> Result<Vec<u8>, String> {
+    /// The graph as it was compiled, for [`Backend::import`].
+    fn export(&self) -> Result<Vec<u8>, String> {
         Err("this backend gives no compiled graphs".to_owned())
     }
 }

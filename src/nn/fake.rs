@@ -1,7 +1,6 @@
 //! A backend for tests: one input of four numbers, one output that is twice
 //! each of them, and models that misbehave when they say so.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -147,7 +146,7 @@ impl Model for FakeModel {
         Ok(Box::new(FakeRequest { model: self.clone(), input: Vec::new(), output: Vec::new() }))
     }
 
-    fn export(&self, _scratch: &Path) -> Result<Vec<u8>, String> {
+    fn export(&self) -> Result<Vec<u8>, String> {
         Ok([EXPORTED, self.xml.as_bytes()].concat())
     }
 }

@@ -4,7 +4,6 @@
 //! model, and inference requests that are idle: made once, warm for the next
 //! task, and never given on if they could carry something with them.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -129,9 +128,9 @@ impl SharedGraph {
         self.weight
     }
 
-    /// The graph as it was compiled; `scratch` is a file to use on the way.
-    pub(super) fn export(&self, scratch: &Path) -> Result<Vec<u8>, String> {
-        self.model.export(scratch)
+    /// The graph as it was compiled.
+    pub(super) fn export(&self) -> Result<Vec<u8>, String> {
+        self.model.export()
     }
 
     /// A request that no other context uses: one that is warm, or a new one.

@@ -35,7 +35,7 @@ const WAIT: Duration = Duration::from_millis(20);
 pub(super) enum Found {
     /// It was there, or another task compiled it meanwhile.
     Reused,
-    /// This call compiled it.
+    /// This call compiled it, or took it over from an earlier process.
     Compiled,
 }
 
@@ -121,11 +121,15 @@ impl Graphs {
         let source = Source::new(encoding, target, parts);
         let kept = disk.and_then(|disk| Kept::of(disk, backend, &source));
         let found = kept.as_ref().and_then(|kept| kept.find(backend, &source));
+        let compiles = found.is_none();
         let (compiled, new) = match found {
             Some(compiled) => (compiled, None),
             None => (backend.compile(&source)?, kept),
         };
         let graph = Arc::new(SharedGraph::new(compiled, source, fingerprint)?);
+        if compiles {
+            self.lock().stats.compiled += 1;
+        }
         self.insert(&graph);
         if let Some(new) = new {
             new.keep(&graph);
@@ -153,7 +157,6 @@ impl Graphs {
     fn insert(&self, graph: &Arc<SharedGraph>) {
         self.touch(graph);
         let mut state = self.lock();
-        state.stats.compiled += 1;
         if graph.weight() > self.budget {
             // Its task alone keeps it.
             tracing::debug!(weight = graph.weight(), "a graph is larger than the cache");

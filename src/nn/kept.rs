@@ -1,6 +1,5 @@
-//! Graphs that an earlier process compiled: found on the disk when they are
-//! loaded from a directory of the operator's. What guests hand over themselves
-//! is not kept there, since it would let them write to the disk.
+//! Graphs of the configuration that an earlier process compiled. What tasks
+//! bring or name themselves is not kept: it would let them write to the disk.
 
 use std::sync::Arc;
 
@@ -24,11 +23,9 @@ impl Kept {
         source: &Source,
     ) -> Option<Kept> {
         let settings = backend.settings(source.target())?;
-        let lengths: Vec<_> =
-            source.parts().iter().flat_map(|part| part.len().to_le_bytes()).collect();
-        let mut parts = vec![backend.name().as_bytes(), settings.as_bytes(), &lengths];
-        parts.extend(source.parts().iter().map(|part| &**part));
-        Some(Kept { disk: disk.clone(), key: Digest::of_parts(&parts) })
+        let source = source.parts().iter().map(|part| &**part);
+        let parts = [backend.name().as_bytes(), settings.as_bytes()].into_iter().chain(source);
+        Some(Kept { disk: disk.clone(), key: Digest::of_list(parts) })
     }
 
     /// The graph, if it is there and of use.
@@ -43,16 +40,10 @@ impl Kept {
             .ok()
     }
 
-    /// Puts it there, beside everything else: nobody waits for it.
+    /// Has it put there.
     pub(super) fn keep(self, graph: &Arc<SharedGraph>) {
         let graph = graph.clone();
-        let write = move || match graph.export(&self.disk.scratch(&self.key)) {
-            Ok(compiled) => self.disk.put(&self.key, &compiled),
-            Err(error) => tracing::debug!("a graph can't be kept on the disk: {error}"),
-        };
-        if let Err(error) = std::thread::Builder::new().name("keep-graph".into()).spawn(write) {
-            tracing::debug!("no thread to keep a graph on the disk: {error}");
-        }
+        self.disk.keep(self.key, move || graph.export());
     }
 }
 
@@ -81,12 +72,16 @@ mod tests {
         graphs
             .load(&fake, ExecutionTarget::Cpu, &[MODEL, WEIGHTS], Some(disk), &Cancel::default())
             .expect("a graph");
+        wait_for(disk, kept(disk, &fake).key);
+        fake
+    }
+
+    fn wait_for(disk: &DiskCache, key: Digest) {
         let end = Instant::now() + Duration::from_secs(30);
-        while disk.get(&kept(disk, &fake).key).is_none() {
+        while disk.get(&key).is_none() {
             assert!(Instant::now() < end, "the graph is not kept");
             thread::yield_now();
         }
-        fake
     }
 
     #[test]
@@ -97,7 +92,10 @@ mod tests {
         assert_eq!((first.compiled(), first.imported()), (1, 0));
         let second = load(&disk);
         assert_eq!((second.compiled(), second.imported()), (0, 1));
-        disk.put(&kept(&disk, &second).key, b"of another version");
+        let key = kept(&disk, &second).key;
+        disk.remove(&key);
+        disk.keep(key, || Ok(b"of another version".to_vec()));
+        wait_for(&disk, key);
         let third = load(&disk);
         assert_eq!(
             (third.compiled(), third.imported()),

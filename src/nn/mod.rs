@@ -68,6 +68,9 @@ use crate::task::GraphDir;
 pub const NO_BACKEND: &str = "this build has no wasi-nn backend; the build with OpenVINO is \
      `cargo build --features openvino` or the container image";
 
+/// Stack of a thread that loads graphs: OpenVINO parses models recursively.
+pub const STACK: usize = 32 << 20;
+
 /// Idle requests that a graph keeps for each core.
 const KEPT_REQUESTS: usize = 2;
 
@@ -162,7 +165,7 @@ pub struct NnReport {
     pub diagnostics: Vec<String>,
     /// Time spent in loading graphs, those of `-S nn-graph` included.
     pub loaded: Duration,
-    /// Graphs that this task had to compile.
+    /// Graphs that this task had to load: compiled, or from the disk.
     pub graphs_loaded: u32,
     /// Graphs that it found compiled.
     pub graphs_reused: u32,
@@ -242,10 +245,13 @@ impl Nn {
             }
         };
         std::thread::scope(|scope| {
-            for _ in 1..self.shared.cores.min(graphs.len()) {
-                scope.spawn(work);
+            for _ in 0..self.shared.cores.min(graphs.len()) {
+                let thread = std::thread::Builder::new().name("preload".into()).stack_size(STACK);
+                // With one less, the others do it; without any, the tasks.
+                if let Err(error) = thread.spawn_scoped(scope, work) {
+                    tracing::warn!("no thread to load graphs: {error}");
+                }
             }
-            work();
         });
     }
 
@@ -319,7 +325,8 @@ impl Shared {
     fn load_dir(&self, dir: &GraphDir, cancel: &Cancel) -> Result<(Arc<SharedGraph>, Found), Halt> {
         let backend = self.backend(&dir.encoding)?;
         let max = self.config.model_bytes;
-        let disk = self.config.disk.as_ref();
+        let ours = self.config.graphs.contains(dir);
+        let disk = self.config.disk.as_ref().filter(|_| ours);
         self.named.load(&self.graphs, backend, dir, max, disk, cancel).map_err(|halt| match halt {
             Halt::Refused(mut refusal) => {
                 refusal.text = format!("graph `{}`: {}", dir.name, refusal.text);

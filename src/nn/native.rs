@@ -53,6 +53,7 @@ const FUNCTIONS: &[&str] = &[
     "ov_core_create",
     "ov_core_free",
     "ov_core_get_available_devices",
+    "ov_core_get_property",
     "ov_core_import_model",
     "ov_core_read_model_from_memory_buffer",
     "ov_core_set_property",
@@ -151,6 +152,19 @@ impl Core {
         check(unsafe {
             ov::ov_core_set_property(self.0.as_ptr(), device.as_ptr(), key.as_ptr(), value.as_ptr())
         })
+    }
+
+    /// A property of a device.
+    pub(super) fn property(&self, device: &str, key: &str) -> Result<String, String> {
+        let (device, key, mut value) = (string(device)?, string(key)?, ptr::null_mut());
+        let core = self.0.as_ptr();
+        // SAFETY: the value is a copy, ours to free.
+        unsafe {
+            check(ov::ov_core_get_property(core, device.as_ptr(), key.as_ptr(), &mut value))?;
+            let copy = text(value);
+            ov::ov_free(value);
+            Ok(copy)
+        }
     }
 
     /// Compiles an XML and its weights, which are not copied.
@@ -281,8 +295,7 @@ impl Compiled {
     }
 
     /// Writes what [`Core::import`] takes to a file.
-    pub(super) fn export(&self, file: &Path) -> Result<(), String> {
-        let path = file.to_str().ok_or("the path is not UTF-8")?;
+    pub(super) fn export(&self, path: &str) -> Result<(), String> {
         let path = string(path)?;
         check(unsafe { ov::ov_compiled_model_export_model(self.0.model.as_ptr(), path.as_ptr()) })
     }

@@ -1,7 +1,6 @@
 //! The backend for OpenVINO's IR: one core for the process, made when the
 //! first graph is loaded.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -138,9 +137,16 @@ impl Backend for OpenVino {
 
     fn settings(&self, target: ExecutionTarget) -> Option<String> {
         // What other devices' drivers depend on is not known here.
-        let version = &self.loaded().ok()?.library.version;
-        (target == ExecutionTarget::Cpu)
-            .then(|| format!("{version} CPU {:?} {:?}", self.hint, self.precision))
+        if target != ExecutionTarget::Cpu {
+            return None;
+        }
+        let Loaded { core, library } = self.loaded().ok()?;
+        // A state directory may move to another machine.
+        let processor = ["FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES"]
+            .map(|property| core.property("CPU", property).unwrap_or_default())
+            .join(" ");
+        let version = &library.version;
+        Some(format!("{version} {processor} {:?} {:?}", self.hint, self.precision))
     }
 
     fn import(&self, source: &Source, compiled: Vec<u8>) -> Result<Compiled, Refusal> {
@@ -210,12 +216,16 @@ impl Model for OpenVinoModel {
         Ok(Box::new(OpenVinoRequest { request, outputs: self.outputs.clone() }))
     }
 
-    fn export(&self, scratch: &Path) -> Result<Vec<u8>, String> {
-        let exported = self.compiled.export(scratch);
-        let read = exported.and_then(|()| fs::read(scratch).map_err(|error| error.to_string()));
-        // It may not have come to be.
-        fs::remove_file(scratch).ok();
-        read
+    /// By a file in memory: the library does not tell when a disk is full.
+    #[cfg(target_os = "linux")]
+    fn export(&self) -> Result<Vec<u8>, String> {
+        use rustix::fs::{MemfdFlags, memfd_create};
+        use std::os::fd::AsRawFd as _;
+
+        let file = memfd_create("graph", MemfdFlags::CLOEXEC).map_err(|error| error.to_string())?;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        self.compiled.export(&path)?;
+        std::fs::read(path).map_err(|error| error.to_string())
     }
 }
 

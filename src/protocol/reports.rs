@@ -258,11 +258,11 @@ impl From<Timings> for TimingsMs {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Reused {
-    /// The module had been compiled already.
+    /// The module was in memory, compiled.
     pub module: bool,
     /// Graphs that were in the cache.
     pub graphs_reused: u32,
-    /// Graphs that had to be compiled.
+    /// Graphs that had to be loaded: compiled, or from the disk.
     pub graphs_loaded: u32,
 }
 

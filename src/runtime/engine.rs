@@ -18,9 +18,9 @@ pub(super) const TICK: Duration = Duration::from_millis(10);
 /// for no less than it has.
 pub const MAX_WASM_STACK: usize = 1 << 20;
 
-/// Stack of a thread that runs tasks: the guest's, and plenty for OpenVINO,
-/// which parses models recursively.
-pub const THREAD_STACK: usize = 32 << 20;
+/// Stack of a thread that runs tasks: the guest's, and what loading graphs
+/// needs.
+pub const THREAD_STACK: usize = MAX_WASM_STACK + crate::nn::STACK;
 
 /// Slots that are kept for instances, so that a task finds its memory mapped
 /// and, what matters more, its pages resident: with 14 MB of weights to read,

@@ -28,7 +28,8 @@ impl HugePages {
     /// Asks for huge pages in the slot of `memory`, once for all that will
     /// have it. Without them, or on another system, it is only slower.
     pub(super) fn advise(&self, memory: &Memory, store: impl AsContext) {
-        let base = memory.data_ptr(store).addr();
+        let start = memory.data_ptr(store);
+        let base = start.addr();
         let first = (base + SMALL).next_multiple_of(HUGE_PAGE);
         let length = (base + self.reserved).saturating_sub(first) / HUGE_PAGE * HUGE_PAGE;
         if length == 0 || !self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(base) {
@@ -37,11 +38,11 @@ impl HugePages {
         #[cfg(target_os = "linux")]
         {
             use rustix::mm::{Advice, madvise};
-            let first = std::ptr::with_exposed_provenance_mut(first);
             // SAFETY: advice about the size of pages changes no byte of memory,
             // whoever's it is.
             #[allow(unsafe_code, reason = "the engine has no setting for this")]
-            let advised = unsafe { madvise(first, length, Advice::LinuxHugepage) };
+            let advised =
+                unsafe { madvise(start.with_addr(first).cast(), length, Advice::LinuxHugepage) };
             if let Err(error) = advised {
                 tracing::debug!("no huge pages for guests: {error}");
             }

@@ -142,10 +142,9 @@ impl Shared {
         }
         // Nobody waits for this.
         if let (true, Ok(artefact), Some(disk)) = (new, compiled, &self.disk) {
-            match artefact.pre.module().serialize() {
-                Ok(bytes) => disk.put(&digest, &bytes),
-                Err(error) => debug!("a module can't be kept on the disk: {error:#}"),
-            }
+            disk.keep(digest, move || {
+                artefact.pre.module().serialize().map_err(|error| format!("{error:#}"))
+            });
         }
     }
 
@@ -166,11 +165,11 @@ impl Shared {
 
     /// The artefact, and whether it had to be compiled.
     fn make(&self, binary: &Binary) -> Result<(Artefact, bool), String> {
+        recognise(binary)?;
         if let Some(module) = self.find(&binary.digest()) {
             return Ok((self.link(&module)?, false));
         }
         self.compiled.fetch_add(1, Ordering::Relaxed);
-        recognise(binary)?;
         let module = Module::from_binary(&self.engine, binary)
             .map_err(|e| format!("the module does not compile: {e:#}"))?;
         Ok((self.link(&module)?, true))
@@ -181,8 +180,9 @@ impl Shared {
         let disk = self.disk.as_ref()?;
         let bytes = disk.get(digest)?;
         // SAFETY: they are what `Module::serialize` gave this program, whole by
-        // their digest, in a folder that nobody else can write to; that they
-        // are of this version and these settings is looked at by the engine.
+        // their digest, in a folder for modules alone that nobody else can
+        // write to; that they are of this version, these settings and this kind
+        // of processor is looked at by the engine.
         #[allow(unsafe_code, reason = "compiled code is run as it is found")]
         let module = unsafe { Module::deserialize(&self.engine, &bytes) };
         module

@@ -49,11 +49,10 @@ fn private(config: &Config) -> Vec<PathBuf> {
     files.chain(state.map(|dir| dir.canonicalize().unwrap_or(dir))).collect()
 }
 
-/// A slot for each executor, and one more, because an instance gives its own
-/// back a moment after its task has ended.
+/// A slot for each executor; the runtime adds those that are being cleared.
 fn pool(config: &Config) -> Pool {
     let executors = u32::try_from(config.executors.get()).unwrap_or(u32::MAX);
-    Pool { instances: executors.saturating_add(1), memory: config.limits.memory }
+    Pool { instances: executors, memory: config.limits.memory }
 }
 
 pub(super) fn warn_of_missing_roots(policy: &Policy) {
@@ -119,16 +118,14 @@ pub fn runtime_config(config: &Config) -> RuntimeConfig {
     }
 }
 
-/// Where compiled modules and graphs outlive the process: beside the journal,
-/// which tasks can't reach. None if there is to be no such place, or there
-/// can't be.
-pub(super) fn disk_cache(config: &Config) -> Option<Arc<DiskCache>> {
+/// Where what was compiled of this kind outlives the process: beside the
+/// journal, which tasks can't reach. None if there is to be no such place, or
+/// there can't be.
+pub(super) fn disk_cache(config: &Config, kind: &str) -> Option<Arc<DiskCache>> {
     let state = config.state_dir.as_ref().filter(|_| config.disk_cache > 0)?;
-    let opened = DiskCache::open(&state.join("cache"), config.disk_cache);
+    let opened = DiskCache::open(&state.join("cache").join(kind), config.disk_cache);
     let unused = |e: &anyhow::Error| {
-        warn!(
-            "compiled modules and graphs are not kept on the disk, so each start compiles them: {e:#}"
-        );
+        warn!("compiled {kind} are not kept on the disk, so each start compiles them: {e:#}");
     };
     opened.inspect_err(unused).ok().map(Arc::new)
 }

@@ -392,16 +392,14 @@ fn costs() {
     });
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn an_exported_graph_gives_the_same_answers_in_the_next_process() {
-    let folder = tempfile::tempdir().expect("a folder");
     let backend = OpenVino::new(&nn().shared.config);
     let (xml, weights) = add("1");
     let source = Source::new(GraphEncoding::Openvino, ExecutionTarget::Cpu, &[&xml, &weights]);
     let compiled = backend.compile(&source).expect("compiled");
-    let scratch = folder.path().join("scratch");
-    let exported = compiled.model.export(&scratch).expect("exported");
-    assert!(!scratch.exists());
+    let exported = compiled.model.export().expect("exported");
     let again = OpenVino::new(&nn().shared.config);
     let mut garbage = exported.clone();
     garbage.fill(0xaa);
