@@ -367,7 +367,7 @@ pub static SETTINGS: &[Setting] = &[
         Group::Caches,
         "disk-cache",
         "SIZE",
-        Text("512MiB"),
+        Text("256MiB"),
         "Compiled modules, and as much again of the graphs of nn-graphs, kept in the state directory for the next start; 0: none",
     ),
     setting(
