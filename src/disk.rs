@@ -119,8 +119,7 @@ impl DiskCache {
         self.folder.remove(key);
     }
 
-    /// Nothing more is begun; what is being written has this long to end. For
-    /// the end of the process, which a native library must not be busy in.
+    /// Nothing more is begun; what is being written has this long to end.
     pub fn close(&self, within: Duration) {
         let mut state = self.keeper.lock();
         state.closed = true;

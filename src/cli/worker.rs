@@ -68,7 +68,19 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     })?;
     // A thread that is stuck in a native call must not keep the process.
     runtime.shutdown_background();
-    Ok(ExitCode::SUCCESS)
+    leave(0)
+}
+
+/// Ends the process with this code and nothing else. What native libraries
+/// clean up at a usual end is pulled from under the threads that are still in
+/// them, as one that compiles a model and can't be interrupted: they crash.
+fn leave(code: i32) -> ! {
+    // SAFETY: it takes a number and does not return. Standard error, the log,
+    // has no buffer, and nothing is written to standard output.
+    #[allow(unsafe_code, reason = "the standard library has no end without a clean-up")]
+    unsafe {
+        libc::_exit(code)
+    }
 }
 
 /// Ready at the first SIGTERM or SIGINT; the second one ends the process.
@@ -80,7 +92,7 @@ fn shutdown() -> anyhow::Result<impl Future<Output = ()>> {
         tokio::spawn(async move {
             either(&mut interrupt, &mut terminate).await;
             warn!("a second signal: ending at once");
-            std::process::exit(INTERRUPTED);
+            leave(INTERRUPTED);
         });
     })
 }

@@ -1,5 +1,7 @@
 //! The program as users start it: its end by signals, its log, its exit code.
 
+#[cfg(feature = "openvino")]
+use crate::support::assets;
 use crate::support::{On, Process, Stage, Task, over_both_brokers, program};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -151,4 +153,22 @@ fn a_worker_without_credentials_says_which_and_where_from() {
         assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
     }
     assert!(!ran.stderr.contains("PROPLET_CLIENT_ID"), "{}", ran.stderr);
+}
+
+/// A compile can't be interrupted, and the process must not crash under it.
+#[cfg(feature = "openvino")]
+#[test]
+fn a_worker_ends_in_order_while_it_loads_a_model() {
+    let stage = Stage::new(On::Embedded);
+    let graph = format!("openvino::{}", assets().join("fixtures/mobilenet").display());
+    // At a different moment of the compile each time.
+    for after in (0..160).step_by(10).map(Duration::from_millis) {
+        let mut worker = stage.process(&[("nn-graphs", &graph)]);
+        worker.logs("OpenVINO loaded");
+        std::thread::sleep(after);
+        worker.signal("TERM");
+        assert_eq!(worker.ended().code(), Some(0), "{after:?}: {:#?}", worker.log());
+        let loaded = worker.log().iter().any(|line| line.contains("preloaded"));
+        println!("{after:?}: the model was {}", if loaded { "there" } else { "being loaded" });
+    }
 }
