@@ -19,6 +19,7 @@
 //!
 //! | lifetime | what |
 //! |---|---|
+//! | disk | the journal; compiled modules and the configuration's compiled graphs, which only save time ([`disk`]) |
 //! | process | engine, linker, epoch ticker, the one OpenVINO core, executor threads |
 //! | artefact, shared by tasks | compiled module by digest; compiled graph by content or by name; inference requests of a graph |
 //! | task | store, WASI context, wasi-nn context, output pipes, limiter, deadline: always fresh |
@@ -39,9 +40,9 @@
 //! 6. Every error that reaches a user says what was tried, what was found, and
 //!    what to do.
 //!
-//! Arrows point one way: [`task`], [`flags`] and [`cancel`] depend on nothing
-//! of ours; [`journal`] knows [`task`] alone; [`runtime`] and [`nn`] never see
-//! [`mqtt`], [`protocol`] or [`config`]; only [`worker`], [`client`] and [`cli`]
+//! Arrows point one way: [`digest`], [`flags`] and [`cancel`] depend on nothing
+//! of ours, [`task`] and [`disk`] on [`digest`] alone; [`journal`] knows [`task`];
+//! [`runtime`] and [`nn`] never see [`mqtt`], [`protocol`] or [`config`]; only [`worker`], [`client`] and [`cli`]
 //! wire everything.
 
 #[cfg(feature = "broker")]
