@@ -3,7 +3,6 @@
 //! A thread advances the engine's epoch every [`TICK`] while a task runs, and
 //! cancels the tasks whose time is over. It sleeps while nothing runs.
 
-use super::sweeper::PENDING;
 use crate::cancel::{Cancel, Reason};
 use anyhow::Context as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -64,8 +63,7 @@ impl Pool {
 }
 
 fn pooling(pool: Pool) -> wasmtime::InstanceAllocationStrategy {
-    // Those that are cleared away have theirs, too.
-    let instances = pool.instances.saturating_add(PENDING);
+    let instances = pool.instances;
     let mut pooling = wasmtime::PoolingAllocationConfig::new();
     pooling
         .total_core_instances(instances)

@@ -24,7 +24,7 @@ impl Limiter {
     }
 
     /// Bytes of linear memory that the instance has come to.
-    pub(super) fn memory_taken(&self) -> usize {
+    fn memory_taken(&self) -> usize {
         self.memory - self.memory_left
     }
 }

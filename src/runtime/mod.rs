@@ -12,7 +12,6 @@ mod modules;
 mod output;
 mod sandbox;
 mod sleep;
-mod sweeper;
 
 pub use engine::{MAX_WASM_STACK, Pool, THREAD_STACK};
 
@@ -58,7 +57,6 @@ pub struct Runtime {
     modules: modules::Modules,
     fetcher: fetch::Fetcher,
     ticker: engine::Ticker,
-    sweeper: sweeper::Sweeper,
     huge_pages: Option<hugepages::HugePages>,
     nn: Nn,
     stdio: Stdio,
@@ -81,7 +79,6 @@ impl Runtime {
             .map_err(|e| anyhow!("providing WASI and wasi-nn: {e:#}"))?;
         Ok(Runtime {
             ticker: engine::Ticker::start(&engine)?,
-            sweeper: sweeper::Sweeper::start()?,
             huge_pages,
             modules: modules::Modules::new(engine, linker, config)?,
             fetcher: fetch::Fetcher::new(config.module_size),

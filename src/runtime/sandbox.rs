@@ -27,10 +27,6 @@ use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiView as _};
 /// the process's, and the connection to the broker needs one, too.
 pub(super) const MAX_HANDLES: usize = 256;
 
-/// Bytes of memory from which on a guest is cleared away by another thread:
-/// waking that one takes as long as to clear a megabyte.
-const LARGE: usize = 4 << 20;
-
 /// The host's side of one guest.
 pub(super) struct TaskState {
     wasi: WasiP1Ctx,
@@ -127,11 +123,6 @@ impl Run<'_> {
         let elapsed = started.elapsed();
         let in_graphs = self.report_nn(&store);
         self.outcome.timings.ran = elapsed.saturating_sub(in_graphs);
-        // The next task is to find its inference request idle.
-        store.data_mut().nn = None;
-        if store.data().limiter.memory_taken() >= LARGE {
-            self.runtime.sweeper.sweep(store);
-        }
         verdict
     }
 

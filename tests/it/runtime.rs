@@ -299,8 +299,8 @@ fn what_was_compiled_is_there_after_a_restart_unless_it_is_damaged() {
     assert_eq!(process().0, 0, "but what was compiled again");
 }
 
-/// What needs no check while slots are cleared by the engine alone; ours hands
-/// them on in another order, and asks for larger pages.
+/// The engine clears the slots, but by the pages that it finds touched, and we
+/// ask for larger ones.
 #[test]
 fn a_large_guest_finds_no_trace_of_another() {
     let text = r#"(module (memory (export "memory") 1)
