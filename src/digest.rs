@@ -17,15 +17,6 @@ impl Digest {
         Digest(blake3::hash(bytes).into())
     }
 
-    /// Of these bytes, one part after the other.
-    pub fn of_parts(parts: &[&[u8]]) -> Digest {
-        let mut hasher = blake3::Hasher::new();
-        for part in parts {
-            hasher.update(part);
-        }
-        Digest(hasher.finalize().into())
-    }
-
     /// Of a list: other parts have another digest, although they may be the
     /// same bytes one after the other.
     pub fn of_list<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {

@@ -286,7 +286,7 @@ fn read(path: &Path, key: &Digest) -> io::Result<Option<Vec<u8>>> {
 
 /// Of the key as well, so that no entry passes for another.
 fn seal(key: &Digest, bytes: &[u8]) -> Digest {
-    Digest::of_parts(&[key.as_bytes(), bytes])
+    Digest::of_list([&key.as_bytes()[..], bytes])
 }
 
 #[cfg(test)]

@@ -227,14 +227,10 @@ impl Nn {
         if cfg!(feature = "openvino") { &["openvino"] } else { &[] }
     }
 
-    /// Loads the backends' libraries and the graphs of the configuration for
-    /// the start of a worker, as many at a time as there are cores, and tells
-    /// of each graph when it is there. A failure changes nothing: a task that
-    /// asks for that graph tries again.
+    /// Loads the graphs of the configuration for the start of a worker, as
+    /// many at a time as there are cores, and tells of each when it is there.
+    /// A failure changes nothing: a task that asks for that graph tries again.
     pub fn preload(&self, tell: impl FnMut(&GraphDir, Result<(), String>) + Send) {
-        // So that the first task finds them; what is missing is told to those
-        // who ask for it.
-        self.libraries().ok();
         let cancel = Cancel::default();
         let graphs = &self.shared.config.graphs;
         let (next, tell) = (AtomicUsize::new(0), Mutex::new(tell));

@@ -134,6 +134,7 @@ pub(super) fn disk_cache(config: &Config, kind: &str) -> Option<Arc<DiskCache>> 
 /// Loads the configured graphs while the worker already connects.
 pub(super) fn preload(nn: Nn) {
     tokio::task::spawn_blocking(move || {
+        // So that the first task finds them, too.
         if let (false, Err(e)) = (nn.encodings().is_empty(), nn.libraries()) {
             warn!("tasks with wasi-nn will fail until this is mended: {e}");
         }
