@@ -53,15 +53,10 @@ pub fn arguments(data: &[u8]) {
         resolve: lexically,
     };
     let request = TaskRequest {
-        id: TaskId::new("t").expect("an id"),
-        name: String::new(),
         module: Some(ModuleSource::Bytes(Binary::new(*b"\0asm"))),
-        inputs: vec![],
         cli_args,
         env: BTreeMap::from([("MINE".to_owned(), "1".to_owned())]),
-        daemon: false,
-        latent: false,
-        encrypted: false,
+        ..TaskRequest::new(TaskId::new("t").expect("an id"))
     };
     let Ok(spec) = policy.admit(request) else { return };
     let grant = spec.grant();

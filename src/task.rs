@@ -13,6 +13,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+mod state;
+pub use state::ManagerState;
+
 /// The manager's name for a task: any non-empty string of at most
 /// [`TaskId::MAX_LEN`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -139,6 +142,9 @@ impl fmt::Debug for ModuleSource {
 pub struct TaskRequest {
     /// The manager's id.
     pub id: TaskId,
+    /// What the manager's record of the task said when it sent the start; none
+    /// if the message had no number there, as from a journal, which keeps none.
+    pub state: Option<ManagerState>,
     /// A label, which in some deployments is the name of an export.
     pub name: String,
     /// `file` or `image_url`; none if the message had neither.
@@ -155,6 +161,24 @@ pub struct TaskRequest {
     pub latent: bool,
     /// Says that the module is encrypted (not built yet).
     pub encrypted: bool,
+}
+
+impl TaskRequest {
+    /// A request of this id that asks for nothing, a module included.
+    pub fn new(id: TaskId) -> TaskRequest {
+        TaskRequest {
+            id,
+            state: None,
+            name: String::new(),
+            module: None,
+            inputs: Vec::new(),
+            cli_args: Vec::new(),
+            env: BTreeMap::new(),
+            daemon: false,
+            latent: false,
+            encrypted: false,
+        }
+    }
 }
 
 /// Which function of a module is the task's.

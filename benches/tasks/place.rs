@@ -4,7 +4,6 @@ use crate::assets::assets;
 use anyhow::Context as _;
 use proplet::config::{Config, Environment};
 use proplet::task::{Binary, ModuleSource, TaskId, TaskRequest};
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::num::NonZeroUsize;
@@ -116,14 +115,9 @@ pub fn fixtures() -> PathBuf {
 
 pub fn task(module: Vec<u8>, cli_args: &[&str]) -> TaskRequest {
     TaskRequest {
-        id: TaskId::new("task-0000000000").expect("a short id"),
         name: "bench".into(),
         module: Some(ModuleSource::Bytes(Binary::new(module))),
-        inputs: vec![],
         cli_args: cli_args.iter().map(|arg| (*arg).to_owned()).collect(),
-        env: BTreeMap::new(),
-        daemon: false,
-        latent: false,
-        encrypted: false,
+        ..TaskRequest::new(TaskId::new("task-0000000000").expect("a short id"))
     }
 }

@@ -21,15 +21,9 @@ async fn client(address: SocketAddr, id: &str) -> anyhow::Result<Client> {
 
 fn task(id: &str) -> TaskRequest {
     TaskRequest {
-        id: TaskId::new(id).expect("an id"),
         name: "test".into(),
         module: Some(ModuleSource::Bytes(Binary::new(*b"\0asm"))),
-        inputs: vec![],
-        cli_args: vec![],
-        env: BTreeMap::new(),
-        daemon: false,
-        latent: false,
-        encrypted: false,
+        ..TaskRequest::new(TaskId::new(id).expect("an id"))
     }
 }
 

@@ -8,7 +8,6 @@ use crate::runtime::{Runtime, THREAD_STACK};
 use crate::task::{Binary, ModuleSource, Outcome, TaskId, TaskRequest};
 use crate::version;
 use crate::worker;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -141,15 +140,9 @@ fn admitted(
     cli_args: &[&str],
 ) -> Result<crate::task::TaskSpec, String> {
     let request = TaskRequest {
-        id: TaskId::new("doctor").map_err(|e| e.to_string())?,
-        name: String::new(),
         module: Some(ModuleSource::Bytes(Binary::new(module))),
-        inputs: Vec::new(),
         cli_args: cli_args.iter().map(|arg| (*arg).to_owned()).collect(),
-        env: BTreeMap::new(),
-        daemon: false,
-        latent: false,
-        encrypted: false,
+        ..TaskRequest::new(TaskId::new("doctor").map_err(|e| e.to_string())?)
     };
     policy.admit(request).map_err(|e| e.to_string())
 }

@@ -142,10 +142,12 @@ impl Request {
         }
     }
 
-    /// The request as it came, given its module.
+    /// The request as it came, given its module, without the manager's state:
+    /// that decides whether a start is a new run, which this one is.
     pub(super) fn restore(self, id: TaskId, module: Option<ModuleSource>) -> TaskRequest {
         TaskRequest {
             id,
+            state: None,
             name: self.name,
             module,
             inputs: self.inputs,
@@ -158,7 +160,7 @@ impl Request {
     }
 }
 
-/// What a request is known by.
+/// What a request is known by; the manager's state of the task is no part of it.
 pub fn fingerprint(request: &TaskRequest) -> Fingerprint {
     let content = (request.id.as_str(), Request::new(request));
     Digest::of(&serde_json::to_vec(&content).expect("a request is valid JSON"))
@@ -186,15 +188,12 @@ mod tests {
 
     fn request(id: &str, inputs: Vec<String>, module: Option<ModuleSource>) -> TaskRequest {
         TaskRequest {
-            id: TaskId::new(id).expect("an id"),
             name: "name".into(),
             module,
             inputs,
             cli_args: vec!["-S".into(), "nn".into()],
             env: BTreeMap::from([("K".into(), "V".into())]),
-            daemon: false,
-            latent: false,
-            encrypted: false,
+            ..TaskRequest::new(TaskId::new(id).expect("an id"))
         }
     }
 

@@ -5,7 +5,7 @@ use crate::digest::Digest;
 use crate::task::{Binary, ModuleSource};
 use proptest::prelude::*;
 use redb::StorageBackend;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -129,15 +129,10 @@ fn arrival(run: u64) -> Arrival {
 
 fn request(run: u64, bytes: &[u8]) -> TaskRequest {
     TaskRequest {
-        id: arrival(run).id,
         name: "name".into(),
         module: Some(ModuleSource::Bytes(Binary::new(bytes))),
         inputs: vec![run.to_string()],
-        cli_args: vec![],
-        env: BTreeMap::new(),
-        daemon: false,
-        latent: false,
-        encrypted: false,
+        ..TaskRequest::new(arrival(run).id)
     }
 }
 

@@ -59,15 +59,12 @@ fn worker() -> Policy {
 
 fn request(cli_args: &[&str]) -> TaskRequest {
     TaskRequest {
-        id: TaskId::new("t1").expect("an id"),
         name: "demo".into(),
         module: Some(ModuleSource::Bytes(Binary::new(*b"\0asm"))),
         inputs: vec!["a".into()],
         cli_args: cli_args.iter().map(|arg| (*arg).to_owned()).collect(),
         env: BTreeMap::from([("MODEL_DIR".into(), "/models".into())]),
-        daemon: false,
-        latent: false,
-        encrypted: false,
+        ..TaskRequest::new(TaskId::new("t1").expect("an id"))
     }
 }
 

@@ -16,7 +16,7 @@ use serde::de::DeserializeSeed as _;
 use serde::ser::Serialize;
 
 use super::wire::{Envelope, INVOKE, START, STOP, Wanted, Wire};
-use crate::task::{Binary, ModuleSource, TaskId, TaskRequest};
+use crate::task::{Binary, ManagerState, ModuleSource, TaskId, TaskRequest};
 
 /// Standard alphabet, with or without padding: people paste what their tools
 /// print.
@@ -71,6 +71,7 @@ pub fn decode_start(
     };
     Ok(Some(TaskRequest {
         id,
+        state: wire.state.map(ManagerState::from),
         name: wire.name.map(Cow::into_owned).unwrap_or_default(),
         module,
         inputs: wire.inputs,
@@ -118,7 +119,7 @@ pub fn encode_start(task: &TaskRequest, to: Option<&str>) -> Vec<u8> {
     let message = Start {
         id: task.id.as_str(),
         name: &task.name,
-        state: 0,
+        state: task.state.unwrap_or(ManagerState::Pending).into(),
         file,
         image_url,
         inputs: &task.inputs,

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::task::{
-    Binary, Captured, Failure, ModuleSource, Outcome, Reuse, TaskId, TaskRequest, Timings,
+    Binary, Captured, Failure, ManagerState, ModuleSource, Outcome, Reuse, TaskId, TaskRequest,
+    Timings,
 };
 
 const ME: &str = "worker-1";
@@ -102,7 +103,10 @@ fn a_field_of_the_wrong_type_is_named_and_the_id_kept() {
     for (field, wrong) in [
         ("name", json!(1)),
         ("cli_args", json!("-S nn")),
-        ("inputs", json!([1, 2])),
+        ("cli_args", json!(["-W", 1])),
+        ("inputs", json!("a")),
+        ("inputs", json!([[1]])),
+        ("env", json!({"A": {}})),
         ("env", json!(["A=b"])),
         ("file", json!({"a": 1})),
         ("image_url", json!(false)),
@@ -113,6 +117,55 @@ fn a_field_of_the_wrong_type_is_named_and_the_id_kept() {
         assert_eq!(error.id, TaskId::new("a").ok(), "{field}");
         assert!(error.reason.contains(&format!("`{field}`: ")), "{}", error.reason);
         assert!(error.reason.ends_with(|c: char| c.is_ascii_digit()), "{}", error.reason);
+    }
+}
+
+#[test]
+fn the_managers_state_of_the_task_is_read_and_never_a_reason_to_refuse() {
+    for (state, read) in [
+        (json!(0), Some(ManagerState::Pending)),
+        (json!(2), Some(ManagerState::Running)),
+        (json!(6), Some(ManagerState::Interrupted)),
+        (json!(77), Some(ManagerState::Other(77))),
+        (json!(null), None),
+        (json!(256), None),
+        (json!(-1), None),
+        (json!(3.0), None),
+        (json!("3"), None),
+        (json!({"a": [3]}), None),
+    ] {
+        assert_eq!(accepted(&json!({"id": "a", "state": state})).state, read, "{state}");
+    }
+    assert_eq!(accepted(&json!({"id": "a"})).state, None);
+}
+
+#[test]
+fn numbers_and_booleans_are_read_as_they_stand_in_the_message() {
+    let message = br#"{
+        "id": "a",
+        "inputs": [10, -1.50, 1e400, 12345678901234567890123, true, "\u0041\"", " "],
+        "env": {"N": 18446744073709551616, "B": false, "T": "x\ny"}
+    }"#;
+    let task = decode_start(message, ME, LIMIT).expect("well formed").expect("ours");
+    let inputs = ["10", "-1.50", "1e400", "12345678901234567890123", "true", "A\"", " "];
+    assert_eq!(task.inputs, inputs);
+    let env = [("N", "18446744073709551616"), ("B", "false"), ("T", "x\ny")];
+    assert_eq!(task.env, BTreeMap::from(env.map(|(k, v)| (k.to_owned(), v.to_owned()))));
+}
+
+#[test]
+fn an_element_that_is_null_or_no_text_is_named() {
+    for (message, words) in [
+        (r#"{"id":"a","inputs":["x",null]}"#, "`inputs`: element 2 is null"),
+        (r#"{"id":"a","inputs":[[]]}"#, "`inputs`: element 1 is a list"),
+        (r#"{"id":"a","inputs":["\ud800"]}"#, "`inputs`: element 1 is a string with an escape"),
+        (r#"{"id":"a","env":{"A":"x","B":null}}"#, "`env`: the value of \"B\" is null"),
+        (r#"{"id":"a","env":{"A":{}}}"#, "`env`: the value of \"A\" is an object"),
+        (r#"{"id":"a","cli_args":[null]}"#, "`cli_args`: invalid type: null"),
+    ] {
+        let error = decode_start(message.as_bytes(), ME, LIMIT).expect_err(message);
+        assert_eq!(error.id, TaskId::new("a").ok(), "{message}");
+        assert!(error.reason.contains(words), "{}", error.reason);
     }
 }
 
@@ -433,19 +486,22 @@ fn requests() -> impl Strategy<Value = TaskRequest> {
             .prop_map(|bytes| Some(ModuleSource::Bytes(Binary::new(bytes)))),
         "[a-z]{1,9}".prop_map(|url| Some(ModuleSource::Url(url))),
     ];
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<u8>());
     let env = proptest::collection::btree_map(text(), text(), 0..4);
     (("[a-z0-9-]{1,40}", text(), module), (list(), list(), env), flags).prop_map(
-        |((id, name, module), (inputs, cli_args, env), (daemon, latent, encrypted))| TaskRequest {
-            id: TaskId::new(&id).expect("the pattern gives valid ids"),
-            name,
-            module,
-            inputs,
-            cli_args,
-            env,
-            daemon,
-            latent,
-            encrypted,
+        |((id, name, module), (inputs, cli_args, env), (daemon, latent, encrypted, state))| {
+            TaskRequest {
+                id: TaskId::new(&id).expect("the pattern gives valid ids"),
+                state: Some(ManagerState::from(state)),
+                name,
+                module,
+                inputs,
+                cli_args,
+                env,
+                daemon,
+                latent,
+                encrypted,
+            }
         },
     )
 }

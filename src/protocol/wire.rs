@@ -4,8 +4,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// Most elements of a list or a map in a message. An empty string takes three
 /// bytes of JSON and eight times that in memory, so a limit on the message
@@ -19,6 +21,7 @@ pub(super) const INVOKE: &[&str] = &["id", "proplet_id", "invocation_id", "input
 pub(super) const START: &[&str] = &[
     "id",
     "proplet_id",
+    "state",
     "name",
     "file",
     "image_url",
@@ -36,6 +39,9 @@ pub(super) struct Wire<'a> {
     pub(super) id: Option<Cow<'a, str>>,
     pub(super) proplet_id: Option<Cow<'a, str>>,
     pub(super) invocation_id: Option<Cow<'a, str>>,
+    /// None for anything that is no number from 0 to 255: a start is not
+    /// refused for it.
+    pub(super) state: Option<u8>,
     pub(super) name: Option<Cow<'a, str>>,
     pub(super) file: Option<Cow<'a, str>>,
     pub(super) image_url: Option<Cow<'a, str>>,
@@ -77,12 +83,13 @@ impl<'de> Visitor<'de> for Wanted {
                 "id" => wire.id = text(&mut map, &key)?,
                 "proplet_id" => wire.proplet_id = text(&mut map, &key)?,
                 "invocation_id" => wire.invocation_id = text(&mut map, &key)?,
+                "state" => wire.state = map.next_value::<&RawValue>()?.get().parse().ok(),
                 "name" => wire.name = text(&mut map, &key)?,
                 "file" => wire.file = text(&mut map, &key)?,
                 "image_url" => wire.image_url = text(&mut map, &key)?,
-                "inputs" => wire.inputs = value::<_, Strings>(&mut map, &key)?.0,
-                "cli_args" => wire.cli_args = value::<_, Strings>(&mut map, &key)?.0,
-                "env" => wire.env = value::<_, Environment>(&mut map, &key)?.0,
+                "inputs" => wire.inputs = inputs(&mut map, &key)?,
+                "cli_args" => wire.cli_args = value::<_, List<String>>(&mut map, &key)?.0,
+                "env" => wire.env = env(&mut map, &key)?,
                 "daemon" => wire.daemon = value(&mut map, &key)?,
                 "latent" => wire.latent = value(&mut map, &key)?,
                 "encrypted" => wire.encrypted = value(&mut map, &key)?,
@@ -134,29 +141,73 @@ impl<'de> Deserialize<'de> for Text<'de> {
     }
 }
 
-/// A list of at most [`MAX_ELEMENTS`] strings.
-#[derive(Default)]
-struct Strings(Vec<String>);
+fn inputs<'de, A: MapAccess<'de>>(map: &mut A, key: &str) -> Result<Vec<String>, A::Error> {
+    let elements = value::<_, List<&RawValue>>(map, key)?.0.into_iter().enumerate();
+    let texts = elements.map(|(n, element)| {
+        scalar(element)
+            .map_err(|e| de::Error::custom(format_args!("`{key}`: element {} is {e}", n + 1)))
+    });
+    texts.collect()
+}
 
-/// A map of at most [`MAX_ELEMENTS`] strings to strings.
+fn env<'de, A: MapAccess<'de>>(
+    map: &mut A,
+    key: &str,
+) -> Result<BTreeMap<String, String>, A::Error> {
+    let entries = value::<_, Environment<'de>>(map, key)?.0.into_iter();
+    let texts = entries.map(|(name, value)| match scalar(value) {
+        Ok(text) => Ok((name, text)),
+        Err(e) => Err(de::Error::custom(format_args!("`{key}`: the value of {name:?} is {e}"))),
+    });
+    texts.collect()
+}
+
+/// The text of a string; a number or a boolean as it stands in the message,
+/// since a large integer would lose digits on any other way.
+///
+/// # Errors
+///
+/// What it is instead.
+fn scalar(value: &RawValue) -> Result<String, &'static str> {
+    let json = value.get();
+    match json.as_bytes().first() {
+        Some(b'"') => serde_json::from_str(json)
+            .map_err(|_| "a string with an escape that stands for no character"),
+        Some(b'-' | b'0'..=b'9' | b't' | b'f') => Ok(json.to_owned()),
+        Some(b'n') => Err("null; give a string, a number or a boolean"),
+        Some(b'[') => Err("a list; give a string, a number or a boolean"),
+        _ => Err("an object; give a string, a number or a boolean"),
+    }
+}
+
+/// A list of at most [`MAX_ELEMENTS`].
+struct List<T>(Vec<T>);
+
+/// A map of at most [`MAX_ELEMENTS`].
 #[derive(Default)]
-struct Environment(BTreeMap<String, String>);
+struct Environment<'a>(BTreeMap<String, &'a RawValue>);
+
+impl<T> Default for List<T> {
+    fn default() -> List<T> {
+        List(Vec::new())
+    }
+}
 
 fn too_many<E: de::Error>() -> E {
     E::custom(format_args!("more than {MAX_ELEMENTS} elements"))
 }
 
-impl<'de> Deserialize<'de> for Strings {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct StringsVisitor;
-        impl<'de> Visitor<'de> for StringsVisitor {
-            type Value = Strings;
+        struct ListVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
+            type Value = List<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list of strings")
             }
 
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Strings, A::Error> {
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<List<T>, A::Error> {
                 let mut list = Vec::new();
                 while let Some(element) = seq.next_element()? {
                     if list.len() == MAX_ELEMENTS {
@@ -164,24 +215,27 @@ impl<'de> Deserialize<'de> for Strings {
                     }
                     list.push(element);
                 }
-                Ok(Strings(list))
+                Ok(List(list))
             }
         }
-        deserializer.deserialize_seq(StringsVisitor)
+        deserializer.deserialize_seq(ListVisitor(PhantomData))
     }
 }
 
-impl<'de> Deserialize<'de> for Environment {
+impl<'de> Deserialize<'de> for Environment<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct EnvironmentVisitor;
         impl<'de> Visitor<'de> for EnvironmentVisitor {
-            type Value = Environment;
+            type Value = Environment<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object with strings as values")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Environment, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<Environment<'de>, A::Error> {
                 let mut entries = BTreeMap::new();
                 while let Some((name, value)) = map.next_entry()? {
                     if entries.len() == MAX_ELEMENTS {

@@ -4,7 +4,6 @@ use crate::processes::{Broker, Worker};
 use crate::proxy::{Proxy, Seen};
 use crate::{Manager, guest};
 use proplet::task::{Binary, ModuleSource, TaskId, TaskRequest};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -49,15 +48,10 @@ impl Scene {
 
     fn start(&self, id: &str, module: Vec<u8>, input: &str) {
         self.manager.start(&TaskRequest {
-            id: TaskId::new(id).expect("an id"),
             name: "task".into(),
             module: Some(ModuleSource::Bytes(Binary::new(module))),
             inputs: vec![input.into()],
-            cli_args: vec![],
-            env: BTreeMap::new(),
-            daemon: false,
-            latent: false,
-            encrypted: false,
+            ..TaskRequest::new(TaskId::new(id).expect("an id"))
         });
     }
 

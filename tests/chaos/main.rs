@@ -21,7 +21,7 @@ use proplet::mqtt::{Address, Backoff, Event, Events, Link, Options, connect};
 use proplet::protocol::{Topics, encode_start};
 use proplet::task::{Binary, ModuleSource, TaskId, TaskRequest};
 use proxy::{Proxy, Record};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -90,15 +90,10 @@ impl Manager {
     /// Starts a numbered task; sometimes the message goes out twice.
     fn submit(&self, number: u64, twice: bool) {
         let request = TaskRequest {
-            id: TaskId::new(&format!("task-{number}")).expect("an id"),
             name: "chaos".into(),
             module: Some(self.modules[usize::from(number.is_multiple_of(8))].clone()),
             inputs: vec![number.to_string()],
-            cli_args: vec![],
-            env: BTreeMap::new(),
-            daemon: false,
-            latent: false,
-            encrypted: false,
+            ..TaskRequest::new(TaskId::new(&format!("task-{number}")).expect("an id"))
         };
         for _ in 0..=u8::from(twice) {
             self.start(&request);

@@ -22,7 +22,6 @@ use proplet::nn::{Nn, NnConfig};
 use proplet::policy::{Policy, Root, Trust, resolve_dir};
 use proplet::runtime::{MAX_WASM_STACK, Pool, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
 use proplet::task::{Binary, Failure, Limits, ModuleSource, Outcome, TaskId, TaskRequest};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,15 +89,9 @@ impl Bench {
     /// A task with this module.
     pub fn guest(&self, module: Vec<u8>) -> Guest<'_> {
         let request = TaskRequest {
-            id: TaskId::new("test").expect("an id"),
             name: "test".into(),
             module: Some(ModuleSource::Bytes(Binary::new(module))),
-            inputs: vec![],
-            cli_args: vec![],
-            env: BTreeMap::new(),
-            daemon: false,
-            latent: false,
-            encrypted: false,
+            ..TaskRequest::new(TaskId::new("test").expect("an id"))
         };
         Guest { bench: self, request }
     }

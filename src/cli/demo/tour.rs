@@ -265,15 +265,14 @@ struct Task<'a> {
 impl Task<'_> {
     async fn run(&self) -> anyhow::Result<Run> {
         let request = TaskRequest {
-            id: TaskId::new(&uuid::Uuid::new_v4().to_string()).map_err(|e| anyhow!(e))?,
             name: self.what.to_owned(),
             module: Some(ModuleSource::Bytes(Binary::new(self.guest))),
             inputs: self.inputs.to_vec(),
             cli_args: self.cli_args.clone(),
             env: self.env.clone(),
-            daemon: false,
-            latent: false,
-            encrypted: false,
+            ..TaskRequest::new(
+                TaskId::new(&uuid::Uuid::new_v4().to_string()).map_err(|e| anyhow!(e))?,
+            )
         };
         let sent = Instant::now();
         let result = self.client.submit(&request, Some(WORKER), PATIENCE).await?;

@@ -162,15 +162,12 @@ impl Job {
     /// The task, under this id.
     pub(super) fn task(&self, id: TaskId) -> TaskRequest {
         TaskRequest {
-            id,
             name: self.name.clone(),
             module: Some(self.module.clone()),
             inputs: self.inputs.clone(),
             cli_args: self.cli_args.clone(),
             env: self.env.clone(),
-            daemon: false,
-            latent: false,
-            encrypted: false,
+            ..TaskRequest::new(id)
         }
     }
 }
