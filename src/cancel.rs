@@ -6,8 +6,10 @@
 //! other way round it tells who may end the task what its guest holds.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
+use tracing::warn;
 
 /// Why a task is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +22,9 @@ pub enum Reason {
     ShuttingDown,
 }
 
-type Hook = Box<dyn Fn() + Send>;
+/// How a native call is interrupted, once, unless it has ended before. Its
+/// lock is held meanwhile, so that the call does not return too early.
+type Hook = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
 
 #[derive(Default)]
 struct State {
@@ -37,7 +41,8 @@ pub struct Cancel {
 }
 
 impl Cancel {
-    /// Ends the task for `reason`, unless another reason came first.
+    /// Ends the task for `reason`, unless another reason came first. Never
+    /// waits: a native call is interrupted on a thread of its own.
     pub fn cancel(&self, reason: Reason) {
         let mut state = self.lock();
         if state.reason.is_some() {
@@ -45,9 +50,16 @@ impl Cancel {
         }
         state.reason = Some(reason);
         self.changed.notify_all();
-        // Under the lock, so that the call that it interrupts is still there.
-        if let Some(hook) = &state.hook {
-            hook();
+        let Some(hook) = state.hook.clone() else { return };
+        drop(state);
+        let interrupt = move || {
+            let mut hook = held(&hook);
+            if let Some(interrupt) = hook.take() {
+                interrupt();
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("interrupt".into()).spawn(interrupt) {
+            warn!("no thread to interrupt a native call, which goes on to its end: {error}");
         }
     }
 
@@ -73,21 +85,25 @@ impl Cancel {
     }
 
     /// Runs `call`, which `interrupt` can end early from another thread. The
-    /// hook is not called after `call` has returned.
+    /// hook is not called after `call` has returned: if it runs at that moment,
+    /// this waits for it.
     ///
     /// # Errors
     ///
     /// The reason, without a call, if there was one before.
     pub fn interruptible<R>(
         &self,
-        interrupt: impl Fn() + Send + 'static,
+        interrupt: impl FnOnce() + Send + 'static,
         call: impl FnOnce() -> R,
     ) -> Result<R, Reason> {
         /// Also when `call` panics the hook must go.
         struct Unhook<'a>(&'a Cancel);
         impl Drop for Unhook<'_> {
             fn drop(&mut self) {
-                self.0.lock().hook = None;
+                let hook = self.0.lock().hook.take();
+                if let Some(hook) = hook {
+                    held(&hook).take();
+                }
             }
         }
 
@@ -95,7 +111,7 @@ impl Cancel {
         if let Some(reason) = state.reason {
             return Err(reason);
         }
-        state.hook = Some(Box::new(interrupt));
+        state.hook = Some(Arc::new(Mutex::new(Some(Box::new(interrupt)))));
         drop(state);
         let _unhook = Unhook(self);
         Ok(call())
@@ -111,18 +127,22 @@ impl Cancel {
         self.memory.load(Ordering::Relaxed)
     }
 
-    // A hook that panicked leaves the state whole: the lock is usable.
+    // Each change is one step: whole whoever panicked.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+// A hook that panicked has been taken out before.
+fn held<T>(hook: &Mutex<T>) -> MutexGuard<'_, T> {
+    hook.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
-    use std::thread;
+    use std::sync::mpsc;
 
     #[test]
     fn the_first_reason_stays() {
@@ -147,7 +167,7 @@ mod tests {
     #[test]
     fn a_native_call_is_interrupted_and_its_hook_forgotten() {
         let cancel = Arc::new(Cancel::default());
-        let (done, interrupted) = std::sync::mpsc::channel();
+        let (done, interrupted) = mpsc::channel();
         let calls = Arc::new(AtomicBool::new(false));
         let seen = calls.clone();
         let other = {
@@ -167,5 +187,57 @@ mod tests {
             Err(reason) => assert_eq!(reason, Reason::Stopped),
         }
         assert_eq!(cancel.interruptible(|| (), || ()), Err(Reason::Stopped));
+    }
+
+    /// A native library that never answers must hold up nobody but its task.
+    #[test]
+    fn a_hook_that_blocks_holds_up_its_call_and_not_who_cancels() {
+        const LONG: Duration = Duration::from_secs(60);
+        let cancel = Arc::new(Cancel::default());
+        let (begun, begins) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let (cancelled, has_cancelled) = mpsc::channel();
+        let hook_ended = Arc::new(AtomicBool::new(false));
+        let call = {
+            let (cancel, hook_ended) = (cancel.clone(), hook_ended.clone());
+            let ended = hook_ended.clone();
+            thread::spawn(move || {
+                let hook = move || {
+                    released.recv().ok();
+                    ended.store(true, Ordering::SeqCst);
+                };
+                // Ends by itself, while the hook has not.
+                let call = || {
+                    begun.send(()).expect("the test listens");
+                    has_cancelled.recv_timeout(LONG)
+                };
+                let called = cancel.interruptible(hook, call);
+                (called, hook_ended.load(Ordering::SeqCst))
+            })
+        };
+        begins.recv_timeout(LONG).expect("the call begins");
+        let (done, returned) = mpsc::channel();
+        {
+            let cancel = cancel.clone();
+            thread::spawn(move || {
+                cancel.cancel(Reason::Stopped);
+                done.send(cancel.reason()).ok();
+            });
+        }
+        let reason = returned.recv_timeout(LONG).expect("who cancels goes on");
+        assert_eq!(reason, Some(Reason::Stopped));
+        // The hook runs before the call may end.
+        while cancel.lock().hook.as_ref().is_some_and(|hook| hook.try_lock().is_ok()) {
+            thread::yield_now();
+        }
+        cancelled.send(()).expect("the call waits");
+        while cancel.lock().hook.is_some() {
+            thread::yield_now();
+        }
+        assert!(!call.is_finished(), "the hook still runs");
+        release.send(()).expect("the hook waits");
+        let (called, hook_ended) = call.join().expect("no panic");
+        assert_eq!(called, Ok(Ok(())));
+        assert!(hook_ended, "the call returned before its hook");
     }
 }

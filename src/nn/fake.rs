@@ -1,8 +1,8 @@
 //! A backend for tests: one input of four numbers, one output that is twice
 //! each of them, and models that misbehave when they say so.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,22 +19,76 @@ pub(super) const MODEL: &[u8] = b"<net/>";
 /// What an exported model begins with.
 const EXPORTED: &[u8] = b"fake ";
 
+/// What never ends in a test.
+const LONG: Duration = Duration::from_secs(600);
+
 /// What each compiled model is said to weigh.
 pub(super) const WEIGHT: u64 = 1000;
 
 /// See the module's documentation. The model's XML decides: `bad` does not
 /// compile, `panic` panics there, `fails` fails in each inference, `endless`
-/// runs until it is cancelled, `ReadValue` keeps a state, `open` has an open
-/// first dimension.
+/// runs until it is cancelled, `stuck` as well, which takes until the test lets
+/// it, `ReadValue` keeps a state, `open` has an open first dimension.
 #[derive(Clone, Default)]
 pub(super) struct Fake {
+    stuck: Arc<Stuck>,
     compiled: Arc<AtomicU64>,
     imported: Arc<AtomicU64>,
     requests: Arc<AtomicU64>,
     compiles_for: Duration,
 }
 
+/// A native cancellation that blocks.
+#[derive(Default)]
+pub(crate) struct Stuck {
+    state: Mutex<StuckState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct StuckState {
+    cancelling: bool,
+    released: bool,
+}
+
+impl Stuck {
+    /// Waits until a cancellation blocks.
+    pub(crate) fn until_cancelling(&self) {
+        self.wait(|state| state.cancelling);
+    }
+
+    /// Lets all cancellations end.
+    pub(crate) fn release(&self) {
+        self.change(|state| state.released = true);
+    }
+
+    fn infer(&self) {
+        self.wait(|state| state.released);
+    }
+
+    fn cancel(&self) {
+        self.change(|state| state.cancelling = true);
+        self.wait(|state| state.released);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut StuckState)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    fn wait(&self, until: impl Fn(&StuckState) -> bool) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(state, LONG, |state| !until(state));
+        let waited = waited.unwrap_or_else(PoisonError::into_inner).1;
+        assert!(!waited.timed_out(), "nothing has come for {LONG:?}");
+    }
+}
+
 impl Fake {
+    pub(super) fn stuck(stuck: Arc<Stuck>) -> Fake {
+        Fake { stuck, ..Fake::default() }
+    }
+
     pub(super) fn slow(compiles_for: Duration) -> Fake {
         Fake { compiles_for, ..Fake::default() }
     }
@@ -127,6 +181,7 @@ impl Fake {
                 requests: self.requests.clone(),
                 fails: says("fails"),
                 endless: says("endless"),
+                stuck: says("stuck").then(|| self.stuck.clone()),
             }),
         }
     }
@@ -138,6 +193,7 @@ struct FakeModel {
     requests: Arc<AtomicU64>,
     fails: bool,
     endless: bool,
+    stuck: Option<Arc<Stuck>>,
 }
 
 impl Model for FakeModel {
@@ -168,8 +224,14 @@ impl Request for FakeRequest {
             return Err(Refusal::runtime("the fake backend can't infer this").into());
         }
         if self.model.endless {
-            let end = Instant::now() + Duration::from_secs(600);
-            cancel.wait_until(end).map_err(Halt::Cancelled)?;
+            cancel.wait_until(Instant::now() + LONG).map_err(Halt::Cancelled)?;
+        }
+        if let Some(stuck) = self.model.stuck.clone() {
+            let interrupt = stuck.clone();
+            cancel
+                .interruptible(move || interrupt.cancel(), || stuck.infer())
+                .map_err(Halt::Cancelled)?;
+            cancel.reason().map_or(Ok(()), |reason| Err(Halt::Cancelled(reason)))?;
         }
         self.output = self.input.iter().map(|n| n.wrapping_mul(2)).collect();
         Ok(())

@@ -35,7 +35,7 @@ mod xml;
 
 #[cfg(any(test, feature = "fuzzing"))]
 #[cfg_attr(not(test), allow(dead_code, reason = "the tests use all of it"))]
-mod fake;
+pub(crate) mod fake;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 #[cfg(feature = "openvino")]
@@ -218,8 +218,14 @@ impl Nn {
     /// wasi-nn with the backend of the tests.
     #[cfg(test)]
     pub(crate) fn fake() -> Nn {
+        Nn::stuck(Arc::default())
+    }
+
+    /// The same, whose models that are `stuck` end when the test lets them.
+    #[cfg(test)]
+    pub(crate) fn stuck(stuck: Arc<fake::Stuck>) -> Nn {
         let config = NnConfig { cache_bytes: 1 << 20, model_bytes: 1 << 20, ..NnConfig::default() };
-        Nn::with_backends(config, vec![Box::new(fake::Fake::default())])
+        Nn::with_backends(config, vec![Box::new(fake::Fake::stuck(stuck))])
     }
 
     /// The encodings that this build serves, by the names of `-S nn-graph`.

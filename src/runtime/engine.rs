@@ -193,10 +193,11 @@ fn tick(shared: &Shared, engine: &wasmtime::Engine) {
             .collect();
         // Not under the lock: what a cancellation interrupts may end its watch.
         drop(watched);
+        // First, so that nothing that is done for one task delays the others.
+        engine.increment_epoch();
         for (cancel, limit) in over {
             cancel.cancel(Reason::Timeout(limit));
         }
-        engine.increment_epoch();
         watched = shared.lock();
     }
 }
