@@ -336,6 +336,7 @@ async fn listen(mut events: Events, link: Link, topics: Topics, shared: Arc<Shar
                 shared.on_message(&topics, &message.topic, &message.payload);
                 link.ack(message.ack);
             }
+            Event::Acknowledged(_) => {}
         }
     }
 }

@@ -13,7 +13,7 @@
 //! Link ──▶   announce ───────────────▲              │
 //!            beat ── only now or never ─────────────┤
 //!            ack ──▶ order of arrival ──▶ PUBACK ───┘
-//! Events ◀── Connected · Message · Disconnected
+//! Events ◀── Connected · Message · Acknowledged · Disconnected
 //! ```
 //!
 //! Nothing here waits on a channel. That of the events has no bound of its own:
@@ -37,7 +37,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 pub use failure::{Failure, FailureKind};
-pub use inbox::Ack;
+pub use inbox::{Ack, Receipt};
 pub use options::{Address, Backoff, Credentials, Options, Qos, Tls};
 
 /// The largest packet that MQTT can express: 256 MiB less a byte, and its header.
@@ -53,6 +53,10 @@ pub enum Event {
     },
     /// A message of one of the subscriptions.
     Message(Message),
+    /// The broker is known to have the acknowledgements of this connection's
+    /// messages up to and including this one: it has answered something that
+    /// was written after them.
+    Acknowledged(Receipt),
     /// There is no connection; another attempt follows by itself.
     Disconnected {
         /// What was tried, what happened, what to do.
@@ -72,6 +76,9 @@ pub struct Message {
     /// The broker says that it has sent this before. It may also send again
     /// without saying so.
     pub duplicate: bool,
+    /// The broker keeps it for whoever subscribes, and sends it again after
+    /// each subscription. One that comes while subscribed is not marked.
+    pub retained: bool,
     /// To be handed to [`Link::ack`] once the message is safe. Until then the
     /// broker keeps it, and the acknowledgements of later ones wait.
     pub ack: Ack,

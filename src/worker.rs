@@ -263,6 +263,7 @@ impl Worker {
                         introduction = Introduction::Sent(self.introduce());
                     }
                     Event::Message(message) => self.on_message(message),
+                    Event::Acknowledged(_) => {}
                     // The link has said so in the log, and tries again.
                     Event::Disconnected { failure, .. } => {
                         self.status.metrics.disconnected(failure.kind);
@@ -345,7 +346,7 @@ impl Worker {
         }
     }
 
-    fn dispatch(&mut self, Message { topic, payload, duplicate, ack }: Message) {
+    fn dispatch(&mut self, Message { topic, payload, duplicate, ack, .. }: Message) {
         if topic == self.topics.start() {
             match protocol::decode_start(&payload, &self.id, self.module_limit) {
                 Ok(Some(request)) => return self.start(request, duplicate, ack),

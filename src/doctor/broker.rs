@@ -100,6 +100,7 @@ async fn channel(config: &Config, topics: &Topics) -> Finding {
                 Some(Event::Connected { .. }) => drop(link.publish(&topic, probe.clone())),
                 Some(Event::Message(message)) if message.payload == probe => return Ok(()),
                 Some(Event::Message(message)) => link.ack(message.ack),
+                Some(Event::Acknowledged(_)) => {}
                 Some(Event::Disconnected { failure, .. }) => return Err(failure),
                 None => std::future::pending().await,
             }

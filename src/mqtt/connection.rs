@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::failure::Phase;
+use super::inbox::Question;
 use super::outbox::Outbox;
 use super::session::{Session, set_timeout};
 use super::{Backoff, Command, Event, Failure, FailureKind, Message, Options};
@@ -339,6 +340,7 @@ impl Connector {
                     tracing::info!("Subscribed to topic {topic}");
                 }
                 self.ready(session);
+                self.answered(session, Question::Packet(suback.pkid));
             }
             ClientEvent::Incoming(Packet::Publish(publish)) => {
                 let message = Message {
@@ -346,6 +348,7 @@ impl Connector {
                     topic: publish.topic,
                     payload: publish.payload,
                     duplicate: publish.dup,
+                    retained: publish.retain,
                 };
                 if session.phase == Phase::Ready {
                     self.tell(Event::Message(message));
@@ -354,16 +357,34 @@ impl Connector {
                 }
             }
             ClientEvent::Incoming(Packet::PubAck(puback)) => {
+                self.answered(session, Question::Packet(puback.pkid));
                 self.outbox.acknowledged(puback.pkid);
                 if self.outbox.is_empty() {
                     self.slowness = 1;
                 }
             }
-            ClientEvent::Outgoing(Sent::Publish(id)) => self.outbox.sent(id),
+            ClientEvent::Incoming(Packet::PingResp) => self.answered(session, Question::Ping),
+            ClientEvent::Outgoing(Sent::Publish(id)) => {
+                if id != 0 {
+                    session.inbox.asked(Question::Packet(id));
+                }
+                self.outbox.sent(id);
+            }
+            ClientEvent::Outgoing(Sent::Subscribe(id)) => {
+                session.inbox.asked(Question::Packet(id));
+            }
+            ClientEvent::Outgoing(Sent::PingReq) => session.inbox.asked(Question::Ping),
+            ClientEvent::Outgoing(Sent::PubAck(_)) => session.inbox.written(),
             ClientEvent::Outgoing(Sent::Disconnect) => return ControlFlow::Break(Ended::Left),
             ClientEvent::Incoming(_) | ClientEvent::Outgoing(_) => {}
         }
         ControlFlow::Continue(())
+    }
+
+    fn answered(&self, session: &mut Session, question: Question) {
+        if let Some(receipt) = session.inbox.answered(question) {
+            self.tell(Event::Acknowledged(receipt));
+        }
     }
 
     fn ready(&mut self, session: &mut Session) {

@@ -1,21 +1,48 @@
-//! Which messages wait for their acknowledgement. Pure state: no I/O, no time.
+//! Which messages wait for their acknowledgement, and of which the broker is
+//! known to have it. Pure state: no I/O, no time.
 //!
 //! MQTT wants acknowledgements in the order in which the messages came (3.1.1,
 //! section 4.6), and some brokers end the connection otherwise; callers are
 //! free to be done with them in any order.
+//!
+//! MQTT confirms no acknowledgement. But a broker reads what it is sent in
+//! order: its answer to a packet that was written *after* an acknowledgement
+//! shows that it has read both. That anything at all came shows nothing, for it
+//! may have been under way already.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 /// The right to acknowledge one message, once. Dropped unused, it leaves the
 /// message with the broker, which sends it again on another connection.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "the broker waits for the acknowledgement of each message"]
-pub struct Ack(Option<Received>);
+pub struct Ack(Option<Receipt>);
 
-#[derive(Debug, PartialEq, Eq)]
-struct Received {
-    connection: u64,
-    number: u64,
+impl Ack {
+    /// What [`super::Event::Acknowledged`] will name, this one or a later one
+    /// of the same connection, once the broker is known to have the
+    /// acknowledgement; `None` for a message of QoS 0, which has none.
+    pub fn receipt(&self) -> Option<Receipt> {
+        self.0
+    }
+}
+
+/// A message's place in the order of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Receipt {
+    /// Connections are counted from 1. What is known of one says nothing of
+    /// the messages of another.
+    pub connection: u64,
+    /// Its messages are counted from 0.
+    pub number: u64,
+}
+
+/// What a broker answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Question {
+    /// A publish or a subscription, by its packet id.
+    Packet(u16),
+    Ping,
 }
 
 /// The messages of one connection that are not acknowledged yet, oldest first.
@@ -25,6 +52,12 @@ pub(super) struct Inbox {
     /// The number of the first of `waiting`.
     first: u64,
     waiting: VecDeque<Waiting>,
+    /// Acknowledgements that have been written.
+    written: u64,
+    /// Of these, what the broker is known to have.
+    known: u64,
+    /// What the broker has not answered yet, with `written` as it was then.
+    open: HashMap<Question, u64>,
 }
 
 #[derive(Debug)]
@@ -35,7 +68,14 @@ struct Waiting {
 
 impl Inbox {
     pub(super) fn new(connection: u64) -> Inbox {
-        Inbox { connection, first: 0, waiting: VecDeque::new() }
+        Inbox {
+            connection,
+            first: 0,
+            waiting: VecDeque::new(),
+            written: 0,
+            known: 0,
+            open: HashMap::new(),
+        }
     }
 
     /// A message came under this packet id; 0 is that of QoS 0, which is never
@@ -46,7 +86,7 @@ impl Inbox {
         }
         let number = self.first + self.waiting.len() as u64;
         self.waiting.push_back(Waiting { id, done: false });
-        Ack(Some(Received { connection: self.connection, number }))
+        Ack(Some(Receipt { connection: self.connection, number }))
     }
 
     /// Marks a message, and gives the packet ids to acknowledge now.
@@ -61,6 +101,27 @@ impl Inbox {
         let ready = self.waiting.iter().take_while(|waiting| waiting.done).count();
         self.first += ready as u64;
         self.waiting.drain(..ready).map(|waiting| waiting.id).collect()
+    }
+
+    /// The oldest acknowledgement that was not written yet has been.
+    pub(super) fn written(&mut self) {
+        self.written += 1;
+    }
+
+    /// Something has been written that the broker answers.
+    pub(super) fn asked(&mut self, question: Question) {
+        self.open.insert(question, self.written);
+    }
+
+    /// The broker has answered; gives the last message whose acknowledgement
+    /// it is now known to have, if that was not known before.
+    pub(super) fn answered(&mut self, question: Question) -> Option<Receipt> {
+        let written = self.open.remove(&question)?;
+        if written <= self.known {
+            return None;
+        }
+        self.known = written;
+        Some(Receipt { connection: self.connection, number: written - 1 })
     }
 }
 
@@ -79,7 +140,74 @@ mod tests {
         assert_eq!(inbox.acknowledge(own), [7]);
     }
 
+    #[test]
+    fn a_message_of_qos_0_has_no_receipt() {
+        let mut inbox = Inbox::new(1);
+        assert_eq!(inbox.received(0).receipt(), None);
+        assert_eq!(inbox.received(7).receipt(), Some(Receipt { connection: 1, number: 0 }));
+    }
+
+    #[test]
+    fn an_answer_to_what_went_before_the_acknowledgement_shows_nothing() {
+        let mut inbox = Inbox::new(3);
+        let ack = inbox.received(7);
+        let receipt = ack.receipt();
+        inbox.asked(Question::Packet(1));
+        assert_eq!(inbox.acknowledge(ack), [7]);
+        inbox.written();
+        assert_eq!(inbox.answered(Question::Packet(1)), None);
+        inbox.asked(Question::Ping);
+        assert_eq!(inbox.answered(Question::Ping), receipt);
+        inbox.asked(Question::Ping);
+        assert_eq!(inbox.answered(Question::Ping), None, "that was known");
+        assert_eq!(inbox.answered(Question::Packet(9)), None, "that was not asked");
+    }
+
     proptest! {
+        /// A broker that reads in order and answers in any order: what is
+        /// known is what it has read, and all of it once it has answered the
+        /// last question.
+        #[test]
+        fn what_is_known_is_what_the_broker_has_read(
+            steps in proptest::collection::vec((0..4_u8, any::<prop::sample::Index>()), 0..200),
+        ) {
+            enum Wire { Ack, Question(Question) }
+            let mut inbox = Inbox::new(1);
+            let (mut wire, mut next, mut asked) = (VecDeque::new(), 0, 0);
+            let (mut unanswered, mut read, mut known) = (Vec::new(), 0, None);
+            for (step, index) in steps {
+                match step {
+                    0 => {
+                        next += 1;
+                        let ack = inbox.received(next);
+                        for _ in inbox.acknowledge(ack) {
+                            inbox.written();
+                            wire.push_back(Wire::Ack);
+                        }
+                    }
+                    1 => {
+                        asked += 1;
+                        inbox.asked(Question::Packet(asked));
+                        wire.push_back(Wire::Question(Question::Packet(asked)));
+                    }
+                    2 => match wire.pop_front() {
+                        Some(Wire::Ack) => read += 1,
+                        Some(Wire::Question(question)) => unanswered.push((question, read)),
+                        None => {}
+                    },
+                    _ if unanswered.is_empty() => {}
+                    _ => {
+                        let (question, shown) = unanswered.swap_remove(index.index(unanswered.len()));
+                        if let Some(receipt) = inbox.answered(question) {
+                            prop_assert!(known < Some(receipt) && receipt.number < read);
+                            known = Some(receipt);
+                        }
+                        prop_assert!(known.map_or(0, |known| known.number + 1) >= shown);
+                    }
+                }
+            }
+        }
+
         #[test]
         fn acknowledgements_leave_in_the_order_of_arrival(
             order in Just((0..30_u16).collect::<Vec<_>>()).prop_shuffle(),

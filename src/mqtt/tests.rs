@@ -48,9 +48,12 @@ async fn connected(options: Options) -> (Link, Events) {
 }
 
 async fn message(events: &mut Events) -> Message {
-    match soon("a message", events.next()).await {
-        Some(Event::Message(message)) => message,
-        other => panic!("expected a message: {other:?}"),
+    loop {
+        match soon("a message", events.next()).await {
+            Some(Event::Message(message)) => return message,
+            Some(Event::Acknowledged(_)) => {}
+            other => panic!("expected a message: {other:?}"),
+        }
     }
 }
 
@@ -185,6 +188,73 @@ async fn acknowledgements_are_sent_in_the_order_of_arrival() {
     }
     for id in [5, 9, 7] {
         assert!(matches!(peer.read().await, Packet::PubAck(ack) if ack.pkid == id));
+    }
+}
+
+#[tokio::test]
+async fn only_an_answer_to_something_later_shows_that_an_acknowledgement_arrived() {
+    let (fake, address) = Fake::start().await;
+    let (link, mut events) = connect(options(address, "known")).expect("the options are right");
+    let mut peer = fake.greet().await;
+    let start = |id: u16| {
+        let mut publish = Publish::new("t", QoS::AtLeastOnce, vec![0]);
+        publish.pkid = id;
+        publish.retain = id == 9;
+        Packet::Publish(publish)
+    };
+    assert!(matches!(soon("connecting", events.next()).await, Some(Event::Connected { .. })));
+    let before = link.publish("results", "before");
+    let unrelated = peer.published().await;
+    peer.write(start(5)).await;
+    let first = message(&mut events).await;
+    let receipt = first.ack.receipt();
+    link.ack(first.ack);
+    assert!(matches!(peer.read().await, Packet::PubAck(ack) if ack.pkid == 5));
+    // Neither of these would differ if the acknowledgement had been lost.
+    peer.write(Packet::PubAck(PubAck::new(unrelated.pkid))).await;
+    assert_eq!(soon("delivery", before).await, Ok(()));
+    peer.write(start(9)).await;
+    let second = message(&mut events).await;
+    assert_eq!((first.retained, second.retained), (false, true));
+    let after = link.publish("results", "after");
+    let answered = peer.published().await;
+    peer.write(Packet::PubAck(PubAck::new(answered.pkid))).await;
+    assert_eq!(soon("delivery", after).await, Ok(()));
+    match soon("the word of it", events.next()).await {
+        Some(Event::Acknowledged(known)) => {
+            assert_eq!(Some(known), receipt);
+            assert!(Some(known) < second.ack.receipt(), "the second is not even acknowledged");
+        }
+        other => panic!("expected an acknowledgement: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_acknowledgement_with_nothing_after_it_is_known_by_the_next_ping() {
+    let (fake, address) = Fake::start().await;
+    let quick = Options { keep_alive: Duration::from_secs(1), ..options(address, "pinged") };
+    let (link, mut events) = connect(quick).expect("the options are right");
+    let mut peer = fake.greet().await;
+    assert!(matches!(soon("connecting", events.next()).await, Some(Event::Connected { .. })));
+    let mut publish = Publish::new("t", QoS::AtLeastOnce, vec![0]);
+    publish.pkid = 5;
+    peer.write(Packet::Publish(publish)).await;
+    let ack = message(&mut events).await.ack;
+    let receipt = ack.receipt();
+    link.ack(ack);
+    loop {
+        match peer.read().await {
+            Packet::PubAck(ack) => assert_eq!(ack.pkid, 5),
+            Packet::PingReq => peer.write(Packet::PingResp).await,
+            other => panic!("expected nothing else: {other:?}"),
+        }
+        if let Ok(event) = timeout(Duration::ZERO, events.next()).await {
+            let Some(Event::Acknowledged(known)) = event else {
+                panic!("expected an acknowledgement: {event:?}")
+            };
+            assert_eq!(Some(known), receipt);
+            break;
+        }
     }
 }
 

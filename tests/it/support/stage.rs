@@ -329,7 +329,7 @@ async fn listen(mut events: mqtt::Events, link: Link, inbox: Arc<Inbox>) {
                 lock(&inbox.seen).push(Seen { topic, json });
                 link.ack(message.ack);
             }
-            Event::Disconnected { .. } => {}
+            Event::Acknowledged(_) | Event::Disconnected { .. } => {}
         }
         inbox.changed.notify_all();
     }
