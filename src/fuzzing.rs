@@ -38,8 +38,12 @@ pub fn arguments(data: &[u8]) {
     let cli_args: Vec<String> = text.split('\n').map(str::to_owned).collect();
     let _ = flags::parse_command(&cli_args);
     let root = |path: &str, writable| Root { path: path.into(), writable };
-    let limits =
-        Limits { timeout: Some(Duration::from_secs(300)), memory: Some(1 << 29), output: 1 << 18 };
+    let limits = Limits {
+        timeout: Some(Duration::from_secs(300)),
+        run: None,
+        memory: Some(1 << 29),
+        output: 1 << 18,
+    };
     let policy = Policy {
         trust: Trust::Stranger {
             roots: vec![root("/models", false), root("/data", true), root("/data/in", false)],
@@ -71,7 +75,7 @@ pub fn arguments(data: &[u8]) {
         assert!(graph.dir.starts_with("/models") || graph.dir.starts_with("/data"));
         assert!(!graph.name.is_empty());
     }
-    assert!(grant.limits.timeout.is_some_and(|timeout| Some(timeout) <= limits.timeout));
+    assert_eq!(grant.limits.timeout, limits.timeout);
     assert!(grant.limits.memory.is_some_and(|memory| Some(memory) <= limits.memory));
     assert_eq!(grant.limits.output, limits.output);
 }

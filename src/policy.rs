@@ -358,7 +358,8 @@ impl Policy {
             )));
         }
         Ok(Limits {
-            timeout: tighter(self.limits.timeout, flags.timeout),
+            timeout: self.limits.timeout,
+            run: tighter(self.limits.run, flags.timeout),
             memory: tighter(self.limits.memory, flags.max_memory),
             output: self.limits.output,
         })

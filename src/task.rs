@@ -217,8 +217,12 @@ pub struct GraphDir {
 /// What a task may use up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
-    /// Wall-clock time from the start of the module's first function.
+    /// Wall-clock time from the end of its wait in the queue: for fetching and
+    /// compiling the module, loading graphs and running the guest together.
     pub timeout: Option<Duration>,
+    /// Wall-clock time of the guest alone, from the start of its first
+    /// function, as `wasmtime run` counts its `-W timeout`.
+    pub run: Option<Duration>,
     /// Bytes of linear memory, summed over the instance's memories.
     pub memory: Option<u64>,
     /// Bytes kept of each output stream: the first and the last half of it.

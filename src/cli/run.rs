@@ -93,7 +93,7 @@ fn spec(
                 .filter_map(|(name, value)| Some((name.to_owned(), value.to_str()?.to_owned())))
                 .collect(),
         },
-        limits: Limits { timeout: None, memory: None, output: 0 },
+        limits: Limits { timeout: None, run: None, memory: None, output: 0 },
         private: vec![],
         module_size: u64::MAX,
         working_dir: env.working_dir().to_owned(),

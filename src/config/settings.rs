@@ -290,7 +290,7 @@ pub static SETTINGS: &[Setting] = &[
         "task-timeout",
         "DURATION",
         Text("5m"),
-        "Wall-clock time of a task, or `none`; `-W timeout` tightens it",
+        "Wall-clock time of a task once it has left the queue, or `none`; `-W timeout` limits its guest's run alone",
     ),
     setting(
         Group::Limits,

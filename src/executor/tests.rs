@@ -2,7 +2,7 @@ use super::*;
 use crate::task::{Binary, Entry, Grant, Limits, ModuleSource};
 
 fn spec(id: &str, label: &str) -> TaskSpec {
-    let limits = Limits { timeout: None, memory: None, output: 0 };
+    let limits = Limits { timeout: None, run: None, memory: None, output: 0 };
     let grant = Grant {
         args: vec![],
         env: vec![],

@@ -46,6 +46,7 @@ fn worker() -> Policy {
         },
         limits: Limits {
             timeout: Some(Duration::from_secs(300)),
+            run: None,
             memory: Some(1 << 29),
             output: 1 << 20,
         },
@@ -154,7 +155,8 @@ fn a_read_only_root_is_not_written_through_a_writable_one_above_it() {
 #[test]
 fn limits_tighten_and_never_loosen() {
     let limits = granted(&["-W", "timeout=10,max-memory-size=1000"]).limits;
-    assert_eq!(limits.timeout, Some(Duration::from_secs(10)));
+    assert_eq!(limits.timeout, Some(Duration::from_secs(300)));
+    assert_eq!(limits.run, Some(Duration::from_secs(10)));
     assert_eq!(limits.memory, Some(1000));
     let limits = granted(&["-W", "timeout=1000", "-W", "max-memory-size=0xffffffffff"]).limits;
     assert_eq!(limits.timeout, Some(Duration::from_secs(300)));
@@ -196,7 +198,7 @@ fn what_is_not_built_yet_is_said() {
 fn the_users_own_hand_opens_anything_and_inherits() {
     let policy = Policy {
         trust: Trust::OwnHand { env: BTreeMap::from([("HOME".into(), "/h".into())]) },
-        limits: Limits { timeout: None, memory: None, output: 0 },
+        limits: Limits { timeout: None, run: None, memory: None, output: 0 },
         ..worker()
     };
     let spec = policy
@@ -206,7 +208,7 @@ fn the_users_own_hand_opens_anything_and_inherits() {
     assert!(grant.dirs[0].writable);
     assert!(grant.env.contains(&("HOME".into(), "/h".into())));
     assert_eq!(grant.env.len(), 2);
-    assert_eq!(grant.limits.timeout, Some(Duration::from_secs(1)));
+    assert_eq!((grant.limits.timeout, grant.limits.run), (None, Some(Duration::from_secs(1))));
 }
 
 /// A path of parts that lead down, up, out and nowhere.
@@ -245,9 +247,10 @@ proptest! {
     #[test]
     fn no_argument_loosens_a_limit(seconds in 1u64.., bytes in 1u64..) {
         let limits = granted(&["-W", &format!("timeout={seconds}s,max-memory-size={bytes}")]).limits;
-        prop_assert!(limits.timeout <= Some(Duration::from_secs(300.min(seconds))));
+        prop_assert_eq!(limits.timeout, Some(Duration::from_secs(300)));
+        prop_assert_eq!(limits.run, Some(Duration::from_secs(seconds)));
         prop_assert!(limits.memory <= Some((1 << 29).min(bytes)));
-        prop_assert!(limits.timeout.is_some() && limits.memory.is_some());
+        prop_assert!(limits.memory.is_some());
     }
 }
 

@@ -1,7 +1,14 @@
 //! Modules from the web: `image_url` over http or https.
+//!
+//! Each fetch has a thread of its own, since neither the search for an address
+//! nor the wait for an answer can be interrupted: a task that is ended leaves
+//! its fetch behind, which ends within [`TIMEOUT`].
 
+use super::compiler::Promise;
 use crate::cancel::Cancel;
+use crate::task::Binary;
 use std::io::Read as _;
+use std::sync::Arc;
 use std::time::Duration;
 use ureq::Agent;
 
@@ -9,8 +16,21 @@ use ureq::Agent;
 const TIMEOUT: Duration = Duration::from_secs(120);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Fetches at the same time, those that tasks have left behind included.
+const MAX_FETCHES: usize = 64;
+
+/// Stack of a fetch's thread.
+const STACK: usize = 1 << 20;
+
 /// A client for modules. Connections are kept for the next task.
 pub(super) struct Fetcher {
+    client: Client,
+    /// Each fetch that is under way holds it.
+    under_way: Arc<()>,
+}
+
+#[derive(Clone)]
+struct Client {
     agent: Agent,
     limit: u64,
 }
@@ -24,14 +44,39 @@ impl Fetcher {
             .user_agent(concat!("proplet/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
-        Fetcher { agent, limit }
+        Fetcher { client: Client { agent, limit }, under_way: Arc::default() }
     }
 
-    /// The bytes at `url`. The error is a sentence for the task's result; a
+    /// The module at `url`. The error is a sentence for the task's result; a
     /// task that is cancelled gets one too, and its reason goes before it.
-    pub(super) fn get(&self, url: &str, cancel: &Cancel) -> Result<Vec<u8>, String> {
-        let failed = |e: &dyn std::fmt::Display| format!("fetching the module from {url}: {e}");
-        let response = self.agent.get(url).call().map_err(|e| failed(&e))?;
+    pub(super) fn get(&self, url: &str, cancel: &Arc<Cancel>) -> Result<Binary, String> {
+        let slot = self.under_way.clone();
+        // This one and ours apart.
+        let others = Arc::strong_count(&slot) - 2;
+        if others >= MAX_FETCHES {
+            return Err(failed(url, &format!("{others} fetches are under way; try again later")));
+        }
+        let promise = Arc::new(Promise::new());
+        let fetch = {
+            let (client, url) = (self.client.clone(), url.to_owned());
+            let (promise, cancel) = (promise.clone(), cancel.clone());
+            move || {
+                promise.keep(client.get(&url, &cancel).map(Binary::new));
+                drop(slot);
+            }
+        };
+        std::thread::Builder::new()
+            .name("fetch".into())
+            .stack_size(STACK)
+            .spawn(fetch)
+            .map_err(|e| failed(url, &format!("no thread for it: {e}")))?;
+        promise.wait(cancel).unwrap_or_else(|_| Err(failed(url, &"cancelled")))
+    }
+}
+
+impl Client {
+    fn get(&self, url: &str, cancel: &Cancel) -> Result<Vec<u8>, String> {
+        let response = self.agent.get(url).call().map_err(|e| failed(url, &e))?;
         if let Some(length) = response.body().content_length()
             && length > self.limit
         {
@@ -42,13 +87,13 @@ impl Fetcher {
         let mut chunk = vec![0; 64 << 10];
         loop {
             if cancel.reason().is_some() {
-                return Err(failed(&"cancelled"));
+                return Err(failed(url, &"cancelled"));
             }
             match body.read(&mut chunk) {
                 Ok(0) => return Ok(bytes),
                 Ok(n) => bytes.extend_from_slice(&chunk[..n]),
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(failed(&e)),
+                Err(e) => return Err(failed(url, &e)),
             }
             if bytes.len() as u64 > self.limit {
                 return Err(self.too_large(url, bytes.len() as u64));
@@ -62,4 +107,8 @@ impl Fetcher {
             self.limit
         )
     }
+}
+
+fn failed(url: &str, error: &dyn std::fmt::Display) -> String {
+    format!("fetching the module from {url}: {error}")
 }

@@ -13,7 +13,7 @@ use super::{Runtime, Stdio, sleep};
 use crate::cancel::{Cancel, Reason};
 use crate::directory::Directory;
 use crate::nn::NnCtx;
-use crate::task::{Binary, Failure, ModuleSource, Outcome, Preopen, TaskSpec};
+use crate::task::{Failure, ModuleSource, Outcome, Preopen, TaskSpec};
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -105,10 +105,9 @@ impl Run<'_> {
     fn attempt(&mut self) -> Result<(), Failure> {
         self.go_on()?;
         let grant = self.spec.grant();
-        // Compiling has as long as the guest itself will have.
-        let watch = self.runtime.ticker.watch(self.cancel, grant.limits.timeout);
+        // One deadline for everything that follows.
+        let _whole: Watch<'_> = self.runtime.ticker.watch(self.cancel, grant.limits.timeout);
         let artefact = self.artefact()?;
-        drop(watch);
         if artefact.imports_nn && grant.nn.is_none() {
             return Err(Failure::Module(
                 "the module imports wasi-nn, which the task does not ask for: \
@@ -116,8 +115,9 @@ impl Run<'_> {
                     .into(),
             ));
         }
-        let _watch: Watch<'_> = self.runtime.ticker.watch(self.cancel, grant.limits.timeout);
         let mut store = self.store()?;
+        let ticker = &self.runtime.ticker;
+        let _run = grant.limits.run.map(|limit| ticker.watch(self.cancel, Some(limit)));
         let started = Instant::now();
         let verdict = self.call(&mut store, &artefact);
         let elapsed = started.elapsed();
@@ -134,7 +134,7 @@ impl Run<'_> {
         let started = Instant::now();
         let binary = match self.spec.module() {
             ModuleSource::Bytes(bytes) => Ok(bytes.clone()),
-            ModuleSource::Url(url) => self.runtime.fetcher.get(url, self.cancel).map(Binary::new),
+            ModuleSource::Url(url) => self.runtime.fetcher.get(url, self.cancel),
         };
         let compiled = binary.map_err(Failure::Module).and_then(|binary| {
             let (compiled, reused) = self.runtime.modules.get(&binary, self.cancel)?;

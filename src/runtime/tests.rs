@@ -4,6 +4,9 @@ use super::*;
 use crate::cancel::Reason;
 use crate::nn::fake::Stuck;
 use crate::task::{Binary, Entry, Failure, Grant, Limits, ModuleSource, TaskId};
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::sync::mpsc;
 use std::time::Duration;
 
 /// A limit that no test comes to.
@@ -11,16 +14,24 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// A task of the module `text`, in the text format.
 fn task(text: &str, timeout: Duration) -> TaskSpec {
-    let module = wat::parse_str(text).expect("a module");
+    let limits = Limits { timeout: Some(timeout), run: None, memory: Some(1 << 20), output: 100 };
+    limited(ModuleSource::Bytes(binary(text)), limits)
+}
+
+fn binary(text: &str) -> Binary {
+    Binary::new(wat::parse_str(text).expect("a module"))
+}
+
+fn limited(module: ModuleSource, limits: Limits) -> TaskSpec {
     let grant = Grant {
         args: vec!["test".into()],
         env: vec![],
         dirs: vec![],
         entry: Entry::Label(String::new()),
         nn: Some(vec![]),
-        limits: Limits { timeout: Some(timeout), memory: Some(1 << 20), output: 100 },
+        limits,
     };
-    TaskSpec::new(TaskId::new("t").expect("an id"), ModuleSource::Bytes(Binary::new(module)), grant)
+    TaskSpec::new(TaskId::new("t").expect("an id"), module, grant)
 }
 
 /// A guest that loads the model `xml` from its own memory, then does `then`.
@@ -99,7 +110,7 @@ fn a_native_cancellation_that_blocks_holds_up_no_other_task() {
         let limit = Duration::from_millis(20);
         for reason in [Reason::Stopped, Reason::Timeout(limit)] {
             let cancel = Arc::default();
-            let (ended, ends) = std::sync::mpsc::channel();
+            let (ended, ends) = mpsc::channel();
             let (runtime, cancelled) = (&runtime, Arc::clone(&cancel));
             let timeout = if reason == Reason::Stopped { LONG } else { limit };
             scope.spawn(move || ended.send(runtime.run(&task(LOOPS, timeout), &cancelled).verdict));
@@ -116,4 +127,78 @@ fn a_native_cancellation_that_blocks_holds_up_no_other_task() {
         stuck.release();
         assert_eq!(infers.join().expect("no panic"), Err(Failure::Timeout(late)));
     });
+}
+
+/// Where `module` is served once, to whoever asks first, `late`.
+fn served(module: Binary, late: Duration) -> String {
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/guest.wasm", server.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        let (mut client, _) = server.accept().expect("who asks");
+        assert!(client.read(&mut [0; 4096]).expect("a request") > 0);
+        std::thread::sleep(late);
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", module.len());
+        // Who asked may have gone.
+        client.write_all(head.as_bytes()).and_then(|()| client.write_all(&module)).ok();
+    });
+    url
+}
+
+/// A guest that sleeps as long as this.
+fn sleeps(time: Duration) -> Binary {
+    let nanos: String = u64::try_from(time.as_nanos())
+        .expect("a short time")
+        .to_le_bytes()
+        .map(|byte| format!("\\{byte:02x}"))
+        .concat();
+    // A subscription to a clock, the monotonic one, for a time from now.
+    binary(&format!(
+        r#"(module
+            (import "wasi_snapshot_preview1" "poll_oneoff"
+              (func $poll (param i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 16) "\01")
+            (data (i32.const 24) "{nanos}")
+            (func (export "_start")
+              (if (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128))
+                (then unreachable))))"#
+    ))
+}
+
+#[test]
+fn one_deadline_covers_fetching_and_running() {
+    let runtime = runtime(Nn::fake());
+    let (limit, part) = (Duration::from_secs(1), Duration::from_millis(600));
+    let limits = Limits { timeout: Some(limit), run: None, memory: None, output: 100 };
+    let task = limited(ModuleSource::Url(served(sleeps(part), part)), limits);
+    assert_eq!(runtime.run(&task, &Arc::default()).verdict, Err(Failure::Timeout(limit)));
+}
+
+/// As `wasmtime run -W timeout` counts.
+#[test]
+fn a_limit_of_the_run_counts_from_the_guests_start() {
+    let runtime = runtime(Nn::fake());
+    let (run, late) = (Duration::from_secs(1), Duration::from_millis(1200));
+    let limits = Limits { timeout: Some(LONG), run: Some(run), memory: None, output: 100 };
+    let quick = served(sleeps(Duration::from_millis(1)), late);
+    let quick = limited(ModuleSource::Url(quick), limits.clone());
+    assert_eq!(runtime.run(&quick, &Arc::default()).verdict, Ok(()));
+    let loops = limited(ModuleSource::Bytes(binary(LOOPS)), limits);
+    assert_eq!(runtime.run(&loops, &Arc::default()).verdict, Err(Failure::Timeout(run)));
+}
+
+#[test]
+fn a_task_whose_server_never_answers_is_stopped() {
+    let runtime = Arc::new(runtime(Nn::fake()));
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/guest.wasm", server.local_addr().expect("an address"));
+    let limits = Limits { timeout: None, run: None, memory: None, output: 100 };
+    let task = limited(ModuleSource::Url(url), limits);
+    let cancel = Arc::new(Cancel::default());
+    let (ended, ends) = mpsc::channel();
+    let (running, cancelled) = (runtime.clone(), cancel.clone());
+    std::thread::spawn(move || ended.send(running.run(&task, &cancelled).verdict));
+    let _connection = server.accept().expect("who asks");
+    cancel.cancel(Reason::Stopped);
+    assert_eq!(ends.recv_timeout(LONG / 2), Ok(Err(Failure::Stopped)));
 }

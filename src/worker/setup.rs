@@ -25,6 +25,7 @@ pub fn policy(config: &Config) -> Policy {
         trust: Trust::Stranger { roots, preopen_roots: config.dirs.is_some() },
         limits: Limits {
             timeout: config.limits.timeout,
+            run: None,
             memory: Some(config.limits.memory),
             output: config.limits.output,
         },

@@ -57,6 +57,7 @@ impl Bench {
             trust: Trust::Stranger { roots: vec![], preopen_roots: false },
             limits: Limits {
                 timeout: Some(Duration::from_secs(60)),
+                run: None,
                 memory: Some(64 << 20),
                 output: 64 << 10,
             },
