@@ -6,6 +6,7 @@
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
+use std::str::FromStr;
 
 /// BLAKE3 of some bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,12 +59,25 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let pair = |n: usize| text.get(2 * n..2 * n + 2);
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// A text that is no digest.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a digest: that is 64 hexadecimal digits")]
+pub struct InvalidDigest;
+
+impl FromStr for Digest {
+    type Err = InvalidDigest;
+
+    fn from_str(text: &str) -> Result<Digest, InvalidDigest> {
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(InvalidDigest);
+        }
         let mut bytes = [0; 32];
         for (n, byte) in bytes.iter_mut().enumerate() {
-            let parsed = pair(n).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-            *byte = parsed.ok_or_else(|| de::Error::custom("not a digest in hexadecimal"))?;
+            *byte = u8::from_str_radix(&text[2 * n..2 * n + 2], 16).map_err(|_| InvalidDigest)?;
         }
         Ok(Digest(bytes))
     }
@@ -80,5 +94,6 @@ mod tests {
         let json = serde_json::to_string(&digest).expect("JSON");
         assert_eq!(serde_json::from_str::<Digest>(&json).expect("a digest"), digest);
         assert!(serde_json::from_str::<Digest>("\"6437\"").is_err());
+        assert_eq!(format!("{digest}.new").parse::<Digest>(), Err(InvalidDigest));
     }
 }

@@ -6,8 +6,8 @@
 //! that a task of the same id that is admitted afterwards reports afterwards.
 
 use crate::cancel::{Cancel, Reason};
-use crate::queue::{Admission, Known, Queue, Refusal, Stopped, Weight};
-use crate::task::{Failure, ModuleSource, Outcome, Rejection, TaskId, TaskSpec};
+use crate::queue::{Admission, Known, Queue, Refusal, Stopped};
+use crate::task::{Failure, ModuleSource, Outcome, Rejection, TaskId, TaskSpec, Weight};
 use crate::usage::Thread;
 use anyhow::Context as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -308,12 +308,11 @@ impl Drop for Executor {
 }
 
 fn weight(spec: &TaskSpec) -> Weight {
-    let shared = match spec.module() {
-        // Equal modules have one address: whoever decodes them sees to that.
-        ModuleSource::Bytes(bytes) => Some((bytes.as_ptr().addr(), bytes.len())),
+    let module = match spec.module() {
+        ModuleSource::Bytes(binary) => Some((binary.digest(), binary.len())),
         ModuleSource::Url(_) => None,
     };
-    Weight { own: spec.bytes(), shared }
+    Weight { own: spec.bytes(), module }
 }
 
 fn work(shared: &Shared) {

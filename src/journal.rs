@@ -15,19 +15,26 @@
 //! tries again until it succeeds, results first, because they need little room
 //! and make some.
 //!
+//! What a task asks for is read back when its turn comes, by a [`Reader`],
+//! beside the thread that writes; a start reads only what waits and what has
+//! results, and no module.
+//!
 //! A result is on the disk before it is published: what a run after a crash
 //! makes can't differ from what someone has already seen.
 //!
 //! The store is redb: transactions that survive a crash at any point, in one
-//! file, in Rust alone (so the static build stays one), without dependencies,
-//! stable and maintained. It takes a disk of the caller's own, by which the
+//! file (the modules lie beside it, as `modules.rs` explains), in Rust alone (so
+//! the static build stays one), without dependencies, stable and maintained. It takes a disk of the caller's own, by which the
 //! tests fill it, tear it and kill it. rusqlite and heed bring C; fjall brings
 //! thirty crates and background threads for volumes that a worker never has;
 //! sled has not had a stable release for years.
 //!
 //! Nothing here knows of MQTT or of the worker.
 
+mod database;
 mod marks;
+mod modules;
+mod reader;
 mod record;
 mod store;
 mod writer;
@@ -38,15 +45,18 @@ mod tests;
 use crate::task::{TaskId, TaskRequest};
 use anyhow::Context as _;
 use bytes::Bytes;
+use database::{Open, StoreError};
+use modules::Folder;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
-use store::{Open, Store, StoreError};
+use store::Store;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::error;
 
 pub use marks::{Mark, Marks};
+pub use reader::{ReadError, Reader};
 pub use record::{Arrival, Fingerprint, Finished, Waiting, fingerprint};
 pub use writer::Journal;
 
@@ -120,8 +130,6 @@ pub enum Loss {
     Record(Run),
     /// A task's result, and whether it had been delivered.
     Result(TaskId, bool),
-    /// A task's module.
-    Module(TaskId),
 }
 
 /// A journal that has been opened.
@@ -141,7 +149,8 @@ impl<T: Send + 'static> Journal<T> {
     /// # Errors
     ///
     /// The directory can't be made or written, or another process uses it. A
-    /// damaged journal is none: that is set aside.
+    /// damaged journal is none: that is set aside, and damaged modules are for
+    /// who reads them.
     pub fn open(directory: &Path, executors: usize) -> anyhow::Result<Opened<T>> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700).create(directory).with_context(|| {
@@ -152,7 +161,7 @@ impl<T: Send + 'static> Journal<T> {
             )
         })?;
         let lock = lock(directory)?;
-        let (mut store, mut recovered) = open_or_begin(&directory.join("journal.redb"))?;
+        let (mut store, mut recovered) = open_or_begin(directory)?;
         let running = directory.join("running");
         let (marks, died) = Marks::open(&running, executors)
             .with_context(|| format!("opening {}", running.display()))?;
@@ -188,12 +197,18 @@ fn lock(directory: &Path) -> anyhow::Result<File> {
     }
 }
 
-/// The store at `path`. One that makes no sense is set aside, and a new one
-/// begun.
-fn open_or_begin(path: &Path) -> anyhow::Result<(Store, Recovered)> {
-    match Store::open(opener(path)) {
+/// The store in `directory`. One that makes no sense is set aside, and a new
+/// one begun.
+fn open_or_begin(directory: &Path) -> anyhow::Result<(Store, Recovered)> {
+    let path = &directory.join("journal.redb");
+    let modules = directory.join("tasks");
+    let open = || {
+        let modules = Folder::open(&modules).map_err(|e| StoreError::Io(redb::Error::Io(e)))?;
+        Store::open(opener(path), Box::new(modules))
+    };
+    match open() {
         Ok(opened) => Ok(opened),
-        Err(StoreError::Io(e)) => {
+        Err(e @ (StoreError::Io(_) | StoreError::Closed)) => {
             Err(e).with_context(|| format!("opening the journal {}", path.display()))
         }
         Err(StoreError::Broken(reason)) => {
@@ -206,8 +221,7 @@ fn open_or_begin(path: &Path) -> anyhow::Result<(Store, Recovered)> {
                 path.display(),
                 aside.display()
             );
-            Store::open(opener(path))
-                .with_context(|| format!("beginning the journal {}", path.display()))
+            open().with_context(|| format!("beginning the journal {}", path.display()))
         }
     }
 }

@@ -11,7 +11,8 @@
 //! is in none. A queued task that is held counts as queued, and is passed over
 //! until it is released.
 
-use crate::task::TaskId;
+use crate::digest::Digest;
+use crate::task::{TaskId, Weight};
 use std::collections::{HashMap, VecDeque};
 
 /// Why a task was not admitted.
@@ -37,16 +38,6 @@ pub enum Refusal {
     Duplicate,
     /// [`Queue::drain`] was called.
     Draining,
-}
-
-/// Memory that a waiting task holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Weight {
-    /// Bytes of its own.
-    pub own: usize,
-    /// What it shares with others: by what that is known, and its bytes, which
-    /// count once.
-    pub shared: Option<(usize, usize)>,
 }
 
 /// How a task is admitted.
@@ -93,8 +84,8 @@ pub struct Queue<T, H> {
     byte_capacity: usize,
     waiting: VecDeque<Waiting<T>>,
     bytes: usize,
-    /// What waiting tasks share: how many do.
-    shared: HashMap<usize, usize>,
+    /// The modules of waiting tasks: how many wait with each.
+    shared: HashMap<Digest, usize>,
     running: HashMap<TaskId, H>,
     draining: bool,
 }
@@ -143,7 +134,7 @@ impl<T, H: Clone> Queue<T, H> {
             }
         }
         self.bytes += weight.own + self.unshared(weight);
-        if let Some((key, _)) = weight.shared {
+        if let Some((key, _)) = weight.module {
             *self.shared.entry(key).or_default() += 1;
         }
         let held = admission == Admission::Held;
@@ -151,10 +142,10 @@ impl<T, H: Clone> Queue<T, H> {
         Ok(())
     }
 
-    /// Bytes of what it shares that are not counted yet.
+    /// Bytes of its module, if those are not counted yet.
     fn unshared(&self, weight: Weight) -> usize {
         weight
-            .shared
+            .module
             .filter(|(key, _)| !self.shared.contains_key(key))
             .map_or(0, |(_, bytes)| bytes)
     }
@@ -162,7 +153,7 @@ impl<T, H: Clone> Queue<T, H> {
     fn remove(&mut self, at: usize) -> Option<Waiting<T>> {
         let removed = self.waiting.remove(at)?;
         self.bytes -= removed.weight.own;
-        if let Some((key, bytes)) = removed.weight.shared
+        if let Some((key, bytes)) = removed.weight.module
             && let Some(count) = self.shared.get_mut(&key)
         {
             *count -= 1;
@@ -261,7 +252,7 @@ mod tests {
     }
 
     fn admit<H: Clone>(queue: &mut Queue<u8, H>, n: u8) -> Result<(), (Refusal, u8)> {
-        let weight = Weight { own: 1, shared: Some((usize::from(n % 3), 10)) };
+        let weight = Weight { own: 1, module: Some((Digest::of(&[n % 3]), 10)) };
         queue.admit(&id(n), n, weight, Admission::Ready)
     }
 
@@ -279,7 +270,7 @@ mod tests {
     #[test]
     fn bytes_are_bounded_and_what_is_shared_counts_once() {
         let mut queue = Queue::<u8, ()>::new(9, 100);
-        let weight = |own, key| Weight { own, shared: Some((key, 50)) };
+        let weight = |own, key: u8| Weight { own, module: Some((Digest::of(&[key]), 50)) };
         let admit = |queue: &mut Queue<u8, ()>, n, weight| {
             queue.admit(&id(n), n, weight, Admission::Ready).map_err(|(refusal, _)| refusal)
         };

@@ -181,6 +181,16 @@ impl TaskRequest {
     }
 }
 
+/// What a waiting task takes up, in memory or on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weight {
+    /// Bytes of its own.
+    pub own: usize,
+    /// Its module and that one's bytes, which count once for all tasks that
+    /// wait with it.
+    pub module: Option<(Digest, usize)>,
+}
+
 /// Which function of a module is the task's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Entry {

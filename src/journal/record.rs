@@ -6,7 +6,7 @@
 
 use super::Run;
 use crate::digest::Digest;
-use crate::task::{ModuleSource, TaskId, TaskRequest};
+use crate::task::{ModuleSource, TaskId, TaskRequest, Weight};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -31,19 +31,20 @@ pub struct Arrival {
     pub refused: bool,
 }
 
-/// A task that was accepted, and whose end is not recorded.
+/// A task that was accepted, and whose end is not recorded. What it asked for
+/// is read when its turn comes: [`super::Reader::request`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// The run.
     pub run: Run,
     /// The message.
     pub arrival: Arrival,
-    /// What it asked for; none if the module is damaged.
-    pub request: Option<TaskRequest>,
     /// A stop came for it.
     pub stopped: bool,
     /// How often the process died while it ran.
     pub deaths: u32,
+    /// What it takes on the disk.
+    pub weight: Weight,
 }
 
 /// A task whose result is recorded.

@@ -1,11 +1,12 @@
 //! The journal over a disk that fills up, tears and dies.
 
+use super::modules::Files;
 use super::*;
 use crate::digest::Digest;
 use crate::task::{Binary, ModuleSource};
 use proptest::prelude::*;
 use redb::StorageBackend;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,8 +23,12 @@ struct Parts {
     files: Mutex<(Vec<u8>, Vec<u8>)>,
     /// Writes and syncs until each one fails; 0: never.
     fuse: AtomicUsize,
-    /// Bytes that the file may have; 0: any number.
+    /// Bytes that all may have; 0: any number.
     room: AtomicU64,
+    /// Modules that were read.
+    reads: AtomicUsize,
+    /// The modules' files, and those whose names would survive a loss of power.
+    modules: Mutex<[BTreeMap<String, Vec<u8>>; 2]>,
 }
 
 impl Disk {
@@ -38,12 +43,30 @@ impl Disk {
         differing.into_iter().for_each(|at| found[at] = written[at]);
         let disk = Disk::default();
         *disk.0.files.lock().expect("the files") = (found.clone(), found);
+        let modules = &*self.0.modules.lock().expect("the modules");
+        // The system writes names at any time.
+        let modules = &modules[usize::from(torn != usize::MAX)];
+        *disk.0.modules.lock().expect("the modules") = [modules.clone(), modules.clone()];
         disk
     }
 
     /// What is found after the process was killed.
     fn after_kill(&self) -> Disk {
         self.after_power_loss(usize::MAX)
+    }
+
+    /// Bytes in use.
+    fn used(&self) -> u64 {
+        let modules = &self.0.modules.lock().expect("the modules")[0];
+        self.len().expect("a length") + modules.values().map(|m| m.len() as u64).sum::<u64>()
+    }
+
+    /// Has `f` change a module's file, as something that is there already.
+    fn damage(&self, wasm: &[u8], f: impl FnOnce(&mut Vec<u8>)) {
+        let modules = &mut self.0.modules.lock().expect("the modules");
+        f(modules[0].get_mut(&Digest::of(wasm).to_string()).expect("a module"));
+        let [written, synced] = &mut **modules;
+        synced.clone_from(written);
     }
 
     fn may(&self, size: u64) -> io::Result<()> {
@@ -64,9 +87,9 @@ impl Disk {
 
     fn open(&self) -> Result<(Store, Recovered), StoreError> {
         let disk = self.clone();
-        Store::open(Box::new(move || {
-            redb::Builder::new().set_cache_size(1 << 20).create_with_backend(disk.clone())
-        }))
+        let open =
+            move || redb::Builder::new().set_cache_size(1 << 20).create_with_backend(disk.clone());
+        Store::open(Box::new(open), Box::new(self.clone()))
     }
 
     fn store(&self) -> (Store, Recovered) {
@@ -96,7 +119,8 @@ impl StorageBackend for Disk {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.may(len)?;
+        let modules = self.used() - self.len()?;
+        self.may(len + modules)?;
         self.0.files.lock().expect("the files").0.resize(len as usize, 0);
         Ok(())
     }
@@ -109,10 +133,43 @@ impl StorageBackend for Disk {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.may(offset + data.len() as u64)?;
+        let modules = self.used() - self.len()?;
+        self.may(offset + data.len() as u64 + modules)?;
         let from = offset as usize;
         let files = &mut *self.0.files.lock().expect("the files");
         files.0[from..from + data.len()].copy_from_slice(data);
+        Ok(())
+    }
+}
+
+impl Files for Disk {
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        let modules = &self.0.modules.lock().expect("the modules")[0];
+        Ok(modules.iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect())
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        self.0.reads.fetch_add(1, Ordering::SeqCst);
+        let modules = &self.0.modules.lock().expect("the modules")[0];
+        modules.get(name).cloned().ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.may(self.used() + bytes.len() as u64)?;
+        self.0.modules.lock().expect("the modules")[0].insert(name.to_owned(), bytes.to_vec());
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.may(0)?;
+        self.0.modules.lock().expect("the modules")[0].remove(name);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.may(0)?;
+        let [written, synced] = &mut *self.0.modules.lock().expect("the modules");
+        synced.clone_from(written);
         Ok(())
     }
 }
@@ -166,15 +223,23 @@ fn what_was_recorded_is_found_again() {
         Step::Died { run: Run(0), times: 2 },
     ];
     store.apply(steps.iter()).expect("written");
-    let recovered = disk.after_power_loss(0).store().1;
-    let waiting = |run, stopped, deaths| Waiting {
-        run: Run(run),
-        arrival: arrival(run),
-        request: Some(request(run, &wasm)),
-        stopped,
-        deaths,
-    };
-    assert_eq!(recovered.waiting, [waiting(0, false, 2), waiting(1, true, 0)]);
+    let (store, recovered) = disk.after_power_loss(0).store();
+    let module = Some((Digest::of(&wasm), wasm.len()));
+    let found: Vec<_> = recovered
+        .waiting
+        .iter()
+        .map(|waiting| {
+            assert_eq!(waiting.arrival, arrival(waiting.run.0));
+            assert_eq!(waiting.weight.module, module);
+            (waiting.run, waiting.stopped, waiting.deaths)
+        })
+        .collect();
+    assert_eq!(found, [(Run(0), false, 2), (Run(1), true, 0)]);
+    let reader = store.reader();
+    assert_eq!(reader.request(Run(1)).expect("a request"), request(1, &wasm));
+    assert_eq!(reader.result(Run(2)).expect("a result"), "result");
+    assert!(matches!(reader.request(Run(2)), Err(ReadError::Absent)), "it has ended");
+    assert!(matches!(reader.request(Run(4)), Err(ReadError::Absent)), "it is forgotten");
     let finished = |run, result: &'static str, delivered| Finished {
         run: Run(run),
         arrival: arrival(run),
@@ -190,7 +255,7 @@ fn a_module_is_kept_once_and_for_the_next_task() {
     let disk = Disk::default();
     let (mut store, _) = disk.store();
     let wasm = module(1, 1 << 20);
-    let size = |disk: &Disk| disk.len().expect("a length");
+    let size = Disk::used;
     store.apply([accepted(0, &wasm)].iter()).expect("written");
     let with_one = size(&disk);
     for run in 1..50 {
@@ -207,19 +272,120 @@ fn damaged_modules_and_records_cost_only_their_own_task() {
     let steps = [accepted(0, &bad), accepted(1, &good), finished(2, "the result of two")];
     store.apply(steps.iter()).expect("written");
     drop(store);
+    disk.damage(&bad, |bytes| bytes[100] ^= 1);
     {
         let files = &mut disk.0.files.lock().expect("the files").0;
-        for needle in [&bad[100..200], b"the result of two"] {
-            let at = files.windows(needle.len()).position(|bytes| bytes == needle);
-            files[at.expect("written in one piece")] ^= 1;
-        }
+        let needle = b"the result of two";
+        let at = files.windows(needle.len()).position(|bytes| bytes == needle);
+        files[at.expect("written in one piece")] ^= 1;
     }
-    let recovered = disk.store().1;
-    let waiting: Vec<_> =
-        recovered.waiting.iter().map(|waiting| (waiting.run, waiting.request.is_some())).collect();
-    assert_eq!(waiting, [(Run(0), false), (Run(1), true)]);
-    let id = |run| arrival(run).id;
-    assert_eq!(recovered.losses, [Loss::Module(id(0)), Loss::Result(id(2), false)]);
+    let (store, recovered) = disk.store();
+    let waiting: Vec<_> = recovered.waiting.iter().map(|waiting| waiting.run).collect();
+    assert_eq!(waiting, [Run(0), Run(1)]);
+    assert_eq!(recovered.losses, [Loss::Result(arrival(2).id, false)]);
+    let reader = store.reader();
+    assert!(matches!(reader.request(Run(0)), Err(ReadError::Module)));
+    assert_eq!(reader.request(Run(1)).expect("a request"), request(1, &good));
+}
+
+#[test]
+fn a_start_reads_no_modules() {
+    let disk = Disk::default();
+    let (mut store, _) = disk.store();
+    let steps: Vec<_> = (0..20).map(|run| accepted(run, &module(run, 100 << 10))).collect();
+    store.apply(steps.iter()).expect("written");
+    let size = disk.len().expect("a length");
+    assert!(size < 2 << 20, "a restart after a crash reads all of the database: {size} bytes");
+    let found = disk.after_kill();
+    drop(store);
+    let (store, recovered) = found.store();
+    assert_eq!((recovered.waiting.len(), found.0.reads.load(Ordering::SeqCst)), (20, 0));
+    store.reader().request(Run(7)).expect("a request");
+    assert_eq!(found.0.reads.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_task_that_brings_a_damaged_module_again_mends_it() {
+    let disk = Disk::default();
+    let (mut store, _) = disk.store();
+    let wasm = module(1, 3000);
+    store.apply([accepted(0, &wasm)].iter()).expect("written");
+    // Once found by a reader, once left by the process before.
+    for run in [1, 2] {
+        disk.damage(&wasm, |bytes| bytes.truncate(10));
+        let reader = store.reader();
+        if run == 1 {
+            assert!(matches!(reader.request(Run(0)), Err(ReadError::Module)));
+        } else {
+            drop(store);
+            store = disk.store().0;
+        }
+        store.apply([accepted(run, &wasm)].iter()).expect("written");
+        assert_eq!(store.reader().request(Run(0)).expect("a request"), request(0, &wasm));
+    }
+}
+
+#[test]
+fn readers_read_beside_a_writer_whose_disk_fails() {
+    let disk = Disk::default();
+    let (mut store, _) = disk.store();
+    let wasm = module(1, 3000);
+    store.apply([accepted(0, &wasm), finished(1, "one")].iter()).expect("written");
+    let reader = store.reader();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut read = 0;
+                    while !done.load(Ordering::SeqCst) || read == 0 {
+                        // While the database is being opened anew on a disk that
+                        // fails it can't be read; what is read is right.
+                        match (reader.request(Run(0)), reader.result(Run(1))) {
+                            (Ok(found), Ok(result)) => {
+                                assert_eq!((found, &result[..]), (request(0, &wasm), &b"one"[..]));
+                                read += 1;
+                            }
+                            (Err(ReadError::Disk(_)), _) | (_, Err(ReadError::Disk(_))) => {}
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        for run in 2..40 {
+            disk.0.fuse.store(run as usize % 7 + 2, Ordering::SeqCst);
+            while store.apply([accepted(run, &wasm)].iter()).is_err() {
+                disk.0.fuse.store(0, Ordering::SeqCst);
+            }
+        }
+        done.store(true, Ordering::SeqCst);
+        readers.into_iter().for_each(|reader| reader.join().expect("no wrong answer"));
+    });
+    drop(store);
+    assert!(matches!(reader.request(Run(0)), Err(ReadError::Disk(_))), "the journal is closed");
+}
+
+#[test]
+fn modules_of_version_0_1_0_are_moved_out_of_the_database() {
+    let disk = Disk::default();
+    let (mut store, _) = disk.store();
+    let wasm = module(1, 3000);
+    store.apply([accepted(0, &wasm)].iter()).expect("written");
+    drop(store);
+    disk.0.modules.lock().expect("the modules")[0].clear();
+    let old = redb::TableDefinition::<&[u8], &[u8]>::new("modules");
+    let database = redb::Builder::new().create_with_backend(disk.clone()).expect("a database");
+    let write = database.begin_write().expect("a transaction");
+    let digest = Digest::of(&wasm);
+    let key = &digest.as_bytes()[..];
+    write.open_table(old).expect("a table").insert(key, &wasm[..]).expect("written");
+    write.commit().expect("committed");
+    drop(database);
+    for _ in 0..2 {
+        let (store, _) = disk.store();
+        assert_eq!(store.reader().request(Run(0)).expect("a request"), request(0, &wasm));
+    }
 }
 
 #[test]
@@ -229,7 +395,7 @@ fn a_file_that_makes_no_sense_is_set_aside() {
     let filler: Vec<u8> = (0..100_000_u32).map(|n| (n * 7) as u8).collect();
     for rubbish in [&b"redb"[..], &filler] {
         std::fs::write(&path, rubbish).expect("written");
-        let (mut store, recovered) = open_or_begin(&path).expect("a new one");
+        let (mut store, recovered) = open_or_begin(dir.path()).expect("a new one");
         assert_eq!(recovered, Recovered::default());
         store.apply([accepted(0, b"wasm")].iter()).expect("written");
     }
@@ -289,7 +455,7 @@ fn a_full_disk_accepts_nothing_lets_results_through_and_recovers() {
     let (journal, mut durable, _dir) = disk.journal();
     journal.record(accepted(0, b"small"), 0);
     assert_eq!(next(&mut durable), Some(0));
-    disk.0.room.store(disk.len().expect("a length"), Ordering::SeqCst);
+    disk.0.room.store(disk.used(), Ordering::SeqCst);
     journal.record(accepted(1, &module(1, 8 << 20)), 1);
     journal.record(Step::Nothing, 2);
     std::thread::sleep(Duration::from_millis(300));
@@ -379,6 +545,8 @@ impl Model {
             let run = waiting.run.0;
             assert!(!self.published.contains_key(&run), "run {run} would have a second result");
             assert!(waiting.stopped || !self.stopped.contains(&run), "a stop was forgotten");
+            let found = store.reader().request(waiting.run).expect("its request and module");
+            assert_eq!(found.id, waiting.arrival.id);
             let step = finished(run, &format!("again {salt}"));
             store.apply([&step].into_iter()).expect("written");
             self.durable(&step);

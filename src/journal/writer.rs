@@ -1,7 +1,8 @@
 //! The thread that writes: takes what waits, writes it at once, says so.
 
-use super::store::{Store, StoreError};
-use super::{Marks, Run, Step};
+use super::database::StoreError;
+use super::store::Store;
+use super::{Marks, Reader, Run, Step};
 use anyhow::Context as _;
 use std::collections::HashSet;
 use std::fs::File;
@@ -29,6 +30,7 @@ pub struct Journal<T> {
     items: Option<Sender<Item<T>>>,
     thread: Option<JoinHandle<()>>,
     marks: Marks,
+    reader: Reader,
     _lock: File,
 }
 
@@ -40,12 +42,14 @@ impl<T: Send + 'static> Journal<T> {
     ) -> anyhow::Result<(Journal<T>, UnboundedReceiver<T>)> {
         let (items, incoming) = channel();
         let (released, durable) = unbounded_channel();
+        let reader = store.reader();
         let writer = Writer { store, incoming, released, failing: None };
         let thread = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || writer.run())
             .context("starting the journal's thread")?;
-        let journal = Journal { items: Some(items), thread: Some(thread), marks, _lock: lock };
+        let journal =
+            Journal { items: Some(items), thread: Some(thread), marks, reader, _lock: lock };
         Ok((journal, durable))
     }
 
@@ -70,6 +74,11 @@ impl<T: Send + 'static> Journal<T> {
     /// Which tasks are in execution.
     pub fn marks(&self) -> Marks {
         self.marks.clone()
+    }
+
+    /// Reads what is on the disk of a run.
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
     }
 
     /// The process ends in good order: a task that is still running did not
@@ -170,8 +179,9 @@ impl<T> Writer<T> {
             waiting.drain(..).for_each(|item| self.release(item));
             return Ok(());
         };
-        // On a full disk the ends of tasks may still fit where their modules
-        // were, and must not wait behind what does not fit.
+        // On a full disk the ends of tasks may still fit, and must not wait
+        // behind what does not.
+        self.store.make_room();
         let not_yet: HashSet<Run> =
             waiting.iter().filter_map(|item| accepted(&item.step)).collect();
         let ends = |item: &Item<T>| match &item.step {

@@ -386,14 +386,16 @@ impl Worker {
     }
 
     fn resume(&mut self, waiting: Waiting) {
-        let Waiting { run, arrival, request, stopped, deaths } = waiting;
+        let Waiting { run, arrival, stopped, deaths, .. } = waiting;
         let id = arrival.id.clone();
         let at = arrival.at.and_then(instant);
+        let request = self.tasks.journal.as_ref().map(|journal| journal.reader().request(run));
         let refused = match request {
             _ if stopped => Failure::Stopped.to_string(),
             _ if deaths >= DEATHS => Failure::Fatal(deaths).to_string(),
-            None => "the recorded module of the task is damaged; start the task again".into(),
-            Some(mut request) => {
+            None => unreachable!("what waits comes from a journal"),
+            Some(Err(e)) => e.to_string(),
+            Some(Ok(mut request)) => {
                 self.tasks.modules.share(&mut request);
                 match self.policy.admit(request) {
                     Ok(spec) => match self.executor.submit(spec, Admission::Again) {
