@@ -2,7 +2,7 @@
 //! each of them, and models that misbehave when they say so.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,7 @@ pub(super) struct Fake {
     imported: Arc<AtomicU64>,
     requests: Arc<AtomicU64>,
     compiles_for: Duration,
+    gate: Arc<Mutex<()>>,
 }
 
 /// A native cancellation that blocks.
@@ -93,6 +94,11 @@ impl Fake {
         Fake { compiles_for, ..Fake::default() }
     }
 
+    /// No model is compiled until this is dropped.
+    pub(super) fn hold(&self) -> MutexGuard<'_, ()> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Models compiled so far.
     pub(super) fn compiled(&self) -> u64 {
         self.compiled.load(Ordering::SeqCst)
@@ -139,6 +145,7 @@ impl Backend for Fake {
 
     fn compile(&self, source: &Source) -> Result<Compiled, Refusal> {
         thread::sleep(self.compiles_for);
+        drop(self.hold());
         let xml = String::from_utf8_lossy(&source.parts()[0]).into_owned();
         let says = |word: &str| xml.contains(word);
         assert!(!says("panic"), "a model that panics");

@@ -212,10 +212,19 @@ fn read(path: &Place, stamp: &Stamp) -> Result<Vec<u8>, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use std::thread::sleep;
-
     use super::super::fake::{Fake, MODEL};
     use super::*;
+
+    /// Waits until the next change of a file would show in its times.
+    fn settle(dir: &Path) {
+        let fresh = |name| {
+            let metadata = fs::metadata(dir.join(name)).expect("written");
+            Stamp::of(&metadata).is_fresh(SystemTime::now())
+        };
+        while fresh("model.xml") || fresh("model.bin") {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 
     struct Fixture {
         dir: tempfile::TempDir,
@@ -229,7 +238,7 @@ mod tests {
             let dir = tempfile::tempdir().expect("a directory");
             fs::write(dir.path().join("model.xml"), MODEL).expect("written");
             fs::write(dir.path().join("model.bin"), b"weights").expect("written");
-            sleep(2 * TICK);
+            settle(dir.path());
             let graphs = Graphs::new(1 << 20, 1);
             Fixture { dir, fake: Fake::default(), graphs, named: Named::default() }
         }
@@ -261,7 +270,7 @@ mod tests {
         assert!(found == Found::Reused && Arc::ptr_eq(&first, &again));
 
         fs::write(fixture.dir.path().join("model.bin"), b"WEIGHTS").expect("written");
-        sleep(2 * TICK);
+        settle(fixture.dir.path());
         let (changed, found) = fixture.load(100).expect("a graph");
         assert!(found == Found::Compiled && !Arc::ptr_eq(&first, &changed));
     }

@@ -4,7 +4,6 @@ use crate::support::{On, Proxy, Stage, Task, over_both_brokers, wat};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
-use std::time::{Duration, Instant};
 
 over_both_brokers!(
     a_worker_introduces_itself_before_its_first_heartbeat,
@@ -19,8 +18,8 @@ over_both_brokers!(
     a_task_that_has_ended_may_be_started_again,
     a_malformed_start_is_answered_if_its_id_can_be_read,
     a_message_that_can_not_be_read_is_dropped_and_the_next_task_runs,
-    a_running_task_is_stopped_at_once,
-    a_waiting_task_is_stopped_at_once,
+    a_running_task_is_stopped,
+    a_waiting_task_is_stopped_while_another_one_runs,
     stopping_what_is_not_there_changes_nothing,
     a_full_queue_is_answered_with_its_numbers,
     what_is_not_built_yet_gets_one_error_each,
@@ -271,31 +270,26 @@ fn a_message_that_can_not_be_read_is_dropped_and_the_next_task_runs(on: On) {
     assert_eq!(answers.count(), 3, "only the tasks that settle were answered: {kinds:?}");
 }
 
-fn a_running_task_is_stopped_at_once(on: On) {
+fn a_running_task_is_stopped(on: On) {
     let stage = Stage::new(on);
     let _worker = stage.worker(FULL_WITH_ONE);
     for guest in ["loop-forever", "start-loops", "sleep-forever", "host-call-loop"] {
         let id = stage.running(Task::wat(guest));
-        let asked = Instant::now();
         stage.stop(&id);
+        // Without it none of them would ever end.
         stage.result(&id).failed(&["stopped"]);
-        let took = asked.elapsed();
-        println!("{on:?}: {guest} stopped in {took:?}");
-        assert!(took < Duration::from_secs(1), "{guest}: {took:?}");
         assert_eq!(stage.results_in_the_end(&id), 1, "{guest}");
     }
 }
 
-fn a_waiting_task_is_stopped_at_once(on: On) {
+fn a_waiting_task_is_stopped_while_another_one_runs(on: On) {
     let stage = Stage::new(on);
     let _worker = stage.worker(ONE);
     let first = stage.start(Task::wat("loop-forever"));
     let waiting = stage.start(Task::wat("hello"));
-    let asked = Instant::now();
     stage.stop(&waiting);
-    // While the first one still runs.
+    // The first one still runs: it never ends by itself.
     stage.result(&waiting).failed(&["stopped"]);
-    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     stage.stop(&waiting);
     stage.stop(&first);
     stage.result(&first).failed(&["stopped"]);
