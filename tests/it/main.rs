@@ -10,6 +10,9 @@ mod demo;
 mod doctor;
 mod guests;
 mod hostile;
+#[path = "../manager/mod.rs"]
+mod manager;
+mod manager_habits;
 #[cfg(feature = "broker")]
 mod metrics;
 #[cfg(feature = "openvino")]
@@ -17,6 +20,7 @@ mod nn;
 #[cfg(feature = "openvino")]
 mod nn_guests;
 mod readme;
+mod recorded;
 mod run_verb;
 mod runtime;
 mod settings;

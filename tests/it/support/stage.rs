@@ -3,6 +3,7 @@
 use super::PATIENCE;
 use super::task::Task;
 use super::worker::{Process, Worker};
+use crate::manager::{Habits, Manager};
 use bytes::Bytes;
 use proplet::broker::{Broker, Settings};
 use proplet::config::{Config, Environment};
@@ -149,6 +150,12 @@ impl Stage {
         *broker = Some(Broker::start_with(settings).expect("the port is free again"));
         drop(broker);
         self.connected(before + 1);
+    }
+
+    /// Starts a stand-in for the manager at this broker, beside the one that
+    /// the stage plays.
+    pub fn manager(&self, habits: Habits) -> Manager {
+        Manager::start(self.address, &self.topics, habits)
     }
 
     /// A worker's environment, with these settings (`executors`, …) beside the
