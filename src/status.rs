@@ -8,6 +8,10 @@
 //!
 //! It only looks: nothing can be changed through it, and nothing that it shows
 //! is a secret. The worker goes on without it where it can't have its port.
+//!
+//! Whoever connects is hostile: a connection serves one request and lasts a
+//! bounded time, and where all places are taken the oldest one makes room. So
+//! a probe is answered whatever other clients do.
 
 mod ask;
 mod health;
@@ -22,21 +26,23 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use serde_json::json;
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
 /// Connections at a time; a scraper and a few probes need no more.
 const CONNECTIONS: usize = 32;
-/// Time for a request to come.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a connection in all: for its request to come and for its answer to
+/// be read.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the answers are made of.
 pub(crate) struct Status {
@@ -74,17 +80,20 @@ pub(crate) async fn serve(address: SocketAddr, status: Arc<Status>) -> Option<Se
 }
 
 async fn accept(listener: TcpListener, status: Arc<Status>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS);
     loop {
-        // Never closed, so there will be a place.
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let status = status.clone();
-                tokio::spawn(async move {
-                    connection(stream, status).await;
-                    drop(place);
-                });
+                open.retain(|connection| !connection.is_finished());
+                // The oldest has had the most time, and an honest client needs
+                // next to none.
+                if open.len() == CONNECTIONS
+                    && let Some(oldest) = open.pop_front()
+                {
+                    oldest.abort();
+                }
+                let connection = connection(stream, status.clone(), CONNECTION_TIMEOUT);
+                open.push_back(tokio::spawn(connection).abort_handle());
             }
             Err(e) => {
                 // Out of file descriptors, most likely: it passes.
@@ -95,18 +104,24 @@ async fn accept(listener: TcpListener, status: Arc<Status>) {
     }
 }
 
-async fn connection(stream: TcpStream, status: Arc<Status>) {
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    status: Arc<Status>,
+    timeout: Duration,
+) {
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let answer = answer(request.method(), request.uri().path(), &status);
         std::future::ready(Ok::<_, Infallible>(answer))
     });
     let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(e) = served {
-        debug!("a connection to the status port ended: {e}");
+        // Nobody asks often enough to mind another connection.
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    // hyper limits the time for headers, but not that for an answer to be read.
+    match tokio::time::timeout(timeout, served).await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => debug!("a connection to the status port ended: {e}"),
+        Err(_) => debug!("a connection to the status port lasted longer than {timeout:?}"),
     }
 }
 
@@ -176,6 +191,8 @@ mod tests {
     use super::*;
     use crate::metrics::CacheLevels;
     use crate::nn::Nn;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpStream;
 
     fn status() -> Status {
         let metrics = Metrics::new(Nn::fake().inference_times(), CacheLevels::default);
@@ -209,5 +226,49 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = taken.local_addr().expect("its address");
         assert!(serve(address, Arc::new(status())).await.is_none());
+    }
+
+    /// `asked` is what the client writes before it stands still. Its end of a
+    /// pipe of 64 bytes is kept open and never read.
+    async fn ends_by_itself(asked: &[u8]) {
+        let (mut client, server) = tokio::io::duplex(64);
+        let timeout = Duration::from_millis(50);
+        let served = tokio::spawn(connection(server, Arc::new(status()), timeout));
+        client.write_all(asked).await.expect("a server that reads");
+        // As long as a test waits for anything.
+        tokio::time::timeout(Duration::from_secs(90), served)
+            .await
+            .unwrap_or_else(|_| panic!("{} keeps its connection", asked.escape_ascii()))
+            .expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_reads_or_never_asks_loses_its_connection() {
+        ends_by_itself(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        ends_by_itself(b"GET /metrics HTTP/1.1\r\nHost: a\r\n").await;
+        ends_by_itself(b"").await;
+    }
+
+    /// HAZARDS.md case 72.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn health_is_answered_while_other_clients_hold_every_place() {
+        let here = "127.0.0.1:0".parse().expect("an address");
+        let listener = TcpListener::bind::<SocketAddr>(here).await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let _server = Server(tokio::spawn(accept(listener, Arc::new(status()))).abort_handle());
+        // They say nothing, half a request, or more than they ever read.
+        let never_read = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1000);
+        let mut clients = Vec::new();
+        for asked in [&b""[..], b"GET /metrics HTTP/1.1\r\nHo", &never_read] {
+            for _ in 0..2 * CONNECTIONS {
+                let mut client = TcpStream::connect(address).await.expect("a connection");
+                // The server may have made room for another one already.
+                client.write_all(asked).await.ok();
+                clients.push(client);
+            }
+            let answer = tokio::task::spawn_blocking(move || ask(address, "health"));
+            let answer = answer.await.expect("no panic").expect("an answer");
+            assert_eq!(answer.status, "ok");
+        }
     }
 }
