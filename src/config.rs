@@ -45,8 +45,8 @@ pub struct Config {
     pub credentials: Credentials,
     /// The way to the broker.
     pub connection: Connection,
-    /// Time between heartbeats. The manager takes a worker for dead after 10 s,
-    /// so two beats of the default may be lost or late.
+    /// Time between heartbeats, at most 5 s. The manager takes a worker for dead
+    /// after 10 s, so one beat may be lost or late.
     pub liveliness_interval: Duration,
     /// Tasks that run at the same time. A task is a thread that computes, so
     /// the default is the number of cores.
@@ -302,18 +302,19 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
     // Where the file is has been used already; here for the report.
     reader.read("config-file", value::path);
     reader.read("config-section", value::text);
-    if let Some(interval) = liveliness_interval.filter(|interval| *interval >= SECOND * 10) {
+    if let Some(interval) = liveliness_interval.filter(|interval| *interval > MAX_LIVELINESS) {
         reader.warn(format!(
-            "liveliness-interval is {}: the manager takes a worker for dead after 10 s without a \
-             heartbeat, so it will flap; 5 s or less is safe",
-            humantime(interval)
+            "liveliness-interval is {}, and {} is used: the manager takes a worker for dead after \
+             10 s without a heartbeat, so with the longer one it would come and go",
+            humantime(interval),
+            humantime(MAX_LIVELINESS)
         ));
     }
     let executors = executors?;
     Some(Config {
         credentials: credentials?,
         connection: connection?,
-        liveliness_interval: liveliness_interval?,
+        liveliness_interval: liveliness_interval?.min(MAX_LIVELINESS),
         executors,
         queue: queue?,
         queue_bytes: queue_bytes?,
@@ -347,6 +348,8 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
+/// Half the time after which the manager takes a silent worker for dead.
+const MAX_LIVELINESS: Duration = Duration::from_secs(5);
 
 fn connection(reader: &mut Reader<'_>) -> Option<Connection> {
     let address = reader.read("mqtt-address", Address::parse);

@@ -335,7 +335,8 @@ impl Worker {
     }
 
     fn beat(&self) {
-        self.link.beat(&self.topics.alive(), Alive::new(&self.id, &self.namespace).encode());
+        let alive = Alive::new(&self.id, &self.namespace, self.about.clone());
+        self.link.beat(&self.topics.alive(), alive.encode());
     }
 
     fn on_message(&mut self, message: Message) {

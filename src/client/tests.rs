@@ -50,7 +50,7 @@ async fn a_worker_that_beats_but_does_not_answer_is_told_apart() {
     let broker = Broker::start().expect("a broker");
     let client = client(broker.address(), "a").await.expect("connected");
     let worker = other(&broker).await;
-    let alive = protocol::Alive::new("w", "").encode();
+    let alive = protocol::Alive::new("w", "", protocol::WorkerMetadata::default()).encode();
     worker.publish(&client.topics.alive(), alive).await.expect("published");
     client.hear("w", LONG).await.expect("heard");
     let error = client.submit(&task("1"), None, SHORT).await.expect_err("silence").to_string();

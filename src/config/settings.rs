@@ -241,7 +241,7 @@ pub static SETTINGS: &[Setting] = &[
         "liveliness-interval",
         "DURATION",
         Text("5s"),
-        "Time between heartbeats; the manager gives a worker up after 10s",
+        "Time between heartbeats, 5s at most: the manager gives a worker up after 10s",
     ),
     setting(
         Group::Tasks,

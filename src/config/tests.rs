@@ -113,7 +113,7 @@ fn the_guides_method_a_is_read() {
     assert_eq!(config.connection.address.to_string(), "tcp://mqtt-adapter:1883");
     assert_eq!(config.connection.timeout, Duration::from_secs(30));
     assert_eq!(config.connection.qos, Qos::AtLeastOnce);
-    assert_eq!(config.liveliness_interval, Duration::from_secs(10));
+    assert_eq!(config.liveliness_interval, Duration::from_secs(5));
     let warnings = config.warnings.join("\n");
     assert_eq!(config.warnings.len(), 3, "{warnings}");
     assert_contains(
@@ -121,7 +121,7 @@ fn the_guides_method_a_is_read() {
         &[
             "PROPLET_EXTERNAL_WASM_RUNTIME is set: this worker runs tasks itself",
             "mqtt-qos is 2",
-            "10 s",
+            "liveliness-interval is 10s, and 5s is used",
         ],
     );
     assert!(!format!("{config:?}").contains(KEY), "the key is shown");

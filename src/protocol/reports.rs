@@ -359,7 +359,8 @@ impl Discovery {
 }
 
 /// The heartbeat. Any status counts as alive to the manager, so there is no
-/// other.
+/// other. A manager that does not know the worker takes it in by what the
+/// heartbeat says of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Alive {
     /// The worker, by its client id.
@@ -368,15 +369,18 @@ pub struct Alive {
     pub namespace: String,
     /// Always `alive`.
     status: &'static str,
+    /// What the worker is and where it runs, as in [`Discovery`].
+    pub metadata: WorkerMetadata,
 }
 
 impl Alive {
     /// The heartbeat of this worker.
-    pub fn new(proplet_id: &str, namespace: &str) -> Alive {
+    pub fn new(proplet_id: &str, namespace: &str, metadata: WorkerMetadata) -> Alive {
         Alive {
             proplet_id: proplet_id.to_owned(),
             namespace: namespace.to_owned(),
             status: "alive",
+            metadata,
         }
     }
 

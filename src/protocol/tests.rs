@@ -307,9 +307,14 @@ fn a_stop_that_was_written_is_read_by_its_addressee_alone() {
     }
 }
 
+fn alive(namespace: &str) -> Alive {
+    let metadata = WorkerMetadata { os: "linux".into(), ..WorkerMetadata::default() };
+    Alive::new(ME, namespace, metadata)
+}
+
 #[test]
 fn who_is_alive_is_read_of_heartbeats() {
-    assert_eq!(decode_sender(&Alive::new(ME, "ns").encode()).as_deref(), Some(ME));
+    assert_eq!(decode_sender(&alive("ns").encode()).as_deref(), Some(ME));
     assert_eq!(decode_sender(b"{}"), None);
     assert_eq!(decode_sender(b"x"), None);
 }
@@ -455,8 +460,11 @@ fn results_of_other_workers_are_read_too() {
 
 #[test]
 fn the_small_messages_have_the_managers_fields() {
-    let alive: Value = serde_json::from_slice(&Alive::new(ME, "default").encode()).expect("JSON");
-    assert_eq!(alive, json!({"proplet_id": ME, "namespace": "default", "status": "alive"}));
+    let mut alive: Value = serde_json::from_slice(&alive("default").encode()).expect("JSON");
+    assert_eq!(alive["metadata"].take()["os"], "linux");
+    let expected =
+        json!({"proplet_id": ME, "namespace": "default", "status": "alive", "metadata": null});
+    assert_eq!(alive, expected);
     let invoke = InvokeResult {
         invocation_id: "i".into(),
         task_id: "t".into(),

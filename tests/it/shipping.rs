@@ -96,7 +96,7 @@ fn the_guides_variables_work_in_the_compose_file() {
     ];
     let config = load(&[&provisioned[..], &more].concat());
     assert_eq!(config.connection.address.host, "mqtt-adapter");
-    assert_eq!(config.liveliness_interval, Duration::from_secs(10));
+    assert_eq!(config.liveliness_interval, Duration::from_secs(5));
 }
 
 #[test]

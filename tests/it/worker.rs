@@ -8,6 +8,7 @@ use serde_json::json;
 over_both_brokers!(
     a_worker_introduces_itself_before_its_first_heartbeat,
     a_worker_introduces_itself_again_after_a_reconnect,
+    every_heartbeat_tells_what_the_worker_is,
     a_worker_tells_the_manager_what_it_is,
     a_task_runs_and_its_result_tells_all_of_it,
     the_manager_is_told_what_a_failed_task_wrote,
@@ -61,6 +62,35 @@ fn a_worker_introduces_itself_again_after_a_reconnect(on: On) {
     }
     // It has subscribed again, too.
     stage.settle();
+}
+
+/// HAZARDS.md case 84: a manager that has restarted with an empty store knows a
+/// worker from its heartbeats alone, and they come although they are set to be
+/// rare.
+fn every_heartbeat_tells_what_the_worker_is(on: On) {
+    let stage = Stage::new(on);
+    let proxy = Proxy::to(stage.address);
+    let settings = [("liveliness-interval", "1h"), ("description", "a test")];
+    let _worker = stage.worker_at(proxy.address, &settings);
+    let beats = |n| {
+        stage.wait("heartbeats", |seen| {
+            (seen.iter().filter(|seen| seen.topic == "alive").count() >= n).then_some(())
+        });
+    };
+    // That of the introduction, the interval's first and its next one.
+    beats(3);
+    proxy.cut();
+    proxy.open();
+    stage.wait("another introduction and a heartbeat", |seen| {
+        let again = seen.iter().rposition(|seen| seen.topic == "create").filter(|at| *at > 0)?;
+        seen[again..].iter().any(|seen| seen.topic == "alive").then_some(())
+    });
+    let seen = stage.seen();
+    let create = &seen[0].json;
+    assert_eq!(create["metadata"]["description"], "a test");
+    for seen in &seen {
+        assert_eq!(seen.json["metadata"], create["metadata"], "{seen:?}");
+    }
 }
 
 /// The manager's part is over by then: it hears nothing of a broker that
