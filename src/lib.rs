@@ -41,7 +41,7 @@
 //!    what to do.
 //!
 //! Arrows point one way: [`digest`], [`flags`] and [`cancel`] depend on nothing
-//! of ours, [`task`] and [`disk`] on [`digest`] alone; [`journal`] knows [`task`];
+//! of ours, [`task`] and [`disk`] on [`digest`] alone; [`journal`] knows [`task`], [`manager`] these two;
 //! [`runtime`] and [`nn`] never see [`mqtt`], [`protocol`] or [`config`]; only [`worker`], [`client`] and [`cli`]
 //! wire everything.
 
@@ -61,6 +61,7 @@ pub mod flags;
 pub mod fuzzing;
 pub mod journal;
 mod machine;
+pub mod manager;
 pub mod metrics;
 pub mod mqtt;
 pub mod nn;

@@ -1,0 +1,29 @@
+//! The manager's side of a result: when it leaves, and whether it arrived.
+//!
+//! The broker's acknowledgement says nothing about the manager. That publishes a
+//! start first and stores the task as Running afterwards, the whole record, so
+//! a result that is quick is overwritten; and it hears nothing after its
+//! connection was lost. So results are
+//!
+//! ```text
+//! held       until 5 ms after their start came
+//! repeated   2 s and 10 s after the broker has them, if they were quick
+//! confirmed  where the manager can be asked: 15 s later, and again if it has none
+//! ```
+//!
+//! and the manager is asked whether it hears this worker at all.
+//!
+//! What is due when is pure state, by the time that is handed in; only
+//! [`Client`] does I/O, and nothing here knows the broker.
+
+mod answer;
+mod client;
+mod confirm;
+mod hearing;
+mod results;
+
+pub use answer::{Answer, Decision, Over, Task, decide};
+pub use client::{Ask, Asker, Client, Place, Told};
+pub use confirm::{Confirmations, Finished, Question, Step};
+pub use hearing::{Change, Complaint, Heard, Hearing};
+pub use results::{Action, Publication, Results, Timing};
