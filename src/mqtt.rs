@@ -11,7 +11,7 @@
 //! ```text
 //!            publish ─▶ outbox ─▶ window ≤ 20 ─▶ rumqttc ─▶ broker
 //! Link ──▶   announce ───────────────▲              │
-//!            beat ── only now or never ─────────────┤
+//!            beat, once ── only now or never ───────┤
 //!            ack ──▶ order of arrival ──▶ PUBACK ───┘
 //! Events ◀── Connected · Message · Acknowledged · Disconnected
 //! ```
@@ -118,7 +118,7 @@ pub enum PublishError {
         "`{0}` is not a topic that one can publish to: it is empty, too long or has a wildcard"
     )]
     Topic(String),
-    /// An announcement whose connection ended first.
+    /// What was meant for one connection, and that ended first.
     #[error("the connection ended before the broker acknowledged the message")]
     Disconnected,
     /// The link was closed first.
@@ -167,13 +167,19 @@ impl Link {
         self.send(topic, payload.into(), Command::Announce)
     }
 
+    /// Sends a message once, with QoS 0, behind the outbox, on this connection
+    /// or never: for what the broker has had before.
+    pub fn once(&self, topic: &str, payload: impl Into<Bytes>) -> Delivery {
+        self.send(topic, payload.into(), Command::Once)
+    }
+
     fn send(&self, topic: &str, payload: Bytes, command: fn(Outgoing) -> Command) -> Delivery {
         let (done, delivery) = oneshot::channel();
         let outgoing = Outgoing { topic: topic.to_owned(), payload, done };
         if let Err(error) = outgoing.check(self.max_packet_size) {
             outgoing.resolve(Err(error));
         } else if let Err(mpsc::error::SendError(
-            Command::Publish(outgoing) | Command::Announce(outgoing),
+            Command::Publish(outgoing) | Command::Announce(outgoing) | Command::Once(outgoing),
         )) = self.commands.send(command(outgoing))
         {
             outgoing.resolve(Err(PublishError::Closed));
@@ -243,6 +249,7 @@ pub fn connect(options: Options) -> anyhow::Result<(Link, Events)> {
 enum Command {
     Publish(Outgoing),
     Announce(Outgoing),
+    Once(Outgoing),
     Beat(String, Bytes),
     Ack(Ack),
     Close { deadline: tokio::time::Instant, done: oneshot::Sender<usize> },

@@ -203,6 +203,12 @@ impl Connector {
                 Some(session) if session.phase == Phase::Ready => self.outbox.announce(message),
                 _ => message.resolve(Err(super::PublishError::Disconnected)),
             },
+            Some(Command::Once(message)) => match &session {
+                Some(session) if session.phase == Phase::Ready && self.closing.is_none() => {
+                    self.outbox.once(message);
+                }
+                _ => message.resolve(Err(super::PublishError::Disconnected)),
+            },
             Some(Command::Beat(topic, payload)) => {
                 if let Some(session) = session
                     && session.phase == Phase::Ready
@@ -224,6 +230,7 @@ impl Connector {
                 // The links that are left can't ask for anything any more.
                 self.commands.close();
                 self.closing = Some(Closing { deadline, done });
+                self.outbox.drop_once();
             }
             None => {
                 self.open = false;
@@ -244,6 +251,9 @@ impl Connector {
         if session.phase == Phase::Ready {
             while let Some((topic, payload)) = self.outbox.take() {
                 session.publish(topic, self.options.qos.into(), payload).await;
+            }
+            while let Some((topic, payload)) = self.outbox.take_once() {
+                session.publish(topic, QoS::AtMostOnce, payload).await;
             }
         }
         if self.closing.is_some() && self.outbox.is_empty() && !session.leaving {

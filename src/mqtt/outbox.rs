@@ -31,6 +31,7 @@ pub(super) struct Outbox {
     entries: BTreeMap<u64, Entry>,
     next: u64,
     announcements: VecDeque<Outgoing>,
+    once: VecDeque<Outgoing>,
     /// The first of `entries` that this connection has not been handed.
     unsent: u64,
     handed: VecDeque<Handed>,
@@ -52,6 +53,7 @@ struct Entry {
 enum Handed {
     Entry(u64),
     Announcement(Outgoing),
+    Once(Outgoing),
     Beat,
 }
 
@@ -63,6 +65,15 @@ impl Outbox {
 
     pub(super) fn announce(&mut self, message: Outgoing) {
         self.announcements.push_back(message);
+    }
+
+    pub(super) fn once(&mut self, message: Outgoing) {
+        self.once.push_back(message);
+    }
+
+    /// What was to be sent once is not sent any more.
+    pub(super) fn drop_once(&mut self) {
+        self.once.drain(..).for_each(|message| message.resolve(Err(PublishError::Disconnected)));
     }
 
     /// Messages that the broker has not acknowledged.
@@ -81,8 +92,7 @@ impl Outbox {
     /// The next message to hand to rumqttc, if the window allows one. It
     /// counts as handed.
     pub(super) fn take(&mut self) -> Option<(String, Bytes)> {
-        let under_way = self.handed.len() - self.beats + self.in_flight.len();
-        if under_way >= if self.cautious { 1 } else { WINDOW } {
+        if self.under_way() >= if self.cautious { 1 } else { WINDOW } {
             return None;
         }
         if let Some(message) = self.announcements.pop_front() {
@@ -94,6 +104,23 @@ impl Outbox {
         self.unsent = number + 1;
         self.handed.push_back(Handed::Entry(number));
         Some((entry.message.topic.clone(), entry.message.payload.clone()))
+    }
+
+    /// The next message to send once, if all others are under way. It counts as
+    /// handed.
+    pub(super) fn take_once(&mut self) -> Option<(String, Bytes)> {
+        // One that the broker does not take must stay alone.
+        if self.cautious || self.under_way() >= WINDOW {
+            return None;
+        }
+        let message = self.once.pop_front()?;
+        let copy = (message.topic.clone(), message.payload.clone());
+        self.handed.push_back(Handed::Once(message));
+        Some(copy)
+    }
+
+    fn under_way(&self) -> usize {
+        self.handed.len() - self.beats + self.in_flight.len()
     }
 
     /// Whether a heartbeat may be handed to rumqttc. It then counts as handed.
@@ -134,7 +161,7 @@ impl Outbox {
                 }
                 self.cautious &= !self.entries.is_empty();
             }
-            Handed::Announcement(message) => message.resolve(Ok(())),
+            Handed::Announcement(message) | Handed::Once(message) => message.resolve(Ok(())),
             Handed::Beat => {}
         }
     }
@@ -145,7 +172,8 @@ impl Outbox {
         let messages = self.in_flight.values().filter_map(|handed| match handed {
             Handed::Entry(number) => self.entries.get(number).map(|entry| &entry.message),
             Handed::Announcement(message) => Some(message),
-            Handed::Beat => None,
+            // Of these none is acknowledged.
+            Handed::Once(_) | Handed::Beat => None,
         });
         let largest = messages.max_by_key(|message| message.packet_size())?;
         let size = largest.packet_size();
@@ -159,16 +187,19 @@ impl Outbox {
         for (_, message) in self.in_flight.drain() {
             match message {
                 Handed::Entry(number) => sent.push(number),
-                Handed::Announcement(message) => message.resolve(Err(PublishError::Disconnected)),
+                Handed::Announcement(message) | Handed::Once(message) => {
+                    message.resolve(Err(PublishError::Disconnected));
+                }
                 Handed::Beat => {}
             }
         }
         // What rumqttc never wrote can't be what ended the connection.
         let unwritten = self.handed.drain(..).filter_map(|handed| match handed {
-            Handed::Announcement(message) => Some(message),
+            Handed::Announcement(message) | Handed::Once(message) => Some(message),
             Handed::Entry(_) | Handed::Beat => None,
         });
-        for message in unwritten.chain(self.announcements.drain(..)) {
+        let waiting = self.announcements.drain(..).chain(self.once.drain(..));
+        for message in unwritten.chain(waiting) {
             message.resolve(Err(PublishError::Disconnected));
         }
         self.beats = 0;
@@ -244,6 +275,33 @@ mod tests {
         outbox.connection_lost(false);
         assert_eq!(result(&mut delivery), Some(Err(PublishError::Disconnected)));
         assert_eq!(outbox.take().map(|(_, payload)| payload.len()), Some(1));
+    }
+
+    #[test]
+    fn what_is_sent_once_goes_behind_all_others_and_dies_with_its_connection() {
+        let mut outbox = Outbox::default();
+        let [(first, mut sent), (second, mut lost)] = [message(2), message(3)];
+        outbox.once(first);
+        outbox.once(second);
+        for _ in 0..WINDOW {
+            outbox.publish(message(1).0);
+        }
+        assert_eq!(std::iter::from_fn(|| outbox.take()).count(), WINDOW);
+        assert!(outbox.take_once().is_none());
+        (1..=WINDOW as u16).for_each(|id| outbox.sent(id));
+        outbox.acknowledged(1);
+        assert_eq!(outbox.take_once().map(|(_, payload)| payload.len()), Some(2));
+        assert!(outbox.take_once().is_none());
+        outbox.sent(0);
+        assert_eq!(result(&mut sent), Some(Ok(())));
+        outbox.connection_lost(true);
+        assert_eq!(result(&mut lost), Some(Err(PublishError::Disconnected)));
+        // Until it is known what the broker does not take, others stay away.
+        let (message, mut dropped) = message(4);
+        outbox.once(message);
+        assert!(outbox.take_once().is_none());
+        outbox.drop_once();
+        assert_eq!(result(&mut dropped), Some(Err(PublishError::Disconnected)));
     }
 
     #[test]
