@@ -4,6 +4,7 @@
 //! [`reports`] writes what a worker says (and reads it, for `submit`). Bytes
 //! become a value here once, and nothing downstream looks at JSON again.
 
+mod cause;
 pub mod control;
 pub mod reports;
 pub mod usage;

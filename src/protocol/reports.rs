@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::cause;
 use super::control::to_json;
 use crate::task::{Captured, Outcome, Reuse, TaskId, Timings};
 
@@ -27,7 +28,8 @@ pub struct TaskResult {
     /// The worker, by its client id.
     #[serde(default)]
     pub proplet_id: String,
-    /// What the guest wrote to standard output.
+    /// What the guest wrote to standard output. In the message of a failure the
+    /// cause is added to it.
     #[serde(default)]
     pub results: Output,
     /// Why the task failed; `None` means that it completed, and the text is
@@ -95,7 +97,12 @@ impl TaskResult {
 
     /// The message.
     pub fn encode(&self) -> Vec<u8> {
-        to_json(self)
+        match &self.error {
+            None => to_json(self),
+            Some(error) => {
+                to_json(&TaskResult { results: cause::add(&self.results, error), ..self.clone() })
+            }
+        }
     }
 
     /// Why the task failed, without what `stderr` and `diagnostics` say anyway.
@@ -112,7 +119,11 @@ impl TaskResult {
     /// Reads a result of this worker or of any other: all but `task_id` may be
     /// missing.
     pub fn decode(payload: &[u8]) -> Result<TaskResult, serde_json::Error> {
-        serde_json::from_slice(payload)
+        let mut result: TaskResult = serde_json::from_slice(payload)?;
+        if let Some(error) = &result.error {
+            result.results = cause::remove(result.results, error);
+        }
+        Ok(result)
     }
 }
 
@@ -154,7 +165,7 @@ fn last_lines(text: &str) -> (&str, bool) {
 }
 
 /// A guest's output stream on the wire: a string if it is UTF-8, else
-/// `{"base64": "…"}`, so that nothing is lost.
+/// `{"base64": "…"}`, so that nothing is lost; a failure's has `error` as well.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     /// UTF-8.
@@ -213,7 +224,9 @@ impl<'de> Deserialize<'de> for Output {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Output, D::Error> {
         Ok(match serde_json::Value::deserialize(deserializer)? {
             serde_json::Value::String(text) => Output::Text(text),
-            serde_json::Value::Object(object) if object.len() == 1 => {
+            serde_json::Value::Object(object)
+                if object.keys().all(|key| key == "base64" || key == "error") =>
+            {
                 match object.get("base64").and_then(|value| value.as_str()) {
                     Some(symbols) => {
                         Output::Bytes(STANDARD.decode(symbols).map_err(de::Error::custom)?)

@@ -409,6 +409,32 @@ fn bytes_that_are_no_text_come_as_base64() {
 }
 
 #[test]
+fn a_failures_results_tell_the_cause_where_the_managers_command_line_shows_it() {
+    let results = |stdout: &[u8], stderr: &[u8]| {
+        let mut outcome = outcome();
+        outcome.verdict = Err(Failure::Trap("unreachable\n  at main".into()));
+        outcome.stdout.bytes = stdout.to_vec();
+        outcome.stderr.bytes = stderr.to_vec();
+        let sent = TaskResult::new(&id(), ME, outcome);
+        assert_eq!(TaskResult::decode(&sent.encode()).expect("our own message"), sent);
+        let message: Value = serde_json::from_slice(&sent.encode()).expect("JSON");
+        (message["results"].clone(), message["error"].clone())
+    };
+    let (alone, error) = results(b"", b"broken");
+    assert_eq!(alone, "unreachable\n  at main\nstderr of the guest:\nbroken");
+    assert_eq!(alone, error);
+    assert_eq!(results(b"half\n", b"").0, "half\nerror: unreachable\n");
+    let (cut, error) = results(b"half", b"");
+    assert_eq!(cut, "half\nerror: unreachable");
+    assert_eq!(error, "unreachable\n  at main");
+    assert_eq!(results(&[0xff], b"").0, json!({"base64": "/w==", "error": "unreachable"}));
+    let refused = TaskResult::refused(&id(), ME, "no such directory");
+    assert_eq!(TaskResult::decode(&refused.encode()).expect("our own message"), refused);
+    let message: Value = serde_json::from_slice(&refused.encode()).expect("JSON");
+    assert_eq!(message["results"], "no such directory");
+}
+
+#[test]
 fn a_failure_ends_with_the_last_of_stderr_and_the_diagnostics() {
     let mut outcome = outcome();
     outcome.verdict = Err(Failure::Exit(3));

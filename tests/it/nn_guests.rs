@@ -76,7 +76,7 @@ fn a_bad_pointer_ends_the_task_and_is_named(on: On) {
     for (guest, expected) in cases {
         let result = bad.run(guest, &[]);
         result.failed(&[expected, "outside the guest's memory"]);
-        assert_eq!(result.0["results"], "", "{guest}");
+        assert_eq!(result.0["results"], result.error(), "{guest}");
         let id = result.0["task_id"].as_str().expect("an id");
         assert_eq!(bad.stage.results_in_the_end(id), 1, "{guest}");
     }

@@ -173,13 +173,17 @@ fn the_manager_is_told_what_a_failed_task_wrote(on: On) {
     let _worker = stage.worker(ONE);
     let trapped = stage.run(Task::wat("stderr-then-trap"));
     trapped.failed(&["unreachable", "stderr of the guest", "about to fail"]);
-    assert_eq!(trapped.0["results"], "partial result\n");
+    let cause = trapped.error().lines().next().expect("an error has a line");
+    assert_eq!(trapped.0["results"], format!("partial result\nerror: {cause}\n"));
     assert_eq!(trapped.0["stderr"], "about to fail\n");
     assert_eq!(trapped.0["exit_code"], json!(null));
     let exited = stage.run(Task::wat("exit").inputs(&["7"]));
     exited.failed(&["exited with code 7"]);
-    assert_eq!((&exited.0["exit_code"], &exited.0["results"]), (&json!(7), &json!("exiting\n")));
-    stage.run(Task::wat("missing-export")).failed(&["_start", "--invoke"]);
+    assert_eq!(exited.0["exit_code"], 7);
+    assert_eq!(exited.0["results"], "exiting\nerror: the guest exited with code 7\n");
+    let silent = stage.run(Task::wat("missing-export"));
+    silent.failed(&["_start", "--invoke"]);
+    assert_eq!(silent.0["results"], silent.error());
     stage.run(Task::wat("loop-forever").args(&["-W", "timeout=50ms"])).failed(&["timeout", "50ms"]);
 }
 
@@ -422,7 +426,7 @@ fn a_result_larger_than_a_packet_is_answered_with_an_error(on: On) {
     let id = stage.start(Task::wat("stdout-flood").inputs(&["100000"]));
     let result = stage.result(&id);
     result.failed(&["PROPLET_MQTT_MAX_PACKET_SIZE"]);
-    assert_eq!(result.0["results"], "");
+    assert_eq!(result.0["results"], result.error());
     assert_eq!(result.0["exit_code"], 0);
     assert_eq!(stage.results_in_the_end(&id), 1);
     stage.run(Task::wat("stdout-flood").inputs(&["1000"])).stdout();
