@@ -119,7 +119,7 @@ pub fn encode_start(task: &TaskRequest, to: Option<&str>) -> Vec<u8> {
     let message = Start {
         id: task.id.as_str(),
         name: &task.name,
-        state: task.state.unwrap_or(ManagerState::Pending).into(),
+        state: task.state.map(u8::from),
         file,
         image_url,
         inputs: &task.inputs,
@@ -152,7 +152,8 @@ struct Stop<'a> {
 struct Start<'a> {
     id: &'a str,
     name: &'a str,
-    state: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -446,7 +446,7 @@ fn a_failure_ends_with_the_last_of_stderr_and_the_diagnostics() {
             .starts_with("the guest exited with code 3\nstderr of the guest (its end):\nline 80\n"),
         "{error}"
     );
-    assert!(error.ends_with("line 99\nwasi-nn:\n`load`: the model is empty"), "{error}");
+    assert!(error.ends_with("line 99\ndiagnostics:\n`load`: the model is empty"), "{error}");
 }
 
 #[test]
@@ -520,13 +520,13 @@ fn requests() -> impl Strategy<Value = TaskRequest> {
             .prop_map(|bytes| Some(ModuleSource::Bytes(Binary::new(bytes)))),
         "[a-z]{1,9}".prop_map(|url| Some(ModuleSource::Url(url))),
     ];
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<u8>());
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<Option<u8>>());
     let env = proptest::collection::btree_map(text(), text(), 0..4);
     (("[a-z0-9-]{1,40}", text(), module), (list(), list(), env), flags).prop_map(
         |((id, name, module), (inputs, cli_args, env), (daemon, latent, encrypted, state))| {
             TaskRequest {
                 id: TaskId::new(&id).expect("the pattern gives valid ids"),
-                state: Some(ManagerState::from(state)),
+                state: state.map(ManagerState::from),
                 name,
                 module,
                 inputs,

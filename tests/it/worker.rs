@@ -260,7 +260,7 @@ fn a_malformed_start_is_answered_if_its_id_can_be_read(on: On) {
         (mine("name").set("name", 7), "`name`"),
         (mine("inputs").set("inputs", "a"), "`inputs`"),
         (mine("args").set("cli_args", json!(["-S", 1])), "`cli_args`"),
-        (mine("env").set("env", json!({ "A": 1 })), "`env`"),
+        (mine("env").set("env", json!({ "A": [1] })), "`env`"),
         (mine("daemon").set("daemon", "yes"), "`daemon`"),
         (bad_base64, "not valid base64"),
         (mine("empty").set("file", ""), "`file` is empty"),
