@@ -21,8 +21,8 @@ pub(crate) use value::{closest, parse_duration, parse_integer};
 /// What the arguments of `wasmtime run` before the module ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunFlags {
-    /// `-S nn`.
-    pub nn: bool,
+    /// `-S nn`, or that a graph asks for it; `Some(false)` is `-S nn=n`.
+    pub nn: Option<bool>,
     /// `-S nn-graph=ENCODING::DIR`, in order.
     pub graphs: Vec<GraphFlag>,
     /// `--dir HOST[::GUEST]`, in order.
@@ -230,7 +230,7 @@ impl Parser {
             }
         };
         match desc.effect {
-            Effect::Nn => self.flags.nn = on,
+            Effect::Nn => self.flags.nn = Some(on),
             Effect::Graph => {
                 self.flags.graphs.push(GraphFlag::parse(needed()?).map_err(wrong)?);
             }
@@ -347,14 +347,18 @@ impl Parser {
         Ok(())
     }
 
-    fn finish(self) -> Result<RunFlags, FlagError> {
-        match self.flags.graphs.first() {
-            Some(graph) if !self.flags.nn => Err(invalid(format!(
-                "`-S nn-graph={}::{}` needs `-S nn` beside it",
-                graph.encoding, graph.dir
-            ))),
-            _ => Ok(self.flags),
+    fn finish(mut self) -> Result<RunFlags, FlagError> {
+        if let Some(graph) = self.flags.graphs.first() {
+            if self.flags.nn == Some(false) {
+                return Err(invalid(format!(
+                    "`-S nn-graph={}::{}` asks for wasi-nn, which `-S nn=n` forbids: leave one of \
+                     them out",
+                    graph.encoding, graph.dir
+                )));
+            }
+            self.flags.nn = Some(true);
         }
+        Ok(self.flags)
     }
 }
 

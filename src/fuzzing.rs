@@ -47,7 +47,6 @@ pub fn arguments(data: &[u8]) {
     let policy = Policy {
         trust: Trust::Stranger {
             roots: vec![root("/models", false), root("/data", true), root("/data/in", false)],
-            preopen_roots: text.len().is_multiple_of(2),
         },
         limits: limits.clone(),
         private: vec!["/models/own/config.toml".into()],
@@ -55,6 +54,7 @@ pub fn arguments(data: &[u8]) {
         working_dir: "/models".into(),
         max_wasm_stack: 1 << 20,
         resolve: lexically,
+        subdirectories: |_| Ok(vec!["a".to_owned()]),
     };
     let request = TaskRequest {
         module: Some(ModuleSource::Bytes(Binary::new(*b"\0asm"))),

@@ -40,29 +40,23 @@
 //! each way out that is known, the tests beside this file the grants, and `fuzz/` whatever is
 //! read of a message, of arguments, of a model and of calls of wasi-nn.
 
-use crate::flags::{self, DirFlag, RunFlags};
+use crate::flags::{self, RunFlags};
 use crate::task::{
-    Entry, Grant, GraphDir, Limits, ModuleSource, Preopen, Rejection, TaskRequest, TaskSpec,
-    humantime,
+    Entry, Grant, GraphDir, Limits, ModuleSource, Rejection, TaskRequest, TaskSpec, humantime,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Finds the canonical path of a directory: absolute, no links, there.
-pub type Resolve = fn(&Path) -> io::Result<PathBuf>;
-
-/// [`Resolve`] on the real file system.
-pub fn resolve_dir(path: &Path) -> io::Result<PathBuf> {
-    let canonical = path.canonicalize()?;
-    if canonical.is_dir() { Ok(canonical) } else { Err(io::ErrorKind::NotADirectory.into()) }
-}
+mod directories;
+use directories::cant_open;
+pub use directories::{Granted, Resolve, resolve_dir, subdirectories};
 
 /// A directory that tasks may be given, with everything below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Root {
-    /// As the operator wrote it: guests see it at this path.
+    /// As the operator wrote it.
     pub path: PathBuf,
     /// Whether guests may change it.
     pub writable: bool,
@@ -74,10 +68,8 @@ pub enum Trust {
     /// Tasks of others: only what the roots, the limits and the list of
     /// arguments allow.
     Stranger {
-        /// Directories that `--dir` may name.
+        /// Directories that `--dir` may name, and that a task gets without it.
         roots: Vec<Root>,
-        /// Whether a task without `--dir` gets all of `roots`.
-        preopen_roots: bool,
     },
     /// The user's own guest on his own terminal: any directory, read-write,
     /// and `--env NAME` inherits from `env`.
@@ -105,6 +97,9 @@ pub struct Policy {
     pub max_wasm_stack: u64,
     /// How directories are found.
     pub resolve: Resolve,
+    /// The names of the directories in a directory, in order, links and hidden
+    /// ones apart.
+    pub subdirectories: fn(&Path) -> io::Result<Vec<String>>,
 }
 
 impl Policy {
@@ -134,23 +129,20 @@ impl Policy {
         env: BTreeMap<String, String>,
     ) -> Result<Grant, Rejection> {
         self.host_access(flags)?;
-        if !flags.nn && !flags.graphs.is_empty() {
-            return Err(Rejection::Argument(
-                "`-S nn-graph` needs wasi-nn: add `-S nn` to the arguments".into(),
-            ));
-        }
         let graphs = flags.graphs.iter().map(|graph| {
             let dir = self.directory("-S nn-graph", &graph.dir)?.0;
             self.graph(&graph.encoding, &graph.dir, dir)
         });
         let graphs = graphs.collect::<Result<Vec<_>, _>>()?;
+        let Granted { dirs, notes } = self.directories(&flags.dirs)?;
         Ok(Grant {
             args,
             env: self.environment(flags, env)?,
-            dirs: self.directories(&flags.dirs)?,
+            dirs,
             entry: flags.invoke.clone().map_or(Entry::Label(label), Entry::Invoke),
-            nn: flags.nn.then_some(graphs),
+            nn: flags.nn.unwrap_or(true).then_some(graphs),
             limits: self.limits(flags)?,
+            notes,
         })
     }
 
@@ -249,98 +241,6 @@ impl Policy {
         }
     }
 
-    fn directories(&self, flags: &[DirFlag]) -> Result<Vec<Preopen>, Rejection> {
-        match &self.trust {
-            Trust::Stranger { roots, preopen_roots: true } if flags.is_empty() => {
-                // One that is missing, or holds a secret, was warned about at the start.
-                let all = self.canonical(roots);
-                let there = all.iter().filter_map(|(host, root)| {
-                    let guest = root.path.to_str()?.to_owned();
-                    let writable = root.writable && !holds_read_only(&all, host);
-                    let open = self.private_below(host).is_none();
-                    open.then(|| Preopen { host: host.clone(), guest, writable })
-                });
-                Ok(there.collect())
-            }
-            _ => {
-                let granted = flags.iter().map(|flag| {
-                    let (host, writable) = self.directory("--dir", &flag.host)?;
-                    Ok(Preopen { host, guest: flag.guest.clone(), writable })
-                });
-                granted.collect()
-            }
-        }
-    }
-
-    /// The canonical path of a directory that a task names, and whether it may
-    /// be written to.
-    fn directory(&self, argument: &str, typed: &str) -> Result<(PathBuf, bool), Rejection> {
-        let path = self.working_dir.join(typed);
-        let found = (self.resolve)(&path);
-        let Trust::Stranger { roots, .. } = &self.trust else {
-            let host = found.map_err(|e| cant_open(&format!("`{argument}`"), typed, &e))?;
-            return Ok((host, true));
-        };
-        let roots = self.canonical(roots);
-        let outside = || {
-            let allowed: Vec<_> = roots.iter().map(|(_, r)| r.path.display().to_string()).collect();
-            Rejection::Directory(format!(
-                "`{argument} {typed}` is outside the allowed directories ({}): \
-                 the operator adds it to PROPLET_DIRS",
-                if allowed.is_empty() { "there are none".to_owned() } else { allowed.join(", ") }
-            ))
-        };
-        let host = match found {
-            Ok(host) => host,
-            // Whether it is there is told only of what is inside.
-            Err(e) if roots.iter().any(|(root, _)| lexically_under(&path, root)) => {
-                return Err(cant_open(&format!("`{argument}`"), typed, &e));
-            }
-            Err(e) if self.under_root_as_written(&path) => {
-                return Err(cant_open(&format!("`{argument}`"), typed, &e));
-            }
-            Err(_) => return Err(outside()),
-        };
-        // The innermost root decides on writing.
-        let root = roots
-            .iter()
-            .filter(|(root, _)| host.starts_with(root))
-            .max_by_key(|(root, _)| root.components().count());
-        let writable = match root {
-            // Nor may it be written through a directory above it.
-            Some((_, root)) => root.writable && !holds_read_only(&roots, &host),
-            None => return Err(outside()),
-        };
-        match self.private_below(&host) {
-            None => Ok((host, writable)),
-            Some(file) => Err(Rejection::Directory(format!(
-                "`{argument} {typed}` holds what is this worker's own ({}): name a directory that \
-                 does not, such as one beside it",
-                file.file_name().unwrap_or(file.as_os_str()).display()
-            ))),
-        }
-    }
-
-    /// The roots that are there, with their canonical paths.
-    fn canonical<'a>(&self, roots: &'a [Root]) -> Vec<(PathBuf, &'a Root)> {
-        let there = roots.iter().filter_map(|root| {
-            Some(((self.resolve)(&self.working_dir.join(&root.path)).ok()?, root))
-        });
-        there.collect()
-    }
-
-    /// What is the worker's own and whoever opens `dir` could read: below it,
-    /// or above it.
-    pub fn private_below(&self, dir: &Path) -> Option<&Path> {
-        let reached = |path: &&Path| path.starts_with(dir) || dir.starts_with(path);
-        self.private.iter().map(PathBuf::as_path).find(reached)
-    }
-
-    fn under_root_as_written(&self, path: &Path) -> bool {
-        let Trust::Stranger { roots, .. } = &self.trust else { return true };
-        roots.iter().any(|root| lexically_under(path, &self.working_dir.join(&root.path)))
-    }
-
     fn limits(&self, flags: &RunFlags) -> Result<Limits, Rejection> {
         if let Some(asked) = flags.max_wasm_stack
             && asked < self.max_wasm_stack
@@ -371,29 +271,6 @@ fn tighter<T: Ord>(limit: Option<T>, asked: Option<T>) -> Option<T> {
         (Some(limit), Some(asked)) => Some(limit.min(asked)),
         (limit, asked) => limit.or(asked),
     }
-}
-
-/// Whether a root that is read-only lies below `dir`.
-fn holds_read_only(roots: &[(PathBuf, &Root)], dir: &Path) -> bool {
-    roots.iter().any(|(path, root)| !root.writable && path != dir && path.starts_with(dir))
-}
-
-/// Whether `path` leads below `root` by its text alone, without `..`.
-fn lexically_under(path: &Path, root: &Path) -> bool {
-    path.starts_with(root) && !path.components().any(|part| part == std::path::Component::ParentDir)
-}
-
-fn cant_open(what: &str, typed: &str, error: &io::Error) -> Rejection {
-    let hint = match error.kind() {
-        io::ErrorKind::NotFound => {
-            "it does not exist on this worker: check the volume mounts (absolute paths) \
-             and the working directory"
-        }
-        io::ErrorKind::NotADirectory => "it is not a directory",
-        io::ErrorKind::PermissionDenied => "the worker may not read it: check its permissions",
-        _ => return Rejection::Directory(format!("{what} {typed}: {error}")),
-    };
-    Rejection::Directory(format!("{what} {typed}: {hint}"))
 }
 
 fn not_built_yet(request: &TaskRequest) -> Result<(), Rejection> {

@@ -250,10 +250,14 @@ pub struct Grant {
     pub dirs: Vec<Preopen>,
     /// The function.
     pub entry: Entry,
-    /// wasi-nn, with the graphs to preload; none if it was not asked for.
+    /// wasi-nn for a module that imports it, with the graphs to preload; none
+    /// if the task forbids it.
     pub nn: Option<Vec<GraphDir>>,
     /// The limits.
     pub limits: Limits,
+    /// What whoever sent the task should know of the above, one full sentence
+    /// each.
+    pub notes: Vec<String>,
 }
 
 /// A task that the policy has admitted. Only [`crate::policy`] makes one, and
@@ -285,7 +289,13 @@ impl TaskSpec {
         let grant = &self.grant;
         let texts = grant.args.iter().map(|arg| arg.len() + size_of::<String>());
         let env = grant.env.iter().map(|(k, v)| k.len() + v.len() + 2 * size_of::<String>());
-        size_of::<TaskSpec>() + texts.sum::<usize>() + env.sum::<usize>()
+        let dirs = grant
+            .dirs
+            .iter()
+            .map(|dir| size_of::<Preopen>() + dir.host.as_os_str().len() + dir.guest.len());
+        let notes = grant.notes.iter().map(|note| note.len() + size_of::<String>());
+        let fixed = size_of::<TaskSpec>();
+        fixed + texts.chain(env).chain(dirs).chain(notes).sum::<usize>()
     }
 
     /// What its guest is given.
@@ -442,7 +452,8 @@ pub struct Outcome {
     pub timings: Timings,
     /// What was reused.
     pub reuse: Reuse,
-    /// What wasi-nn refused and why, one full sentence each.
+    /// What was granted otherwise than it may have been meant, then what wasi-nn
+    /// refused and why, one full sentence each.
     pub diagnostics: Vec<String>,
 }
 

@@ -69,7 +69,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     let Kept { journal, recovered, durable } = open_state(&config)?;
     let marks = journal.as_ref().map(Journal::marks);
     let policy = setup::policy(&config);
-    setup::warn_of_missing_roots(&policy);
+    setup::warn_of_roots(&config, &policy);
     let [modules, graphs] = ["modules", "graphs"].map(|kind| setup::disk_cache(&config, kind));
     let nn = Nn::new(NnConfig { disk: graphs.clone(), ..setup::nn_config(&config, &policy) });
     let engine = RuntimeConfig { disk: modules.clone(), ..setup::runtime_config(&config) };

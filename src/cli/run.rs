@@ -25,14 +25,14 @@ pub(super) fn command() -> Command {
         .long_about(
             "Runs a guest as `wasmtime run` does: its output passes through as it comes, and its \
              exit code is this program's (134 after a trap). Any directory may be given and is \
-             writable, and there are no limits but those that you set.\n\n\
+             writable, and there are no limits but those that you set. A guest that imports \
+             wasi-nn has it.\n\n\
              A task runs the same way on a worker, where directories and limits are the \
              operator's.",
         )
         .override_usage("proplet run [WASMTIME-RUN ARGUMENTS] GUEST [ARGS]...")
         .after_help(
             "Arguments before the guest, as for `wasmtime run`:\n  \
-             -S nn                        wasi-nn\n  \
              -S nn-graph=openvino::DIR    a graph that the guest loads by DIR's last component\n  \
              --dir HOST[::GUEST]          a directory for the guest\n  \
              --env NAME[=VALUE]           a variable; without a value, the one that is set here\n  \
@@ -40,7 +40,7 @@ pub(super) fn command() -> Command {
              -W timeout=DURATION          end it after this time\n  \
              -S help, -W help             list the options\n\n\
              OpenVINO is looked for as the worker does; PROPLET_OPENVINO_LIB names it.\n\n\
-             Example:\n  proplet run -S nn --dir=fixture guest.wasm",
+             Example:\n  proplet run --dir=fixture guest.wasm",
         )
         .arg(
             Arg::new("command")
@@ -99,6 +99,7 @@ fn spec(
         working_dir: env.working_dir().to_owned(),
         max_wasm_stack: MAX_WASM_STACK as u64,
         resolve: policy::resolve_dir,
+        subdirectories: policy::subdirectories,
     };
     let args = std::iter::once(name.to_string()).chain(inputs.iter().cloned()).collect();
     // A label that names no function: here only `--invoke` does.
@@ -146,7 +147,7 @@ fn run(spec: TaskSpec, env: &Environment) -> anyhow::Result<Outcome> {
 /// Says on standard error what went wrong beyond what the guest said itself.
 fn report(guest: &str, outcome: &Outcome) -> ExitCode {
     for diagnostic in &outcome.diagnostics {
-        eprintln!("proplet: wasi-nn: {diagnostic}");
+        eprintln!("proplet: {diagnostic}");
     }
     match &outcome.verdict {
         Ok(()) => ExitCode::SUCCESS,

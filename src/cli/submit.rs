@@ -148,7 +148,7 @@ fn report(name: &str, result: TaskResult, json: bool) -> anyhow::Result<()> {
             writeln!(stderr).context("writing to stderr")?;
         }
         for diagnostic in &result.diagnostics {
-            writeln!(stderr, "proplet: wasi-nn: {diagnostic}").context("writing to stderr")?;
+            writeln!(stderr, "proplet: {diagnostic}").context("writing to stderr")?;
         }
     }
     stdout.flush().context("writing to stdout")?;

@@ -9,6 +9,7 @@ fn spec(id: &str, label: &str) -> TaskSpec {
         dirs: vec![],
         entry: Entry::Label(label.into()),
         nn: None,
+        notes: vec![],
         limits,
     };
     let module = ModuleSource::Bytes(Binary::new([]));

@@ -27,7 +27,7 @@ fn dir(host: &str, guest: &str) -> DirFlag {
 #[test]
 fn the_guides_arguments_are_read() {
     let flags = parsed(&["-S", "nn", "--dir=fixture"]);
-    assert!(flags.nn);
+    assert_eq!(flags.nn, Some(true));
     assert_eq!(flags.dirs, [dir("fixture", "fixture")]);
     assert_eq!(parsed(&[]), RunFlags::default());
 }
@@ -50,7 +50,7 @@ fn every_spelling_of_a_switch_is_read() {
         &["--wasi-modules", "experimental-wasi-nn"],
         &["--wasi-modules=wasi-common,experimental-wasi-nn"],
     ] {
-        assert!(parsed(on).nn, "{on:?}");
+        assert_eq!(parsed(on).nn, Some(true), "{on:?}");
     }
     for off in [
         &["-S", "nn=n"][..],
@@ -58,20 +58,22 @@ fn every_spelling_of_a_switch_is_read() {
         &["-S", "nn=false"],
         &["-S", "nn,nn=n"],
         &["-Snn", "-Snn=n"],
-        &["--wasi-modules=default"],
         &["--wasi-modules=-experimental-wasi-nn"],
     ] {
-        assert!(!parsed(off).nn, "{off:?}");
+        assert_eq!(parsed(off).nn, Some(false), "{off:?}");
     }
+    assert_eq!(parsed(&["--wasi-modules=default"]).nn, None);
 }
 
 #[test]
-fn graphs_append_and_need_nn() {
+fn graphs_append_and_ask_for_nn() {
     let flags = parsed(&["-S", "nn,nn-graph=openvino::/m/a", "-Snn-graph=onnx::b"]);
     assert_eq!(flags.graphs, [graph("openvino", "/m/a"), graph("onnx", "b")]);
-    assert!(parsed(&["-Snn-graph=openvino::a", "-S", "nn"]).nn, "the order does not matter");
-    let text = error(&["-S", "nn-graph=openvino::/m/a"]);
-    assert!(text.contains("nn-graph=openvino::/m/a") && text.contains("needs `-S nn`"), "{text}");
+    assert_eq!(parsed(&["-S", "nn-graph=openvino::/m/a"]).nn, Some(true));
+    for order in [["-Snn-graph=openvino::a", "-Snn=n"], ["-Snn=n", "-Snn-graph=openvino::a"]] {
+        let text = error(&order);
+        assert!(text.contains("nn-graph=openvino::a") && text.contains("`-S nn=n`"), "{text}");
+    }
     for wrong in ["nn,nn-graph=openvino", "nn,nn-graph=::a", "nn,nn-graph=a::", "nn,nn-graph"] {
         let text = error(&["-S", wrong]);
         assert!(text.contains("nn-graph") && text.contains("::"), "{text}");
@@ -241,7 +243,7 @@ fn a_command_line_ends_its_flags_at_the_module() {
     ] {
         let (flags, behind) =
             parse_command(&args(parts)).unwrap_or_else(|e| panic!("{parts:?}: {e}"));
-        assert!(flags.nn);
+        assert_eq!(flags.nn, Some(true));
         assert_eq!(behind, rest);
     }
 }
@@ -269,8 +271,8 @@ fn help_is_asked_for_and_lists_what_the_parser_takes() {
 fn rendered(flags: &RunFlags) -> Vec<String> {
     let mut args = Vec::new();
     let mut pair = |flag: &str, value: String| args.extend([flag.to_owned(), value]);
-    if flags.nn {
-        pair("-S", "nn".into());
+    if let Some(on) = flags.nn {
+        pair("-S", format!("nn={on}"));
     }
     for graph in &flags.graphs {
         pair("-S", format!("nn-graph={}::{}", graph.encoding, graph.dir));

@@ -1,11 +1,22 @@
 use super::*;
-use crate::task::Binary;
-use crate::task::TaskId;
+use crate::task::{Binary, Preopen, TaskId};
 use proptest::prelude::*;
 use std::time::Duration;
 
 /// `/models`, `/data` and `/work/fixture` exist; `/models/out` is a link
 /// to `/etc`.
+const THERE: [&str; 9] = [
+    "/",
+    "/etc",
+    "/models",
+    "/models/a",
+    "/data",
+    "/data/in",
+    "/data/out",
+    "/work",
+    "/work/fixture",
+];
+
 fn disk(path: &Path) -> io::Result<PathBuf> {
     let mut canonical = PathBuf::new();
     for part in path.components() {
@@ -20,21 +31,15 @@ fn disk(path: &Path) -> io::Result<PathBuf> {
             canonical = "/etc".into();
         }
     }
-    let there = [
-        "/",
-        "/etc",
-        "/models",
-        "/models/a",
-        "/data",
-        "/data/in",
-        "/data/out",
-        "/work",
-        "/work/fixture",
-    ];
     match canonical.to_str() {
-        Some(path) if there.contains(&path) => Ok(canonical),
+        Some(path) if THERE.contains(&path) => Ok(canonical),
         _ => Err(io::ErrorKind::NotFound.into()),
     }
+}
+
+fn subdirectories(dir: &Path) -> io::Result<Vec<String>> {
+    let below = THERE.iter().map(Path::new).filter(|path| path.parent() == Some(dir));
+    Ok(below.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
 }
 
 fn worker() -> Policy {
@@ -42,7 +47,6 @@ fn worker() -> Policy {
     Policy {
         trust: Trust::Stranger {
             roots: vec![root("/models", false), root("/data", true), root(".", false)],
-            preopen_roots: false,
         },
         limits: Limits {
             timeout: Some(Duration::from_secs(300)),
@@ -55,6 +59,7 @@ fn worker() -> Policy {
         working_dir: "/work".into(),
         max_wasm_stack: 1 << 20,
         resolve: disk,
+        subdirectories,
     }
 }
 
@@ -109,17 +114,104 @@ fn a_directory_that_is_missing_inside_a_root_is_said_to_be_missing() {
     assert!(refused(&["--dir", "fixtures"]).contains("does not exist"));
 }
 
-#[test]
-fn without_dir_a_task_gets_the_roots_when_they_were_set() {
-    assert_eq!(granted(&[]).dirs, []);
-    let mut policy = worker();
-    let Trust::Stranger { preopen_roots, .. } = &mut policy.trust else { unreachable!() };
-    *preopen_roots = true;
+/// What a task without `--dir` gets: paths of the guest and of the host, writable ones with `+`.
+fn unasked(policy: &Policy) -> Vec<String> {
     let spec = policy.admit(request(&[])).expect("admitted");
-    let guests: Vec<_> = spec.grant().dirs.iter().map(|dir| dir.guest.as_str()).collect();
-    assert_eq!(guests, ["/models", "/data"], "the third one holds config.toml");
+    let shown = |dir: &Preopen| {
+        format!("{} {}{}", dir.guest, dir.host.display(), if dir.writable { "+" } else { "" })
+    };
+    spec.grant().dirs.iter().map(shown).collect()
+}
+
+fn with_roots(roots: &[(&str, bool)]) -> Policy {
+    let root = |(path, writable): &(&str, bool)| Root { path: path.into(), writable: *writable };
+    let roots = roots.iter().map(root).collect();
+    Policy { trust: Trust::Stranger { roots }, private: vec![], ..worker() }
+}
+
+#[test]
+fn without_dir_a_task_gets_each_root_under_its_path_and_its_last_component() {
+    let policy = with_roots(&[("/models/", false), ("/data/in", true), ("/missing", false)]);
+    let expected = ["/models /models", "/data/in /data/in+", "models /models", "in /data/in+"];
+    assert_eq!(unasked(&policy), expected);
     let spec = policy.admit(request(&["--dir", "/models/a"])).expect("admitted");
-    assert_eq!(spec.grant().dirs.len(), 1);
+    assert_eq!(spec.grant().dirs.len(), 1, "one that names a directory gets that alone");
+}
+
+#[test]
+fn the_working_directory_is_given_as_a_dot_too_where_it_is_allowed() {
+    let expected = ["/work /work+", "work /work+", ". /work+"];
+    assert_eq!(unasked(&with_roots(&[(".", true)])), expected);
+    assert_eq!(unasked(&with_roots(&[("/work", true)])), expected);
+    let below = Policy { working_dir: "/work/fixture".into(), ..with_roots(&[("/work", false)]) };
+    assert_eq!(unasked(&below), ["/work /work", "work /work", ". /work/fixture"]);
+    // As it was written, which guests may have been built for.
+    let expected = ["/work/fixture /work/fixture", "fixture /work/fixture"];
+    assert_eq!(unasked(&with_roots(&[("./fixture", false)])), expected);
+    assert_eq!(unasked(&with_roots(&[("../work/fixture", false)])), expected);
+    let deep = Policy { working_dir: "/".into(), ..with_roots(&[("work/fixture", false)]) };
+    let mut expected = expected.to_vec();
+    expected.insert(1, "work/fixture /work/fixture");
+    assert_eq!(unasked(&deep), expected);
+}
+
+#[test]
+fn of_two_directories_with_one_name_the_first_listed_has_it() {
+    let mut policy =
+        with_roots(&[("/missing/in", false), ("/data/in", false), ("/other/in", false)]);
+    policy.resolve = |path| match path.to_str() {
+        Some("/other/in") => Ok("/other/in".into()),
+        _ => disk(path),
+    };
+    let spec = policy.admit(request(&[])).expect("admitted");
+    let grant = spec.grant();
+    let named: Vec<_> = grant.dirs.iter().filter(|dir| dir.guest == "in").collect();
+    assert_eq!(named.len(), 1);
+    assert_eq!(named[0].host, Path::new("/data/in"));
+    let note = "the directory `in` is /data/in; /other/in has no other name than its path";
+    assert_eq!(grant.notes, [note]);
+}
+
+#[test]
+fn a_directory_with_the_workers_secrets_is_given_in_parts() {
+    // As in Propeller's compose file: config.toml in the working directory, and
+    // the fixture below it.
+    assert_eq!(
+        unasked(&worker()),
+        [
+            "/models /models",
+            "/data /data+",
+            "/work/fixture /work/fixture",
+            "models /models",
+            "data /data+",
+            "fixture /work/fixture",
+        ]
+    );
+    let mut policy = with_roots(&[("/data", true)]);
+    policy.private.push("/data/in/key.pem".into());
+    assert_eq!(unasked(&policy), ["/data/out /data/out+", "out /data/out+"]);
+    policy.private = vec!["/data".into()];
+    assert_eq!(unasked(&policy), [""; 0], "it is the worker's own as a whole");
+}
+
+#[test]
+fn the_parts_of_a_directory_are_bounded_and_said_to_be() {
+    let mut policy = with_roots(&[("/work", false), ("/models", false)]);
+    policy.private.push("/work/config.toml".into());
+    policy.subdirectories = |_| Ok((0..1000).map(|n| format!("d{n:03}")).collect());
+    let spec = policy.admit(request(&[])).expect("admitted");
+    let hosts: Vec<_> = spec.grant().dirs.iter().map(|dir| dir.host.as_path()).collect();
+    assert_eq!(hosts.iter().filter(|host| host.starts_with("/work")).count(), 2 * 32);
+    assert!(hosts.contains(&Path::new("/work/d031")) && hosts.contains(&Path::new("/models")));
+    assert!(spec.grant().notes[0].contains("more than 32"), "{:?}", spec.grant().notes);
+}
+
+#[test]
+fn importing_wasi_nn_is_asking_for_it() {
+    assert_eq!(granted(&[]).nn, Some(vec![]));
+    assert_eq!(granted(&["-S", "nn=n"]).nn, None);
+    let graphs = granted(&["-S", "nn-graph=openvino::/models/a"]).nn.expect("wasi-nn");
+    assert_eq!(graphs[0].name, "a");
 }
 
 #[test]
@@ -131,11 +223,9 @@ fn a_directory_with_the_workers_own_secrets_is_not_granted() {
     assert_eq!(granted(&["--dir", "fixture"]).dirs.len(), 1);
     let mut policy = worker();
     policy.private.push("/data/key.pem".into());
-    let Trust::Stranger { preopen_roots, .. } = &mut policy.trust else { unreachable!() };
-    *preopen_roots = true;
-    let spec = policy.admit(request(&[])).expect("admitted");
-    let guests: Vec<_> = spec.grant().dirs.iter().map(|dir| dir.guest.as_str()).collect();
-    assert_eq!(guests, ["/models"]);
+    let error = policy.admit(request(&["--dir=/data"])).expect_err("refused").to_string();
+    assert!(error.contains("own (key.pem)"), "{error}");
+    assert!(policy.admit(request(&["--dir=/data/in"])).is_ok());
 }
 
 #[test]
@@ -240,6 +330,28 @@ proptest! {
                 prop_assert!(!writable || below("/data"), "{host:?}");
                 prop_assert!(!Path::new("/work/config.toml").starts_with(host), "{host:?}");
             }
+        }
+    }
+
+    /// Nor do the directories that a task gets unasked.
+    #[test]
+    fn nothing_unasked_leads_out_of_the_roots(
+        roots in prop::collection::vec((path(), any::<bool>()), 0..5),
+        private in prop::collection::vec(prop::sample::select(THERE.to_vec()), 0..3),
+    ) {
+        let listed: Vec<_> = roots.iter().map(|(path, writable)| (path.as_str(), *writable)).collect();
+        let private: Vec<PathBuf> = private.iter().map(|dir| Path::new(dir).join("key")).collect();
+        let policy = Policy { private: private.clone(), ..with_roots(&listed) };
+        let canonical = |path: &str| disk(&Path::new("/work").join(path)).ok();
+        for Preopen { host, writable, .. } in policy.unasked().dirs {
+            let above = listed.iter().filter_map(|(path, writable)| Some((canonical(path)?, writable)));
+            let above: Vec<_> = above.collect();
+            prop_assert!(above.iter().any(|(root, _)| host.starts_with(root)), "{host:?}");
+            prop_assert!(!private.iter().any(|file| file.starts_with(&host)), "{host:?}");
+            prop_assert!(
+                !writable || !above.iter().any(|(root, rw)| !**rw && root != &host && root.starts_with(&host)),
+                "{host:?}"
+            );
         }
     }
 

@@ -48,7 +48,8 @@ pub struct TaskResult {
     /// What was found ready.
     #[serde(default)]
     pub reused: Reused,
-    /// What wasi-nn refused and why, also when the guest coped.
+    /// What was granted otherwise than it may have been meant, then what wasi-nn
+    /// refused and why, also when the guest coped.
     #[serde(default)]
     pub diagnostics: Vec<String>,
 }
@@ -138,13 +139,13 @@ fn error_text(failure: &str, stderr: &Captured, diagnostics: &[String]) -> Strin
     text
 }
 
-/// What an `error` repeats of the guest's stderr and of wasi-nn's diagnostics.
+/// What an `error` repeats of the guest's stderr and of the diagnostics.
 fn appendix(stderr: &[u8], diagnostics: &[String]) -> String {
     let mut text = String::new();
     let written = String::from_utf8_lossy(stderr);
     for (title, lines) in [
         ("stderr of the guest", written.trim_end()),
-        ("wasi-nn", diagnostics.join("\n").trim_end()),
+        ("diagnostics", diagnostics.join("\n").trim_end()),
     ] {
         if !lines.is_empty() {
             let (tail, cut) = last_lines(lines);

@@ -71,7 +71,11 @@ pub(super) fn run(runtime: &Runtime, spec: &TaskSpec, cancel: &Arc<Cancel>) -> O
         stdout: Capture::new(limit),
         stderr: Capture::new(limit),
         // Filled in as the task gets on.
-        outcome: Outcome { verdict: Ok(()), ..Outcome::failed(Failure::Stopped) },
+        outcome: Outcome {
+            verdict: Ok(()),
+            diagnostics: spec.grant().notes.clone(),
+            ..Outcome::failed(Failure::Stopped)
+        },
     };
     // Unwind safe: what a panic may leave half done is dropped with the store.
     let verdict = catch_unwind(AssertUnwindSafe(|| run.attempt())).unwrap_or_else(|panic| {
@@ -110,12 +114,12 @@ impl Run<'_> {
         let artefact = self.artefact()?;
         if artefact.imports_nn && grant.nn.is_none() {
             return Err(Failure::Module(
-                "the module imports wasi-nn, which the task does not ask for: \
-                 add \"-S\", \"nn\" to its cli_args"
+                "the module imports wasi-nn, which the task forbids: \
+                 take `-S nn=n` out of its cli_args"
                     .into(),
             ));
         }
-        let mut store = self.store()?;
+        let mut store = self.store(&artefact)?;
         let ticker = &self.runtime.ticker;
         let _run = grant.limits.run.map(|limit| ticker.watch(self.cancel, Some(limit)));
         let started = Instant::now();
@@ -146,17 +150,18 @@ impl Run<'_> {
         compiled
     }
 
-    fn store(&mut self) -> Result<Store<TaskState>, Failure> {
+    fn store(&mut self, artefact: &Artefact) -> Result<Store<TaskState>, Failure> {
         let grant = self.spec.grant();
         let started = Instant::now();
         let nn = match &grant.nn {
-            Some(graphs) => Some(
+            // Without either, a missing library is none of the task's business.
+            Some(graphs) if artefact.imports_nn || !graphs.is_empty() => Some(
                 self.runtime
                     .nn
                     .context(graphs, self.cancel.clone())
                     .map_err(|e| self.cancel.reason().map_or(Failure::Graph(e), Failure::from))?,
             ),
-            None => None,
+            _ => None,
         };
         self.outcome.timings.loaded = started.elapsed();
 
@@ -261,7 +266,8 @@ impl Run<'_> {
         self.outcome.timings.loaded = preloaded.max(report.loaded);
         self.outcome.reuse.graphs_loaded = report.graphs_loaded;
         self.outcome.reuse.graphs_reused = report.graphs_reused;
-        self.outcome.diagnostics = report.diagnostics;
+        let refused = report.diagnostics.iter().map(|sentence| format!("wasi-nn: {sentence}"));
+        self.outcome.diagnostics.extend(refused);
         report.loaded.saturating_sub(preloaded)
     }
 }

@@ -30,6 +30,7 @@ fn limited(module: ModuleSource, limits: Limits) -> TaskSpec {
         entry: Entry::Label(String::new()),
         nn: Some(vec![]),
         limits,
+        notes: vec![],
     };
     TaskSpec::new(TaskId::new("t").expect("an id"), module, grant)
 }

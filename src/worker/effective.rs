@@ -17,6 +17,8 @@ pub struct Effective {
     fixed: Vec<Fixed>,
     /// What `--dir` and `-S nn-graph` may name, with everything below it.
     directories: Vec<Directory>,
+    /// What a task gets that names none, and at which paths.
+    unasked: Vec<Given>,
     /// What every task may load by name.
     graphs: Vec<Graph>,
     /// What no task gets, whatever it asks for.
@@ -43,9 +45,14 @@ struct Directory {
     /// None if it can't be used.
     canonical: Option<String>,
     writable: bool,
-    /// A task that names no directory gets it, too.
-    unasked: bool,
     problem: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Given {
+    guest: String,
+    path: String,
+    writable: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -71,9 +78,9 @@ pub fn effective(config: &Config) -> Effective {
         what: known.setting.help,
     });
     let fixed = runtime::fixed_limits().into_iter().chain(nn::fixed_limits());
-    let (roots, preopen_roots) = match &policy.trust {
-        Trust::Stranger { roots, preopen_roots } => (roots.as_slice(), *preopen_roots),
-        Trust::OwnHand { .. } => (&[][..], false),
+    let roots = match &policy.trust {
+        Trust::Stranger { roots } => roots.as_slice(),
+        Trust::OwnHand { .. } => &[],
     };
     let directories = roots.iter().map(|root| {
         let found = (policy.resolve)(&policy.working_dir.join(&root.path));
@@ -85,9 +92,13 @@ pub fn effective(config: &Config) -> Effective {
             path: root.path.display().to_string(),
             canonical: found.as_ref().ok().map(|host| host.display().to_string()),
             writable: root.writable,
-            unasked: preopen_roots && found.is_ok() && secrets.is_none(),
             problem: found.err().map(|e| e.to_string()).or(secrets),
         }
+    });
+    let unasked = policy.unasked().dirs.into_iter().map(|dir| Given {
+        guest: dir.guest,
+        path: dir.host.display().to_string(),
+        writable: dir.writable,
     });
     let graphs = config.nn_graphs.iter().map(|graph| {
         let found = policy.trusted_graph(&graph.encoding, &graph.dir);
@@ -102,6 +113,7 @@ pub fn effective(config: &Config) -> Effective {
         limits: limits.collect(),
         fixed: fixed.map(|(what, value)| Fixed { what, value }).collect(),
         directories: directories.collect(),
+        unasked: unasked.collect(),
         graphs: graphs.collect(),
         never: vec![
             "the network",
@@ -111,6 +123,10 @@ pub fn effective(config: &Config) -> Effective {
             "files outside the directories above",
         ],
     }
+}
+
+fn access(writable: bool) -> &'static str {
+    if writable { "read-write" } else { "read-only" }
 }
 
 impl fmt::Display for Effective {
@@ -128,15 +144,21 @@ impl fmt::Display for Effective {
         if self.directories.is_empty() {
             writeln!(f, "  none")?;
         }
-        for Directory { path, canonical, writable, unasked, problem } in &self.directories {
-            let access = if *writable { "read-write" } else { "read-only" };
+        for Directory { path, canonical, writable, problem } in &self.directories {
+            let access = access(*writable);
             let canonical = canonical.as_deref().unwrap_or("not there");
-            let unasked = if *unasked { ", also given unasked" } else { "" };
-            write!(f, "  {path} ({canonical}): {access}{unasked}")?;
+            write!(f, "  {path} ({canonical}): {access}")?;
             match problem {
                 Some(problem) => writeln!(f, "; {problem}")?,
                 None => writeln!(f)?,
             }
+        }
+        writeln!(f, "\nDirectories that a task gets that names none:")?;
+        if self.unasked.is_empty() {
+            writeln!(f, "  none")?;
+        }
+        for Given { guest, path, writable } in &self.unasked {
+            writeln!(f, "  {guest} ({path}): {}", access(*writable))?;
         }
         writeln!(f, "\nGraphs that a task may load by name:")?;
         if self.graphs.is_empty() {

@@ -22,7 +22,7 @@ pub fn policy(config: &Config) -> Policy {
         None => vec![Root { path: PathBuf::from("."), writable: false }],
     };
     Policy {
-        trust: Trust::Stranger { roots, preopen_roots: config.dirs.is_some() },
+        trust: Trust::Stranger { roots },
         limits: Limits {
             timeout: config.limits.timeout,
             run: None,
@@ -34,6 +34,7 @@ pub fn policy(config: &Config) -> Policy {
         working_dir: config.working_dir.clone(),
         max_wasm_stack: MAX_WASM_STACK as u64,
         resolve: policy::resolve_dir,
+        subdirectories: policy::subdirectories,
     }
 }
 
@@ -57,8 +58,8 @@ fn pool(config: &Config) -> Pool {
     Pool { instances: executors.saturating_add(1), memory: config.limits.memory }
 }
 
-pub(super) fn warn_of_missing_roots(policy: &Policy) {
-    let Trust::Stranger { roots, preopen_roots } = &policy.trust else { return };
+pub(super) fn warn_of_roots(config: &Config, policy: &Policy) {
+    let Trust::Stranger { roots } = &policy.trust else { return };
     for root in roots {
         let path = policy.working_dir.join(&root.path);
         match (policy.resolve)(&path) {
@@ -68,7 +69,7 @@ pub(super) fn warn_of_missing_roots(policy: &Policy) {
                 root.path.display()
             ),
             // Nobody has asked for the working directory itself.
-            Ok(host) if *preopen_roots => {
+            Ok(host) if config.dirs.is_some() => {
                 if let Some(file) = policy.private_below(&host) {
                     warn!(
                         "the allowed directory {} holds {}, which has this worker's secrets, so \

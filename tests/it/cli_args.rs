@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 over_both_brokers!(
     wasi_nn_is_switched_on_in_every_way_that_wasmtime_knows,
     the_last_switch_of_wasi_nn_wins,
-    a_graph_needs_wasi_nn_and_its_encoding,
+    a_graph_asks_for_wasi_nn_and_needs_its_encoding,
     a_directory_is_given_in_every_way_that_wasmtime_knows,
     a_directory_outside_the_roots_is_refused,
     a_writable_root_can_be_written_to_and_others_can_not,
     without_a_directory_a_task_gets_those_of_the_setting,
-    without_the_setting_a_task_gets_no_directory_unasked,
+    without_the_setting_a_task_gets_the_working_directory_to_read,
     variables_are_set_and_never_inherited,
     a_named_function_is_called_with_positional_values,
     a_tasks_name_is_a_label_or_an_export,
@@ -50,7 +50,7 @@ fn is_on(result: &Answered) {
 
 #[track_caller]
 fn is_off(result: &Answered) {
-    result.failed(&["add \"-S\", \"nn\" to its cli_args"]);
+    result.failed(&["imports wasi-nn, which the task forbids: take `-S nn=n` out of its cli_args"]);
 }
 
 fn ready() {
@@ -83,7 +83,9 @@ fn wasi_nn_is_switched_on_in_every_way_that_wasmtime_knows(on: On) {
         println!("{way:?}: {}", result.0["error"]);
         is_on(&result);
     }
-    is_off(&stage.run(Task::wat(ASKS)));
+    // Importing it is asking for it: the manager may have lost the arguments.
+    is_on(&stage.run(Task::wat(ASKS)));
+    is_on(&run(&["-S", "nn-graph=openvino::models/tiny"]));
     for way in ["nn=n", "nn=no", "nn=false"] {
         is_off(&run(&["-S", way]));
     }
@@ -100,10 +102,10 @@ fn the_last_switch_of_wasi_nn_wins(on: On) {
     run(&["-S", "nn=maybe"]).failed(&["nn", "maybe"]);
 }
 
-fn a_graph_needs_wasi_nn_and_its_encoding(on: On) {
+fn a_graph_asks_for_wasi_nn_and_needs_its_encoding(on: On) {
     let (stage, _worker) = with_worker(on, &[]);
     let run = args(&stage, "hello");
-    run(&["-S", "nn-graph=openvino::models/tiny"]).failed(&["nn-graph", "`-S nn`"]);
+    run(&["-S", "nn=n,nn-graph=openvino::models/tiny"]).failed(&["nn-graph", "`-S nn=n` forbids"]);
     run(&["-S", "nn,nn-graph=models/tiny"]).failed(&["nn-graph", "models/tiny"]);
     run(&["-S", "nn,nn-graph=openvino::/etc"]).failed(&["/etc", "outside the allowed"]);
     run(&["-S", "nn,nn-graph=openvino::models/none"]).failed(&["models/none", "does not exist"]);
@@ -182,9 +184,13 @@ fn without_a_directory_a_task_gets_those_of_the_setting(on: On) {
     stage.run(Task::wat("write-file").inputs(&["name"])).failed(&["errno"]);
 }
 
-fn without_the_setting_a_task_gets_no_directory_unasked(on: On) {
+fn without_the_setting_a_task_gets_the_working_directory_to_read(on: On) {
     let (stage, _worker) = with_worker(on, &[]);
-    stage.run(Task::wat("cat").inputs(&["README.md"])).failed(&["errno 8"]);
+    let expected = std::fs::read_to_string(crate::support::fixtures().join("files/rain.csv"));
+    let read = Task::wat("cat").inputs(&["files/rain.csv"]);
+    stage.run(read).succeeded(&expected.expect("a file"));
+    stage.run(Task::wat("write-file").inputs(&["new"])).failed(&["errno"]);
+    assert!(!crate::support::fixtures().join("new").exists());
 }
 
 fn variables_are_set_and_never_inherited(on: On) {

@@ -9,6 +9,8 @@ mod demo;
 #[cfg(feature = "broker")]
 mod doctor;
 mod guests;
+#[cfg(feature = "openvino")]
+mod guide;
 mod hostile;
 #[path = "../manager/mod.rs"]
 mod manager;

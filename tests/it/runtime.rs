@@ -139,9 +139,10 @@ fn a_missing_import_is_named() {
 }
 
 #[test]
-fn a_guest_that_uses_wasi_nn_unasked_is_told_how_to_ask() {
-    let error = Bench::new().wat("nn-tiny").run().verdict.expect_err("no -S nn").to_string();
-    assert!(error.contains("\"-S\", \"nn\""), "{error}");
+fn a_guest_that_uses_wasi_nn_although_its_task_forbids_it_is_told_so() {
+    let task = |args: &[&str]| Bench::new().wat("nn-tiny").cli_args(args).run();
+    let error = task(&["-S", "nn=n"]).verdict.expect_err("forbidden").to_string();
+    assert!(error.contains("imports wasi-nn") && error.contains("`-S nn=n`"), "{error}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub use worker::{Process, Ran, Worker, program, proplet};
 use proplet::cancel::Cancel;
 use proplet::disk::DiskCache;
 use proplet::nn::{Nn, NnConfig};
-use proplet::policy::{Policy, Root, Trust, resolve_dir};
+use proplet::policy::{Policy, Root, Trust, resolve_dir, subdirectories};
 use proplet::runtime::{MAX_WASM_STACK, Pool, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
 use proplet::task::{Binary, Failure, Limits, ModuleSource, Outcome, TaskId, TaskRequest};
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ impl Bench {
 
     pub fn with_nn(nn: Nn) -> Bench {
         let policy = Policy {
-            trust: Trust::Stranger { roots: vec![], preopen_roots: false },
+            trust: Trust::Stranger { roots: vec![] },
             limits: Limits {
                 timeout: Some(Duration::from_secs(60)),
                 run: None,
@@ -66,6 +66,7 @@ impl Bench {
             working_dir: fixtures(),
             max_wasm_stack: MAX_WASM_STACK as u64,
             resolve: resolve_dir,
+            subdirectories,
         };
         Bench { policy, runtime: runtime(None, nn) }
     }

@@ -168,7 +168,7 @@ impl Demo {
             guest: CLASSIFICATION,
             inputs: &[],
             env: BTreeMap::new(),
-            cli_args: nn_args(&[(self.place.model("mobilenet"), "fixture")]),
+            cli_args: dir_args(&[(self.place.model("mobilenet"), "fixture")]),
         };
         let guide_first = classification.run().await?;
         say(&show::indented(&text(&guide_first.1.results)))?;
@@ -188,7 +188,7 @@ impl Demo {
     fn file_type_args(&self, model: &str) -> Vec<String> {
         let mut dirs = vec![(self.place.model("magika"), model)];
         dirs.extend(self.files.dirs.iter().map(|(host, guest)| (host.clone(), guest.as_str())));
-        nn_args(&dirs)
+        dir_args(&dirs)
     }
 
     fn say_how_to_go_on(&self) -> anyhow::Result<()> {
@@ -202,7 +202,7 @@ impl Demo {
             let model = short(&self.place.model("mobilenet"), here);
             let dir = quoted(&format!("--dir={model}::fixture"));
             let guest = quoted(&short(&guest, here));
-            line("the same guest by hand, without a broker", &format!("run -S nn {dir} {guest}"));
+            line("the same guest by hand, without a broker", &format!("run {dir} {guest}"));
         }
         line("the types of your own files", "demo FILE...");
         line("leave the worker running, and send it tasks from another terminal", "demo --keep");
@@ -245,11 +245,9 @@ impl Demo {
     }
 }
 
-/// `-S nn` and a `--dir` for each directory.
-fn nn_args(dirs: &[(PathBuf, &str)]) -> Vec<String> {
-    let mut args = vec!["-S".to_owned(), "nn".to_owned()];
-    args.extend(dirs.iter().map(|(host, guest)| format!("--dir={}::{guest}", host.display())));
-    args
+/// A `--dir` for each directory. Importing wasi-nn is asking for it.
+fn dir_args(dirs: &[(PathBuf, &str)]) -> Vec<String> {
+    dirs.iter().map(|(host, guest)| format!("--dir={}::{guest}", host.display())).collect()
 }
 
 /// A task that is sent more than once.

@@ -11,6 +11,7 @@ use proplet::mqtt::{self, Address, Event, Link};
 use proplet::protocol::Topics;
 use serde_json::Value;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -161,7 +162,17 @@ impl Stage {
     /// A worker's environment, with these settings (`executors`, …) beside the
     /// connection to `address`.
     pub fn environment(&self, address: SocketAddr, settings: &[(&str, &str)]) -> Environment {
-        let mut env = Environment::new(super::fixtures())
+        self.environment_in(&super::fixtures(), address, settings)
+    }
+
+    /// The same in this working directory.
+    fn environment_in(
+        &self,
+        working_dir: &Path,
+        address: SocketAddr,
+        settings: &[(&str, &str)],
+    ) -> Environment {
+        let mut env = Environment::new(working_dir)
             .with_executable(env!("CARGO_BIN_EXE_proplet"))
             .with("PROPLET_DOMAIN_ID", DOMAIN)
             .with("PROPLET_CHANNEL_ID", &self.channel)
@@ -186,9 +197,28 @@ impl Stage {
 
     /// The same by another way to the broker.
     pub fn worker_at(&self, address: SocketAddr, settings: &[(&str, &str)]) -> Worker {
+        self.start_worker(&self.environment(address, settings))
+    }
+
+    /// The same in this working directory.
+    #[cfg(feature = "openvino")]
+    pub fn worker_in(&self, working_dir: &Path, settings: &[(&str, &str)]) -> Worker {
+        self.start_worker(&self.environment_in(working_dir, self.address, settings))
+    }
+
+    /// What provisioning writes of the worker's credentials.
+    #[cfg(feature = "openvino")]
+    pub fn provisioned(&self) -> String {
+        format!(
+            "[proplet]\ndomain_id = \"{DOMAIN}\"\nclient_id = \"{}\"\nclient_key = \"secret\"\n\
+             channel_id = \"{}\"\n",
+            self.worker_id, self.channel
+        )
+    }
+
+    fn start_worker(&self, environment: &Environment) -> Worker {
         let introduced = self.count("create");
-        let environment = self.environment(address, settings);
-        let config = Config::from_environment(&environment).expect("a configuration");
+        let config = Config::from_environment(environment).expect("a configuration");
         let runtime = self.runtime.as_ref().expect("there until the end");
         let worker = Worker::start(config, runtime);
         self.wait("the worker's introduction", |seen| {
