@@ -17,7 +17,10 @@ pub struct Seen {
     pub accepted: bool,
     /// The broker has acknowledged a result.
     pub answered: bool,
-    /// The results that differ from each other.
+    /// How many start messages the worker has acknowledged.
+    pub starts: usize,
+    /// The results that differ from each other by more than `replayed`, which
+    /// an answer that is given again has.
     pub results: Vec<Vec<u8>>,
     /// How often a result was sent.
     pub sent: u64,
@@ -147,8 +150,11 @@ fn note(packet: Packet, upstream: bool, record: &Mutex<Record>, in_flight: &Mute
                 let task = json["task_id"].as_str().unwrap_or_default().to_owned();
                 let seen = record.tasks.entry(task.clone()).or_default();
                 seen.sent += 1;
-                if !seen.results.contains(&payload) {
-                    seen.results.push(payload);
+                let mut result = json;
+                result.as_object_mut().expect("a result is an object").remove("replayed");
+                let result = result.to_string().into_bytes();
+                if !seen.results.contains(&result) {
+                    seen.results.push(result);
                 }
                 in_flight.results.insert(id, task);
             } else if !upstream && topic.ends_with("/start") {
@@ -158,7 +164,9 @@ fn note(packet: Packet, upstream: bool, record: &Mutex<Record>, in_flight: &Mute
         }
         Packet::PubAck(id) if upstream => {
             if let Some(task) = in_flight.starts.remove(&id) {
-                record.tasks.entry(task).or_default().accepted = true;
+                let seen = record.tasks.entry(task).or_default();
+                seen.accepted = true;
+                seen.starts += 1;
             }
         }
         Packet::PubAck(id) => {

@@ -1,6 +1,6 @@
 //! What users ask of the manager, over HTTP as `curl` and the CLI do.
 
-use super::{Manager, PATIENCE};
+use super::PATIENCE;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,14 @@ impl Answer {
     }
 }
 
-impl Manager {
+/// Somebody who uses the manager, whether it runs or not.
+#[derive(Clone)]
+pub struct Client {
+    pub url: String,
+    pub token: Option<String>,
+}
+
+impl Client {
     /// Any request; an error is that nobody answers.
     pub fn ask(&self, method: &str, path: &str, body: &[u8], kind: &str) -> Result<Answer, String> {
         let agent: ureq::Agent = ureq::Agent::config_builder()
@@ -31,9 +38,9 @@ impl Manager {
             .into();
         let mut request = ureq::http::Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.url()))
+            .uri(format!("{}{path}", self.url))
             .header("Content-Type", kind);
-        if let Some(token) = &self.habits.token {
+        if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
         let request = request.body(body).expect("a request");

@@ -15,12 +15,12 @@ mod http;
 mod line;
 mod records;
 
-pub use client::Answer;
+pub use client::{Answer, Client};
 use desk::Desk;
 pub use line::Still;
 use proplet::protocol::Topics;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -76,12 +76,14 @@ pub struct Manager {
     dir: tempfile::TempDir,
     client_id: String,
     address: SocketAddr,
+    client: Client,
     running: Option<(Runtime, Arc<Desk>)>,
 }
 
 impl Manager {
     /// Starts it at this broker and waits until it listens to the workers.
     pub fn start(broker: SocketAddr, topics: &Topics, habits: Habits) -> Manager {
+        let client = Client { url: String::new(), token: habits.token.clone() };
         let mut manager = Manager {
             habits,
             broker,
@@ -89,6 +91,7 @@ impl Manager {
             dir: tempfile::tempdir().expect("a folder"),
             client_id: format!("manager-{}", uuid::Uuid::new_v4()),
             address: (Ipv4Addr::LOCALHOST, 0).into(),
+            client,
             running: None,
         };
         manager.run();
@@ -107,6 +110,7 @@ impl Manager {
         let desk = Arc::new(Desk::open(&self.habits, &self.topics, self.dir.path()));
         let listener = std::net::TcpListener::bind(self.address).expect("the port is free");
         self.address = listener.local_addr().expect("an address");
+        self.client.url = format!("http://{}", self.address);
         runtime.spawn(http::serve(listener, desk.clone()));
         runtime.spawn(line::listen(self.client_id.clone(), self.broker, desk.clone()));
         self.running = Some((runtime, desk));
@@ -155,11 +159,20 @@ impl Manager {
 
     /// For `--manager-url`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.client.url.clone()
     }
 
     fn desk(&self) -> &Desk {
         &self.running.as_ref().expect("it runs").1
+    }
+}
+
+/// Whoever has a manager can use it.
+impl Deref for Manager {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
     }
 }
 
