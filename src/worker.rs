@@ -347,8 +347,17 @@ impl Worker {
         }
     }
 
-    fn dispatch(&mut self, Message { topic, payload, duplicate, ack, .. }: Message) {
-        if topic == self.topics.start() {
+    fn dispatch(&mut self, Message { topic, payload, duplicate, retained, ack }: Message) {
+        if payload.is_empty() {
+            // What removes a retained message is itself passed on.
+            debug!(topic, "an empty message");
+        } else if retained {
+            warn!(
+                "a message that the broker retains on `{topic}` was dropped, because it comes again \
+                 with each connection; remove it: `mosquitto_pub -r -n -t {topic}`, or publish an \
+                 empty retained message there in another way"
+            );
+        } else if topic == self.topics.start() {
             match protocol::decode_start(&payload, &self.id, self.module_limit) {
                 Ok(Some(request)) => return self.start(request, duplicate, ack),
                 Ok(None) => debug!("a start for another worker"),

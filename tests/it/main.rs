@@ -23,6 +23,7 @@ mod nn;
 mod nn_guests;
 mod readme;
 mod recorded;
+mod retained;
 mod run_verb;
 mod runtime;
 mod settings;

@@ -12,7 +12,7 @@ mod worker;
 pub(crate) use assets::assets;
 pub use net::{Answer, Proxy, Web};
 pub(crate) use stage::over_both_brokers;
-pub use stage::{On, Outcome as Answered, Stage};
+pub use stage::{On, Outcome as Answered, Seen, Stage};
 pub use task::Task;
 pub use worker::{Process, Ran, Worker, program, proplet};
 
