@@ -27,7 +27,7 @@ use crate::flags::GraphFlag;
 use crate::nn::{Hint, Precision, SearchEnv};
 use crate::task::humantime;
 
-pub use crate::mqtt::Qos;
+pub use crate::mqtt::{CleanSession, Qos};
 pub use address::Address;
 pub use monitoring::{HealthConfig, Monitoring};
 pub use settings::{
@@ -58,6 +58,9 @@ pub struct Config {
     pub queue_bytes: usize,
     /// Where the journal is; none: nothing survives the process.
     pub state_dir: Option<PathBuf>,
+    /// Whether the broker is to forget the worker; without a journal it always
+    /// is.
+    pub clean_session: CleanSession,
     /// Time for running tasks to end after the first signal. Docker kills 10 s
     /// after it unless told otherwise, Kubernetes 30 s.
     pub drain_timeout: Duration,
@@ -283,6 +286,14 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
     let queue = reader.read("queue", value::count_within(1, 1_000_000));
     let queue_bytes = reader.read("queue-bytes", value::length_within(1 << 10, 1 << 40));
     let state_dir = credentials.as_ref().and_then(|who| state::directory(reader, env, who));
+    let clean_session = reader.read("mqtt-clean-session", value::clean_session);
+    if let (Some(None), Some(CleanSession::Never)) = (&state_dir, clean_session) {
+        reader.warn(
+            "mqtt-clean-session is false, but the worker keeps nothing on the disk, so its session \
+             is a clean one all the same"
+                .into(),
+        );
+    }
     let drain_timeout = reader.read("drain-timeout", value::duration_within(Duration::ZERO, HOUR));
     let limits = limits(reader);
     let module_size = reader.read("module-size", value::size_within(1 << 10, 1 << 30));
@@ -319,6 +330,7 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
         queue: queue?,
         queue_bytes: queue_bytes?,
         state_dir: state_dir?,
+        clean_session: clean_session?,
         drain_timeout: drain_timeout?,
         limits: limits?,
         module_size: module_size?,

@@ -62,6 +62,8 @@ pub use writer::Journal;
 
 /// Memory that the store may use for pages that it has read or written.
 const PAGE_CACHE: usize = 16 << 20;
+/// The store's name in the state directory.
+const FILE: &str = "journal.redb";
 /// A file from this size on is made smaller at the start.
 const COMPACT_FROM: u64 = 64 << 20;
 
@@ -173,6 +175,11 @@ impl<T: Send + 'static> Journal<T> {
     }
 }
 
+/// Whether there is a journal in `directory`.
+pub fn exists(directory: &Path) -> bool {
+    directory.join(FILE).exists()
+}
+
 /// Held as long as the journal is open.
 fn lock(directory: &Path) -> anyhow::Result<File> {
     let path = directory.join("lock");
@@ -200,7 +207,7 @@ fn lock(directory: &Path) -> anyhow::Result<File> {
 /// The store in `directory`. One that makes no sense is set aside, and a new
 /// one begun.
 fn open_or_begin(directory: &Path) -> anyhow::Result<(Store, Recovered)> {
-    let path = &directory.join("journal.redb");
+    let path = &directory.join(FILE);
     let modules = directory.join("tasks");
     let open = || {
         let modules = Folder::open(&modules).map_err(|e| StoreError::Io(redb::Error::Io(e)))?;

@@ -25,6 +25,7 @@ mod failure;
 mod inbox;
 mod options;
 mod outbox;
+mod persistence;
 mod session;
 mod tls;
 
@@ -39,6 +40,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use failure::{Failure, FailureKind};
 pub use inbox::{Ack, Receipt};
 pub use options::{Address, Backoff, Credentials, Options, Qos, Tls};
+pub use persistence::{CleanSession, SessionKind, SessionMemory};
 
 /// The largest packet that MQTT can express: 256 MiB less a byte, and its header.
 pub const LARGEST_PACKET: usize = 268_435_455 + 5;
@@ -50,6 +52,8 @@ pub enum Event {
     Connected {
         /// Whether the broker still knew this client.
         session_present: bool,
+        /// What the broker does when this connection ends.
+        session: SessionKind,
     },
     /// A message of one of the subscriptions.
     Message(Message),

@@ -15,7 +15,7 @@ mod setup;
 mod tasks;
 
 pub use effective::{Effective, effective};
-pub(crate) use setup::connection_options;
+pub(crate) use setup::{address, connection_options};
 pub use setup::{nn_config, policy, runtime_config};
 
 use crate::config::Config;
@@ -66,6 +66,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     for warning in &config.warnings {
         warn!("{warning}");
     }
+    let sessions = setup::sessions(&config);
     let Kept { journal, recovered, durable } = open_state(&config)?;
     let marks = journal.as_ref().map(Journal::marks);
     let policy = setup::policy(&config);
@@ -100,7 +101,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
         }),
     )?;
     let topics = Topics::new(&config.credentials.domain, &config.credentials.channel);
-    let (link, events) = mqtt::connect(setup::options(&config, &topics))?;
+    let (link, events) = mqtt::connect(setup::options(&config, &topics, sessions))?;
     let about = setup::about(&config);
     let memory = about.total_memory_bytes;
     let mut worker = Worker {
@@ -256,8 +257,8 @@ impl Worker {
                     Phase::Serving | Phase::Cancelling(_) => break,
                 },
                 Some(event) = events.next() => match event {
-                    Event::Connected { session_present } => {
-                        info!(session_present, "connected to the broker");
+                    Event::Connected { session_present, session } => {
+                        info!(session_present, ?session, "connected to the broker");
                         self.status.metrics.connected();
                         self.status.health.set(State::Serving);
                         introduction = Introduction::Sent(self.introduce());

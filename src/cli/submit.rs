@@ -96,7 +96,7 @@ async fn connect(config: &SubmitConfig) -> anyhow::Result<Client> {
     };
     let client = Client::connect(&config.connection, &credentials, &config.client_id).await;
     client.map_err(|error| match error.downcast_ref::<Failure>().map(|failure| failure.kind) {
-        Some(FailureKind::Credentials | FailureKind::Subscription) => {
+        Some(FailureKind::Credentials | FailureKind::Dropped | FailureKind::Subscription) => {
             anyhow!("{error:#} (user name {}, from {})", config.username, config.source)
         }
         _ => error,

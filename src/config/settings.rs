@@ -210,6 +210,14 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         Group::Connection,
+        "mqtt-clean-session",
+        "WHEN",
+        Text("auto"),
+        "Whether the broker forgets the worker at each end of the connection, and what is sent \
+         meanwhile: true, false, or auto: only if it drops whoever asks for a persistent session",
+    ),
+    setting(
+        Group::Connection,
         "mqtt-max-packet-size",
         "SIZE",
         Text("144MiB"),
@@ -506,7 +514,7 @@ pub fn health_args() -> Vec<Arg> {
 fn for_submit(setting: &Setting) -> bool {
     match setting.group {
         Group::Credentials | Group::Logging | Group::File => true,
-        Group::Connection => setting.name != "liveliness-interval",
+        Group::Connection => !matches!(setting.name, "liveliness-interval" | "mqtt-clean-session"),
         _ => false,
     }
 }

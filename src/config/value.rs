@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::flags::{GraphFlag, parse_duration, parse_integer};
 use crate::task::humantime;
 
-use super::{AllowedDir, LogFormat, Qos};
+use super::{AllowedDir, CleanSession, LogFormat, Qos};
 use crate::nn::{Hint, Precision};
 
 /// Units of a size. A bare `M` is left out: it is 10⁶ to some and 2²⁰ to
@@ -198,6 +198,18 @@ pub(super) fn qos(text: &str) -> Result<(Qos, bool), String> {
         "1" => Ok((Qos::AtLeastOnce, false)),
         "2" => Ok((Qos::AtLeastOnce, true)),
         _ => Err("not a quality of service: it is 0 or 1 (2 is accepted and means 1)".into()),
+    }
+}
+
+/// Reads whether a session is clean.
+pub(super) fn clean_session(text: &str) -> Result<CleanSession, String> {
+    if text.eq_ignore_ascii_case("auto") {
+        return Ok(CleanSession::Auto);
+    }
+    match boolean(text) {
+        Ok(true) => Ok(CleanSession::Always),
+        Ok(false) => Ok(CleanSession::Never),
+        Err(_) => Err("neither auto nor true or false".into()),
     }
 }
 

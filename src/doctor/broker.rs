@@ -3,7 +3,8 @@
 
 use super::Finding;
 use crate::config::Config;
-use crate::mqtt::{self, Event, FailureKind};
+use crate::journal;
+use crate::mqtt::{self, CleanSession, Event, FailureKind, SessionKind, SessionMemory};
 use crate::protocol::Topics;
 use crate::task::humantime;
 use crate::worker;
@@ -40,6 +41,7 @@ pub(super) async fn check(config: &Config, watch: Duration) -> Vec<Finding> {
                 accepted(),
                 Finding::ok("topics", format!("subscribed to {}, stop and invoke", topics.start())),
                 channel(config, &topics).await,
+                session(config).await,
             ];
             findings.push(manager(&link, &mut events, &topics, watch).await);
             link.disconnect(LEAVE).await.ok();
@@ -131,6 +133,75 @@ async fn channel(config: &Config, topics: &Topics) -> Finding {
     };
     link.disconnect(LEAVE).await.ok();
     finding
+}
+
+/// Which session the worker gets. Whether the broker grants a persistent one
+/// can only be tried; what it then keeps is removed again.
+async fn session(config: &Config) -> Finding {
+    const LOST: &str = "tasks that are started while the worker is away are lost";
+    const SETTING: &str = "PROPLET_MQTT_CLEAN_SESSION";
+    let clean = |why: &str| Finding::warning("session", format!("a clean one, {why}: {LOST}"));
+    let Some(directory) = &config.state_dir else {
+        return clean("because nothing is kept on disk");
+    };
+    if config.clean_session == CleanSession::Always {
+        return clean(&format!("as {SETTING} says"));
+    }
+    let asked = mqtt::Options { clean_session: CleanSession::Never, ..options(config, vec![]) };
+    let failure = match first_event(asked.clone()).await {
+        Ok(()) => {
+            let removal = mqtt::Options { clean_session: CleanSession::Always, ..asked };
+            // A broker that is gone again has other worries.
+            first_event(removal).await.ok();
+            return Finding::ok(
+                "session",
+                "the broker keeps one: tasks that are started while the worker is away come later",
+            );
+        }
+        Err(failure) => failure,
+    };
+    if failure.kind != FailureKind::Dropped {
+        let text = format!("a persistent one could not be had, nor a reason be told ({failure})");
+        return Finding::warning("session", text);
+    }
+    let address = worker::address(&config.connection);
+    let earlier = journal::exists(directory).then_some(SessionKind::Persistent);
+    let known = SessionMemory::read(directory, &address, earlier).known();
+    let bound = match (config.clean_session, known) {
+        (CleanSession::Never, _) => format!("{SETTING} forbids a clean one"),
+        (_, Some(SessionKind::Persistent)) => {
+            "because it has kept a session for this worker before, the worker never asks for a \
+             clean one"
+                .to_owned()
+        }
+        _ => {
+            return clean(
+                "because the broker drops whoever asks for a persistent one (as FluxMQ does without \
+                 a cluster)",
+            );
+        }
+    };
+    Finding::failed(
+        "session",
+        format!(
+            "the broker drops whoever asks for a persistent one, and {bound}, so it will not connect; \
+             if this broker keeps none (FluxMQ without a cluster does not), set {SETTING}=true: {LOST}"
+        ),
+    )
+}
+
+/// Connects and leaves again.
+async fn first_event(options: mqtt::Options) -> Result<(), mqtt::Failure> {
+    let timeout = mqtt::Failure::no_answer(&options);
+    let Ok((link, mut events)) = mqtt::connect(options) else { return Err(timeout) };
+    let first = tokio::time::timeout(PATIENCE * 3, events.next()).await;
+    match first {
+        Ok(Some(Event::Disconnected { failure, .. })) => return Err(failure),
+        Ok(Some(_)) => {}
+        Ok(None) | Err(_) => return Err(timeout),
+    }
+    link.disconnect(LEAVE).await.ok();
+    Ok(())
 }
 
 /// Listens for a manager. That none is heard proves nothing: it speaks when it

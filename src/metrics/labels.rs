@@ -20,7 +20,7 @@ pub(super) const OUTCOMES: [&str; 12] = [
 pub(super) const REASONS: [&str; 7] =
     ["argument", "unsupported", "module", "directory", "busy", "shutting_down", "malformed"];
 pub(super) const PHASES: [&str; 4] = ["queued", "compiled", "loaded", "ran"];
-pub(super) const KINDS: [FailureKind; 10] = [
+pub(super) const KINDS: [FailureKind; 11] = [
     FailureKind::Dns,
     FailureKind::Unreachable,
     FailureKind::Timeout,
@@ -28,6 +28,7 @@ pub(super) const KINDS: [FailureKind; 10] = [
     FailureKind::Credentials,
     FailureKind::Unavailable,
     FailureKind::Subscription,
+    FailureKind::Dropped,
     FailureKind::Closed,
     FailureKind::TakenOver,
     FailureKind::Protocol,
@@ -70,6 +71,7 @@ pub(super) fn kind(kind: FailureKind) -> &'static str {
         FailureKind::Credentials => "credentials",
         FailureKind::Unavailable => "unavailable",
         FailureKind::Subscription => "subscription",
+        FailureKind::Dropped => "dropped",
         FailureKind::Closed => "closed",
         FailureKind::TakenOver => "taken_over",
         FailureKind::Protocol => "protocol",

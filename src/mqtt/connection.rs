@@ -25,8 +25,11 @@ use tokio::time::{Instant, sleep_until};
 use super::failure::Phase;
 use super::inbox::Question;
 use super::outbox::Outbox;
+use super::persistence::{Choice, DROPS};
 use super::session::{Session, set_timeout};
-use super::{Backoff, Command, Event, Failure, FailureKind, Message, Options};
+use super::{
+    Backoff, Command, Event, Failure, FailureKind, Message, Options, SessionKind, SessionMemory,
+};
 
 /// Connections in a row that the broker ended before they were stable, after
 /// which another client with the same id is the likely reason.
@@ -53,6 +56,7 @@ pub(super) struct Connector {
     connections: u64,
     /// What the time for a write is multiplied by.
     slowness: u32,
+    choice: Choice,
 }
 
 struct Closing {
@@ -75,7 +79,9 @@ impl Connector {
         commands: mpsc::UnboundedReceiver<Command>,
         events: mpsc::UnboundedSender<Event>,
     ) -> Connector {
+        let known = options.sessions.as_ref().and_then(SessionMemory::known);
         Connector {
+            choice: Choice::new(options.clean_session, known),
             options,
             transport,
             commands,
@@ -143,7 +149,7 @@ impl Connector {
     async fn connection(&mut self) -> Ended {
         self.connections += 1;
         let (mut session, mut eventloop) =
-            Session::start(&self.options, &self.transport, self.connections);
+            Session::start(&self.options, &self.transport, self.choice.next(), self.connections);
         let ended = loop {
             let polled = {
                 let mut poll = pin!(eventloop.poll());
@@ -283,7 +289,10 @@ impl Connector {
         if matches!(error, ConnectionError::FlushTimeout) {
             self.slowness = (self.slowness * 2).min(SLOWEST);
         }
-        let failure = Failure::of(error, session.phase, &self.options);
+        let failure = Failure::of(error, session.phase, session.kind, &self.options);
+        if session.phase == Phase::Connecting {
+            self.refused(&failure, session.kind);
+        }
         let stable =
             session.ready_since.is_some_and(|since| since.elapsed() >= self.options.backoff.stable);
         if stable {
@@ -331,6 +340,7 @@ impl Connector {
         match event {
             ClientEvent::Incoming(Packet::ConnAck(connack)) => {
                 session.session_present = connack.session_present;
+                self.granted(session.kind);
                 session.phase = Phase::Subscribing;
                 set_timeout(eventloop, self.options.write_timeout * self.slowness);
                 if self.options.subscriptions.is_empty() {
@@ -391,6 +401,50 @@ impl Connector {
         ControlFlow::Continue(())
     }
 
+    /// The broker keeps a session, or keeps none.
+    fn granted(&mut self, kind: SessionKind) {
+        if !self.choice.granted(kind) {
+            return;
+        }
+        let at = &self.options.address;
+        match kind {
+            SessionKind::Persistent => tracing::info!(
+                "the broker at {at} keeps a session for this client: what is sent while it is away \
+                 comes later"
+            ),
+            SessionKind::Clean => tracing::warn!(
+                "the broker at {at} grants a clean session only: tasks that are started while this \
+                 worker is away or reconnects are lost; PROPLET_MQTT_CLEAN_SESSION=true asks for it \
+                 at once"
+            ),
+        }
+        if let Some(sessions) = &mut self.options.sessions {
+            sessions.remember(kind);
+        }
+    }
+
+    /// There was no CONNACK that grants what was asked for.
+    fn refused(&mut self, failure: &Failure, kind: SessionKind) {
+        if failure.kind != FailureKind::Dropped {
+            return self.choice.failed();
+        }
+        let drops = self.choice.dropped(kind);
+        if kind == SessionKind::Persistent && self.choice.next() == SessionKind::Clean {
+            tracing::warn!(
+                "the broker at {} has dropped {drops} connections in a row that asked for a \
+                 persistent session: trying a clean one",
+                self.options.address
+            );
+        } else if drops == DROPS && self.choice.is_bound() {
+            tracing::warn!(
+                "the broker at {} has kept a session for this client before, so a clean one, which \
+                 would lose what waits in it, is not tried; if it is another broker now that keeps \
+                 none, set PROPLET_MQTT_CLEAN_SESSION=true",
+                self.options.address
+            );
+        }
+    }
+
     fn answered(&self, session: &mut Session, question: Question) {
         if let Some(receipt) = session.inbox.answered(question) {
             self.tell(Event::Acknowledged(receipt));
@@ -401,7 +455,10 @@ impl Connector {
         session.phase = Phase::Ready;
         session.ready_since = Some(Instant::now());
         session.deadline = None;
-        self.tell(Event::Connected { session_present: session.session_present });
+        self.tell(Event::Connected {
+            session_present: session.session_present,
+            session: session.kind,
+        });
         for message in session.early.drain(..) {
             self.tell(Event::Message(message));
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rumqttc::mqttbytes::Error as PacketError;
 use rumqttc::{ConnectReturnCode, ConnectionError, StateError, TlsError};
 
-use super::Options;
+use super::{Options, SessionKind};
 
 /// A connection that could not be made, or was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub enum FailureKind {
     Unavailable,
     /// The broker refused a subscription.
     Subscription,
+    /// The broker ended the connection before it answered at all.
+    Dropped,
     /// The broker ended the connection.
     Closed,
     /// The broker keeps ending the connection soon after it was made.
@@ -68,31 +70,42 @@ impl Failure {
     }
 
     /// rumqttc's error as a sentence.
-    pub(super) fn of(error: &ConnectionError, phase: Phase, options: &Options) -> Failure {
+    pub(super) fn of(
+        error: &ConnectionError,
+        phase: Phase,
+        session: SessionKind,
+        options: &Options,
+    ) -> Failure {
         let at = &options.address;
         match error {
             ConnectionError::Io(error) => unreachable_broker(error, options),
-            ConnectionError::NetworkTimeout => Failure::new(
-                FailureKind::Timeout,
-                format!(
-                    "the broker at {at} did not answer within {}; check PROPLET_MQTT_ADDRESS, and whether that \
-                     port speaks {}",
-                    seconds(options.connect_timeout),
-                    if options.tls.is_some() { "MQTT over TLS" } else { "MQTT without TLS" },
-                ),
-            ),
+            ConnectionError::NetworkTimeout => Failure::no_answer(options),
             ConnectionError::FlushTimeout => Failure::new(
                 FailureKind::Timeout,
                 format!("the broker at {at} took a packet too slowly, or the network is stuck"),
             ),
             ConnectionError::Tls(error) => tls(error, options),
             ConnectionError::ConnectionRefused(code) => refused(*code, options),
-            ConnectionError::MqttState(error) => state(error, phase, options),
+            ConnectionError::MqttState(error) => state(error, phase, session, options),
             ConnectionError::NotConnAck(_) => {
                 protocol(options, "it answered CONNECT with something other than CONNACK")
             }
             ConnectionError::RequestsDone => protocol(options, "the client's own queue ended"),
         }
+    }
+
+    /// A connection that could not be made in time.
+    pub(crate) fn no_answer(options: &Options) -> Failure {
+        Failure::new(
+            FailureKind::Timeout,
+            format!(
+                "the broker at {} did not answer within {}; check PROPLET_MQTT_ADDRESS, and whether that \
+                 port speaks {}",
+                options.address,
+                seconds(options.connect_timeout),
+                if options.tls.is_some() { "MQTT over TLS" } else { "MQTT without TLS" },
+            ),
+        )
     }
 
     /// A connection that was confirmed and then closed by the broker, for the
@@ -176,7 +189,7 @@ fn refused(code: ConnectReturnCode, options: &Options) -> Failure {
     let at = &options.address;
     match code {
         ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
-            Failure::new(FailureKind::Credentials, credentials("refused", options))
+            Failure::new(FailureKind::Credentials, credentials(options))
         }
         ConnectReturnCode::BadClientId => Failure::new(
             FailureKind::Credentials,
@@ -196,10 +209,10 @@ fn refused(code: ConnectReturnCode, options: &Options) -> Failure {
     }
 }
 
-fn credentials(how: &str, options: &Options) -> String {
+fn credentials(options: &Options) -> String {
     let given = if options.credentials.is_some() { "" } else { " (none are set)" };
     format!(
-        "the broker at {} {how} the credentials of client id {}{given}: check PROPLET_CLIENT_ID and PROPLET_CLIENT_KEY \
+        "the broker at {} refused the credentials of client id {}{given}: check PROPLET_CLIENT_ID and PROPLET_CLIENT_KEY \
          against the config.toml that `propeller-cli provision` wrote; `client_id not found` in the broker's log \
          means that it does not know this id",
         options.address, options.client_id
@@ -213,10 +226,10 @@ fn membership(options: &Options) -> String {
     )
 }
 
-fn state(error: &StateError, phase: Phase, options: &Options) -> Failure {
+fn state(error: &StateError, phase: Phase, session: SessionKind, options: &Options) -> Failure {
     let at = &options.address;
     match error {
-        StateError::ConnectionAborted => closed(phase, options),
+        StateError::ConnectionAborted => closed(phase, session, options),
         StateError::Io(error) | StateError::Deserialization(PacketError::Io(error)) => {
             if let Some(error) = rustls_error(error) {
                 return tls_sentence(error, options);
@@ -225,12 +238,12 @@ fn state(error: &StateError, phase: Phase, options: &Options) -> Failure {
                 io::ErrorKind::ConnectionReset
                 | io::ErrorKind::ConnectionAborted
                 | io::ErrorKind::BrokenPipe
-                | io::ErrorKind::UnexpectedEof => closed(phase, options),
+                | io::ErrorKind::UnexpectedEof => closed(phase, session, options),
                 // The kernel's word for a peer that answers no more.
                 io::ErrorKind::TimedOut => silent(options),
                 // The codec's word for an end in the middle of a packet.
                 _ if error.to_string().contains("bytes remaining on stream") => {
-                    closed(phase, options)
+                    closed(phase, session, options)
                 }
                 _ => Failure::new(
                     FailureKind::Unreachable,
@@ -257,14 +270,10 @@ fn silent(options: &Options) -> Failure {
     )
 }
 
-fn closed(phase: Phase, options: &Options) -> Failure {
+fn closed(phase: Phase, session: SessionKind, options: &Options) -> Failure {
     let at = &options.address;
     match phase {
-        // Propeller's MQTT adapter says no in this way, and so do others.
-        Phase::Connecting => Failure::new(
-            FailureKind::Credentials,
-            credentials("closed the connection at once, which is how some refuse", options),
-        ),
+        Phase::Connecting => dropped(session, options),
         Phase::Subscribing => Failure::new(
             FailureKind::Subscription,
             format!(
@@ -277,6 +286,26 @@ fn closed(phase: Phase, options: &Options) -> Failure {
             format!("the broker at {at} closed the connection; it may have restarted"),
         ),
     }
+}
+
+/// Why is not to be known: Propeller's MQTT adapter refuses credentials in this
+/// way, FluxMQ without a cluster persistent sessions, and a proxy does so while
+/// its broker is down.
+fn dropped(session: SessionKind, options: &Options) -> Failure {
+    let sessions = match session {
+        SessionKind::Persistent => "it may keep no sessions, ",
+        SessionKind::Clean => "it may ",
+    };
+    let given = if options.credentials.is_some() { "" } else { ", of which none are set" };
+    Failure::new(
+        FailureKind::Dropped,
+        format!(
+            "the broker at {} closed the connection without an answer: {sessions}refuse the \
+             credentials of client id {} (PROPLET_CLIENT_ID, PROPLET_CLIENT_KEY{given}; look for \
+             `client_id not found` in its log), or be down behind a proxy",
+            options.address, options.client_id
+        ),
+    )
 }
 
 fn protocol(options: &Options, what: &str) -> Failure {
@@ -375,8 +404,8 @@ mod tests {
             (
                 StateError::ConnectionAborted.into(),
                 Connecting,
-                Kind::Credentials,
-                "client_id not found",
+                Kind::Dropped,
+                "it may keep no sessions, refuse the credentials of client id worker-1",
             ),
             (
                 StateError::ConnectionAborted.into(),
@@ -390,7 +419,7 @@ mod tests {
             (StateError::Unsolicited(3).into(), Ready, Kind::Protocol, "does not follow MQTT"),
         ];
         for (error, phase, kind, words) in cases {
-            let failure = Failure::of(&error, phase, &options());
+            let failure = Failure::of(&error, phase, SessionKind::Persistent, &options());
             let text = failure.to_string();
             assert_eq!(failure.kind, kind, "{text}");
             assert!(text.contains(words), "{text}");

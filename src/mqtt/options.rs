@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::persistence::{CleanSession, SessionMemory};
+
 /// Where a broker is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
@@ -97,7 +99,9 @@ pub struct Options {
     /// For the subscriptions and for all that is published, heartbeats apart.
     pub qos: Qos,
     /// Whether the broker forgets this client when the connection ends.
-    pub clean_session: bool,
+    pub clean_session: CleanSession,
+    /// What this broker has granted before.
+    pub sessions: Option<SessionMemory>,
     /// An idle connection is tested this often; a dead one is noticed within
     /// twice this. From 1 s to 65,535 s. A test whose answer waits behind a
     /// large message that takes longer than this looks like a dead connection.
@@ -129,7 +133,8 @@ impl Options {
             credentials: None,
             subscriptions: Vec::new(),
             qos: Qos::AtLeastOnce,
-            clean_session: true,
+            clean_session: CleanSession::Always,
+            sessions: None,
             keep_alive: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(60),

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::failure::Phase;
 use super::inbox::Inbox;
-use super::{LARGEST_PACKET, Message, Options, Qos};
+use super::{LARGEST_PACKET, Message, Options, Qos, SessionKind};
 
 /// Requests that rumqttc may hold: the acknowledgements of as many messages as
 /// there are packet ids, and some. It allocates none of it ahead.
@@ -21,6 +21,8 @@ const PACKET_IDS: u16 = 1000;
 
 pub(super) struct Session {
     pub(super) client: AsyncClient,
+    /// What the broker was asked for.
+    pub(super) kind: SessionKind,
     pub(super) phase: Phase,
     pub(super) ready_since: Option<Instant>,
     /// For the subscriptions to be confirmed.
@@ -39,12 +41,13 @@ impl Session {
     pub(super) fn start(
         options: &Options,
         transport: &Transport,
+        kind: SessionKind,
         number: u64,
     ) -> (Session, EventLoop) {
         let mut mqtt =
             MqttOptions::new(&options.client_id, &options.address.host, options.address.port);
         mqtt.set_transport(transport.clone())
-            .set_clean_session(options.clean_session)
+            .set_clean_session(kind == SessionKind::Clean)
             // rumqttc panics below a second, and MQTT counts to 65,535.
             .set_keep_alive(
                 options.keep_alive.clamp(Duration::from_secs(1), Duration::from_secs(65_535)),
@@ -59,6 +62,7 @@ impl Session {
         set_timeout(&mut eventloop, options.connect_timeout);
         let session = Session {
             client,
+            kind,
             phase: Phase::Connecting,
             ready_since: None,
             deadline: None,

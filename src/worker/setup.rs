@@ -2,8 +2,9 @@
 
 use crate::config::{self, Config};
 use crate::disk::DiskCache;
+use crate::journal;
 use crate::machine;
-use crate::mqtt;
+use crate::mqtt::{self, CleanSession, SessionKind, SessionMemory};
 use crate::nn::{self, Nn, NnConfig};
 use crate::policy::{self, Policy, Root, Trust};
 use crate::protocol::{Topics, WorkerMetadata};
@@ -147,7 +148,20 @@ pub(super) fn preload(nn: Nn) {
     });
 }
 
-pub(super) fn options(config: &Config, topics: &Topics) -> mqtt::Options {
+/// What the broker has granted to this worker before; none without a journal.
+/// To be asked for before that is opened, which may be one from before there
+/// was such a memory: its worker had a persistent session.
+pub(super) fn sessions(config: &Config) -> Option<SessionMemory> {
+    let directory = config.state_dir.as_ref()?;
+    let earlier = journal::exists(directory).then_some(SessionKind::Persistent);
+    Some(SessionMemory::open(directory, &address(&config.connection), earlier))
+}
+
+pub(super) fn options(
+    config: &Config,
+    topics: &Topics,
+    sessions: Option<SessionMemory>,
+) -> mqtt::Options {
     let credentials = &config.credentials;
     let mut options = connection_options(&config.connection, &credentials.client_id);
     options.credentials = Some(mqtt::Credentials {
@@ -155,9 +169,18 @@ pub(super) fn options(config: &Config, topics: &Topics) -> mqtt::Options {
         password: credentials.client_key.expose().to_owned(),
     });
     // What is not acknowledged when the worker dies is for its next process.
-    options.clean_session = config.state_dir.is_none();
+    options.clean_session = match sessions {
+        Some(_) => config.clean_session,
+        None => CleanSession::Always,
+    };
+    options.sessions = sessions;
     options.subscriptions = vec![topics.start(), topics.stop(), topics.invoke()];
     options
+}
+
+/// Where the broker is.
+pub(crate) fn address(connection: &config::Connection) -> mqtt::Address {
+    mqtt::Address { host: connection.address.host.clone(), port: connection.address.port }
 }
 
 /// The way to the broker, as the configuration has it, for a client of this
@@ -166,8 +189,6 @@ pub(crate) fn connection_options(
     connection: &config::Connection,
     client_id: &str,
 ) -> mqtt::Options {
-    let address =
-        mqtt::Address { host: connection.address.host.clone(), port: connection.address.port };
     let identity = connection.client_cert.as_ref();
     mqtt::Options {
         tls: connection.address.tls.then(|| mqtt::Tls {
@@ -178,7 +199,7 @@ pub(crate) fn connection_options(
         keep_alive: connection.keep_alive,
         connect_timeout: connection.timeout,
         max_packet_size: connection.max_packet_size,
-        ..mqtt::Options::new(address, client_id)
+        ..mqtt::Options::new(address(connection), client_id)
     }
 }
 

@@ -17,7 +17,7 @@ mod proxy;
 mod wire;
 
 use processes::{Broker, Worker};
-use proplet::mqtt::{Address, Backoff, Event, Events, Link, Options, connect};
+use proplet::mqtt::{Address, Backoff, CleanSession, Event, Events, Link, Options, connect};
 use proplet::protocol::{Topics, encode_start};
 use proplet::task::{Binary, ModuleSource, TaskId, TaskRequest};
 use proxy::{Proxy, Record};
@@ -60,7 +60,7 @@ impl Manager {
         let topics = Topics::new("domain", "channel");
         let mut options = Options::new(Address { host: "127.0.0.1".into(), port }, "manager");
         options.subscriptions = vec![topics.results()];
-        options.clean_session = false;
+        options.clean_session = CleanSession::Never;
         options.backoff = Backoff {
             first: Duration::from_millis(200),
             cap: Duration::from_secs(1),

@@ -1,6 +1,6 @@
 //! `proplet doctor` on set-ups that are well and on some that are not.
 
-use crate::support::{On, Stage, program};
+use crate::support::{FluxMq, Habits, On, Stage, program};
 use proplet::broker::{Broker, Settings};
 use proplet::config::Environment;
 use serde_json::Value;
@@ -55,6 +55,7 @@ fn a_set_up_that_is_well_passes() {
     assert_verdict(&report, "configuration", "ok", &stage.worker_id);
     assert_verdict(&report, "directories", "ok", "1 model in it is readable");
     assert_verdict(&report, "state", "ok", "can be written to");
+    assert_verdict(&report, "session", "ok", "come later");
     for check in ["a task", "broker", "credentials", "topics", "channel", "clock", "processor"] {
         assert_verdict(&report, check, "ok", "");
     }
@@ -99,6 +100,35 @@ fn a_key_that_the_broker_refuses_is_told_from_a_broker_that_is_away() {
     let (report, code) = doctor(&away);
     assert_eq!(code, Some(1));
     assert_verdict(&report, "broker", "failed", "is the broker running");
+}
+
+#[test]
+fn a_broker_that_keeps_no_sessions_is_told_with_what_that_means() {
+    let stage = Stage::new(On::Embedded);
+    let state = tempfile::tempdir().expect("a folder");
+    let habits = Habits { no_sessions: true, ..Habits::default() };
+    let broker = FluxMq::before(stage.address, habits);
+    let kept = [("stateless", "false"), ("state-dir", state.path().to_str().expect("text"))];
+    let with = |order| [&kept[..], &[("mqtt-clean-session", order)]].concat();
+    let (report, code) = doctor(&stage.environment(broker.address, &with("auto")));
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_verdict(&report, "session", "warning", "FluxMQ");
+    assert_verdict(&report, "session", "warning", "while the worker is away are lost");
+    let (report, code) = doctor(&stage.environment(broker.address, &with("false")));
+    assert_eq!(code, Some(1), "{report:#}");
+    assert_verdict(&report, "session", "failed", "set PROPLET_MQTT_CLEAN_SESSION=true");
+    let (report, _) = doctor(&stage.environment(broker.address, &with("true")));
+    assert_verdict(&report, "session", "warning", "as PROPLET_MQTT_CLEAN_SESSION says");
+    let (report, _) = doctor(&stage.environment(broker.address, &[]));
+    assert_verdict(&report, "session", "warning", "nothing is kept on disk");
+    // A worker that had a session there is waiting for it.
+    let own = state.path().join(&stage.worker_id);
+    std::fs::create_dir(&own).expect("a folder");
+    let memory = format!("{{\"{}\": \"persistent\"}}", broker.address);
+    std::fs::write(own.join("sessions.json"), memory).expect("written");
+    let (report, code) = doctor(&stage.environment(broker.address, &with("auto")));
+    assert_eq!(code, Some(1), "{report:#}");
+    assert_verdict(&report, "session", "failed", "has kept a session for this worker before");
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod recorded;
 mod retained;
 mod run_verb;
 mod runtime;
+mod sessions;
 mod settings;
 mod shipping;
 mod shutdown;

@@ -11,6 +11,7 @@ fn other_value(name: &str) -> &'static str {
         "mqtt-timeout" | "mqtt-keep-alive" => "45s",
         "mqtt-qos" => "0",
         "mqtt-max-packet-size" => "1MiB",
+        "mqtt-clean-session" => "false",
         "liveliness-interval" => "2s",
         "executors" | "queue" | "task-graphs" | "task-contexts" => "3",
         "drain-timeout" | "task-timeout" => "7s",

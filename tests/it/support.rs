@@ -3,6 +3,7 @@
 
 #[cfg(feature = "openvino")]
 mod assets;
+mod fluxmq;
 mod net;
 mod stage;
 mod task;
@@ -10,6 +11,7 @@ mod worker;
 
 #[cfg(feature = "openvino")]
 pub(crate) use assets::assets;
+pub use fluxmq::{FluxMq, Habits};
 pub use net::{Answer, Proxy, Web};
 pub(crate) use stage::over_both_brokers;
 pub use stage::{On, Outcome as Answered, Seen, Stage};

@@ -91,11 +91,12 @@ mod any_broker {
         broker: SocketAddr,
     ) {
         let again = || Options {
-            clean_session: false,
+            clean_session: CleanSession::Never,
             ..subscriber(broker, &format!("resumed-{}", broker.port()), "resumed")
         };
         // What an earlier run left behind.
-        let (link, _events) = connected(Options { clean_session: true, ..again() }).await;
+        let (link, _events) =
+            connected(Options { clean_session: CleanSession::Always, ..again() }).await;
         assert_eq!(link.disconnect(SOON).await, Ok(()));
         let (link, mut events) = connected(again()).await;
         let (sender, _sent) = connected(options(broker, "resumed-sender")).await;
@@ -115,7 +116,9 @@ mod any_broker {
         assert_eq!(link.disconnect(SOON).await, Ok(()));
         let (link, mut events) = connect(again()).expect("the options are right");
         match soon("connecting", events.next()).await {
-            Some(Event::Connected { session_present }) => assert!(session_present),
+            Some(Event::Connected { session_present, session }) => {
+                assert_eq!((session_present, session), (true, SessionKind::Persistent));
+            }
             other => panic!("expected a connection: {other:?}"),
         }
         for n in 1..3_u8 {

@@ -242,6 +242,20 @@ impl Stage {
         process
     }
 
+    /// The same without waiting for it: there may be no way to the broker.
+    pub fn process_unheard(&self, address: SocketAddr, settings: &[(&str, &str)]) -> Process {
+        Process::worker(&self.environment(address, settings))
+    }
+
+    /// Waits for something that no message tells of.
+    pub fn until(&self, what: &str, happened: impl Fn() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !happened() {
+            assert!(Instant::now() < end, "{what}: it did not come to that");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Publishes to one of the manager's topics, such as `start`.
     pub fn publish(&self, topic: &str, payload: impl Into<Bytes>) {
         let topic = match topic {
