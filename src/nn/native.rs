@@ -19,8 +19,6 @@
 #![allow(unsafe_code, reason = "the C interface of a library that is loaded at run time")]
 
 use std::ffi::{CStr, CString, c_char};
-use std::fs;
-use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
@@ -28,98 +26,18 @@ use openvino_sys as ov;
 use openvino_sys::ov_status_e as Status;
 use wasmtime_wasi_nn::wit::TensorType;
 
+mod calls;
+mod load;
 mod request;
 
+use self::calls::Calls;
+#[cfg(test)]
+pub(super) use self::load::FUNCTIONS;
+pub(super) use self::load::load;
 pub(super) use self::request::InferRequest;
 use self::request::{RawRequest, Tensor};
 use super::checks::Element;
 use super::graph::Source;
-
-/// The oldest version whose numbering of element types is today's.
-const OLDEST: (u32, u32) = (2025, 1);
-
-/// The functions that are called here. The bindings panic when one is missing,
-/// so their names are looked for in the library's file before it is loaded.
-const FUNCTIONS: &[&str] = &[
-    "ov_available_devices_free",
-    "ov_compiled_model_create_infer_request",
-    "ov_compiled_model_export_model",
-    "ov_compiled_model_free",
-    "ov_compiled_model_input_by_index",
-    "ov_compiled_model_inputs_size",
-    "ov_compiled_model_output_by_index",
-    "ov_compiled_model_outputs_size",
-    "ov_core_compile_model",
-    "ov_core_create",
-    "ov_core_free",
-    "ov_core_get_available_devices",
-    "ov_core_get_property",
-    "ov_core_import_model",
-    "ov_core_read_model_from_memory_buffer",
-    "ov_core_set_property",
-    "ov_free",
-    "ov_get_last_err_msg",
-    "ov_get_openvino_version",
-    "ov_infer_request_cancel",
-    "ov_infer_request_free",
-    "ov_infer_request_get_input_tensor_by_index",
-    "ov_infer_request_get_output_tensor_by_index",
-    "ov_infer_request_start_async",
-    "ov_infer_request_wait",
-    "ov_model_free",
-    "ov_output_const_port_free",
-    "ov_partial_shape_free",
-    "ov_port_get_any_name",
-    "ov_port_get_element_type",
-    "ov_port_get_partial_shape",
-    "ov_shape_free",
-    "ov_tensor_create_from_host_ptr",
-    "ov_tensor_data",
-    "ov_tensor_free",
-    "ov_tensor_get_byte_size",
-    "ov_tensor_get_shape",
-    "ov_tensor_set_shape",
-    "ov_version_free",
-];
-
-/// Loads the library and says its version. The first one that loads stays for
-/// the life of the process.
-///
-/// # Errors
-///
-/// It is not OpenVINO's C library, too old, or can't be loaded.
-pub(super) fn load(path: &Path) -> Result<String, String> {
-    let file = fs::read(path).map_err(|error| error.to_string())?;
-    let names: std::collections::HashSet<&[u8]> = file.split(|&byte| byte == 0).collect();
-    let exported = |name: &&&str| {
-        // macOS puts an underscore before each name.
-        let underscored = format!("_{name}");
-        names.contains(name.as_bytes()) || names.contains(underscored.as_bytes())
-    };
-    if let Some(missing) = FUNCTIONS.iter().find(|name| !exported(name)) {
-        return Err(format!("it is too old or not OpenVINO's C library: it has no `{missing}`"));
-    }
-    ov::load_from(path.to_owned())?;
-    let version = version().map_err(|error| format!("it does not tell its version: {error}"))?;
-    let mut numbers = version.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
-    let (year, release) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if (year, release) < OLDEST {
-        let (oldest, first) = OLDEST;
-        return Err(format!("it is version {version}, and {oldest}.{first} or newer is needed"));
-    }
-    Ok(version)
-}
-
-fn version() -> Result<String, String> {
-    let mut version = ov::ov_version_t { buildNumber: ptr::null(), description: ptr::null() };
-    // SAFETY: the strings are read before they are freed.
-    unsafe {
-        check(ov::ov_get_openvino_version(&mut version))?;
-        let text = text(version.buildNumber);
-        ov::ov_version_free(&mut version);
-        Ok(text)
-    }
-}
 
 /// OpenVINO's runtime for the process. Thread safe, as `ov::Core` documents.
 pub(super) struct Core(NonNull<ov::ov_core_t>);
@@ -130,8 +48,7 @@ unsafe impl Sync for Core {}
 impl Core {
     /// Needs [`load`] to have succeeded.
     pub(super) fn new() -> Result<Core, String> {
-        let mut core = ptr::null_mut();
-        owned(unsafe { ov::ov_core_create(&mut core) }, core).map(Core)
+        owned(|core| unsafe { ov::ov_core_create(core) }).map(Core)
     }
 
     /// The devices that are there, such as `CPU` or `GPU.0`.
@@ -139,7 +56,7 @@ impl Core {
         let mut list = ov::ov_available_devices_t { devices: ptr::null_mut(), size: 0 };
         // SAFETY: `size` strings are read before they are freed.
         unsafe {
-            check(ov::ov_core_get_available_devices(self.0.as_ptr(), &mut list))?;
+            call(|| ov::ov_core_get_available_devices(self.0.as_ptr(), &mut list))?;
             let names = (0..list.size).map(|i| text(*list.devices.add(i))).collect();
             ov::ov_available_devices_free(&mut list);
             Ok(names)
@@ -149,7 +66,7 @@ impl Core {
     /// Sets a property of a device.
     pub(super) fn set_property(&self, device: &str, key: &str, value: &str) -> Result<(), String> {
         let (device, key, value) = (string(device)?, string(key)?, string(value)?);
-        check(unsafe {
+        call(|| unsafe {
             ov::ov_core_set_property(self.0.as_ptr(), device.as_ptr(), key.as_ptr(), value.as_ptr())
         })
     }
@@ -160,7 +77,7 @@ impl Core {
         let core = self.0.as_ptr();
         // SAFETY: the value is a copy, ours to free.
         unsafe {
-            check(ov::ov_core_get_property(core, device.as_ptr(), key.as_ptr(), &mut value))?;
+            call(|| ov::ov_core_get_property(core, device.as_ptr(), key.as_ptr(), &mut value))?;
             let copy = text(value);
             ov::ov_free(value);
             Ok(copy)
@@ -176,28 +93,28 @@ impl Core {
         // A null pointer is a model without weights.
         let weights = if weights.is_empty() { None } else { Some(Tensor::over(weights)?) };
         let tensor = weights.as_ref().map_or(ptr::null(), |tensor| tensor.0.as_ptr().cast_const());
-        let (mut model, mut compiled) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: the XML is copied by the call; the weights are not, and
         // outlive the compiled model with `source`. The variadic function is
         // given no property.
-        unsafe {
-            let status = ov::ov_core_read_model_from_memory_buffer(
+        let model = Model(owned(|model| unsafe {
+            ov::ov_core_read_model_from_memory_buffer(
                 self.0.as_ptr(),
                 xml.as_ptr().cast::<c_char>(),
                 xml.len(),
                 tensor,
-                &mut model,
-            );
-            let model = Model(owned(status, model)?);
-            let status = ov::ov_core_compile_model(
+                model,
+            )
+        })?);
+        let compiled = owned(|compiled| unsafe {
+            ov::ov_core_compile_model(
                 self.0.as_ptr(),
                 model.0.as_ptr(),
                 device.as_ptr(),
                 0,
-                &mut compiled,
-            );
-            Compiled::new(status, compiled, source, Vec::new())
-        }
+                compiled,
+            )
+        })?;
+        Ok(Compiled::new(compiled, source, Vec::new()))
     }
 }
 
@@ -209,20 +126,20 @@ impl Core {
         exported: Vec<u8>,
         device: &str,
     ) -> Result<Compiled, String> {
-        let (device, mut compiled) = (string(device)?, ptr::null_mut());
+        let device = string(device)?;
         // The library does not copy all of it: constants of the compiled model
         // stay where they are in these bytes.
         // SAFETY: the bytes outlive the compiled model, with which they are kept.
-        let status = unsafe {
+        let compiled = owned(|compiled| unsafe {
             ov::ov_core_import_model(
                 self.0.as_ptr(),
                 exported.as_ptr().cast::<c_char>(),
                 exported.len(),
                 device.as_ptr(),
-                &mut compiled,
+                compiled,
             )
-        };
-        Compiled::new(status, compiled, source, exported)
+        })?;
+        Ok(Compiled::new(compiled, source, exported))
     }
 }
 
@@ -274,14 +191,12 @@ pub(super) struct RawPort {
 
 impl Compiled {
     fn new(
-        status: Status,
-        model: *mut ov::ov_compiled_model_t,
+        model: NonNull<ov::ov_compiled_model_t>,
         source: &Source,
         exported: Vec<u8>,
-    ) -> Result<Compiled, String> {
-        let model = owned(status, model)?;
-        let model = CompiledModel { model, _source: source.clone(), _exported: exported };
-        Ok(Compiled(Arc::new(model)))
+    ) -> Compiled {
+        let source = source.clone();
+        Compiled(Arc::new(CompiledModel { model, _source: source, _exported: exported }))
     }
 
     /// The inputs, in order.
@@ -297,25 +212,22 @@ impl Compiled {
     /// Writes what [`Core::import`] takes to a file.
     pub(super) fn export(&self, path: &str) -> Result<(), String> {
         let path = string(path)?;
-        check(unsafe { ov::ov_compiled_model_export_model(self.0.model.as_ptr(), path.as_ptr()) })
+        let model = self.0.model.as_ptr();
+        call(|| unsafe { ov::ov_compiled_model_export_model(model, path.as_ptr()) })
     }
 
     /// A new request.
     pub(super) fn request(&self) -> Result<InferRequest, String> {
-        let (model, mut request) = (self.0.model.as_ptr(), ptr::null_mut());
-        let status = unsafe { ov::ov_compiled_model_create_infer_request(model, &mut request) };
-        let request = owned(status, request)?;
+        let model = self.0.model.as_ptr();
+        let request =
+            owned(|request| unsafe { ov::ov_compiled_model_create_infer_request(model, request) })?;
         Ok(InferRequest(Arc::new(RawRequest { request, _model: self.clone() })))
     }
 
     fn ports(&self, size: SizeOf, port: PortOf) -> Result<Vec<RawPort>, String> {
         let (model, mut count) = (self.0.model.as_ptr(), 0);
-        check(unsafe { size(model, &mut count) })?;
-        let get = |index| {
-            let mut raw = ptr::null_mut();
-            let status = unsafe { port(model, index, &mut raw) };
-            Port(owned(status, raw)?).read()
-        };
+        call(|| unsafe { size(model, &mut count) })?;
+        let get = |index| Port(owned(|raw| unsafe { port(model, index, raw) })?).read();
         (0..count).map(get).collect()
     }
 }
@@ -340,8 +252,8 @@ impl Port {
         let port = self.0.as_ptr();
         let mut name = ptr::null_mut();
         // A port without a name is an error to the library.
-        let named = unsafe { ov::ov_port_get_any_name(port, &mut name) };
-        let name = match check(named) {
+        let named = attempt(|| unsafe { ov::ov_port_get_any_name(port, &mut name) });
+        let name = match named {
             Ok(()) => unsafe {
                 let copy = text(name);
                 ov::ov_free(name);
@@ -352,7 +264,7 @@ impl Port {
         let mut element = 0u32;
         // SAFETY: the enumeration is a `u32`; read as one, a number that these
         // bindings don't know is no undefined behaviour.
-        check(unsafe { ov::ov_port_get_element_type(port, (&raw mut element).cast()) })?;
+        call(|| unsafe { ov::ov_port_get_element_type(port, (&raw mut element).cast()) })?;
         let mut shape = ov::ov_partial_shape_t {
             rank: ov::ov_rank_t { min: 0, max: 0 },
             dims: ptr::null_mut(),
@@ -360,7 +272,7 @@ impl Port {
         // SAFETY: a static rank comes with that many dimensions, which are
         // read before they are freed.
         unsafe {
-            check(ov::ov_port_get_partial_shape(port, &mut shape))?;
+            call(|| ov::ov_port_get_partial_shape(port, &mut shape))?;
             let rank = shape.rank;
             let dims = (rank.min == rank.max && rank.min >= 0).then(|| {
                 let dim = |i| {
@@ -414,10 +326,42 @@ pub(super) fn element(number: u32) -> Element {
     }
 }
 
-/// The library's status as a result, its own message with it, in one line.
-fn check(status: Status) -> Result<(), String> {
-    if status == Status::OK {
-        return Ok(());
+static CALLS: Calls = Calls::new();
+
+/// Makes a call, and says of a failure what the library says of it, in one
+/// line. Every call that can fail is made here or by [`attempt`].
+fn call(call: impl FnOnce() -> Status) -> Result<(), String> {
+    let made = CALLS.make(|| result(call()), |status| message(*status));
+    made.map_err(|(status, text)| match text {
+        Some(text) => text,
+        None if has_message(status) => {
+            format!(
+                "{status:?} (what it said of it can't be told from what it said of other calls)"
+            )
+        }
+        None => format!("{status:?}"),
+    })
+}
+
+/// Makes a call whose failure is no news.
+fn attempt(call: impl FnOnce() -> Status) -> Result<(), Status> {
+    CALLS.make(|| result(call()), |_| None).map_err(|(status, _)| status)
+}
+
+fn result(status: Status) -> Result<(), Status> {
+    if status == Status::OK { Ok(()) } else { Err(status) }
+}
+
+/// Whether a failed call has left a message: those that found their arguments
+/// wrong leave the one before. Of a cancelled inference all is known.
+fn has_message(status: Status) -> bool {
+    use Status::{GENERAL_ERROR, NOT_IMPLEMENTED, REQUEST_BUSY, UNKNOW_EXCEPTION};
+    matches!(status, GENERAL_ERROR | NOT_IMPLEMENTED | REQUEST_BUSY | UNKNOW_EXCEPTION)
+}
+
+fn message(status: Status) -> Option<String> {
+    if !has_message(status) {
+        return None;
     }
     // SAFETY: the message is a copy, ours to free.
     let message = unsafe {
@@ -429,13 +373,14 @@ fn check(status: Status) -> Result<(), String> {
         copy
     };
     let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
-    let message = lines.collect::<Vec<_>>().join(" ");
-    Err(if message.is_empty() { format!("{status:?}") } else { message })
+    Some(lines.collect::<Vec<_>>().join(" ")).filter(|message| !message.is_empty())
 }
 
-fn owned<T>(status: Status, pointer: *mut T) -> Result<NonNull<T>, String> {
-    check(status)?;
-    NonNull::new(pointer).ok_or_else(|| "the library gave nothing".to_owned())
+/// Makes a call that gives an object.
+fn owned<T>(make: impl FnOnce(*mut *mut T) -> Status) -> Result<NonNull<T>, String> {
+    let mut object = ptr::null_mut();
+    call(|| make(&mut object))?;
+    NonNull::new(object).ok_or_else(|| "the library gave nothing".to_owned())
 }
 
 /// A copy of a string of the library's; empty if it is null.

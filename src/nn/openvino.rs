@@ -295,4 +295,6 @@ impl Request for OpenVinoRequest {
 }
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;

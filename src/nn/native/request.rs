@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use openvino_sys as ov;
 
-use super::{Compiled, check, owned};
+use super::{Compiled, Status, attempt, call, owned};
 
 /// An inference request: one call at a time, by `&mut`.
 pub(in super::super) struct InferRequest(pub(super) Arc<RawRequest>);
@@ -30,13 +30,13 @@ unsafe impl Sync for RawRequest {}
 impl InferRequest {
     /// Starts an inference.
     pub(in super::super) fn start(&mut self) -> Result<(), String> {
-        check(unsafe { ov::ov_infer_request_start_async(self.0.request.as_ptr()) })
+        call(|| unsafe { ov::ov_infer_request_start_async(self.0.request.as_ptr()) })
     }
 
     /// Waits for its end. (`wait_for` would report success when its time is
     /// over.)
     pub(in super::super) fn wait(&mut self) -> Result<(), String> {
-        check(unsafe { ov::ov_infer_request_wait(self.0.request.as_ptr()) })
+        call(|| unsafe { ov::ov_infer_request_wait(self.0.request.as_ptr()) })
     }
 
     /// What ends an inference early.
@@ -46,18 +46,18 @@ impl InferRequest {
 
     /// The tensor of an input.
     pub(in super::super) fn input(&mut self, index: usize) -> Result<Tensor<'_>, String> {
-        let (request, mut tensor) = (self.0.request.as_ptr(), ptr::null_mut());
-        let status =
-            unsafe { ov::ov_infer_request_get_input_tensor_by_index(request, index, &mut tensor) };
-        owned(status, tensor).map(|tensor| Tensor(tensor, PhantomData))
+        let request = self.0.request.as_ptr();
+        let get = ov::ov_infer_request_get_input_tensor_by_index;
+        owned(|tensor| unsafe { get(request, index, tensor) })
+            .map(|tensor| Tensor(tensor, PhantomData))
     }
 
     /// The tensor of an output.
     pub(in super::super) fn output(&mut self, index: usize) -> Result<Tensor<'_>, String> {
-        let (request, mut tensor) = (self.0.request.as_ptr(), ptr::null_mut());
-        let status =
-            unsafe { ov::ov_infer_request_get_output_tensor_by_index(request, index, &mut tensor) };
-        owned(status, tensor).map(|tensor| Tensor(tensor, PhantomData))
+        let request = self.0.request.as_ptr();
+        let get = ov::ov_infer_request_get_output_tensor_by_index;
+        owned(|tensor| unsafe { get(request, index, tensor) })
+            .map(|tensor| Tensor(tensor, PhantomData))
     }
 }
 
@@ -65,7 +65,7 @@ impl Canceller {
     /// Ends the inference that runs, if one does.
     pub(in super::super) fn cancel(&self) {
         // A failure would mean that there was nothing to end.
-        let _ = check(unsafe { ov::ov_infer_request_cancel(self.0.request.as_ptr()) });
+        let _ = attempt(|| unsafe { ov::ov_infer_request_cancel(self.0.request.as_ptr()) });
     }
 }
 
@@ -88,11 +88,10 @@ impl Tensor<'_> {
         let mut dim = i64::try_from(bytes.len()).map_err(|error| error.to_string())?;
         let shape = ov::ov_shape_t { rank: 1, dims: &mut dim };
         let host = bytes.as_ptr().cast_mut().cast::<c_void>();
-        let mut tensor = ptr::null_mut();
         let kind = ov::ov_element_type_e::U8;
         // SAFETY: the shape is copied; the bytes outlive the tensor.
-        let status = unsafe { ov::ov_tensor_create_from_host_ptr(kind, shape, host, &mut tensor) };
-        owned(status, tensor).map(|tensor| Tensor(tensor, PhantomData))
+        owned(|tensor| unsafe { ov::ov_tensor_create_from_host_ptr(kind, shape, host, tensor) })
+            .map(|tensor| Tensor(tensor, PhantomData))
     }
 
     /// Changes the shape; what it held before is lost.
@@ -100,18 +99,29 @@ impl Tensor<'_> {
         let mut dims: Vec<i64> = shape.iter().map(|&dim| i64::from(dim)).collect();
         // SAFETY: the dimensions are copied by the call.
         let shape = ov::ov_shape_t { rank: dims.len() as i64, dims: dims.as_mut_ptr() };
-        check(unsafe { ov::ov_tensor_set_shape(self.0.as_ptr(), shape) })
+        call(|| unsafe { ov::ov_tensor_set_shape(self.0.as_ptr(), shape) })
     }
 
     /// The shape.
     pub(in super::super) fn shape(&self) -> Result<Vec<u32>, String> {
         let mut shape = ov::ov_shape_t { rank: 0, dims: ptr::null_mut() };
+        let mut scalar = false;
+        let get = || {
+            let status = unsafe { ov::ov_tensor_get_shape(self.0.as_ptr(), &mut shape) };
+            // The library can't make a shape without dimensions, and nothing
+            // else that it is given here could be wrong.
+            scalar = status == Status::INVALID_C_PARAM;
+            if scalar { Status::OK } else { status }
+        };
+        call(get)?;
+        if scalar {
+            return Ok(Vec::new());
+        }
         // SAFETY: `rank` dimensions are read before they are freed.
         unsafe {
-            check(ov::ov_tensor_get_shape(self.0.as_ptr(), &mut shape))?;
             let dim = |i| u32::try_from(*shape.dims.add(i)).unwrap_or(u32::MAX);
             let dims = (0..shape.rank.max(0) as usize).map(dim).collect();
-            check(ov::ov_shape_free(&mut shape))?;
+            call(|| ov::ov_shape_free(&mut shape))?;
             Ok(dims)
         }
     }
@@ -133,9 +143,9 @@ impl Tensor<'_> {
 
     fn memory(&self) -> Result<(*mut u8, usize), String> {
         let (mut data, mut size) = (ptr::null_mut(), 0);
-        check(unsafe { ov::ov_tensor_get_byte_size(self.0.as_ptr(), &mut size) })?;
+        call(|| unsafe { ov::ov_tensor_get_byte_size(self.0.as_ptr(), &mut size) })?;
         if size > 0 {
-            check(unsafe { ov::ov_tensor_data(self.0.as_ptr(), &mut data) })?;
+            call(|| unsafe { ov::ov_tensor_data(self.0.as_ptr(), &mut data) })?;
             if data.is_null() {
                 return Err("the tensor has no memory".to_owned());
             }
