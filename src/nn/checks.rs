@@ -65,6 +65,11 @@ pub(super) struct Port {
 }
 
 impl Port {
+    /// Whether its elements are bytes. Strings are pointers into this process.
+    pub(super) fn has_bytes(&self) -> bool {
+        self.element.bits().is_some()
+    }
+
     /// Bytes of the port's tensor: `Ok(None)` if its shape is open.
     ///
     /// # Errors

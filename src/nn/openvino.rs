@@ -166,12 +166,16 @@ impl Backend for OpenVino {
 }
 
 fn graph(compiled: native::Compiled, source: &Source, stateful: bool) -> Result<Compiled, String> {
-    let inputs = compiled.inputs()?.into_iter().map(port).collect();
+    let inputs: Vec<Port> = compiled.inputs()?.into_iter().map(port).collect();
     let outputs: Vec<Port> = compiled.outputs()?.into_iter().map(port).collect();
     Ok(Compiled {
         stateful,
         weight: weight(source),
-        model: Box::new(OpenVinoModel { compiled, outputs: outputs.clone().into() }),
+        model: Box::new(OpenVinoModel {
+            compiled,
+            inputs: inputs.len(),
+            outputs: outputs.clone().into(),
+        }),
         inputs,
         outputs,
     })
@@ -205,6 +209,7 @@ fn port(raw: RawPort) -> Port {
 
 struct OpenVinoModel {
     compiled: native::Compiled,
+    inputs: usize,
     outputs: Arc<[Port]>,
 }
 
@@ -213,7 +218,8 @@ impl Model for OpenVinoModel {
         let request = self.compiled.request().map_err(|error| {
             Refusal::runtime(format!("OpenVINO can't make an inference request: {error}"))
         })?;
-        Ok(Box::new(OpenVinoRequest { request, outputs: self.outputs.clone() }))
+        let outputs = self.outputs.clone();
+        Ok(Box::new(OpenVinoRequest { request, inputs: self.inputs, outputs }))
     }
 
     /// By a file in memory: the library does not tell when a disk is full.
@@ -231,7 +237,33 @@ impl Model for OpenVinoModel {
 
 struct OpenVinoRequest {
     request: InferRequest,
+    inputs: usize,
     outputs: Arc<[Port]>,
+}
+
+impl OpenVinoRequest {
+    /// Sets the outputs to zero: an operator may leave a part of its output as
+    /// it was, which was another task's or anything that lay in the heap. An
+    /// output whose size an inference decides is written as far as it goes.
+    fn clear_outputs(&mut self) -> Result<(), String> {
+        let mut inputs = Vec::with_capacity(self.inputs);
+        for index in 0..self.inputs {
+            inputs.push(self.request.input(index)?.bytes()?.as_ptr_range());
+        }
+        for (index, port) in self.outputs.iter().enumerate() {
+            if !port.has_bytes() {
+                continue;
+            }
+            let mut tensor = self.request.output(index)?;
+            let bytes = tensor.bytes_mut()?;
+            let range = bytes.as_ptr_range();
+            // A model may hand an input on in its place.
+            if inputs.iter().all(|input| input.end <= range.start || range.end <= input.start) {
+                bytes.fill(0);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Request for OpenVinoRequest {
@@ -252,6 +284,9 @@ impl Request for OpenVinoRequest {
     }
 
     fn run(&mut self, cancel: &Cancel) -> Result<(), Halt> {
+        self.clear_outputs().map_err(|error| {
+            Refusal::runtime(format!("OpenVINO's outputs can't be cleared: {error}"))
+        })?;
         let (starts, ends) = (self.request.canceller(), self.request.canceller());
         let request = &mut self.request;
         let ran = cancel.interruptible(

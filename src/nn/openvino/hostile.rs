@@ -53,6 +53,91 @@ fn no_text_is_that_of_another_task() {
     });
 }
 
+/// A `TensorIterator` over 8 rows that says its output has two for each, and
+/// writes one.
+const PARTLY: &str = r#"<?xml version="1.0"?><net name="t" version="11"><layers>
+<layer id="0" name="x" type="Parameter" version="opset1"><data element_type="f32" shape="8,4"/>
+ <output><port id="0" precision="FP32"><dim>8</dim><dim>4</dim></port></output></layer>
+<layer id="1" name="rows" type="TensorIterator" version="opset1">
+ <port_map>
+  <input axis="0" external_port_id="0" internal_layer_id="0" start="0" end="-1" stride="1" part_size="1"/>
+  <output axis="0" external_port_id="1" internal_layer_id="2" start="0" end="8" stride="1" part_size="2"/>
+ </port_map>
+ <input><port id="0" precision="FP32"><dim>8</dim><dim>4</dim></port></input>
+ <output><port id="1" precision="FP32"><dim>16</dim><dim>4</dim></port></output>
+ <body><layers>
+  <layer id="0" name="row" type="Parameter" version="opset1"><data element_type="f32" shape="1,4"/>
+   <output><port id="0" precision="FP32"><dim>1</dim><dim>4</dim></port></output></layer>
+  <layer id="1" name="negative" type="Negative" version="opset1">
+   <input><port id="0" precision="FP32"><dim>1</dim><dim>4</dim></port></input>
+   <output><port id="1" precision="FP32"><dim>1</dim><dim>4</dim></port></output></layer>
+  <layer id="2" name="out" type="Result" version="opset1">
+   <input><port id="0" precision="FP32"><dim>1</dim><dim>4</dim></port></input></layer>
+ </layers><edges>
+  <edge from-layer="0" from-port="0" to-layer="1" to-port="0"/>
+  <edge from-layer="1" from-port="1" to-layer="2" to-port="0"/>
+ </edges></body></layer>
+<layer id="2" name="y" type="Result" version="opset1">
+ <input><port id="0" precision="FP32"><dim>16</dim><dim>4</dim></port></input></layer>
+</layers><edges>
+ <edge from-layer="0" from-port="0" to-layer="1" to-port="0"/>
+ <edge from-layer="1" from-port="1" to-layer="2" to-port="0"/>
+</edges></net>"#;
+
+/// HAZARDS.md case 68.
+#[test]
+fn what_an_inference_leaves_unwritten_is_zero() {
+    let nn = nn();
+    let mut task = context(&nn);
+    let graph = load(&mut task, &(PARTLY.into(), vec![])).expect("a graph");
+    let mut request = task.shared_graph(graph).take_request().expect("a request");
+    request.write(0, &[8, 4], &floats(&[1.0; 32])).expect("written");
+    let cancel = Cancel::default();
+    let infer = |request: &mut Box<dyn Request>| {
+        request.run(&cancel).expect("computed");
+        let mut output = Vec::new();
+        request.read(0, &mut |view| output = view.data.to_vec()).expect("an output");
+        output
+    };
+    let expected = floats(&[[-1.0; 32], [0.0; 32]].concat());
+    assert_eq!(infer(&mut request), expected);
+    // What another task or the heap has left there.
+    dirty(request.as_mut());
+    assert_eq!(infer(&mut request), expected);
+}
+
+/// Writes into the output's own memory.
+#[allow(unsafe_code, reason = "the memory is the request's, which nothing else uses now")]
+fn dirty(request: &mut dyn Request) {
+    let mut output = (std::ptr::null_mut::<u8>(), 0);
+    let mut place = |view: View<'_>| output = (view.data.as_ptr().cast_mut(), view.data.len());
+    request.read(0, &mut place).expect("an output");
+    unsafe { std::ptr::write_bytes(output.0, 0x5a, output.1) };
+}
+
+#[test]
+fn an_input_that_is_handed_on_is_not_cleared() {
+    let nn = nn();
+    let input = "<data element_type=\"f32\" shape=\"4\"/>";
+    let layers =
+        [layer(0, "Parameter", input, &[], Some("4")), layer(1, "Result", "", &["4"], None)];
+    let handed_on = (net(&layers, &[(0, 0, 1, 0)]), vec![]);
+    let clamped = through("Clamp", "<data min=\"-9\" max=\"9\"/>", "4");
+    for model in [handed_on, clamped] {
+        let mut task = context(&nn);
+        let graph = load(&mut task, &model).expect("a graph");
+        let context = task.init_execution_context(graph).expect("a context");
+        task.set_input(context, 0, 1, &[4], &floats(&[1.0, 2.0, 3.0, 4.0])).expect("set");
+        // The input is set once for both.
+        for _ in 0..2 {
+            task.compute(context).expect("computed");
+            let mut output = [0; 16];
+            task.get_output(context, 0, &mut output).expect("an output");
+            assert_eq!(output[..], floats(&[1.0, 2.0, 3.0, 4.0]));
+        }
+    }
+}
+
 /// A library with all the functions that are called, of a version that says it
 /// is too old.
 fn too_old(dir: &Path) -> PathBuf {
