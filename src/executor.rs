@@ -7,8 +7,10 @@
 
 use crate::cancel::{Cancel, Reason};
 use crate::queue::{Admission, Known, Queue, Refusal, Stopped};
-use crate::task::{Failure, ModuleSource, Outcome, Rejection, TaskId, TaskSpec, Weight};
-use crate::usage::Thread;
+use crate::task::{
+    Failure, ModuleSource, Monitoring, Outcome, Rejection, TaskId, TaskSpec, Weight,
+};
+use crate::usage::{Thread, ThreadUsage};
 use anyhow::Context as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -28,6 +30,8 @@ pub struct Ended {
     pub id: TaskId,
     /// What came of it.
     pub outcome: Outcome,
+    /// What it used, if that is asked for and it has run.
+    pub spent: Option<Spent>,
 }
 
 /// The sending half of a task's one result.
@@ -38,10 +42,10 @@ struct Reply {
 }
 
 impl Reply {
-    fn send(mut self, outcome: Outcome) {
+    fn send(mut self, outcome: Outcome, spent: Option<Spent>) {
         self.sent = true;
         // Who dropped the receiver wants no more results.
-        self.results.send(Ended { id: self.id.clone(), outcome }).ok();
+        self.results.send(Ended { id: self.id.clone(), outcome, spent }).ok();
     }
 }
 
@@ -50,7 +54,7 @@ impl Drop for Reply {
         if !self.sent {
             let failure = Failure::Internal("the task was lost before it could report".into());
             let outcome = Outcome::failed(failure);
-            self.results.send(Ended { id: self.id.clone(), outcome }).ok();
+            self.results.send(Ended { id: self.id.clone(), outcome, spent: None }).ok();
         }
     }
 }
@@ -63,10 +67,37 @@ struct Handle {
     began: Arc<OnceLock<Began>>,
 }
 
+impl Handle {
+    /// What the task has used so far, if that is asked for and it has begun;
+    /// `usage` tells what its thread has.
+    fn spent(&self, usage: impl FnOnce(&Began) -> Option<ThreadUsage>) -> Option<Spent> {
+        let monitoring = self.spec.monitoring()?;
+        let began = self.began.get()?;
+        let uptime = began.at.elapsed();
+        let thread = began.usage.and_then(|before| Some(usage(began)?.since(&before)));
+        Some(Spent { monitoring, uptime, thread, memory: self.cancel.memory() })
+    }
+}
+
 /// When a task began to run, and on which thread.
 struct Began {
     at: Instant,
     thread: Option<Thread>,
+    /// What the thread had used before, if the task's use is asked for.
+    usage: Option<ThreadUsage>,
+}
+
+/// What a task whose use of the machine is asked for has used so far.
+#[derive(Clone, Debug)]
+pub struct Spent {
+    /// How it is asked for.
+    pub monitoring: Monitoring,
+    /// For how long it runs, or ran.
+    pub uptime: Duration,
+    /// Of its thread, where the system tells.
+    pub thread: Option<ThreadUsage>,
+    /// Bytes of its guest's linear memories, which never shrink.
+    pub memory: u64,
 }
 
 /// A task that runs.
@@ -232,7 +263,7 @@ impl Executor {
     pub fn stop(&self, id: &TaskId) -> bool {
         let stopped = self.shared.queue().stop(id);
         match stopped {
-            Stopped::Queued(job) => job.reply.send(Outcome::failed(Failure::Stopped)),
+            Stopped::Queued(job) => job.reply.send(Outcome::failed(Failure::Stopped), None),
             Stopped::Running(handle) => handle.cancel.cancel(Reason::Stopped),
             Stopped::Unknown => return false,
         }
@@ -244,7 +275,9 @@ impl Executor {
         let mut queue = self.shared.queue();
         for mut job in queue.drain() {
             match leftover {
-                Leftover::Report => job.reply.send(Outcome::failed(Failure::ShuttingDown)),
+                Leftover::Report => {
+                    job.reply.send(Outcome::failed(Failure::ShuttingDown), None);
+                }
                 Leftover::Leave => job.reply.sent = true,
             }
         }
@@ -279,9 +312,22 @@ impl Executor {
         stuck
     }
 
-    /// The tasks that run.
+    /// The tasks that run and whose use of the machine is asked for.
+    pub fn monitored(&self) -> Vec<(TaskId, Spent)> {
+        let running: Vec<_> = self.shared.queue().running().cloned().collect();
+        let spent = |handle: Handle| {
+            let spent = handle.spent(|began| began.thread.as_ref()?.usage())?;
+            Some((handle.spec.id().clone(), spent))
+        };
+        running.into_iter().filter_map(spent).collect()
+    }
+
+    /// The other tasks that run.
     pub fn running(&self) -> Vec<Running> {
         let running = |handle: &Handle| {
+            if handle.spec.monitoring().is_some() {
+                return None;
+            }
             let began = handle.began.get()?;
             let (uptime, thread) = (began.at.elapsed(), began.thread.clone());
             let memory = handle.cancel.memory();
@@ -319,8 +365,10 @@ fn work(shared: &Shared) {
     let thread = Thread::current();
     while let Some(job) = next(shared) {
         let queued = job.admitted.elapsed();
+        let usage = job.handle.spec.monitoring().and_then(|_| Thread::own_usage());
+        let began = Began { at: Instant::now(), thread: thread.clone(), usage };
         // Set here alone, so it is not set yet.
-        job.handle.began.set(Began { at: Instant::now(), thread: thread.clone() }).ok();
+        job.handle.began.set(began).ok();
         // So that each line of the log tells which task it is about.
         let _task = info_span!("task", task = %job.handle.spec.id()).entered();
         // The runtime catches what a guest causes; this is for what is left,
@@ -331,9 +379,10 @@ fn work(shared: &Shared) {
             Outcome::failed(Failure::Internal("panic outside the guest; see the log".into()))
         });
         outcome.timings.queued = queued;
+        let spent = job.handle.spent(|_| Thread::own_usage());
         let mut queue = shared.queue();
         queue.finish(job.handle.spec.id());
-        job.reply.send(outcome);
+        job.reply.send(outcome, spent);
         if queue.is_drained() {
             shared.drained.send_replace(true);
         }

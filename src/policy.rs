@@ -116,7 +116,7 @@ impl Policy {
         let mut args = vec![format!("{}.wasm", request.id)];
         args.extend(request.inputs);
         let grant = self.grant(&flags, args, request.name, request.env)?;
-        Ok(TaskSpec::new(request.id, module, grant))
+        Ok(TaskSpec::new(request.id, module, grant).monitored(request.monitoring))
     }
 
     /// Grants `flags` to a guest with these `args` (argv\[0\] first), label and

@@ -6,6 +6,7 @@
 
 mod cause;
 pub mod control;
+mod monitoring;
 pub mod reports;
 pub mod usage;
 mod wire;
@@ -17,7 +18,7 @@ pub use reports::{
     Alive, Discovery, InvokeResult, Output, Reused, TaskResult, TimingsMs, WorkerMetadata,
     decode_sender,
 };
-pub use usage::{CpuMetrics, MemoryMetrics, TaskMetrics, TaskUsage, WorkerMetrics};
+pub use usage::{Aggregated, CpuMetrics, MemoryMetrics, TaskMetrics, TaskUsage, WorkerMetrics};
 
 /// The topics of one channel: `m/{domain}/c/{channel}/…`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+mod monitoring;
 mod state;
+pub use monitoring::Monitoring;
 pub use state::ManagerState;
 
 /// The manager's name for a task: any non-empty string of at most
@@ -161,6 +163,8 @@ pub struct TaskRequest {
     pub latent: bool,
     /// Says that the module is encrypted (not built yet).
     pub encrypted: bool,
+    /// How its use of the machine is to be told, if it is asked for.
+    pub monitoring: Option<Monitoring>,
 }
 
 impl TaskRequest {
@@ -177,6 +181,7 @@ impl TaskRequest {
             daemon: false,
             latent: false,
             encrypted: false,
+            monitoring: None,
         }
     }
 }
@@ -267,11 +272,17 @@ pub struct TaskSpec {
     id: TaskId,
     module: ModuleSource,
     grant: Grant,
+    monitoring: Option<Monitoring>,
 }
 
 impl TaskSpec {
     pub(crate) fn new(id: TaskId, module: ModuleSource, grant: Grant) -> TaskSpec {
-        TaskSpec { id, module, grant }
+        TaskSpec { id, module, grant, monitoring: None }
+    }
+
+    /// The same, with its use of the machine told as asked for.
+    pub(crate) fn monitored(self, monitoring: Option<Monitoring>) -> TaskSpec {
+        TaskSpec { monitoring, ..self }
     }
 
     /// The manager's id.
@@ -296,6 +307,11 @@ impl TaskSpec {
         let notes = grant.notes.iter().map(|note| note.len() + size_of::<String>());
         let fixed = size_of::<TaskSpec>();
         fixed + texts.chain(env).chain(dirs).chain(notes).sum::<usize>()
+    }
+
+    /// How its use of the machine is told, if the manager asks for that.
+    pub fn monitoring(&self) -> Option<Monitoring> {
+        self.monitoring
     }
 
     /// What its guest is given.

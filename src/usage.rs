@@ -101,7 +101,15 @@ impl Thread {
         Some(Thread(link.file_name()?.to_str()?.to_owned()))
     }
 
-    /// What it has used so far, if it still runs.
+    /// What the one that calls has used so far, its processor time to the
+    /// nanosecond. `None` where the system does not tell of threads.
+    pub fn own_usage() -> Option<ThreadUsage> {
+        let usage = Thread::current()?.usage()?;
+        Some(ThreadUsage { processor: own_processor_time().unwrap_or(usage.processor), ..usage })
+    }
+
+    /// What it has used so far, if it still runs; its processor time in
+    /// hundredths of a second.
     pub fn usage(&self) -> Option<ThreadUsage> {
         let folder = Path::new("/proc/self/task").join(&self.0);
         let (user, system) = times(&fs::read_to_string(folder.join("stat")).ok()?)?;
@@ -123,6 +131,30 @@ pub struct ThreadUsage {
     pub read: Option<u64>,
     /// Bytes written to disks, likewise.
     pub written: Option<u64>,
+}
+
+impl ThreadUsage {
+    /// What was used since `earlier`.
+    pub fn since(&self, earlier: &ThreadUsage) -> ThreadUsage {
+        let bytes = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
+        ThreadUsage {
+            processor: self.processor.saturating_sub(earlier.processor),
+            read: bytes(self.read, earlier.read),
+            written: bytes(self.written, earlier.written),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn own_processor_time() -> Option<Duration> {
+    use rustix::time::{ClockId, clock_gettime};
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn own_processor_time() -> Option<Duration> {
+    None
 }
 
 /// User and system time of `/proc/…/stat`: fields 14 and 15, of which the
@@ -160,6 +192,8 @@ mod tests {
         if cfg!(target_os = "linux") {
             let thread = Thread::current().expect("a thread");
             assert!(thread.usage().is_some());
+            let before = Thread::own_usage().expect("a thread");
+            while Thread::own_usage().expect("a thread").since(&before).processor.is_zero() {}
         }
     }
 

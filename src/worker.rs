@@ -280,6 +280,7 @@ impl Worker {
                     self.status.health.turn();
                     let (queued, running) = self.executor.load();
                     self.status.metrics.load(queued, running);
+                    self.sample();
                 }
                 () = self.reports.due(), if matches!(introduction, Introduction::Made) => {
                     self.report();

@@ -6,7 +6,7 @@
 
 use super::Run;
 use crate::digest::Digest;
-use crate::task::{ModuleSource, TaskId, TaskRequest, Weight};
+use crate::task::{ModuleSource, Monitoring, TaskId, TaskRequest, Weight};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -83,6 +83,8 @@ pub(super) struct Request {
     daemon: bool,
     latent: bool,
     encrypted: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    monitoring: Option<Monitoring>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +142,7 @@ impl Request {
             daemon: request.daemon,
             latent: request.latent,
             encrypted: request.encrypted,
+            monitoring: request.monitoring,
         }
     }
 
@@ -157,6 +160,7 @@ impl Request {
             daemon: self.daemon,
             latent: self.latent,
             encrypted: self.encrypted,
+            monitoring: self.monitoring,
         }
     }
 }
@@ -194,6 +198,13 @@ mod tests {
             inputs,
             cli_args: vec!["-S".into(), "nn".into()],
             env: BTreeMap::from([("K".into(), "V".into())]),
+            monitoring: Some(Monitoring {
+                interval: Duration::from_millis(1500),
+                cpu: true,
+                memory: false,
+                disk: true,
+                threads: false,
+            }),
             ..TaskRequest::new(TaskId::new(id).expect("an id"))
         }
     }

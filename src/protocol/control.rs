@@ -80,6 +80,7 @@ pub fn decode_start(
         daemon: wire.daemon,
         latent: wire.latent,
         encrypted: wire.encrypted,
+        monitoring: wire.monitoring,
     }))
 }
 

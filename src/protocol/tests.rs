@@ -535,6 +535,7 @@ fn requests() -> impl Strategy<Value = TaskRequest> {
                 daemon,
                 latent,
                 encrypted,
+                monitoring: None,
             }
         },
     )

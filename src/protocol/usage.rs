@@ -45,7 +45,7 @@ pub struct MemoryMetrics {
     pub container_limit_bytes: Option<u64>,
 }
 
-/// A running task's use of the machine.
+/// A task's use of the machine, while it runs or at its end.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TaskMetrics {
     /// The task.
@@ -54,24 +54,27 @@ pub struct TaskMetrics {
     pub proplet_id: String,
     /// What is known.
     pub metrics: TaskUsage,
-    /// Always null: the manager keeps the single values itself.
-    pub aggregated: Option<()>,
+    /// The whole run, in the last message of a task that is monitored.
+    pub aggregated: Option<Aggregated>,
     /// RFC 3339.
     pub timestamp: String,
 }
 
-/// What is known of one task. What is not known of it (its open files) is left
-/// out, and not said to be 0.
+/// What is known of one task. What is not known of it (its open files), or not
+/// asked for, is left out, and not said to be 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct TaskUsage {
     /// Of its own thread since the last report, 100 being one core. Threads of
     /// OpenVINO that work for it are not in it.
-    pub cpu_percent: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_percent: Option<f64>,
     /// Bytes of its guest's linear memories. Modules and models are shared, so
     /// they are the worker's.
-    pub memory_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
     /// The same of the memory that the worker may use.
-    pub memory_percent: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_percent: Option<f64>,
     /// Bytes read from disks since it began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_read_bytes: Option<u64>,
@@ -81,7 +84,34 @@ pub struct TaskUsage {
     /// Whole seconds since it began to run.
     pub uptime_seconds: u64,
     /// Threads of its own.
-    pub thread_count: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread_count: Option<u32>,
+}
+
+/// A task's use of the machine over its whole run. The same is left out as in
+/// [`TaskUsage`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Aggregated {
+    /// Processor time of the run, 100 being one core all the time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub avg_cpu_usage: Option<f64>,
+    /// The largest between two samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_cpu_usage: Option<f64>,
+    /// Bytes of the guest's linear memories, the mean of the samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub avg_memory_usage: Option<u64>,
+    /// The most of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_memory_usage: Option<u64>,
+    /// Bytes read from disks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_disk_read: Option<u64>,
+    /// Bytes written to disks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_disk_write: Option<u64>,
+    /// Samples, that of the end included.
+    pub sample_count: u64,
 }
 
 impl WorkerMetrics {

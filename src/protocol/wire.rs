@@ -9,6 +9,9 @@ use std::marker::PhantomData;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::monitoring;
+use crate::task::Monitoring;
+
 /// Most elements of a list or a map in a message. An empty string takes three
 /// bytes of JSON and eight times that in memory, so a limit on the message
 /// alone would not bound what it becomes.
@@ -31,6 +34,7 @@ pub(super) const START: &[&str] = &[
     "daemon",
     "latent",
     "encrypted",
+    "monitoring_profile",
 ];
 
 /// The union of the control messages, borrowed from the payload.
@@ -51,6 +55,7 @@ pub(super) struct Wire<'a> {
     pub(super) daemon: bool,
     pub(super) latent: bool,
     pub(super) encrypted: bool,
+    pub(super) monitoring: Option<Monitoring>,
 }
 
 /// Deserializes the fields of this list. Written by hand because a derived
@@ -93,6 +98,7 @@ impl<'de> Visitor<'de> for Wanted {
                 "daemon" => wire.daemon = value(&mut map, &key)?,
                 "latent" => wire.latent = value(&mut map, &key)?,
                 "encrypted" => wire.encrypted = value(&mut map, &key)?,
+                "monitoring_profile" => wire.monitoring = monitoring::read(map.next_value()?),
                 other => unreachable!("`{other}` is in a list of fields but not read"),
             }
         }

@@ -268,7 +268,8 @@ impl Worker {
         }
     }
 
-    pub(super) fn on_ended(&mut self, Ended { id, outcome }: Ended) {
+    pub(super) fn on_ended(&mut self, Ended { id, outcome, spent }: Ended) {
+        self.report_end(&id, spent);
         let took = outcome.timings;
         let Some(active) = self.tasks.active.remove(&id) else {
             return error!(task = %id, "internal error: a task ended that had not begun");
@@ -295,7 +296,8 @@ impl Worker {
     /// The task does not end, and the worker does not wait for it any longer.
     pub(super) fn give_up(&mut self, id: TaskId) {
         error!(task = %id, "the task does not end: giving it up");
-        self.on_ended(Ended { id, outcome: Outcome::failed(Failure::ShuttingDown) });
+        let outcome = Outcome::failed(Failure::ShuttingDown);
+        self.on_ended(Ended { id, outcome, spent: None });
     }
 
     fn publish(&mut self, run: Run, id: TaskId, result: Bytes) {

@@ -1,7 +1,7 @@
 //! The worker as its operator sees it: health, metrics, reports, the log.
 
 use crate::support::{On, Process, Ran, Stage, Task, program, proplet};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Where a worker says that it answers.
 fn address(process: &Process) -> String {
@@ -146,6 +146,89 @@ fn the_manager_hears_of_the_worker_and_of_its_tasks() {
     }
     stage.stop(&id);
     stage.result(&id);
+}
+
+/// A profile that asks for all that there is, every `seconds`.
+fn profile(seconds: u64) -> Value {
+    json!({
+        "enabled": true, "export_to_mqtt": true, "interval": seconds * 1_000_000_000,
+        "collect_cpu": true, "collect_memory": true, "collect_disk_io": true,
+        "collect_threads": true, "collect_file_descriptors": true,
+        "retain_history": true, "history_size": 100,
+    })
+}
+
+/// The reports on a task, in order, once there is one of its end.
+fn reports_to_the_end(stage: &Stage, id: &str) -> Vec<Value> {
+    stage.wait("the report of the end", |seen| {
+        let of_task = seen.iter().filter(|seen| seen.topic == "task_metrics");
+        let of_task = of_task.filter(|seen| seen.json["task_id"] == id);
+        let reports: Vec<_> = of_task.map(|seen| seen.json.clone()).collect();
+        reports.iter().any(|report| report["aggregated"].is_object()).then_some(reports)
+    })
+}
+
+#[test]
+fn a_monitored_task_is_reported_at_its_end_however_short_it_was() {
+    let stage = Stage::new(On::Embedded);
+    let monitoring = [("enable-monitoring", "true"), ("executors", "1")];
+    let _worker = stage.worker(&monitoring);
+    let id = stage.start(Task::wat("hello").set("monitoring_profile", profile(0)));
+    stage.result(&id).succeeded("hello\n");
+    stage.run(Task::wat("hello").set("monitoring_profile", json!({ "enabled": true })));
+    reports_to_the_end(&stage, &id);
+    stage.settle();
+    let seen = stage.seen();
+    let reports: Vec<_> = seen.iter().filter(|seen| seen.topic == "task_metrics").collect();
+    assert_eq!(reports.len(), 1, "{reports:#?}");
+    let report = &reports[0].json;
+    assert_eq!((&report["task_id"], &report["proplet_id"]), (&json!(id), &json!(stage.worker_id)));
+    assert!(report["timestamp"].as_str().is_some_and(|text| text.ends_with('Z')), "{report}");
+    assert_eq!(report["metrics"]["memory_bytes"], 64 << 10, "{report}");
+    assert_eq!(report["metrics"]["uptime_seconds"], 0, "{report}");
+    let whole = &report["aggregated"];
+    assert_eq!(whole["sample_count"], 1, "{report}");
+    assert_eq!(
+        (&whole["avg_memory_usage"], &whole["max_memory_usage"]),
+        (&json!(65536), &json!(65536))
+    );
+    let mut fields = vec!["avg_memory_usage", "max_memory_usage", "sample_count"];
+    if cfg!(target_os = "linux") {
+        assert!(whole["avg_cpu_usage"].as_f64() > Some(0.0), "{report}");
+        assert_eq!(whole["max_cpu_usage"], whole["avg_cpu_usage"]);
+        fields.extend(["avg_cpu_usage", "max_cpu_usage", "total_disk_read", "total_disk_write"]);
+    }
+    for field in fields {
+        assert!(whole[field].is_number(), "{field}: {report}");
+    }
+}
+
+#[test]
+fn a_monitored_task_is_reported_at_its_own_interval_and_with_what_it_asks_for() {
+    let stage = Stage::new(On::Embedded);
+    let monitoring =
+        [("enable-monitoring", "true"), ("metrics-interval", "1h"), ("executors", "1")];
+    let _worker = stage.worker(&monitoring);
+    let mut profile = profile(1);
+    profile["collect_memory"] = false.into();
+    let id = stage.start(Task::wat("loop-forever").set("monitoring_profile", profile));
+    stage.wait("two reports of a task that runs", |seen| {
+        (seen.iter().filter(|seen| seen.topic == "task_metrics").count() >= 2).then_some(())
+    });
+    stage.stop(&id);
+    stage.result(&id).failed(&["stopped"]);
+    let reports = reports_to_the_end(&stage, &id);
+    let (end, running) = reports.split_last().expect("reports");
+    assert!(running.iter().all(|report| report["aggregated"].is_null()), "{reports:#?}");
+    assert_eq!(end["aggregated"]["sample_count"], reports.len(), "{reports:#?}");
+    if cfg!(target_os = "linux") {
+        assert!(running[1]["metrics"]["cpu_percent"].as_f64() > Some(1.0), "{reports:#?}");
+        assert!(end["aggregated"]["max_cpu_usage"].as_f64() > Some(1.0), "{end}");
+    }
+    for part in ["metrics", "aggregated"] {
+        let fields = end[part].as_object().expect("an object").keys();
+        assert!(fields.clone().all(|field| !field.contains("memory")), "{end}");
+    }
 }
 
 #[test]
