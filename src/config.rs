@@ -30,6 +30,7 @@ use crate::task::humantime;
 pub use crate::mqtt::{CleanSession, Qos};
 pub use address::Address;
 pub use monitoring::{HealthConfig, Monitoring};
+pub(crate) use settings::is_secret;
 pub use settings::{
     DefaultValue, Group, SETTINGS, Setting, health_args, markdown_table, submit_args, worker_args,
 };

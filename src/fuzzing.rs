@@ -50,6 +50,7 @@ pub fn arguments(data: &[u8]) {
         },
         limits: limits.clone(),
         private: vec!["/models/own/config.toml".into()],
+        kernel: vec!["/proc".into(), "/data/proc".into()],
         module_size: 100,
         working_dir: "/models".into(),
         max_wasm_stack: 1 << 20,

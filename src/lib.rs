@@ -66,6 +66,7 @@ pub mod metrics;
 pub mod mqtt;
 pub mod nn;
 pub mod policy;
+pub mod process;
 pub mod protocol;
 pub mod queue;
 pub mod runtime;

@@ -11,7 +11,8 @@
 //!
 //! - it reads and writes below the granted directories alone, through no link,
 //!   and writes only where the root says `:rw` and no read-only root lies
-//!   below; a directory that holds the worker's own secrets is not granted;
+//!   below; a directory that holds the worker's own secrets is not granted, nor
+//!   is `/proc`, `/sys` or `/dev`;
 //! - it has no network, no standard input, no variable of the worker's;
 //! - its time, memory, output, open files, graphs, contexts and tensors are
 //!   bounded; `stop` and the time limit end it whatever it does: computing,
@@ -50,8 +51,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 mod directories;
+mod kernel;
 use directories::cant_open;
 pub use directories::{Granted, Resolve, resolve_dir, subdirectories};
+pub use kernel::kernel_file_systems;
 
 /// A directory that tasks may be given, with everything below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +92,9 @@ pub struct Policy {
     /// Files that hold the worker's own secrets: no directory above one of them
     /// is granted. Canonical paths.
     pub private: Vec<PathBuf>,
+    /// Where the kernel's own file systems are, by their canonical paths: no
+    /// root is, holds or lies below one.
+    pub kernel: Vec<PathBuf>,
     /// Bytes of the largest module.
     pub module_size: u64,
     /// Relative directories are resolved against this.

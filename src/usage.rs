@@ -110,6 +110,8 @@ impl Thread {
 
     /// What it has used so far, if it still runs; its processor time in
     /// hundredths of a second.
+    /// Only root is told what a process that hides its memory reads and writes:
+    /// for others those are 0.
     pub fn usage(&self) -> Option<ThreadUsage> {
         let folder = Path::new("/proc/self/task").join(&self.0);
         let (user, system) = times(&fs::read_to_string(folder.join("stat")).ok()?)?;

@@ -25,6 +25,7 @@ use crate::metrics::{CacheLevels, Metrics};
 use crate::mqtt::{self, Delivery, Event, Link, Message};
 use crate::nn::{Nn, NnConfig};
 use crate::policy::Policy;
+use crate::process;
 use crate::protocol::{self, Alive, Discovery, InvokeResult, Malformed, Topics, WorkerMetadata};
 use crate::runtime::{Runtime, RuntimeConfig, THREAD_STACK};
 use crate::status::{self, Health, State, Status};
@@ -70,11 +71,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     let Kept { journal, recovered, durable } = open_state(&config)?;
     let marks = journal.as_ref().map(Journal::marks);
     let policy = setup::policy(&config);
-    setup::warn_of_roots(&config, &policy);
+    setup::check_roots(&config, &policy)?;
     let [modules, graphs] = ["modules", "graphs"].map(|kind| setup::disk_cache(&config, kind));
     let nn = Nn::new(NnConfig { disk: graphs.clone(), ..setup::nn_config(&config, &policy) });
     let engine = RuntimeConfig { disk: modules.clone(), ..setup::runtime_config(&config) };
     let runtime = Arc::new(Runtime::new(&engine, nn.clone())?);
+    // The engine has opened what it needs of `/proc/self`.
+    process::hide_memory();
     setup::preload(nn.clone());
     let caches = runtime.clone();
     let status = Arc::new(Status {

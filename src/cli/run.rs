@@ -95,6 +95,7 @@ fn spec(
         },
         limits: Limits { timeout: None, run: None, memory: None, output: 0 },
         private: vec![],
+        kernel: policy::kernel_file_systems(),
         module_size: u64::MAX,
         working_dir: env.working_dir().to_owned(),
         max_wasm_stack: MAX_WASM_STACK as u64,

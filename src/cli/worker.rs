@@ -2,6 +2,7 @@
 
 use super::logging;
 use crate::config::{self, Config, Environment};
+use crate::process;
 use crate::worker;
 use anyhow::Context as _;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -46,7 +47,10 @@ pub(super) fn command() -> Command {
 }
 
 pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let config = Config::load(matches, &Environment::from_process())?;
+    let env = Environment::from_process();
+    // No other thread has been started.
+    process::empty_variables(config::is_secret);
+    let config = Config::load(matches, &env)?;
     if matches.get_flag(PRINT_POLICY) {
         let effective = worker::effective(&config);
         let text = match matches.get_flag("json") {

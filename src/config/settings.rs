@@ -491,6 +491,15 @@ pub(super) fn find(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == name)
 }
 
+/// Whether a variable holds a secret: the worker's, or another program's of
+/// Propeller that shares the file with the variables.
+pub(crate) fn is_secret(variable: &str) -> bool {
+    ["PROPLET_", "MANAGER_", "PROXY_"].iter().any(|prefix| {
+        let mut secrets = SETTINGS.iter().filter(|setting| setting.secret);
+        secrets.any(|setting| setting.variables(prefix).any(|name| name == variable))
+    })
+}
+
 /// The flags of `proplet worker`: every setting has one.
 pub fn worker_args() -> Vec<Arg> {
     SETTINGS.iter().map(Setting::arg).collect()

@@ -23,6 +23,15 @@ pub(super) fn directories(policy: &Policy) -> Vec<Finding> {
         .map(|root| {
             let path = policy.working_dir.join(&root.path);
             match (policy.resolve)(&path) {
+                Ok(path) if let Some(place) = policy.kernel_at(&path) => Finding::failed(
+                    "directories",
+                    format!(
+                        "{} reaches {}, which shows all processes and devices of this machine, \
+                         so the worker does not use it; list those that tasks need in PROPLET_DIRS",
+                        root.path.display(),
+                        place.display()
+                    ),
+                ),
                 Ok(path) => directory(&path, root.writable),
                 Err(e) => Finding::warning(
                     "directories",

@@ -95,11 +95,21 @@ impl Policy {
         if flags.is_empty() {
             return Ok(self.unasked());
         }
-        let dirs = flags.iter().map(|flag| {
+        let mut granted = Granted::default();
+        for flag in flags {
             let (host, writable) = self.directory("--dir", &flag.host)?;
-            Ok(Preopen { host, guest: flag.guest.clone(), writable })
-        });
-        Ok(Granted { dirs: dirs.collect::<Result<_, _>>()?, notes: Vec::new() })
+            // A root is none of these, so this is the user's own hand.
+            if let Some(place) = self.kernel_at(&host) {
+                granted.notes.push(format!(
+                    "`--dir {}` reaches {}, which shows the guest all processes and devices of \
+                     this machine; no worker would give it",
+                    flag.host,
+                    place.display()
+                ));
+            }
+            granted.dirs.push(Preopen { host, guest: flag.guest.clone(), writable });
+        }
+        Ok(granted)
     }
 
     /// What a task gets that names no directory: each root under its own path
@@ -214,25 +224,35 @@ impl Policy {
         }
     }
 
-    /// The roots that are there, with their canonical paths.
+    /// The roots that are there and may be given, with their canonical paths.
     fn canonical<'a>(&self, roots: &'a [Root]) -> Vec<(PathBuf, &'a Root)> {
         let there = roots.iter().filter_map(|root| {
-            Some(((self.resolve)(&self.working_dir.join(&root.path)).ok()?, root))
+            let host = (self.resolve)(&self.working_dir.join(&root.path)).ok()?;
+            self.kernel_at(&host).is_none().then_some((host, root))
         });
         there.collect()
+    }
+
+    /// The file system of the kernel that whoever opens `dir` could reach: it
+    /// is one, or lies below or above one.
+    pub fn kernel_at(&self, dir: &Path) -> Option<&Path> {
+        reached(&self.kernel, dir)
     }
 
     /// What is the worker's own and whoever opens `dir` could read: below it,
     /// or above it.
     pub fn private_below(&self, dir: &Path) -> Option<&Path> {
-        let reached = |path: &&Path| path.starts_with(dir) || dir.starts_with(path);
-        self.private.iter().map(PathBuf::as_path).find(reached)
+        reached(&self.private, dir)
     }
 
     fn under_root_as_written(&self, path: &Path) -> bool {
         let Trust::Stranger { roots, .. } = &self.trust else { return true };
         roots.iter().any(|root| lexically_under(path, &self.working_dir.join(&root.path)))
     }
+}
+
+fn reached<'a>(paths: &'a [PathBuf], dir: &Path) -> Option<&'a Path> {
+    paths.iter().map(PathBuf::as_path).find(|path| path.starts_with(dir) || dir.starts_with(path))
 }
 
 /// Whether a directory may be written to; none if it is below no root.

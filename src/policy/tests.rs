@@ -55,6 +55,7 @@ fn worker() -> Policy {
             output: 1 << 20,
         },
         private: vec!["/work/config.toml".into()],
+        kernel: vec!["/proc".into(), "/sys".into(), "/dev".into()],
         module_size: 100,
         working_dir: "/work".into(),
         max_wasm_stack: 1 << 20,
@@ -204,6 +205,49 @@ fn the_parts_of_a_directory_are_bounded_and_said_to_be() {
     assert_eq!(hosts.iter().filter(|host| host.starts_with("/work")).count(), 2 * 32);
     assert!(hosts.contains(&Path::new("/work/d031")) && hosts.contains(&Path::new("/models")));
     assert!(spec.grant().notes[0].contains("more than 32"), "{:?}", spec.grant().notes);
+}
+
+/// HAZARDS.md case 70.
+#[test]
+fn no_root_reaches_a_file_system_of_the_kernel() {
+    let everything: fn(&Path) -> io::Result<PathBuf> = |path| Ok(path.to_owned());
+    let policy = |root| Policy {
+        resolve: everything,
+        kernel: ["/proc", "/sys", "/dev", "/srv/jail/proc"].map(PathBuf::from).into(),
+        ..with_roots(&[(root, true)])
+    };
+    for root in ["/", "/proc", "/proc/self", "/sys/class", "/dev", "/dev/shm", "/srv", "/srv/jail"]
+    {
+        let policy = policy(root);
+        assert_eq!(unasked(&policy), [""; 0], "{root}");
+        for dir in [root, "/proc/self", "/srv/jail/proc/1"] {
+            for args in
+                [[&format!("--dir={dir}"), "-Snn"], ["-S", &format!("nn-graph=openvino::{dir}")]]
+            {
+                let error = policy.admit(request(&args)).expect_err(dir).to_string();
+                assert!(error.contains("outside the allowed directories"), "{dir}: {error}");
+            }
+        }
+    }
+    assert_eq!(unasked(&policy("/srv/jail/data")).len(), 2);
+    assert_eq!(unasked(&policy("/processed")).len(), 2);
+}
+
+#[test]
+fn the_users_own_hand_is_told_what_it_gives_with_the_kernels_file_systems() {
+    let policy = Policy {
+        trust: Trust::OwnHand { env: BTreeMap::new() },
+        resolve: |path| Ok(path.to_owned()),
+        ..worker()
+    };
+    let notes = |dir: &str| {
+        let spec = policy.admit(request(&["--dir", dir])).expect("admitted");
+        assert_eq!(spec.grant().dirs.len(), 1);
+        spec.grant().notes.join("\n")
+    };
+    assert!(notes("/proc/self").contains("`--dir /proc/self` reaches /proc"));
+    assert!(notes("/").contains("`--dir /` reaches /proc"));
+    assert_eq!(notes("/models"), "");
 }
 
 #[test]

@@ -88,11 +88,13 @@ pub fn effective(config: &Config) -> Effective {
         let secrets = private.map(|file| {
             format!("holds {}, so only directories below it are granted", file.display())
         });
+        let kernel = found.as_ref().ok().and_then(|host| policy.kernel_at(host));
+        let kernel = kernel.map(|place| format!("reaches {}, so it is not used", place.display()));
         Directory {
             path: root.path.display().to_string(),
             canonical: found.as_ref().ok().map(|host| host.display().to_string()),
             writable: root.writable,
-            problem: found.err().map(|e| e.to_string()).or(secrets),
+            problem: found.err().map(|e| e.to_string()).or(kernel).or(secrets),
         }
     });
     let unasked = policy.unasked().dirs.into_iter().map(|dir| Given {

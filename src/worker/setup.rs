@@ -10,6 +10,7 @@ use crate::policy::{self, Policy, Root, Trust};
 use crate::protocol::{Topics, WorkerMetadata};
 use crate::runtime::{MAX_WASM_STACK, Pool, RuntimeConfig, Stdio};
 use crate::task::{GraphDir, Limits};
+use anyhow::bail;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tracing::{info, warn};
@@ -31,6 +32,7 @@ pub fn policy(config: &Config) -> Policy {
             output: config.limits.output,
         },
         private: private(config),
+        kernel: policy::kernel_file_systems(),
         module_size: config.module_size,
         working_dir: config.working_dir.clone(),
         max_wasm_stack: MAX_WASM_STACK as u64,
@@ -59,8 +61,14 @@ fn pool(config: &Config) -> Pool {
     Pool { instances: executors.saturating_add(1), memory: config.limits.memory }
 }
 
-pub(super) fn warn_of_roots(config: &Config, policy: &Policy) {
-    let Trust::Stranger { roots } = &policy.trust else { return };
+/// Says which roots can't be used.
+///
+/// # Errors
+///
+/// One that reaches a file system of the kernel: whoever lists it gives more
+/// away than he can mean.
+pub(super) fn check_roots(config: &Config, policy: &Policy) -> anyhow::Result<()> {
+    let Trust::Stranger { roots } = &policy.trust else { return Ok(()) };
     for root in roots {
         let path = policy.working_dir.join(&root.path);
         match (policy.resolve)(&path) {
@@ -69,6 +77,19 @@ pub(super) fn warn_of_roots(config: &Config, policy: &Policy) {
                  there (a volume mount with an absolute path?)",
                 root.path.display()
             ),
+            Ok(host) if let Some(place) = policy.kernel_at(&host) => {
+                let problem = format!(
+                    "the allowed directory {} reaches {}, which shows all processes and devices \
+                     of this machine",
+                    root.path.display(),
+                    place.display()
+                );
+                let cure = "list those that tasks need in PROPLET_DIRS (--dirs)";
+                if config.dirs.is_some() {
+                    bail!("{problem}: {cure}");
+                }
+                warn!("{problem}, so tasks get no directory: {cure}");
+            }
             // Nobody has asked for the working directory itself.
             Ok(host) if config.dirs.is_some() => {
                 if let Some(file) = policy.private_below(&host) {
@@ -83,6 +104,7 @@ pub(super) fn warn_of_roots(config: &Config, policy: &Policy) {
             Ok(_) => {}
         }
     }
+    Ok(())
 }
 
 /// wasi-nn, by the configuration.

@@ -26,6 +26,8 @@ mod recorded;
 mod retained;
 mod run_verb;
 mod runtime;
+#[cfg(target_os = "linux")]
+mod secrets;
 mod sessions;
 mod settings;
 mod shipping;

@@ -21,7 +21,7 @@ pub use worker::{Process, Ran, Worker, program, proplet};
 use proplet::cancel::Cancel;
 use proplet::disk::DiskCache;
 use proplet::nn::{Nn, NnConfig};
-use proplet::policy::{Policy, Root, Trust, resolve_dir, subdirectories};
+use proplet::policy::{Policy, Root, Trust, kernel_file_systems, resolve_dir, subdirectories};
 use proplet::runtime::{MAX_WASM_STACK, Pool, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
 use proplet::task::{Binary, Failure, Limits, ModuleSource, Outcome, TaskId, TaskRequest};
 use std::path::{Path, PathBuf};
@@ -64,6 +64,7 @@ impl Bench {
                 output: 64 << 10,
             },
             private: vec![],
+            kernel: kernel_file_systems(),
             module_size: 10 << 20,
             working_dir: fixtures(),
             max_wasm_stack: MAX_WASM_STACK as u64,

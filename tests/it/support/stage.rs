@@ -201,7 +201,6 @@ impl Stage {
     }
 
     /// The same in this working directory.
-    #[cfg(feature = "openvino")]
     pub fn worker_in(&self, working_dir: &Path, settings: &[(&str, &str)]) -> Worker {
         self.start_worker(&self.environment_in(working_dir, self.address, settings))
     }
