@@ -52,11 +52,13 @@ pub struct Config {
     /// Tasks that run at the same time. A task is a thread that computes, so
     /// the default is the number of cores.
     pub executors: NonZeroUsize,
-    /// Tasks that wait. The default takes bursts of a few hundred; with the
-    /// usual modules of some 100 KB that is tens of megabytes.
+    /// Tasks that wait. Each takes up to 1 KiB of memory, whatever it asks for.
     pub queue: usize,
-    /// Bytes that waiting tasks may hold, each module counted once.
+    /// Bytes that waiting tasks may take up on the disk, each module counted
+    /// once.
     pub queue_bytes: usize,
+    /// Bytes of them that memory keeps.
+    pub queue_memory: usize,
     /// Where the journal is; none: nothing survives the process.
     pub state_dir: Option<PathBuf>,
     /// Whether the broker is to forget the worker; without a journal it always
@@ -286,6 +288,7 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
     let executors = executors(reader, env);
     let queue = reader.read("queue", value::count_within(1, 1_000_000));
     let queue_bytes = reader.read("queue-bytes", value::length_within(1 << 10, 1 << 40));
+    let queue_memory = reader.read("queue-memory", value::length_within(1 << 10, 1 << 40));
     let state_dir = credentials.as_ref().and_then(|who| state::directory(reader, env, who));
     let clean_session = reader.read("mqtt-clean-session", value::clean_session);
     if let (Some(None), Some(CleanSession::Never)) = (&state_dir, clean_session) {
@@ -330,6 +333,7 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
         executors,
         queue: queue?,
         queue_bytes: queue_bytes?,
+        queue_memory: queue_memory?,
         state_dir: state_dir?,
         clean_session: clean_session?,
         drain_timeout: drain_timeout?,

@@ -4,12 +4,14 @@
 //! the type of its `Reply`: one that is dropped unsent reports a fault of
 //! ours. A result is sent under the lock that ends the task in the queue, so
 //! that a task of the same id that is admitted afterwards reports afterwards.
+//!
+//! A waiting task that memory has no room for is known by its id and run alone;
+//! the thread that takes it reads it back, outside the lock.
 
 use crate::cancel::{Cancel, Reason};
-use crate::queue::{Admission, Known, Queue, Refusal, Stopped};
-use crate::task::{
-    Failure, ModuleSource, Monitoring, Outcome, Rejection, TaskId, TaskSpec, Weight,
-};
+use crate::journal::Run;
+use crate::queue::{Admission, Bounds, Queue, Refusal, Stopped};
+use crate::task::{Failure, Monitoring, Outcome, Rejection, TaskId, TaskSpec, Weight};
 use crate::usage::{Thread, ThreadUsage};
 use anyhow::Context as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,6 +24,30 @@ use tracing::info_span;
 
 /// How a task is run: [`crate::runtime::Runtime::run`], or a test's own.
 pub type RunTask = dyn Fn(&TaskSpec, &Arc<Cancel>) -> Outcome + Send + Sync;
+
+/// How a task is read back that waited on the disk; what fails is its error.
+pub type Recall = dyn Fn(Run, &Cancel) -> Result<TaskSpec, Failure> + Send + Sync;
+
+/// A task for the pool.
+#[derive(Debug)]
+pub struct Task {
+    id: TaskId,
+    run: Run,
+    weight: Weight,
+    spec: Option<TaskSpec>,
+}
+
+impl Task {
+    /// One that is in memory.
+    pub fn whole(run: Run, spec: TaskSpec) -> Task {
+        Task { id: spec.id().clone(), run, weight: spec.weight(), spec: Some(spec) }
+    }
+
+    /// One that is on the disk alone, and what it takes up there.
+    pub fn stored(run: Run, id: TaskId, weight: Weight) -> Task {
+        Task { id, run, weight, spec: None }
+    }
+}
 
 /// The end of a task.
 #[derive(Debug)]
@@ -62,7 +88,7 @@ impl Drop for Reply {
 /// What a running task is known by.
 #[derive(Clone)]
 struct Handle {
-    spec: Arc<TaskSpec>,
+    id: TaskId,
     cancel: Arc<Cancel>,
     began: Arc<OnceLock<Began>>,
 }
@@ -71,8 +97,8 @@ impl Handle {
     /// What the task has used so far, if that is asked for and it has begun;
     /// `usage` tells what its thread has.
     fn spent(&self, usage: impl FnOnce(&Began) -> Option<ThreadUsage>) -> Option<Spent> {
-        let monitoring = self.spec.monitoring()?;
         let began = self.began.get()?;
+        let monitoring = began.monitoring?;
         let uptime = began.at.elapsed();
         let thread = began.usage.and_then(|before| Some(usage(began)?.since(&before)));
         Some(Spent { monitoring, uptime, thread, memory: self.cancel.memory() })
@@ -83,6 +109,8 @@ impl Handle {
 struct Began {
     at: Instant,
     thread: Option<Thread>,
+    /// How its use is asked for, if it is.
+    monitoring: Option<Monitoring>,
     /// What the thread had used before, if the task's use is asked for.
     usage: Option<ThreadUsage>,
 }
@@ -114,7 +142,9 @@ pub struct Running {
 }
 
 struct Job {
-    handle: Handle,
+    run: Run,
+    /// None: on the disk.
+    spec: Option<TaskSpec>,
     reply: Reply,
     admitted: Instant,
 }
@@ -124,18 +154,10 @@ struct Shared {
     /// A task was admitted, or draining began.
     changed: Condvar,
     run: Box<RunTask>,
+    recall: Box<Recall>,
     drained: watch::Sender<bool>,
     results: UnboundedSender<Ended>,
     bounds: Bounds,
-}
-
-/// How much may wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// Tasks.
-    pub tasks: usize,
-    /// Bytes that they hold; a module that several of them share counts once.
-    pub bytes: usize,
 }
 
 /// What becomes of the tasks that wait when the pool drains.
@@ -154,21 +176,6 @@ impl Shared {
     }
 }
 
-/// What became of a task that was handed in.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Submission {
-    /// It will report.
-    Admitted,
-    /// A task of this id is queued or running, with the same content or not:
-    /// this one is ignored and will not report.
-    Duplicate {
-        /// Whether it is the same task once more.
-        same: bool,
-    },
-    /// It was refused and will not report.
-    Refused(Rejection),
-}
-
 /// The pool. Its threads end once it has drained.
 pub struct Executor {
     shared: Arc<Shared>,
@@ -178,20 +185,23 @@ pub struct Executor {
 
 impl Executor {
     /// Starts `executors` threads with `stack` bytes of stack each, for which
-    /// no more than `bounds` wait. Guests' files and clocks use the Tokio
-    /// runtime that this is called in.
+    /// no more than `bounds` wait. `recall` is for tasks that are not in
+    /// memory. Guests' files and clocks use the Tokio runtime that this is
+    /// called in.
     pub fn start(
         executors: usize,
         bounds: Bounds,
         stack: usize,
+        recall: Box<Recall>,
         run: Box<RunTask>,
     ) -> anyhow::Result<(Executor, UnboundedReceiver<Ended>)> {
         let (results, receiver) = unbounded_channel();
         let (drained_sender, drained) = watch::channel(false);
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue::new(bounds.tasks, bounds.bytes)),
+            queue: Mutex::new(Queue::new(bounds)),
             changed: Condvar::new(),
             run,
+            recall,
             drained: drained_sender,
             results,
             bounds,
@@ -212,42 +222,38 @@ impl Executor {
         Ok((Executor { shared, threads, drained }, receiver))
     }
 
-    /// Queues a task. Never waits. One that is held runs after
-    /// [`Executor::release`] only.
-    pub fn submit(&self, spec: TaskSpec, admission: Admission) -> Submission {
-        let id = spec.id().clone();
-        let weight = weight(&spec);
-        let handle = Handle { spec: Arc::new(spec), cancel: Arc::default(), began: Arc::default() };
-        let reply = Reply { id: id.clone(), results: self.shared.results.clone(), sent: false };
-        let job = Job { handle, reply, admitted: Instant::now() };
-        let mut queue = self.shared.queue();
-        let Err((refusal, mut job)) = queue.admit(&id, job, weight, admission) else {
-            self.shared.changed.notify_one();
-            return Submission::Admitted;
+    /// Queues a task whose id is neither queued nor running. Never waits. One
+    /// that is held runs after [`Executor::release`] only.
+    ///
+    /// # Errors
+    ///
+    /// It was refused, and will not report.
+    pub fn submit(&self, task: Task, admission: Admission) -> Result<(), Rejection> {
+        let Task { id, run, weight, spec } = task;
+        let whole = spec.is_some();
+        let results = self.shared.results.clone();
+        let job = |in_memory| {
+            let spec = spec.filter(|_| in_memory);
+            let reply = Reply { id: id.clone(), results, sent: false };
+            Job { run, spec, reply, admitted: Instant::now() }
         };
-        // Whoever handed it in answers for it.
-        job.reply.sent = true;
-        match refusal {
-            Refusal::Duplicate => {
-                let known = match queue.get(&id) {
-                    Some(Known::Queued(job)) => job.handle.spec.clone(),
-                    Some(Known::Running(handle)) => handle.spec.clone(),
-                    // Refused as one that is there, under the same lock.
-                    None => unreachable!("{id} is queued or running"),
-                };
-                drop(queue);
-                Submission::Duplicate { same: known == job.handle.spec }
-            }
-            Refusal::Draining => Submission::Refused(Rejection::ShuttingDown),
+        let admitted = self.shared.queue().admit(&id, weight, whole, admission, job);
+        let bounds = self.shared.bounds;
+        admitted.map_err(|refusal| match refusal {
+            Refusal::Draining => Rejection::ShuttingDown,
             Refusal::Full { running, queued } => {
-                let limit = self.shared.bounds.tasks;
-                Submission::Refused(Rejection::Busy { running, queued, limit })
+                Rejection::Busy { running, queued, limit: bounds.tasks }
             }
             Refusal::Heavy { running, queued, bytes } => {
-                let limit = self.shared.bounds.bytes;
-                Submission::Refused(Rejection::BusyBytes { running, queued, bytes, limit })
+                let limit = bounds.bytes;
+                match bounds.memory {
+                    Some(_) => Rejection::BusyBytes { running, queued, bytes, limit },
+                    None => Rejection::BusyMemory { running, queued, bytes, limit },
+                }
             }
-        }
+        })?;
+        self.shared.changed.notify_one();
+        Ok(())
     }
 
     /// Lets a held task run; one that has been stopped or drained meanwhile is
@@ -304,7 +310,7 @@ impl Executor {
     /// those are: they will not report any more than anyone listens.
     pub fn abandon(&mut self) -> Vec<TaskId> {
         let queue = self.shared.queue();
-        let stuck: Vec<_> = queue.running().map(|handle| handle.spec.id().clone()).collect();
+        let stuck: Vec<_> = queue.running().map(|handle| handle.id.clone()).collect();
         drop(queue);
         if !stuck.is_empty() {
             self.threads.clear();
@@ -317,7 +323,7 @@ impl Executor {
         let running: Vec<_> = self.shared.queue().running().cloned().collect();
         let spent = |handle: Handle| {
             let spent = handle.spent(|began| began.thread.as_ref()?.usage())?;
-            Some((handle.spec.id().clone(), spent))
+            Some((handle.id.clone(), spent))
         };
         running.into_iter().filter_map(spent).collect()
     }
@@ -325,13 +331,10 @@ impl Executor {
     /// The other tasks that run.
     pub fn running(&self) -> Vec<Running> {
         let running = |handle: &Handle| {
-            if handle.spec.monitoring().is_some() {
-                return None;
-            }
-            let began = handle.began.get()?;
+            let began = handle.began.get().filter(|began| began.monitoring.is_none())?;
             let (uptime, thread) = (began.at.elapsed(), began.thread.clone());
             let memory = handle.cancel.memory();
-            Some(Running { id: handle.spec.id().clone(), uptime, thread, memory })
+            Some(Running { id: handle.id.clone(), uptime, thread, memory })
         };
         self.shared.queue().running().filter_map(running).collect()
     }
@@ -353,35 +356,38 @@ impl Drop for Executor {
     }
 }
 
-fn weight(spec: &TaskSpec) -> Weight {
-    let module = match spec.module() {
-        ModuleSource::Bytes(binary) => Some((binary.digest(), binary.len())),
-        ModuleSource::Url(_) => None,
-    };
-    Weight { own: spec.bytes(), module }
-}
-
 fn work(shared: &Shared) {
     let thread = Thread::current();
-    while let Some(job) = next(shared) {
+    while let Some((job, handle)) = next(shared) {
         let queued = job.admitted.elapsed();
-        let usage = job.handle.spec.monitoring().and_then(|_| Thread::own_usage());
-        let began = Began { at: Instant::now(), thread: thread.clone(), usage };
-        // Set here alone, so it is not set yet.
-        job.handle.began.set(began).ok();
         // So that each line of the log tells which task it is about.
-        let _task = info_span!("task", task = %job.handle.spec.id()).entered();
+        let _task = info_span!("task", task = %handle.id).entered();
         // The runtime catches what a guest causes; this is for what is left,
         // so that a fault of ours costs one task and not the thread.
-        let ended =
-            catch_unwind(AssertUnwindSafe(|| (shared.run)(&job.handle.spec, &job.handle.cancel)));
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            let spec = match job.spec {
+                Some(spec) => spec,
+                None => match (shared.recall)(job.run, &handle.cancel) {
+                    Ok(spec) => spec,
+                    Err(failure) => return Outcome::failed(failure),
+                },
+            };
+            let monitoring = spec.monitoring();
+            let usage = monitoring.and_then(|_| Thread::own_usage());
+            let began = Began { at: Instant::now(), thread: thread.clone(), monitoring, usage };
+            // Set here alone, so it is not set yet.
+            handle.began.set(began).ok();
+            (shared.run)(&spec, &handle.cancel)
+        }));
         let mut outcome = ended.unwrap_or_else(|_| {
             Outcome::failed(Failure::Internal("panic outside the guest; see the log".into()))
         });
         outcome.timings.queued = queued;
-        let spent = job.handle.spent(|_| Thread::own_usage());
+        let spent = handle.spent(|_| Thread::own_usage());
         let mut queue = shared.queue();
-        queue.finish(job.handle.spec.id());
+        if queue.finish(&handle.id) {
+            shared.changed.notify_all();
+        }
         job.reply.send(outcome, spent);
         if queue.is_drained() {
             shared.drained.send_replace(true);
@@ -389,11 +395,16 @@ fn work(shared: &Shared) {
     }
 }
 
-fn next(shared: &Shared) -> Option<Job> {
+fn next(shared: &Shared) -> Option<(Job, Handle)> {
+    let handle = |job: &Job| Handle {
+        id: job.reply.id.clone(),
+        cancel: Arc::default(),
+        began: Arc::default(),
+    };
     let mut queue = shared.queue();
     loop {
-        if let Some(job) = queue.take(|job| job.handle.clone()) {
-            return Some(job);
+        if let Some(taken) = queue.take(handle) {
+            return Some(taken);
         }
         if queue.is_draining() {
             return None;

@@ -9,11 +9,25 @@
 //!
 //! A task's id is in at most one of the two states, and may come again once it
 //! is in none. A queued task that is held counts as queued, and is passed over
-//! until it is released.
+//! until it is released. One that is to run alone comes first, waits until
+//! nothing runs, and lets nothing begin beside it.
 
 use crate::digest::Digest;
 use crate::task::{TaskId, Weight};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// How much may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Tasks.
+    pub tasks: usize,
+    /// Bytes that they take up on the disk, or in memory if they are nowhere
+    /// else; a module that several of them share counts once.
+    pub bytes: usize,
+    /// Bytes of them that are kept in memory, of those that can be read back
+    /// from the disk; none if they can't be.
+    pub memory: Option<usize>,
+}
 
 /// Why a task was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,17 +39,15 @@ pub enum Refusal {
         /// Tasks waiting.
         queued: usize,
     },
-    /// The waiting tasks would hold more bytes than allowed.
+    /// The waiting tasks would take up more bytes than allowed.
     Heavy {
         /// Tasks in execution.
         running: usize,
         /// Tasks waiting.
         queued: usize,
-        /// Bytes that those hold.
+        /// Bytes that those take up.
         bytes: usize,
     },
-    /// A task of this id is queued or running; [`Queue::get`] tells which.
-    Duplicate,
     /// [`Queue::drain`] was called.
     Draining,
 }
@@ -49,15 +61,8 @@ pub enum Admission {
     Held,
     /// It had been admitted by an earlier process: the bounds don't apply.
     Again,
-}
-
-/// A task that the queue knows.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Known<'a, T, H> {
-    /// It waits.
-    Queued(&'a T),
-    /// It runs, and this is its handle.
-    Running(&'a H),
+    /// Likewise, but ahead of the others, and with nothing beside it.
+    Alone,
 }
 
 /// What there was to stop.
@@ -71,128 +76,177 @@ pub enum Stopped<T, H> {
     Unknown,
 }
 
+/// The place of a task in the queue: those that run alone first, else in the
+/// order of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    in_company: bool,
+    number: u64,
+}
+
 struct Waiting<T> {
     id: TaskId,
     task: T,
     weight: Weight,
-    held: bool,
+    in_memory: bool,
+}
+
+/// What some tasks take up together.
+#[derive(Default)]
+struct Load {
+    bytes: usize,
+    /// Their modules: how many of them have each, and its bytes.
+    modules: HashMap<Digest, (usize, usize)>,
+}
+
+impl Load {
+    /// With one task more.
+    fn with(&self, weight: Weight) -> usize {
+        let module = weight.module.filter(|(module, _)| !self.modules.contains_key(module));
+        self.bytes.saturating_add(weight.own).saturating_add(module.map_or(0, |(_, bytes)| bytes))
+    }
+
+    fn add(&mut self, weight: Weight) {
+        self.bytes = self.with(weight);
+        if let Some((module, bytes)) = weight.module {
+            self.modules.entry(module).or_insert((0, bytes)).0 += 1;
+        }
+    }
+
+    fn remove(&mut self, weight: Weight) {
+        self.bytes = self.bytes.saturating_sub(weight.own);
+        if let Some((module, _)) = weight.module
+            && let Some((count, bytes)) = self.modules.get_mut(&module)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.bytes = self.bytes.saturating_sub(*bytes);
+                self.modules.remove(&module);
+            }
+        }
+    }
 }
 
 /// The queue of tasks `T`; a running one is known by its handle `H`.
 pub struct Queue<T, H> {
-    capacity: usize,
-    byte_capacity: usize,
-    waiting: VecDeque<Waiting<T>>,
-    bytes: usize,
-    /// The modules of waiting tasks: how many wait with each.
-    shared: HashMap<Digest, usize>,
+    bounds: Bounds,
+    next: u64,
+    waiting: BTreeMap<Place, Waiting<T>>,
+    /// Those that are not held.
+    ready: BTreeSet<Place>,
+    places: HashMap<TaskId, Place>,
+    /// What all that wait take up, and those of them in memory.
+    load: Load,
+    in_memory: Load,
     running: HashMap<TaskId, H>,
+    /// The one that runs has to be alone.
+    alone: bool,
     draining: bool,
 }
 
 impl<T, H: Clone> Queue<T, H> {
-    /// At most `capacity` tasks wait, and hold at most `byte_capacity` bytes; a
-    /// single one may hold more.
-    pub fn new(capacity: usize, byte_capacity: usize) -> Queue<T, H> {
+    /// A queue in which no more waits than this; a single task may take up
+    /// more.
+    pub fn new(bounds: Bounds) -> Queue<T, H> {
         Queue {
-            capacity,
-            byte_capacity,
-            waiting: VecDeque::new(),
-            bytes: 0,
-            shared: HashMap::new(),
+            bounds,
+            next: 0,
+            waiting: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            places: HashMap::new(),
+            load: Load::default(),
+            in_memory: Load::default(),
             running: HashMap::new(),
+            alone: false,
             draining: false,
         }
     }
 
-    /// Lets a task wait for its turn.
+    /// Lets a task wait for its turn, whose id must not be there yet. `task`
+    /// makes it, and is told whether all of it may stay in memory; if not it
+    /// is to be read back by whoever takes it. `whole`: whether all of it is in
+    /// memory now.
     ///
     /// # Errors
     ///
-    /// The reason, with the task.
+    /// The reason. Nothing has been made.
     pub fn admit(
         &mut self,
         id: &TaskId,
-        task: T,
         weight: Weight,
+        whole: bool,
         admission: Admission,
-    ) -> Result<(), (Refusal, T)> {
-        if self.get(id).is_some() {
-            return Err((Refusal::Duplicate, task));
-        }
+        task: impl FnOnce(bool) -> T,
+    ) -> Result<(), Refusal> {
+        debug_assert!(
+            !self.places.contains_key(id) && !self.running.contains_key(id),
+            "{id} is queued or running"
+        );
         if self.draining {
-            return Err((Refusal::Draining, task));
+            return Err(Refusal::Draining);
         }
-        let (running, queued) = (self.running.len(), self.waiting.len());
-        if admission != Admission::Again {
-            if queued >= self.capacity {
-                return Err((Refusal::Full { running, queued }, task));
+        let (queued, running) = self.len();
+        if matches!(admission, Admission::Ready | Admission::Held) {
+            if queued >= self.bounds.tasks {
+                return Err(Refusal::Full { running, queued });
             }
-            let more = weight.own + self.unshared(weight);
-            if queued > 0 && self.bytes.saturating_add(more) > self.byte_capacity {
-                return Err((Refusal::Heavy { running, queued, bytes: self.bytes }, task));
+            if queued > 0 && self.load.with(weight) > self.bounds.bytes {
+                return Err(Refusal::Heavy { running, queued, bytes: self.load.bytes });
             }
         }
-        self.bytes += weight.own + self.unshared(weight);
-        if let Some((key, _)) = weight.module {
-            *self.shared.entry(key).or_default() += 1;
+        let fits = |memory| self.in_memory.with(weight) <= memory;
+        let in_memory = whole && self.bounds.memory.is_none_or(fits);
+        self.load.add(weight);
+        if in_memory {
+            self.in_memory.add(weight);
         }
-        let held = admission == Admission::Held;
-        self.waiting.push_back(Waiting { id: id.clone(), task, weight, held });
+        let place = Place { in_company: admission != Admission::Alone, number: self.next };
+        self.next += 1;
+        let waiting = Waiting { id: id.clone(), task: task(in_memory), weight, in_memory };
+        self.waiting.insert(place, waiting);
+        self.places.insert(id.clone(), place);
+        if admission != Admission::Held {
+            self.ready.insert(place);
+        }
         Ok(())
     }
 
-    /// Bytes of its module, if those are not counted yet.
-    fn unshared(&self, weight: Weight) -> usize {
-        weight
-            .module
-            .filter(|(key, _)| !self.shared.contains_key(key))
-            .map_or(0, |(_, bytes)| bytes)
-    }
-
-    fn remove(&mut self, at: usize) -> Option<Waiting<T>> {
-        let removed = self.waiting.remove(at)?;
-        self.bytes -= removed.weight.own;
-        if let Some((key, bytes)) = removed.weight.module
-            && let Some(count) = self.shared.get_mut(&key)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.shared.remove(&key);
-                self.bytes -= bytes;
-            }
+    fn remove(&mut self, place: Place) -> Option<Waiting<T>> {
+        let removed = self.waiting.remove(&place)?;
+        self.ready.remove(&place);
+        self.places.remove(&removed.id);
+        self.load.remove(removed.weight);
+        if removed.in_memory {
+            self.in_memory.remove(removed.weight);
         }
         Some(removed)
     }
 
     /// Lets a held task be taken. Returns whether there is one.
     pub fn release(&mut self, id: &TaskId) -> bool {
-        let found = self.waiting.iter_mut().find(|waiting| waiting.id == *id);
-        found.map(|waiting| waiting.held = false).is_some()
+        self.places.get(id).map(|place| self.ready.insert(*place)).is_some()
     }
 
-    /// The task of this id, if it is queued or running.
-    pub fn get(&self, id: &TaskId) -> Option<Known<'_, T, H>> {
-        let running = self.running.get(id).map(Known::Running);
-        running.or_else(|| {
-            let waiting = self.waiting.iter().find(|waiting| waiting.id == *id)?;
-            Some(Known::Queued(&waiting.task))
-        })
+    /// Starts the task whose turn it is; `handle` makes what it can be stopped
+    /// by.
+    pub fn take(&mut self, handle: impl FnOnce(&T) -> H) -> Option<(T, H)> {
+        let place = *self.ready.first()?;
+        if self.alone || (!place.in_company && !self.running.is_empty()) {
+            return None;
+        }
+        let Waiting { id, task, .. } = self.remove(place)?;
+        let handle = handle(&task);
+        self.running.insert(id, handle.clone());
+        self.alone = !place.in_company;
+        Some((task, handle))
     }
 
-    /// Starts the task that has waited longest and is not held; `handle` makes
-    /// what it can be stopped by.
-    pub fn take(&mut self, handle: impl FnOnce(&T) -> H) -> Option<T> {
-        let at = self.waiting.iter().position(|waiting| !waiting.held)?;
-        let Waiting { id, task, .. } = self.remove(at)?;
-        self.running.insert(id, handle(&task));
-        Some(task)
-    }
-
-    /// Ends a running task.
-    pub fn finish(&mut self, id: &TaskId) {
+    /// Ends a running task. Returns whether it ran alone, so that several may
+    /// be taken now.
+    pub fn finish(&mut self, id: &TaskId) -> bool {
         let known = self.running.remove(id);
         debug_assert!(known.is_some(), "{id} was not running");
+        std::mem::replace(&mut self.alone, false)
     }
 
     /// Removes a waiting task or gives the handle of a running one.
@@ -200,19 +254,20 @@ impl<T, H: Clone> Queue<T, H> {
         if let Some(handle) = self.running.get(id) {
             return Stopped::Running(handle.clone());
         }
-        let at = self.waiting.iter().position(|waiting| waiting.id == *id);
-        match at.and_then(|at| self.remove(at)) {
+        let place = self.places.get(id).copied();
+        match place.and_then(|place| self.remove(place)) {
             Some(waiting) => Stopped::Queued(waiting.task),
             None => Stopped::Unknown,
         }
     }
 
-    /// From now on nothing is admitted; gives back what was waiting.
+    /// From now on nothing is admitted; gives back what was waiting, in order.
     pub fn drain(&mut self) -> Vec<T> {
         self.draining = true;
-        self.bytes = 0;
-        self.shared.clear();
-        self.waiting.drain(..).map(|waiting| waiting.task).collect()
+        self.ready.clear();
+        self.places.clear();
+        (self.load, self.in_memory) = (Load::default(), Load::default());
+        std::mem::take(&mut self.waiting).into_values().map(|waiting| waiting.task).collect()
     }
 
     /// Handles of all running tasks.
@@ -234,149 +289,7 @@ impl<T, H: Clone> Queue<T, H> {
     pub fn len(&self) -> (usize, usize) {
         (self.waiting.len(), self.running.len())
     }
-
-    /// Bytes that the waiting tasks hold.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::HashSet;
-
-    fn id(n: u8) -> TaskId {
-        TaskId::new(&n.to_string()).expect("an id")
-    }
-
-    fn admit<H: Clone>(queue: &mut Queue<u8, H>, n: u8) -> Result<(), (Refusal, u8)> {
-        let weight = Weight { own: 1, module: Some((Digest::of(&[n % 3]), 10)) };
-        queue.admit(&id(n), n, weight, Admission::Ready)
-    }
-
-    #[test]
-    fn a_held_task_is_passed_over_until_it_is_released() {
-        let mut queue = Queue::<u8, ()>::new(4, 100);
-        queue.admit(&id(1), 1, Weight::default(), Admission::Held).expect("room");
-        assert_eq!(queue.take(|_| ()), None);
-        admit(&mut queue, 2).expect("room");
-        assert_eq!(queue.take(|_| ()), Some(2));
-        assert!(queue.release(&id(1)) && !queue.release(&id(3)));
-        assert_eq!(queue.take(|_| ()), Some(1));
-    }
-
-    #[test]
-    fn bytes_are_bounded_and_what_is_shared_counts_once() {
-        let mut queue = Queue::<u8, ()>::new(9, 100);
-        let weight = |own, key: u8| Weight { own, module: Some((Digest::of(&[key]), 50)) };
-        let admit = |queue: &mut Queue<u8, ()>, n, weight| {
-            queue.admit(&id(n), n, weight, Admission::Ready).map_err(|(refusal, _)| refusal)
-        };
-        assert_eq!(admit(&mut queue, 1, weight(500, 1)), Ok(()), "the only one may be any size");
-        let heavy = Refusal::Heavy { running: 0, queued: 1, bytes: 550 };
-        assert_eq!(admit(&mut queue, 2, weight(0, 1)), Err(heavy));
-        assert_eq!(queue.take(|_| ()), Some(1));
-        assert_eq!(admit(&mut queue, 2, weight(10, 1)), Ok(()));
-        assert_eq!(admit(&mut queue, 3, weight(10, 1)), Ok(()));
-        assert_eq!(queue.bytes(), 70);
-        assert!(admit(&mut queue, 4, weight(10, 2)).is_err());
-        assert_eq!(queue.admit(&id(4), 4, weight(10, 2), Admission::Again), Ok(()));
-        queue.drain();
-        assert_eq!(queue.bytes(), 0);
-    }
-
-    #[test]
-    fn a_full_queue_says_how_full() {
-        let mut queue = Queue::<u8, ()>::new(1, 100);
-        admit(&mut queue, 1).expect("room");
-        assert_eq!(queue.take(|_| ()), Some(1));
-        admit(&mut queue, 2).expect("room");
-        let refused = admit(&mut queue, 3);
-        assert_eq!(refused, Err((Refusal::Full { running: 1, queued: 1 }, 3)));
-    }
-
-    #[test]
-    fn an_id_may_come_again_after_it_ended() {
-        let mut queue = Queue::<u8, ()>::new(4, 100);
-        admit(&mut queue, 1).expect("room");
-        assert_eq!(admit(&mut queue, 1), Err((Refusal::Duplicate, 1)));
-        assert_eq!(queue.get(&id(1)), Some(Known::Queued(&1)));
-        queue.take(|_| ());
-        assert_eq!(queue.get(&id(1)), Some(Known::Running(&())));
-        assert_eq!(admit(&mut queue, 1), Err((Refusal::Duplicate, 1)));
-        queue.finish(&id(1));
-        admit(&mut queue, 1).expect("it ended");
-    }
-
-    #[derive(Debug, Clone)]
-    enum Step {
-        Admit(u8),
-        Take,
-        Finish(u8),
-        Stop(u8),
-        Drain,
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            8 => (0u8..12).prop_map(Step::Admit),
-            6 => Just(Step::Take),
-            4 => (0u8..12).prop_map(Step::Finish),
-            3 => (0u8..12).prop_map(Step::Stop),
-            1 => Just(Step::Drain),
-        ]
-    }
-
-    proptest! {
-        /// Against a model: each admitted task leaves exactly once, in order,
-        /// and the bound holds.
-        #[test]
-        fn every_admitted_task_leaves_exactly_once(steps in prop::collection::vec(step(), 0..200)) {
-            let mut queue = Queue::<u8, u8>::new(3, 100);
-            let mut waiting: Vec<u8> = Vec::new();
-            let mut running: HashSet<u8> = HashSet::new();
-            let mut draining = false;
-            for step in steps {
-                match step {
-                    Step::Admit(n) => {
-                        let admitted = admit(&mut queue, n).is_ok();
-                        let known = waiting.contains(&n) || running.contains(&n);
-                        prop_assert_eq!(admitted, !known && !draining && waiting.len() < 3);
-                        if admitted {
-                            waiting.push(n);
-                        }
-                    }
-                    Step::Take => {
-                        let first = (!waiting.is_empty()).then(|| waiting.remove(0));
-                        prop_assert_eq!(queue.take(|n| *n), first);
-                        running.extend(first);
-                    }
-                    Step::Finish(n) => {
-                        if running.remove(&n) {
-                            queue.finish(&id(n));
-                        }
-                    }
-                    Step::Stop(n) => {
-                        let at = waiting.iter().position(|w| *w == n);
-                        let expected = match at {
-                            Some(at) => Stopped::Queued(waiting.remove(at)),
-                            None if running.contains(&n) => Stopped::Running(n),
-                            None => Stopped::Unknown,
-                        };
-                        prop_assert_eq!(queue.stop(&id(n)), expected);
-                    }
-                    Step::Drain => {
-                        draining = true;
-                        prop_assert_eq!(queue.drain(), std::mem::take(&mut waiting));
-                    }
-                }
-                prop_assert_eq!(queue.len(), (waiting.len(), running.len()));
-                let kinds: HashSet<_> = waiting.iter().map(|n| n % 3).collect();
-                prop_assert_eq!(queue.bytes(), waiting.len() + 10 * kinds.len());
-                prop_assert_eq!(queue.is_drained(), draining && running.is_empty());
-            }
-        }
-    }
-}
+mod tests;

@@ -295,18 +295,22 @@ impl TaskSpec {
         &self.module
     }
 
-    /// Bytes of memory that it holds, its module apart.
-    pub fn bytes(&self) -> usize {
+    /// What it takes up while it waits.
+    pub fn weight(&self) -> Weight {
         let grant = &self.grant;
-        let texts = grant.args.iter().map(|arg| arg.len() + size_of::<String>());
+        let args = grant.args.iter().map(|arg| arg.len() + size_of::<String>());
         let env = grant.env.iter().map(|(k, v)| k.len() + v.len() + 2 * size_of::<String>());
         let dirs = grant
             .dirs
             .iter()
             .map(|dir| size_of::<Preopen>() + dir.host.as_os_str().len() + dir.guest.len());
         let notes = grant.notes.iter().map(|note| note.len() + size_of::<String>());
-        let fixed = size_of::<TaskSpec>();
-        fixed + texts.chain(env).chain(dirs).chain(notes).sum::<usize>()
+        let texts = args.chain(env).chain(dirs).chain(notes).sum::<usize>();
+        let module = match &self.module {
+            ModuleSource::Bytes(binary) => Some((binary.digest(), binary.len())),
+            ModuleSource::Url(_) => None,
+        };
+        Weight { own: size_of::<TaskSpec>() + texts, module }
     }
 
     /// How its use of the machine is told, if the manager asks for that.
@@ -347,11 +351,25 @@ pub enum Rejection {
         /// The queue's capacity.
         limit: usize,
     },
-    /// The waiting tasks hold too much memory.
+    /// The waiting tasks take up too much of the disk.
     #[error(
         "busy: {running} tasks running, {queued} queued with {bytes} bytes (limit {limit}); try again later or raise --queue-bytes"
     )]
     BusyBytes {
+        /// Tasks in execution.
+        running: usize,
+        /// Tasks waiting.
+        queued: usize,
+        /// Bytes that those hold.
+        bytes: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The waiting tasks take up too much memory, and there is no journal.
+    #[error(
+        "busy: {running} tasks running, {queued} queued with {bytes} bytes in memory (limit {limit}); try again later, raise --queue-memory, or let the worker keep a journal (--state-dir)"
+    )]
+    BusyMemory {
         /// Tasks in execution.
         running: usize,
         /// Tasks waiting.
@@ -375,6 +393,10 @@ pub enum Failure {
     /// A graph of `-S nn-graph` could not be loaded, or there is no backend.
     #[error("{0}")]
     Graph(String),
+    /// It waited in the journal and can't be read back, or is not admitted any
+    /// more.
+    #[error("{0}")]
+    Recall(String),
     /// A directory that was granted can't be opened.
     #[error("{0}")]
     Directory(String),

@@ -10,16 +10,17 @@
 
 mod effective;
 mod monitor;
+mod recall;
 mod recent;
 mod setup;
 mod tasks;
 
 pub use effective::{Effective, effective};
 pub(crate) use setup::{address, connection_options};
-pub use setup::{nn_config, policy, runtime_config};
+pub use setup::{bounds, nn_config, policy, runtime_config};
 
 use crate::config::Config;
-use crate::executor::{Bounds, Ended, Executor, Leftover};
+use crate::executor::{Ended, Executor, Leftover};
 use crate::journal::{Journal, Opened, Recovered};
 use crate::metrics::{CacheLevels, Metrics};
 use crate::mqtt::{self, Delivery, Event, Link, Message};
@@ -93,11 +94,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
         Some(address) => status::serve(address, status.clone()).await,
         None => None,
     };
-    let bounds = Bounds { tasks: config.queue, bytes: config.queue_bytes };
+    let reader = journal.as_ref().map(Journal::reader);
     let (executor, ended) = Executor::start(
         config.executors.get(),
-        bounds,
+        setup::bounds(&config),
         THREAD_STACK,
+        recall::recall(reader, policy.clone()),
         Box::new(move |spec, cancel| {
             let _mark = marks.as_ref().map(|marks| marks.begin(spec.id()));
             runtime.run(spec, cancel)

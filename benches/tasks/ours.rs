@@ -2,11 +2,12 @@
 //! broker, no journal.
 
 use crate::place::Place;
-use anyhow::{Context as _, ensure};
-use proplet::executor::{Bounds, Ended, Executor, Submission};
+use anyhow::Context as _;
+use proplet::executor::{Ended, Executor, Task};
+use proplet::journal::Run;
 use proplet::nn::Nn;
 use proplet::policy::Policy;
-use proplet::queue::Admission;
+use proplet::queue::{Admission, Bounds};
 use proplet::runtime::{Runtime, THREAD_STACK};
 use proplet::task::{TaskId, TaskRequest};
 use proplet::worker;
@@ -32,11 +33,11 @@ impl Ours {
         let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let (executor, ended) = {
             let _entered = tokio.enter();
-            let bounds = Bounds { tasks: config.queue, bytes: config.queue_bytes };
             Executor::start(
                 config.executors.get(),
-                bounds,
+                Bounds { memory: None, ..worker::bounds(&config) },
                 THREAD_STACK,
+                Box::new(|_, _| unreachable!("all is in memory")),
                 Box::new(move |spec, cancel| runtime.run(spec, cancel)),
             )?
         };
@@ -88,9 +89,7 @@ impl Ours {
 
     fn submit(&self, request: TaskRequest) -> anyhow::Result<()> {
         let spec = self.policy.admit(request)?;
-        let submission = self.executor.submit(spec, Admission::Ready);
-        ensure!(submission == Submission::Admitted, "{submission:?}");
-        Ok(())
+        Ok(self.executor.submit(Task::whole(Run(self.tasks), spec), Admission::Ready)?)
     }
 
     fn take(&mut self) -> anyhow::Result<()> {

@@ -153,7 +153,7 @@ fn the_defaults_are_those_of_the_table() {
     assert_eq!(config.connection.max_packet_size, 144 << 20);
     assert_eq!(config.connection.keep_alive, Duration::from_secs(30));
     assert_eq!(config.liveliness_interval, Duration::from_secs(5));
-    assert_eq!(config.queue, 256);
+    assert_eq!(config.queue, 100_000);
     assert_eq!(config.limits.timeout, Some(Duration::from_secs(300)));
     assert_eq!(config.limits.memory, 512 << 20);
     assert_eq!(config.limits.output, 256 << 10);

@@ -3,11 +3,12 @@
 use crate::mqtt::FailureKind;
 use crate::task::{Failure, Rejection};
 
-pub(super) const OUTCOMES: [&str; 12] = [
+pub(super) const OUTCOMES: [&str; 13] = [
     "completed",
     "module",
     "graph",
     "directory",
+    "recall",
     "trap",
     "fault",
     "exit",
@@ -40,6 +41,7 @@ pub(super) fn outcome(verdict: &Result<(), Failure>) -> &'static str {
         Err(Failure::Module(_)) => "module",
         Err(Failure::Graph(_)) => "graph",
         Err(Failure::Directory(_)) => "directory",
+        Err(Failure::Recall(_)) => "recall",
         Err(Failure::Trap(_)) => "trap",
         Err(Failure::Fault(_)) => "fault",
         Err(Failure::Exit(_)) => "exit",
@@ -57,7 +59,9 @@ pub(super) fn reason(rejection: &Rejection) -> &'static str {
         Rejection::Unsupported(_) => "unsupported",
         Rejection::Module(_) => "module",
         Rejection::Directory(_) => "directory",
-        Rejection::Busy { .. } | Rejection::BusyBytes { .. } => "busy",
+        Rejection::Busy { .. } | Rejection::BusyBytes { .. } | Rejection::BusyMemory { .. } => {
+            "busy"
+        }
         Rejection::ShuttingDown => "shutting_down",
     }
 }

@@ -8,6 +8,7 @@ use crate::mqtt::{self, CleanSession, SessionKind, SessionMemory};
 use crate::nn::{self, Nn, NnConfig};
 use crate::policy::{self, Policy, Root, Trust};
 use crate::protocol::{Topics, WorkerMetadata};
+use crate::queue::Bounds;
 use crate::runtime::{MAX_WASM_STACK, Pool, RuntimeConfig, Stdio};
 use crate::task::{GraphDir, Limits};
 use anyhow::bail;
@@ -39,6 +40,15 @@ pub fn policy(config: &Config) -> Policy {
         resolve: policy::resolve_dir,
         subdirectories: policy::subdirectories,
     }
+}
+
+/// How much may wait.
+pub fn bounds(config: &Config) -> Bounds {
+    let (bytes, memory) = match config.state_dir {
+        Some(_) => (config.queue_bytes, Some(config.queue_memory)),
+        None => (config.queue_memory, None),
+    };
+    Bounds { tasks: config.queue, bytes, memory }
 }
 
 /// The files with the worker's secrets, as far as they are there, and the

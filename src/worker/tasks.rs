@@ -6,7 +6,7 @@
 use super::recent::{Entry, Modules, Recent, Repeat};
 use super::{Phase, Worker};
 use crate::digest::Digest;
-use crate::executor::{Ended, Submission};
+use crate::executor::{Ended, Task};
 use crate::journal::{Arrival, Finished, Journal, Recovered, Run, Step, Waiting, fingerprint};
 use crate::mqtt::{Ack, PublishError};
 use crate::protocol::{Malformed, TaskResult};
@@ -163,20 +163,18 @@ impl Worker {
                 return self.refuse(arrival, &rejection, ack);
             }
         };
-        match self.executor.submit(spec, Admission::Held) {
-            Submission::Admitted => {
-                let run = self.tasks.new_run();
+        let run = self.tasks.new_run();
+        match self.executor.submit(Task::whole(run, spec), Admission::Held) {
+            Ok(()) => {
                 let active = Active { run, arrival: arrival.clone(), at: Some(Instant::now()) };
                 self.tasks.active.insert(id.clone(), active);
                 let step = Step::Accepted { run, arrival, request };
                 self.record(step, After::Release(id, ack));
             }
-            Submission::Refused(rejection) => {
+            Err(rejection) => {
                 self.status.metrics.refused(&rejection);
                 self.refuse(arrival, &rejection, ack);
             }
-            // What the executor has is active, so it has been asked for.
-            Submission::Duplicate { .. } => self.record(Step::Nothing, After::Ack(ack)),
         }
     }
 
@@ -388,32 +386,22 @@ impl Worker {
     }
 
     fn resume(&mut self, waiting: Waiting) {
-        let Waiting { run, arrival, stopped, deaths, .. } = waiting;
+        let Waiting { run, arrival, stopped, deaths, weight } = waiting;
         let id = arrival.id.clone();
         let at = arrival.at.and_then(instant);
-        let request = self.tasks.journal.as_ref().map(|journal| journal.reader().request(run));
-        let refused = match request {
-            _ if stopped => Failure::Stopped.to_string(),
-            _ if deaths >= DEATHS => Failure::Fatal(deaths).to_string(),
-            None => unreachable!("what waits comes from a journal"),
-            Some(Err(e)) => e.to_string(),
-            Some(Ok(mut request)) => {
-                self.tasks.modules.share(&mut request);
-                match self.policy.admit(request) {
-                    Ok(spec) => match self.executor.submit(spec, Admission::Again) {
-                        Submission::Admitted => {
-                            info!(task = %id, deaths, "running the task again");
-                            self.tasks.active.insert(id, Active { run, arrival, at });
-                            return;
-                        }
-                        Submission::Refused(rejection) => rejection.to_string(),
-                        // Two runs of one task never wait at the same time.
-                        Submission::Duplicate { .. } => {
-                            return self.tasks.note(Step::Forgotten(run));
-                        }
-                    },
-                    Err(rejection) => rejection.to_string(),
+        let refused = if stopped {
+            Failure::Stopped.to_string()
+        } else if deaths >= DEATHS {
+            Failure::Fatal(deaths).to_string()
+        } else {
+            let task = Task::stored(run, id.clone(), weight);
+            match self.executor.submit(task, Admission::Again) {
+                Ok(()) => {
+                    info!(task = %id, deaths, "running the task again");
+                    self.tasks.active.insert(id, Active { run, arrival, at });
+                    return;
                 }
+                Err(rejection) => rejection.to_string(),
             }
         };
         warn!(task = %id, "the task is not run again: {refused}");

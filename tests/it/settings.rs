@@ -18,6 +18,7 @@ fn other_value(name: &str) -> &'static str {
         "task-memory" | "task-graph-memory" | "task-tensor-memory" | "module-size"
         | "model-size" | "module-cache" | "graph-cache" | "disk-cache" => "64MiB",
         "queue-bytes" => "64MiB",
+        "queue-memory" => "16MiB",
         "state-dir" => "state",
         "stateless" => "true",
         "task-output" => "64KiB",

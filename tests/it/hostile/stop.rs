@@ -1,8 +1,9 @@
 //! From `stop` to the result: measured, and bounded far above what it takes.
 
 use crate::support::Bench;
-use proplet::executor::{Bounds, Executor, Submission};
-use proplet::queue::Admission;
+use proplet::executor::{Executor, Task};
+use proplet::journal::Run;
+use proplet::queue::{Admission, Bounds};
 use proplet::runtime::THREAD_STACK;
 use proplet::task::{Failure, TaskSpec};
 use std::time::{Duration, Instant};
@@ -17,13 +18,14 @@ fn stop(bench: &Bench, task: impl Fn() -> TaskSpec, going: Duration) -> Vec<Dura
     let _entered = io.enter();
     let runtime = bench.runtime.clone();
     let run = Box::new(move |spec: &_, cancel: &_| runtime.run(spec, cancel));
+    let bounds = Bounds { tasks: 1, bytes: 1 << 20, memory: None };
+    let recall = Box::new(|_, _: &_| unreachable!("all is in memory"));
     let (executor, mut results) =
-        Executor::start(1, Bounds { tasks: 1, bytes: 1 << 20 }, THREAD_STACK, run)
-            .expect("threads");
+        Executor::start(1, bounds, THREAD_STACK, recall, run).expect("threads");
     let times = (0..ROUNDS).map(|_| {
         let spec = task();
         let id = spec.id().clone();
-        assert_eq!(executor.submit(spec, Admission::Ready), Submission::Admitted);
+        executor.submit(Task::whole(Run(0), spec), Admission::Ready).expect("room");
         std::thread::sleep(going);
         let begun = Instant::now();
         assert!(executor.stop(&id));

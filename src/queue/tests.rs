@@ -1,0 +1,216 @@
+use super::*;
+use proptest::prelude::*;
+use std::collections::HashSet;
+
+fn id(n: u8) -> TaskId {
+    TaskId::new(&n.to_string()).expect("an id")
+}
+
+fn bounds(tasks: usize, bytes: usize) -> Bounds {
+    Bounds { tasks, bytes, memory: Some(usize::MAX) }
+}
+
+fn weight(own: usize, module: u8, bytes: usize) -> Weight {
+    Weight { own, module: Some((Digest::of(&[module]), bytes)) }
+}
+
+fn admit(queue: &mut Queue<u8, ()>, n: u8) -> Result<(), Refusal> {
+    queue.admit(&id(n), weight(1, n % 3, 10), true, Admission::Ready, |_| n)
+}
+
+fn take(queue: &mut Queue<u8, ()>) -> Option<u8> {
+    queue.take(|_| ()).map(|(task, ())| task)
+}
+
+#[test]
+fn a_held_task_is_passed_over_until_it_is_released() {
+    let mut queue = Queue::new(bounds(4, 100));
+    queue.admit(&id(1), Weight::default(), true, Admission::Held, |_| 1).expect("room");
+    assert_eq!(take(&mut queue), None);
+    admit(&mut queue, 2).expect("room");
+    assert_eq!(take(&mut queue), Some(2));
+    assert!(queue.release(&id(1)) && !queue.release(&id(3)));
+    assert_eq!(take(&mut queue), Some(1));
+}
+
+#[test]
+fn bytes_are_bounded_and_what_is_shared_counts_once() {
+    let mut queue = Queue::new(bounds(9, 100));
+    let admit = |queue: &mut Queue<u8, ()>, n, weight| {
+        queue.admit(&id(n), weight, true, Admission::Ready, |_| n)
+    };
+    assert_eq!(admit(&mut queue, 1, weight(500, 1, 50)), Ok(()), "the only one may be any size");
+    let heavy = Refusal::Heavy { running: 0, queued: 1, bytes: 550 };
+    assert_eq!(admit(&mut queue, 2, weight(0, 1, 50)), Err(heavy));
+    assert_eq!(take(&mut queue), Some(1));
+    assert_eq!(admit(&mut queue, 2, weight(10, 1, 50)), Ok(()));
+    assert_eq!(admit(&mut queue, 3, weight(10, 1, 50)), Ok(()));
+    assert_eq!(queue.load.bytes, 70);
+    assert!(admit(&mut queue, 4, weight(10, 2, 50)).is_err());
+    assert_eq!(queue.admit(&id(4), weight(10, 2, 50), true, Admission::Again, |_| 4), Ok(()));
+    queue.drain();
+    assert_eq!(queue.load.bytes, 0);
+}
+
+#[test]
+fn memory_keeps_what_it_has_room_for_and_everything_where_there_is_no_disk() {
+    let kept = |memory, whole| {
+        let mut queue = Queue::<bool, ()>::new(Bounds { tasks: 9, bytes: 999, memory });
+        let mut kept = Vec::new();
+        for n in 0..3 {
+            let admission = Admission::Ready;
+            queue.admit(&id(n), weight(10, n, 50), whole, admission, |keep| keep).expect("room");
+        }
+        while let Some((in_memory, ())) = queue.take(|_| ()) {
+            kept.push(in_memory);
+        }
+        kept
+    };
+    assert_eq!(kept(Some(100), true), [true, false, false]);
+    assert_eq!(kept(Some(100), false), [false; 3]);
+    assert_eq!(kept(None, true), [true; 3]);
+}
+
+#[test]
+fn a_full_queue_says_how_full() {
+    let mut queue = Queue::new(bounds(1, 100));
+    admit(&mut queue, 1).expect("room");
+    assert_eq!(take(&mut queue), Some(1));
+    admit(&mut queue, 2).expect("room");
+    assert_eq!(admit(&mut queue, 3), Err(Refusal::Full { running: 1, queued: 1 }));
+}
+
+#[test]
+fn an_id_may_come_again_after_it_ended() {
+    let mut queue = Queue::new(bounds(4, 100));
+    admit(&mut queue, 1).expect("room");
+    take(&mut queue);
+    queue.finish(&id(1));
+    admit(&mut queue, 1).expect("it ended");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Admit(u8, Admission),
+    Release(u8),
+    Take,
+    Finish(u8),
+    Stop(u8),
+    Drain,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let admission = prop_oneof![
+        4 => Just(Admission::Ready),
+        2 => Just(Admission::Held),
+        1 => Just(Admission::Again),
+        1 => Just(Admission::Alone),
+    ];
+    prop_oneof![
+        8 => (0u8..12, admission).prop_map(|(n, admission)| Step::Admit(n, admission)),
+        3 => (0u8..12).prop_map(Step::Release),
+        6 => Just(Step::Take),
+        4 => (0u8..12).prop_map(Step::Finish),
+        3 => (0u8..12).prop_map(Step::Stop),
+        1 => Just(Step::Drain),
+    ]
+}
+
+/// A waiting task of the model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Model {
+    n: u8,
+    held: bool,
+    alone: bool,
+    kept: bool,
+}
+
+/// What these take up, a module once.
+fn load(tasks: impl Iterator<Item = Model> + Clone) -> usize {
+    let modules: HashSet<_> = tasks.clone().map(|task| task.n % 3).collect();
+    tasks.count() + 10 * modules.len()
+}
+
+proptest! {
+    /// Against a model that searches lists: each admitted task leaves exactly
+    /// once, in order, alone if it has to be, and the bounds hold.
+    #[test]
+    fn every_admitted_task_leaves_exactly_once(steps in prop::collection::vec(step(), 0..200)) {
+        const TASKS: usize = 5;
+        const MEMORY: usize = 13;
+        let bounds = Bounds { tasks: TASKS, bytes: 100, memory: Some(MEMORY) };
+        let mut queue = Queue::<(u8, bool), u8>::new(bounds);
+        let mut waiting: Vec<Model> = Vec::new();
+        let mut running: HashSet<u8> = HashSet::new();
+        let (mut alone, mut draining) = (false, false);
+        for step in steps {
+            match step {
+                Step::Admit(n, admission) => {
+                    if running.contains(&n) || waiting.iter().any(|task| task.n == n) {
+                        continue;
+                    }
+                    let kept = waiting.iter().copied().filter(|task| task.kept);
+                    let new = Model {
+                        n,
+                        held: admission == Admission::Held,
+                        alone: admission == Admission::Alone,
+                        kept: true,
+                    };
+                    let fits = load(kept.chain([new])) <= MEMORY;
+                    let again = matches!(admission, Admission::Again | Admission::Alone);
+                    let admitted =
+                        queue.admit(&id(n), weight(1, n % 3, 10), true, admission, |keep| (n, keep));
+                    let room = again || waiting.len() < TASKS;
+                    prop_assert_eq!(admitted.is_ok(), !draining && room);
+                    if admitted.is_ok() {
+                        let first = |task: &Model| new.alone && !task.alone;
+                        let at = waiting.iter().position(first).unwrap_or(waiting.len());
+                        waiting.insert(at, Model { kept: fits, ..new });
+                    }
+                }
+                Step::Release(n) => {
+                    let known = waiting.iter_mut().find(|task| task.n == n);
+                    prop_assert_eq!(queue.release(&id(n)), known.is_some());
+                    known.into_iter().for_each(|task| task.held = false);
+                }
+                Step::Take => {
+                    let at = waiting.iter().position(|task| !task.held);
+                    let at = at.filter(|at| !(alone || waiting[*at].alone && !running.is_empty()));
+                    let taken = at.map(|at| waiting.remove(at));
+                    let expected = taken.map(|task| ((task.n, task.kept), task.n));
+                    prop_assert_eq!(queue.take(|(n, _)| *n), expected);
+                    if let Some(task) = taken {
+                        running.insert(task.n);
+                        alone = task.alone;
+                    }
+                    prop_assert!(!alone || running.len() == 1);
+                }
+                Step::Finish(n) => {
+                    if running.remove(&n) {
+                        prop_assert_eq!(queue.finish(&id(n)), alone);
+                        alone = false;
+                    }
+                }
+                Step::Stop(n) => {
+                    let at = waiting.iter().position(|task| task.n == n);
+                    let expected = match at.map(|at| waiting.remove(at)) {
+                        Some(task) => Stopped::Queued((n, task.kept)),
+                        None if running.contains(&n) => Stopped::Running(n),
+                        None => Stopped::Unknown,
+                    };
+                    prop_assert_eq!(queue.stop(&id(n)), expected);
+                }
+                Step::Drain => {
+                    draining = true;
+                    let left: Vec<_> = waiting.drain(..).map(|task| (task.n, task.kept)).collect();
+                    prop_assert_eq!(queue.drain(), left);
+                }
+            }
+            prop_assert_eq!(queue.len(), (waiting.len(), running.len()));
+            prop_assert_eq!(queue.load.bytes, load(waiting.iter().copied()));
+            let kept = waiting.iter().copied().filter(|task| task.kept);
+            prop_assert_eq!(queue.in_memory.bytes, load(kept));
+            prop_assert_eq!(queue.is_drained(), draining && running.is_empty());
+        }
+    }
+}
