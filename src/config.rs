@@ -25,6 +25,7 @@ use clap::ArgMatches;
 
 use crate::flags::GraphFlag;
 use crate::nn::{Hint, Precision, SearchEnv};
+use crate::protocol::LEAST_RESULT;
 use crate::task::humantime;
 
 pub use crate::mqtt::{CleanSession, Qos};
@@ -192,9 +193,10 @@ pub struct TaskLimits {
     pub contexts: u32,
     /// Bytes of its contexts' tensors, in OpenVINO's memory.
     pub tensor_bytes: u64,
-    /// Bytes kept of each output stream. A result carries both streams, and
-    /// common brokers take packets of 1 to 2 MB.
+    /// Bytes kept of each output stream.
     pub output: usize,
+    /// Bytes of an encoded result. FluxMQ takes packets of 1 MiB.
+    pub result: usize,
 }
 
 /// A directory that tasks may open.
@@ -434,6 +436,7 @@ fn limits(reader: &mut Reader<'_>) -> Option<TaskLimits> {
     // Less than one page of WebAssembly would be no memory at all.
     let memory = reader.read("task-memory", value::size_within(64 << 10, 1 << 40));
     let output = reader.read("task-output", value::length_within(1 << 10, 64 << 20));
+    let result = reader.read("result-size", value::length_within(LEAST_RESULT as u64, 1 << 28));
     let count = |text: &str| {
         let number = value::count_within(0, 1_000_000)(text)?;
         u32::try_from(number).map_err(|_| "too large".to_owned())
@@ -446,6 +449,7 @@ fn limits(reader: &mut Reader<'_>) -> Option<TaskLimits> {
         timeout: timeout?,
         memory: memory?,
         output: output?,
+        result: result?,
         graphs: graphs?,
         graph_bytes: graph_bytes?,
         contexts: contexts?,

@@ -8,6 +8,7 @@ mod cause;
 pub mod control;
 mod monitoring;
 pub mod reports;
+mod size;
 pub mod usage;
 mod wire;
 
@@ -18,6 +19,7 @@ pub use reports::{
     Alive, Discovery, InvokeResult, Output, Reused, TaskResult, TimingsMs, WorkerMetadata,
     decode_sender,
 };
+pub use size::LEAST_RESULT;
 pub use usage::{Aggregated, CpuMetrics, MemoryMetrics, TaskMetrics, TaskUsage, WorkerMetrics};
 
 /// The topics of one channel: `m/{domain}/c/{channel}/…`.

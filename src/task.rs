@@ -475,6 +475,27 @@ pub struct Captured {
     pub dropped: u64,
 }
 
+const GAP: [&str; 2] = ["\n[… ", " bytes not kept …]\n"];
+
+/// The line in place of this many bytes that were not kept.
+pub fn gap(dropped: u64) -> String {
+    format!("{}{dropped}{}", GAP[0], GAP[1])
+}
+
+/// What the first such line among these bytes counts.
+pub fn gap_in(bytes: &[u8]) -> Option<u64> {
+    let [before, behind] = GAP.map(str::as_bytes);
+    let mut starts = bytes.windows(before.len()).enumerate().filter(|(_, bytes)| *bytes == before);
+    starts.find_map(|(start, _)| {
+        let rest = &bytes[start + before.len()..];
+        // As many as the largest number has, and one more.
+        let digits = rest.iter().take(20).take_while(|byte| byte.is_ascii_digit()).count();
+        let (number, rest) = rest.split_at(digits);
+        let number = std::str::from_utf8(number).ok()?.parse().ok()?;
+        rest.starts_with(behind).then_some(number)
+    })
+}
+
 /// What came of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {

@@ -10,6 +10,7 @@
 
 mod effective;
 mod monitor;
+mod oversize;
 mod recall;
 mod recent;
 mod setup;
@@ -109,11 +110,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     let (link, events) = mqtt::connect(setup::options(&config, &topics, sessions))?;
     let about = setup::about(&config);
     let memory = about.total_memory_bytes;
+    let result_limit = setup::result_limit(&config, &topics);
     let mut worker = Worker {
         about,
         reports: monitor::Reports::new(config.monitoring.report_every, memory),
         status,
         namespace: config.description.namespace,
+        result_limit,
         module_limit: usize::try_from(config.module_size).unwrap_or(usize::MAX),
         id,
         topics,
@@ -211,6 +214,8 @@ struct Worker {
     namespace: String,
     about: WorkerMetadata,
     module_limit: usize,
+    /// The most bytes of a result's message.
+    result_limit: usize,
     topics: Topics,
     policy: Policy,
     executor: Executor,

@@ -323,6 +323,14 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         Group::Limits,
+        "result-size",
+        "SIZE",
+        Text("900KiB"),
+        "Largest result as a message: of what is larger, outputs first, both ends are kept; brokers \
+         refuse or drop what exceeds their own limit",
+    ),
+    setting(
+        Group::Limits,
         "task-graphs",
         "N",
         Text("64"),

@@ -21,7 +21,7 @@ const ATTEMPTS: u32 = 3;
 /// Messages smaller than this are never given up: no broker's limit is as low,
 /// so something else ends those connections. (AWS IoT, the lowest in use, takes
 /// 128 KiB.)
-const SUSPECT_SIZE: usize = 100 * 1024;
+const SUSPECT_SIZE: usize = 64 * 1024;
 
 /// Heartbeats that may wait inside rumqttc before more of them are dropped.
 const BEATS: usize = 2;

@@ -2,7 +2,7 @@
 //! and the rest is counted, so a guest that writes without end neither fails
 //! nor fills the worker's memory.
 
-use crate::task::Captured;
+use crate::task::{Captured, gap};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -56,7 +56,7 @@ impl Capture {
         let Buffer { head, tail, dropped } = std::mem::take(&mut *self.lock());
         let mut bytes = head;
         if dropped > 0 {
-            bytes.extend_from_slice(format!("\n[… {dropped} bytes not kept …]\n").as_bytes());
+            bytes.extend_from_slice(gap(dropped).as_bytes());
         }
         let (front, back) = tail.as_slices();
         bytes.extend_from_slice(front);

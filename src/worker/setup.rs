@@ -210,6 +210,13 @@ pub(super) fn options(
     options
 }
 
+/// The most bytes of a result: no more than a packet to the results' topic
+/// holds (a fixed header of 5 bytes, two lengths of 2).
+pub(super) fn result_limit(config: &Config, topics: &Topics) -> usize {
+    let around = 5 + 2 + topics.results().len() + 2;
+    config.limits.result.min(config.connection.max_packet_size.saturating_sub(around))
+}
+
 /// Where the broker is.
 pub(crate) fn address(connection: &config::Connection) -> mqtt::Address {
     mqtt::Address { host: connection.address.host.clone(), port: connection.address.port }

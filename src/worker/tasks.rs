@@ -4,7 +4,7 @@
 //! ([`After`]) happens when it is on the disk. Without one that is at once.
 
 use super::recent::{Entry, Modules, Recent, Repeat};
-use super::{Phase, Worker};
+use super::{Phase, Worker, oversize};
 use crate::digest::Digest;
 use crate::executor::{Ended, Task};
 use crate::journal::{Arrival, Finished, Journal, Recovered, Run, Step, Waiting, fingerprint};
@@ -244,7 +244,7 @@ impl Worker {
         ack: Option<Ack>,
     ) {
         let id = arrival.id.clone();
-        let result = Bytes::from(result.encode());
+        let result = Bytes::from(result.encode_within(self.result_limit));
         let entry = Entry { run, arrival: arrival.clone(), at, result: result.clone() };
         let before = self.tasks.recent.insert(entry);
         self.tasks.forget(before);
@@ -321,8 +321,7 @@ impl Worker {
             // The task must not stay Running for want of a smaller answer.
             Err(e @ (PublishError::TooLarge { .. } | PublishError::Rejected { .. })) => {
                 error!(task = %id, "{e}");
-                let Ok(full) = TaskResult::decode(&result) else { return };
-                let short = full.without_output(format!("the result can't be sent: {e}"));
+                let Some(short) = oversize::smaller(&result, &e) else { return };
                 // The broker never had the one that this one replaces.
                 let unknown = || {
                     (

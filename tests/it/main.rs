@@ -21,6 +21,7 @@ mod metrics;
 mod nn;
 #[cfg(feature = "openvino")]
 mod nn_guests;
+mod packet_limits;
 mod readme;
 mod recorded;
 mod retained;

@@ -21,7 +21,7 @@ fn other_value(name: &str) -> &'static str {
         "queue-memory" => "16MiB",
         "state-dir" => "state",
         "stateless" => "true",
-        "task-output" => "64KiB",
+        "task-output" | "result-size" => "64KiB",
         "nn-hint" => "latency",
         "nn-precision" => "auto",
         "nn-graphs" => "openvino::models/tiny",

@@ -95,6 +95,15 @@ impl Stage {
                 (None, address.parse().expect("PROPLET_TEST_BROKER is an IP address and a port"))
             }
         };
+        Stage::with(broker, address)
+    }
+
+    /// At a broker that the test has started.
+    pub fn at(address: SocketAddr) -> Stage {
+        Stage::with(None, address)
+    }
+
+    fn with(broker: Option<Broker>, address: SocketAddr) -> Stage {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(4)
             .enable_all()
