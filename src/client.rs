@@ -38,10 +38,25 @@ pub struct Client {
 pub enum NoResult {
     /// The task could not be published.
     #[error("the task could not be sent: {0}")]
-    Unsent(#[from] PublishError),
+    Unsent(PublishError),
+    /// The broker does not take a message of this size.
+    #[error(
+        "the task could not be sent: {0}; let the workers fetch its module instead: `--image-url` \
+         of `proplet submit`, `image_url` of the manager's tasks"
+    )]
+    Refused(PublishError),
     /// The time passed; what is known of the reason.
     #[error("{0}")]
     Silence(String),
+}
+
+impl From<PublishError> for NoResult {
+    fn from(error: PublishError) -> NoResult {
+        match error {
+            PublishError::Rejected { .. } => NoResult::Refused(error),
+            error => NoResult::Unsent(error),
+        }
+    }
 }
 
 /// What the listener and the callers share.

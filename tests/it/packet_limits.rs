@@ -1,7 +1,7 @@
 //! Messages larger than the broker takes: results are cut before they are sent,
-//! or after it has closed the connection on them.
+//! or after it has closed the connection on them; modules are refused.
 
-use crate::support::{FluxMq, Habits, On, Stage, Task, over_both_brokers};
+use crate::support::{FluxMq, Habits, On, Stage, Task, over_both_brokers, program, wat};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 over_both_brokers!(
     output_that_json_makes_larger_than_the_broker_takes_is_cut_before_it_is_sent,
     a_result_that_the_broker_closes_the_connection_on_is_cut_once_more,
+    a_module_larger_than_the_broker_takes_is_refused_with_the_way_around_it,
 );
 
 /// Bytes that a task keeps of a stream.
@@ -60,6 +61,28 @@ fn a_result_that_the_broker_closes_the_connection_on_is_cut_once_more(on: On) {
     let refused = broker.refused();
     assert!(refused.len() >= 3 && refused.iter().all(|size| *size > 890 << 10), "{refused:?}");
     assert_eq!(stage.results_in_the_end(&id), 1);
+}
+
+fn a_module_larger_than_the_broker_takes_is_refused_with_the_way_around_it(on: On) {
+    let stage = Stage::new(on);
+    let broker = FluxMq::before(stage.address, Habits { packet: 1 << 20, ..Habits::default() });
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("large.wasm");
+    let mut module = wat("hello");
+    module.resize(1 << 20, 0);
+    std::fs::write(&path, module).expect("written");
+    let environment = stage.environment(broker.address, &[]);
+    let submit = program()
+        .args(["submit", "--timeout=1m"])
+        .arg(&path)
+        .envs(environment.variables())
+        .current_dir(folder.path())
+        .output()
+        .expect("the program starts");
+    let said = String::from_utf8_lossy(&submit.stderr);
+    assert_ne!(submit.status.code(), Some(0), "{said}");
+    assert!(said.contains("closed the connection 3 times"), "{said}");
+    assert!(said.contains("`--image-url`"), "{said}");
 }
 
 /// mosquitto with a limit, which acknowledges a larger packet and passes it to
