@@ -7,9 +7,10 @@
 #                                             openvino`, and LIBS, OpenVINO's folder (target/openvino/libs)
 #   docker/check.sh run IMAGE                 an image that `buildah` has built in target/ship/storage
 #
-# All but the compiling needs root, for chroot and port 53, and is run with sudo by anybody else. Needs
-# mosquitto, mosquitto-clients, openssl and python3; for images buildah and debootstrap too, and the
-# fixtures of fixtures/setup.py. What it makes stays in target/ship and is used again.
+# All but the compiling needs root, for chroot, port 53 and a network of its own, and is run with sudo by
+# anybody else. Needs mosquitto, mosquitto-clients, openssl and python3; for images buildah, debootstrap
+# and iproute2 too, and the fixtures of fixtures/setup.py. What it makes stays in target/ship and is used
+# again.
 set -euo pipefail
 cd -P "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
@@ -28,6 +29,15 @@ root() {
     # Nothing is left to the trap, which this process will not see.
     finish
     exec sudo env "CARGO_TARGET_DIR=$target" docker/check.sh "$@"
+}
+
+# Goes on in a network of its own, with these arguments: there the ports are free that Propeller's
+# compose file names.
+alone() {
+    [ -z "${CHECK_IS_ALONE:-}" ] || return 0
+    need unshare ip
+    finish
+    CHECK_IS_ALONE=1 exec unshare --net sh -c 'ip link set lo up && exec "$@"' sh docker/check.sh "$@"
 }
 
 # Everything that was started ends with this script, and nothing else does.
@@ -86,12 +96,15 @@ END
     started+=($!)
 }
 
-# start ID GUEST CLI_ARG...
+# start ID GUEST [CLI_ARG...]
 start() {
-    local id=$1 guest=$2 args=; shift 2
-    [ $# = 0 ] || args=$(printf ',"%s"' "$@")
-    printf '{"id":"%s","name":"%s","file":"%s","cli_args":[%s],"env":{},"proplet_id":"w"}' \
-        "$id" "$id" "$(base64 -w 0 "$guest")" "${args#,}" \
+    local id=$1 guest=$2 args=null; shift 2
+    if [ $# != 0 ]; then
+        args=$(printf ',"%s"' "$@")
+        args="[${args#,}]"
+    fi
+    printf '{"id":"%s","name":"%s","file":"%s","cli_args":%s,"proplet_id":"w"}' \
+        "$id" "$id" "$(base64 -w 0 "$guest")" "$args" \
         | mosquitto_pub -p "$port" -u manager -P manager-key -q 1 -t "$topic/manager/start" -s
 }
 
@@ -110,12 +123,18 @@ result() {
 }
 
 ready() {
-    for _ in $(seq 300); do
-        if "$@" health --ready >/dev/null 2>&1; then echo "ok: ready"; return; fi
-        sleep 0.1
-    done
+    if soon "$@" health --ready; then echo "ok: ready"; return; fi
     cat "$work/worker.log" >&2
     fail "the worker is not ready after half a minute"
+}
+
+# Whether the command succeeds within half a minute.
+soon() {
+    for _ in $(seq 300); do
+        if "$@" >/dev/null 2>&1; then return; fi
+        sleep 0.1
+    done
+    return 1
 }
 
 # Tells the worker to end as an engine would, and expects an orderly end.
@@ -202,7 +221,7 @@ base() {
     build inspect --type image localhost/base:check >/dev/null 2>&1 && return
     need debootstrap
     rm -rf "$ship/base"
-    debootstrap --variant=minbase --include=ca-certificates,libstdc++6 bookworm "$ship/base" \
+    debootstrap --variant=minbase --include=ca-certificates,libstdc++6,wget bookworm "$ship/base" \
         > "$ship/debootstrap.log" || { tail -5 "$ship/debootstrap.log" >&2; fail "debootstrap failed"; }
     rm -rf "$ship/base"/var/cache/apt/* "$ship/base"/var/lib/apt/lists/*
     container=$(build from scratch)
@@ -233,6 +252,7 @@ image() {
 
 run() {
     root run "${1:?which image?}"
+    alone run "$1"
     need buildah pgrep
     container=$(build from "$1")
     local root; root=$(build mount "$container")
@@ -256,9 +276,52 @@ run() {
     "${inside[@]}" proplet doctor --watch 1s || fail "the doctor found something"
     start classify fixtures/guests/bin/classification.wasm -S nn --dir=fixture
     result classify 'InferenceResult'
-    # buildah hands on no signals: the worker itself is told.
-    local worker; worker=$(below "$runner") || fail "where is the worker?"
+    stop_in_container "$runner"
+    compose "$1"
+}
+
+# buildah hands on no signals: the worker itself is told.
+stop_in_container() {
+    local worker; worker=$(below "$1") || fail "where is the worker?"
     stop "$worker"
+    wait "$1" || true
+}
+
+# In the container as Propeller's compose file has it, without the fixture, whose mount is a comment
+# there, and with it; then the guide's task, of whose `cli_args` the manager leaves null.
+compose() {
+    fact() { sed -n "s/^$1=//p" docker/propeller-compose.env; }
+    # As propeller-cli provision writes it.
+    cat > "$work/config.toml" <<END
+[$(fact PROPLET_CONFIG_SECTION)]
+domain_id = "$PROPLET_DOMAIN_ID"
+channel_id = "$PROPLET_CHANNEL_ID"
+client_id = "$PROPLET_CLIENT_ID"
+client_key = "$PROPLET_CLIENT_KEY"
+END
+    chmod 644 "$work/config.toml"
+    local same=(--env "PROPLET_MQTT_ADDRESS=tcp://localhost:$port" --volume "$work/config.toml:$(fact CONFIG)") line
+    while read -r line; do same+=(--env "$line"); done < <(grep ^PROPLET_ docker/propeller-compose.env)
+    local health; read -ra health <<< "$(fact HEALTH_CHECK)"
+    # The compose file has no command, so it is the image's.
+    local command; read -ra command <<< "$(build inspect --type image \
+        --format '{{.OCIv1.Config.Entrypoint}} {{.OCIv1.Config.Cmd}}' "$1" | tr -d '[]')"
+    local fixture inside runner
+    for fixture in "" "--volume=$(realpath "$target/fixtures/mobilenet"):$(fact FIXTURE)"; do
+        inside=(build run --isolation chroot "${same[@]}" ${fixture:+"$fixture"} "$container" --)
+        [ "$("${inside[@]}" pwd)" = "$(fact WORKING_DIR)" ] || fail "the image's working directory is not $(fact WORKING_DIR)"
+        "${inside[@]}" "${command[@]}" 2> "$work/worker.log" &
+        runner=$!
+        started+=("$runner")
+        soon "${inside[@]}" "${health[@]}" || { cat "$work/worker.log" >&2; fail "\`${health[*]}\` fails in the container"; }
+        echo "ok: as Propeller's compose file has it${fixture:+, with the fixture}: ${command[*]}; ${health[*]}"
+        ready "${inside[@]}" proplet
+        if [ -n "$fixture" ]; then
+            start guide fixtures/guests/bin/classification.wasm
+            result guide 'InferenceResult.*"error":null'
+        fi
+        stop_in_container "$runner"
+    done
 }
 
 case ${1:-} in

@@ -40,8 +40,14 @@ fn text<'a>(yaml: &'a Yaml, what: &str) -> &'a str {
 #[test]
 fn every_variable_that_is_named_there_is_one_of_the_programs() {
     // Not settings of a worker: what an image is stamped with when it is
-    // built, and what old deployments set, which the text says does nothing.
-    let others = ["PROPLET_BUILD_COMMIT", "PROPLET_EXTERNAL_WASM_RUNTIME"];
+    // built, what old deployments set, which the text says does nothing, and
+    // what Propeller's compose file takes for the image's name.
+    let others = [
+        "PROPLET_BUILD_COMMIT",
+        "PROPLET_EXTERNAL_WASM_RUNTIME",
+        "PROPLET_IMAGE",
+        "PROPLET_IMAGE_TAG",
+    ];
     let known: BTreeSet<String> = SETTINGS.iter().map(|setting| setting.variable()).collect();
     for name in
         ["Dockerfile", "Dockerfile.static", "README.md", "compose.yaml", "k8s/daemonset.yaml"]
@@ -97,6 +103,36 @@ fn the_guides_variables_work_in_the_compose_file() {
     let config = load(&[&provisioned[..], &more].concat());
     assert_eq!(config.connection.address.host, "mqtt-adapter");
     assert_eq!(config.liveliness_interval, Duration::from_secs(5));
+}
+
+/// What `docker/check.sh` does with a container, as far as it goes without one.
+#[test]
+fn the_image_and_the_program_are_what_propellers_compose_file_expects() {
+    let list = read("propeller-compose.env");
+    let lines = list.lines().filter(|line| !line.starts_with('#'));
+    let facts: Vec<_> = lines.filter_map(|line| line.split_once('=')).collect();
+    let fact = |name: &str| facts.iter().find(|fact| fact.0 == name).expect(name).1;
+    let image = read("Dockerfile");
+    let working_dir = format!("\nWORKDIR {}\n", fact("WORKING_DIR"));
+    assert!(image.contains(&working_dir) && image.contains(fact("FIXTURE")));
+    assert!(image.contains("\nENTRYPOINT [\"proplet\"]\nCMD [\"worker\"]\n"));
+    let tool = fact("HEALTH_CHECK").split(' ').next().expect("a command");
+    let installed = image.lines().find(|line| line.contains("apt-get install")).expect("a line");
+    assert!(installed.split(' ').any(|package| package == tool), "{tool}: {installed}");
+
+    let home = tempfile::tempdir().expect("a directory");
+    let provisioned = "[proplet]\ndomain_id = \"d\"\nchannel_id = \"c\"\nclient_id = \"w\"\n\
+                       client_key = \"k\"\n";
+    let file = Path::new(fact("CONFIG")).strip_prefix(fact("WORKING_DIR")).expect("below it");
+    std::fs::write(home.path().join(file), provisioned).expect("written");
+    let variables = facts.iter().filter(|fact| fact.0.starts_with("PROPLET_"));
+    let environment =
+        variables.fold(Environment::new(home.path()), |env, (name, value)| env.with(name, *value));
+    let config = Config::from_environment(&environment).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(config.credentials.client_id, "w");
+    assert_eq!(config.liveliness_interval, Duration::from_secs(5));
+    let port = config.monitoring.listen.expect("served").port();
+    assert!(fact("HEALTH_CHECK").contains(&format!("http://localhost:{port}/health")));
 }
 
 #[test]
