@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
@@ -197,9 +197,12 @@ fn read(path: &Place, stamp: &Stamp) -> Result<Vec<u8>, Refusal> {
     };
     let changed =
         || Refusal::runtime(format!("`{}` changed while it was read; try again", path.display()));
-    let mut file = File::open(&path.at).map_err(failed)?;
+    // A FIFO that has taken its place would block whoever opens it.
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path.at);
+    let mut file = opened.map_err(failed)?;
     // Also proves that it is the file that was looked at: not a link by now.
-    if Stamp::of(&file.metadata().map_err(failed)?) != *stamp {
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() || Stamp::of(&metadata) != *stamp {
         return Err(changed());
     }
     let mut bytes = Vec::with_capacity(stamp.size as usize);
@@ -310,5 +313,21 @@ mod tests {
         fs::remove_file(&weights).expect("removed");
         fs::create_dir(&weights).expect("made");
         assert!(fixture.refused(1 << 20).contains("is not a file"));
+    }
+
+    /// HAZARDS.md case 71, between the look at a file and its reading.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_fifo_in_the_place_of_a_file_blocks_no_thread() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = dir.path().join("model.bin");
+        mknodat(CWD, &at, FileType::Fifo, Mode::RWXU, 0).expect("made");
+        let stamp = Stamp::of(&fs::symlink_metadata(&at).expect("it is there"));
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send(read(&Place { name: at.clone(), at }, &stamp)));
+        let refused = ended.recv_timeout(Duration::from_secs(30)).expect("it comes back");
+        let text = refused.expect_err("not a file").text;
+        assert!(text.ends_with("changed while it was read; try again"), "{text}");
     }
 }

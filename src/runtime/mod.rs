@@ -6,6 +6,7 @@ mod compiler;
 mod engine;
 mod entry;
 mod fetch;
+mod files;
 mod hugepages;
 mod limiter;
 mod modules;
@@ -119,6 +120,7 @@ pub fn fixed_limits() -> Vec<(&'static str, u64)> {
         ("elements of a task's tables together", engine::MAX_TABLE_ELEMENTS as u64),
         ("bytes of an instance's own data", engine::MAX_INSTANCE_SIZE as u64),
         ("files, directories and streams open in a task", sandbox::MAX_HANDLES as u64),
+        ("bytes of a path", files::MAX_PATH.into()),
     ]
 }
 
@@ -128,8 +130,12 @@ fn linker(engine: &wasmtime::Engine, stdio: Stdio) -> wasmtime::Result<Linker<sa
     wasmtime_wasi::p0::add_to_linker_sync(&mut linker, sandbox::TaskState::wasi)?;
     crate::nn::add_to_linker(&mut linker, sandbox::TaskState::nn)?;
     match stdio {
-        Stdio::Captured => sleep::shadow(&mut linker)?,
-        // A poll on the terminal must really wait for it.
+        Stdio::Captured => {
+            sleep::shadow(&mut linker)?;
+            files::shadow(&mut linker)?;
+        }
+        // A poll on the terminal must really wait for it, and who runs a guest
+        // by hand may mean a FIFO.
         Stdio::Inherited => {}
     }
     Ok(linker)

@@ -3,14 +3,14 @@
 use super::*;
 use crate::cancel::Reason;
 use crate::nn::fake::Stuck;
-use crate::task::{Binary, Entry, Failure, Grant, Limits, ModuleSource, TaskId};
+use crate::task::{Binary, Entry, Failure, Grant, Limits, ModuleSource, Preopen, TaskId};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::mpsc;
 use std::time::Duration;
 
 /// A limit that no test comes to.
-const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
 /// A task of the module `text`, in the text format.
 fn task(text: &str, timeout: Duration) -> TaskSpec {
@@ -18,15 +18,19 @@ fn task(text: &str, timeout: Duration) -> TaskSpec {
     limited(ModuleSource::Bytes(binary(text)), limits)
 }
 
-fn binary(text: &str) -> Binary {
+pub(super) fn binary(text: &str) -> Binary {
     Binary::new(wat::parse_str(text).expect("a module"))
 }
 
 fn limited(module: ModuleSource, limits: Limits) -> TaskSpec {
+    granted(module, vec![], limits)
+}
+
+pub(super) fn granted(module: ModuleSource, dirs: Vec<Preopen>, limits: Limits) -> TaskSpec {
     let grant = Grant {
         args: vec!["test".into()],
         env: vec![],
-        dirs: vec![],
+        dirs,
         entry: Entry::Label(String::new()),
         nn: Some(vec![]),
         limits,
@@ -69,7 +73,7 @@ const COMPUTE: &str = "
 
 const LOOPS: &str = r#"(module (func (export "_start") (loop $l (br $l))))"#;
 
-fn runtime(nn: Nn) -> Runtime {
+pub(super) fn runtime(nn: Nn) -> Runtime {
     let config = RuntimeConfig {
         module_cache: 1 << 20,
         disk: None,

@@ -4,11 +4,12 @@
 mod memory;
 mod stop;
 
-use crate::support::{Bench, fixtures, stdout};
+use crate::support::{Bench, fixtures, stdout, wat};
 use proplet::task::{Failure, Outcome};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 fn dir() -> tempfile::TempDir {
@@ -48,11 +49,12 @@ fn a_module_that_compiles_for_long_holds_up_nobody_and_ends_at_its_limit() {
     let bench = Bench::new();
     let bomb = compile_bomb();
     let limit = Duration::from_millis(200);
+    let runtime = bench.runtime.clone();
+    let hurried = Bench { runtime, ..Bench::new().timeout(limit) };
     std::thread::scope(|scope| {
         let mut bombs = vec![];
         for _ in 0..3 {
-            let mut task = bench.guest(bomb.clone());
-            task.request.cli_args = vec!["-W".into(), "timeout=200ms".into()];
+            let task = hurried.guest(bomb.clone());
             bombs.push(scope.spawn(move || {
                 let begun = Instant::now();
                 (task.run().verdict, begun.elapsed())
@@ -213,13 +215,22 @@ fn a_directory_that_became_a_link_while_its_task_waited_is_not_opened() {
     assert_eq!(stdout(&run(&waiting)), "mine");
 }
 
-/// Case 25. `/dev/full` is a disk without room.
+/// Case 25. A limit on the size of files stands for a disk without room.
 #[test]
 fn a_full_disk_is_the_guests_own_error() {
-    let bench = Bench::new().root("/dev", true);
-    let outcome = bench.wat("fill-disk").cli_args(&["--dir=/dev::d"]).inputs(&["full"]).run();
-    assert_eq!(stdout(&outcome), "wrote 0\nerrno 51\n");
-    stdout(&bench.wat("hello").run());
+    let root = dir();
+    let guest = root.path().join("fill-disk.wasm");
+    fs::write(&guest, wat("fill-disk")).expect("written");
+    let ran = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 128; exec \"$@\"", "sh"])
+        .args([env!("CARGO_BIN_EXE_proplet"), "run", &mount(root.path(), "d")])
+        .arg(&guest)
+        .arg("full")
+        .output()
+        .expect("a shell");
+    let said = String::from_utf8_lossy(&ran.stdout);
+    // EFBIG; the unit of the limit is the shell's.
+    assert!(said == "wrote 65536\nerrno 22\n" || said == "wrote 131072\nerrno 22\n", "{ran:?}");
 }
 
 /// Case 26.
