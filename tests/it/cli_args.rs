@@ -1,7 +1,6 @@
 //! Every row of PROTOCOL.md's table of `cli_args`, through a worker.
 
 use crate::support::{Answered, On, Stage, Task, Worker, over_both_brokers};
-use std::time::{Duration, Instant};
 
 over_both_brokers!(
     wasi_nn_is_switched_on_in_every_way_that_wasmtime_knows,
@@ -246,10 +245,8 @@ fn a_tasks_name_is_a_label_or_an_export(on: On) {
 
 fn limits_are_tightened(on: On) {
     let (stage, _worker) = with_worker(on, &[("task-memory", "64MiB")]);
-    let started = Instant::now();
     let result = args(&stage, "loop-forever")(&["-W", "timeout=100ms"]);
     result.failed(&["timeout", "100ms"]);
-    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
     let pages = |args: &[&str]| -> u64 {
         let result = stage.run(Task::wat("memory-bomb").args(args));
         result.stdout().trim().trim_start_matches("pages ").parse().expect("a number")

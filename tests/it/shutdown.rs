@@ -4,7 +4,7 @@
 use crate::support::assets;
 use crate::support::{On, Process, Stage, Task, over_both_brokers, program};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 over_both_brokers!(
     a_signal_lets_the_running_task_finish_and_answers_for_the_waiting_ones,
@@ -50,22 +50,17 @@ fn a_second_signal_ends_the_worker_at_once(on: On) {
     stage.running(Task::wat("loop-forever"));
     worker.signal("TERM");
     worker.logs("shutting down");
-    let asked = Instant::now();
     worker.signal("INT");
     let status = worker.ended();
-    println!("{on:?}: ended {:?} after the second signal", asked.elapsed());
+    // One that has waited for its tasks ends with 0.
     assert_eq!(status.code(), Some(130), "{:#?}", worker.log());
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
 }
 
 fn an_idle_worker_ends_at_once(on: On) {
     let stage = Stage::new(on);
     let mut worker = stage.process(&[]);
-    let asked = Instant::now();
     worker.signal("TERM");
     assert_eq!(worker.ended().code(), Some(0), "{:#?}", worker.log());
-    println!("{on:?}: ended {:?} after the signal", asked.elapsed());
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
 }
 
 fn a_start_during_the_shutdown_is_refused(on: On) {
