@@ -36,9 +36,12 @@ mod marks;
 mod modules;
 mod reader;
 mod record;
+mod sequence;
 mod store;
 mod writer;
 
+#[cfg(test)]
+mod damage;
 #[cfg(test)]
 mod tests;
 
@@ -47,6 +50,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use database::{Open, StoreError};
 use modules::Folder;
+use sequence::CounterFile;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -130,6 +134,15 @@ pub struct Recovered {
 pub enum Loss {
     /// A record.
     Record(Run),
+    /// So many records, of which nothing else is known.
+    Records(u64),
+    /// What was recorded last.
+    Newest {
+        /// Steps of any kind.
+        steps: u64,
+        /// Tasks that were accepted with them.
+        accepted: u64,
+    },
     /// A task's result, and whether it had been delivered.
     Result(TaskId, bool),
 }
@@ -209,9 +222,12 @@ fn lock(directory: &Path) -> anyhow::Result<File> {
 fn open_or_begin(directory: &Path) -> anyhow::Result<(Store, Recovered)> {
     let path = &directory.join(FILE);
     let modules = directory.join("tasks");
+    let sequence = directory.join("sequence");
     let open = || {
-        let modules = Folder::open(&modules).map_err(|e| StoreError::Io(redb::Error::Io(e)))?;
-        Store::open(opener(path), Box::new(modules))
+        let failed = |e| StoreError::Io(redb::Error::Io(e));
+        let modules = Folder::open(&modules).map_err(failed)?;
+        let counter = CounterFile::open(&sequence).map_err(failed)?;
+        Store::open(opener(path), Box::new(modules), Box::new(counter))
     };
     match open() {
         Ok(opened) => Ok(opened),
@@ -222,6 +238,8 @@ fn open_or_begin(directory: &Path) -> anyhow::Result<(Store, Recovered)> {
             let aside = aside(path);
             std::fs::rename(path, &aside)
                 .with_context(|| format!("setting aside {}", path.display()))?;
+            // What it was ahead of is said in the next line.
+            std::fs::remove_file(&sequence).ok();
             error!(
                 "the journal {} is broken ({reason}): tasks that were accepted and had no result \
                  are lost; it is kept as {}, and a new one is begun",

@@ -6,6 +6,7 @@
 //! | `results` | run → the result as it is published |
 //! | `stopped`, `delivered` | run → nothing |
 //! | `deaths` | run → how often the process died with it |
+//! | `sequence` | how far the journal has come |
 //!
 //! Everything is one transaction: it is there after a crash or it is not. The
 //! modules that a transaction speaks of are on the disk before it, and removed
@@ -15,20 +16,26 @@ use super::database::{Open, Shared, StoreError};
 use super::modules::{Files, Modules, Shelf};
 use super::reader::{ReadError, Reader};
 use super::record::{Finished, Header, Module, Waiting, opened, sealed};
+use super::sequence::{Counter, Sequence};
 use super::{Loss, Recovered, Run, Step};
 use crate::digest::Digest;
 use crate::task::{ModuleSource, TaskId, Weight};
 use bytes::Bytes;
-use redb::{Database, ReadableTable, TableDefinition, TableHandle as _, WriteTransaction};
+use redb::{
+    Database, ReadableTable, ReadableTableMetadata as _, TableDefinition, TableHandle as _,
+    WriteTransaction,
+};
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use tracing::debug;
 
 pub(super) const RUNS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("runs");
 pub(super) const RESULTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("results");
 const STOPPED: TableDefinition<'_, u64, ()> = TableDefinition::new("stopped");
 const DELIVERED: TableDefinition<'_, u64, ()> = TableDefinition::new("delivered");
 const DEATHS: TableDefinition<'_, u64, u32> = TableDefinition::new("deaths");
+const SEQUENCE: TableDefinition<'_, (), (u64, u64)> = TableDefinition::new("sequence");
 /// Where version 0.1.0 had the modules.
 const OLD_MODULES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("modules");
 
@@ -36,6 +43,9 @@ pub(super) struct Store {
     database: Arc<Shared>,
     modules: Arc<Modules>,
     shelf: Shelf,
+    counter: Box<dyn Counter>,
+    /// How far the journal has come, by what was on the disk.
+    sequence: Sequence,
 }
 
 impl Store {
@@ -43,12 +53,18 @@ impl Store {
     pub(super) fn open(
         open: Open,
         files: Box<dyn Files>,
+        mut counter: Box<dyn Counter>,
     ) -> Result<(Store, Recovered), StoreError> {
         let database = Arc::new(Shared::new(open));
         let modules = Arc::new(Modules::new(files));
         let loaded = database.with(|database| load(database, &modules));
-        let (shelf, recovered) = loaded.inspect_err(|_| database.close())?;
-        Ok((Store { database, modules, shelf }, recovered))
+        let (shelf, sequence, mut recovered) = loaded.inspect_err(|_| database.close())?;
+        let counted = counter.read().map_err(disk)?;
+        if let Some(lost) = Sequence::decode(&counted).and_then(|count| count.beyond(sequence)) {
+            recovered.losses.push(lost.into());
+        }
+        counter.write(&sequence.encode()).map_err(disk)?;
+        Ok((Store { database, modules, shelf, counter, sequence }, recovered))
     }
 
     /// Reads beside it.
@@ -57,11 +73,12 @@ impl Store {
     }
 
     /// Does all of these steps, or none; they are on the disk when this
-    /// returns. Doing them again changes nothing.
+    /// returns. Doing them again changes nothing. Gives what is found to be
+    /// lost of earlier ones.
     pub(super) fn apply<'a>(
         &mut self,
         steps: impl Iterator<Item = &'a Step> + Clone,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<Loss>, StoreError> {
         let modules = steps.clone().filter_map(|step| match step {
             Step::Accepted { request, .. } => match &request.module {
                 Some(ModuleSource::Bytes(binary)) => Some(binary),
@@ -80,14 +97,21 @@ impl Store {
                 self.shelf.need(*run, binary.digest());
             }
         }
-        written?;
+        let (before, after) = written?;
         for step in steps {
             if let Step::Finished { run, .. } | Step::Forgotten(run) = step {
                 self.shelf.release(*run);
             }
         }
         self.shelf.tidy();
-        Ok(())
+        // Opened anew after a failure, it may have come back older.
+        let lost = self.sequence.beyond(before).map(Loss::from);
+        self.sequence = after;
+        if let Err(e) = self.counter.write(&after.encode()) {
+            // Without it a loss is not noticed; none is made.
+            debug!("the journal's sequence can't be written beside it: {e}");
+        }
+        Ok(lost)
     }
 
     /// A write that fails may be on the disk all the same.
@@ -112,12 +136,22 @@ fn disk(error: io::Error) -> StoreError {
 }
 
 /// Reads all but requests and modules, and removes what can't be used.
-fn load(database: &Database, modules: &Arc<Modules>) -> Result<(Shelf, Recovered), StoreError> {
+fn load(
+    database: &Database,
+    modules: &Arc<Modules>,
+) -> Result<(Shelf, Sequence, Recovered), StoreError> {
     let write = database.begin_write().map_err(StoreError::of)?;
     move_old_modules(&write, modules)?;
-    let loaded = read(&write, modules)?;
+    let sequence = sequence_in(&write.open_table(SEQUENCE).map_err(StoreError::of)?)?;
+    let (shelf, recovered) = read(&write, modules)?;
     write.commit().map_err(StoreError::of)?;
-    Ok(loaded)
+    Ok((shelf, sequence, recovered))
+}
+
+fn sequence_in(table: &impl ReadableTable<(), (u64, u64)>) -> Result<Sequence, StoreError> {
+    let found = table.get(()).map_err(StoreError::of)?;
+    let (steps, accepted) = found.map(|found| found.value()).unwrap_or_default();
+    Ok(Sequence { steps, accepted })
 }
 
 fn read(
@@ -132,9 +166,11 @@ fn read(
     let deaths = write.open_table(DEATHS).map_err(StoreError::of)?;
     let mut of_run: HashMap<Run, Digest> = HashMap::new();
     let mut useless = Vec::new();
+    let mut records = 0;
     for entry in runs.iter().map_err(StoreError::of)? {
         let (run, record) = entry.map_err(StoreError::of)?;
         let run = Run(run.value());
+        records += 1;
         recovered.next = Run(run.0 + 1);
         let header = Header::decode(record.value());
         let Some((arrival, header)) = header.and_then(|h| Some((h.arrival()?, h))) else {
@@ -173,6 +209,10 @@ fn read(
             weight: Weight { own: record.value().len(), module },
         });
     }
+    let expected = runs.len().map_err(StoreError::of)?;
+    if records < expected {
+        recovered.losses.push(Loss::Records(expected - records));
+    }
     for run in useless {
         runs.remove(run.0).map_err(StoreError::of)?;
         results.remove(run.0).map_err(StoreError::of)?;
@@ -186,18 +226,24 @@ fn read(
     Ok((shelf, recovered))
 }
 
+/// Gives how far the journal had come before, and now.
 fn transaction<'a>(
     database: &Database,
     steps: impl Iterator<Item = &'a Step>,
-) -> Result<(), StoreError> {
+) -> Result<(Sequence, Sequence), StoreError> {
     let write = database.begin_write().map_err(StoreError::of)?;
-    {
+    let (before, after) = {
+        let mut table = write.open_table(SEQUENCE).map_err(StoreError::of)?;
+        let before = sequence_in(&table)?;
+        let mut after = before;
         let mut runs = write.open_table(RUNS).map_err(StoreError::of)?;
         let mut results = write.open_table(RESULTS).map_err(StoreError::of)?;
         let mut stopped = write.open_table(STOPPED).map_err(StoreError::of)?;
         let mut delivered = write.open_table(DELIVERED).map_err(StoreError::of)?;
         let mut deaths = write.open_table(DEATHS).map_err(StoreError::of)?;
         for step in steps {
+            after.steps += 1;
+            after.accepted += u64::from(matches!(step, Step::Accepted { .. }));
             match step {
                 Step::Accepted { run, arrival, request } => {
                     let record = Header::new(arrival, Some(request)).encode();
@@ -229,8 +275,11 @@ fn transaction<'a>(
                 Step::Nothing => {}
             }
         }
-    }
-    write.commit().map_err(StoreError::of)
+        table.insert((), (after.steps, after.accepted)).map_err(StoreError::of)?;
+        (before, after)
+    };
+    write.commit().map_err(StoreError::of)?;
+    Ok((before, after))
 }
 
 /// Moves the modules of version 0.1.0 out of the database.
@@ -252,6 +301,12 @@ fn move_old_modules(write: &WriteTransaction, modules: &Modules) -> Result<(), S
     Ok(())
 }
 
+impl From<Sequence> for Loss {
+    fn from(Sequence { steps, accepted }: Sequence) -> Loss {
+        Loss::Newest { steps, accepted }
+    }
+}
+
 impl std::fmt::Display for Loss {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -260,6 +315,16 @@ impl std::fmt::Display for Loss {
                 "the record of run {} is damaged: which task it was of is not known, and no result \
                  of it will follow",
                 run.0
+            ),
+            Loss::Records(records) => write!(
+                f,
+                "{records} records are missing: which tasks they were of is not known, and no \
+                 result of them will follow"
+            ),
+            Loss::Newest { steps, accepted } => write!(
+                f,
+                "its newest {steps} steps are missing, although they were on the disk: {accepted} \
+                 tasks may have no result, others may run again"
             ),
             Loss::Result(id, true) => {
                 write!(f, "the recorded result of task {id} is damaged; it had been delivered")
@@ -277,7 +342,7 @@ impl Loss {
     pub fn unanswered(&self) -> Option<&TaskId> {
         match self {
             Loss::Result(id, false) => Some(id),
-            Loss::Record(_) | Loss::Result(..) => None,
+            Loss::Record(_) | Loss::Records(_) | Loss::Newest { .. } | Loss::Result(..) => None,
         }
     }
 }

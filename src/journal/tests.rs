@@ -1,6 +1,7 @@
 //! The journal over a disk that fills up, tears and dies.
 
 use super::modules::Files;
+use super::sequence::Counter;
 use super::*;
 use crate::digest::Digest;
 use crate::task::{Binary, ModuleSource};
@@ -15,7 +16,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 /// A disk in memory. A copy made of it is what a crash leaves.
 #[derive(Clone, Debug, Default)]
-struct Disk(Arc<Parts>);
+pub(super) struct Disk(Arc<Parts>);
 
 #[derive(Debug, Default)]
 struct Parts {
@@ -25,6 +26,9 @@ struct Parts {
     fuse: AtomicUsize,
     /// Bytes that all may have; 0: any number.
     room: AtomicU64,
+    /// The sequence beside the database, and what of it would survive a loss
+    /// of power.
+    counter: Mutex<[Vec<u8>; 2]>,
     /// Modules that were read.
     reads: AtomicUsize,
     /// The modules' files, and those whose names would survive a loss of power.
@@ -43,6 +47,9 @@ impl Disk {
         differing.into_iter().for_each(|at| found[at] = written[at]);
         let disk = Disk::default();
         *disk.0.files.lock().expect("the files") = (found.clone(), found);
+        // An unsynced file may be written at any time, too.
+        let counter = &self.0.counter.lock().expect("the counter")[usize::from(torn % 2 == 0)];
+        *disk.0.counter.lock().expect("the counter") = [counter.clone(), counter.clone()];
         let modules = &*self.0.modules.lock().expect("the modules");
         // The system writes names at any time.
         let modules = &modules[usize::from(torn != usize::MAX)];
@@ -51,14 +58,24 @@ impl Disk {
     }
 
     /// What is found after the process was killed.
-    fn after_kill(&self) -> Disk {
+    pub(super) fn after_kill(&self) -> Disk {
         self.after_power_loss(usize::MAX)
     }
 
     /// Bytes in use.
-    fn used(&self) -> u64 {
+    pub(super) fn used(&self) -> u64 {
         let modules = &self.0.modules.lock().expect("the modules")[0];
         self.len().expect("a length") + modules.values().map(|m| m.len() as u64).sum::<u64>()
+    }
+
+    /// Whether each write and sync fails from now on.
+    pub(super) fn fails(&self, fails: bool) {
+        self.0.fuse.store(usize::from(fails), Ordering::SeqCst);
+    }
+
+    /// Has `f` change the database.
+    pub(super) fn overwrite(&self, f: impl FnOnce(&mut Vec<u8>)) {
+        f(&mut self.0.files.lock().expect("the files").0);
     }
 
     /// Has `f` change a module's file, as something that is there already.
@@ -85,14 +102,14 @@ impl Disk {
         }
     }
 
-    fn open(&self) -> Result<(Store, Recovered), StoreError> {
+    pub(super) fn open(&self) -> Result<(Store, Recovered), StoreError> {
         let disk = self.clone();
         let open =
             move || redb::Builder::new().set_cache_size(1 << 20).create_with_backend(disk.clone());
-        Store::open(Box::new(open), Box::new(self.clone()))
+        Store::open(Box::new(open), Box::new(self.clone()), Box::new(self.clone()))
     }
 
-    fn store(&self) -> (Store, Recovered) {
+    pub(super) fn store(&self) -> (Store, Recovered) {
         self.open().expect("a store")
     }
 
@@ -129,6 +146,8 @@ impl StorageBackend for Disk {
         self.may(0)?;
         let files = &mut *self.0.files.lock().expect("the files");
         files.1.clone_from(&files.0);
+        let [written, survives] = &mut *self.0.counter.lock().expect("the counter");
+        survives.clone_from(written);
         Ok(())
     }
 
@@ -138,6 +157,18 @@ impl StorageBackend for Disk {
         let from = offset as usize;
         let files = &mut *self.0.files.lock().expect("the files");
         files.0[from..from + data.len()].copy_from_slice(data);
+        Ok(())
+    }
+}
+
+impl Counter for Disk {
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        Ok(self.0.counter.lock().expect("the counter")[0].clone())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.may(0)?;
+        self.0.counter.lock().expect("the counter")[0] = bytes.to_vec();
         Ok(())
     }
 }
@@ -174,7 +205,7 @@ impl Files for Disk {
     }
 }
 
-fn module(number: u64, size: usize) -> Vec<u8> {
+pub(super) fn module(number: u64, size: usize) -> Vec<u8> {
     (0..size).map(|at| (at as u64 ^ number) as u8).collect()
 }
 
@@ -193,12 +224,12 @@ fn request(run: u64, bytes: &[u8]) -> TaskRequest {
     }
 }
 
-fn accepted(run: u64, bytes: &[u8]) -> Step {
+pub(super) fn accepted(run: u64, bytes: &[u8]) -> Step {
     let request = request(run, bytes);
     Step::Accepted { run: Run(run), arrival: arrival(run), request }
 }
 
-fn finished(run: u64, result: &str) -> Step {
+pub(super) fn finished(run: u64, result: &str) -> Step {
     let result = Bytes::copy_from_slice(result.as_bytes());
     Step::Finished { run: Run(run), arrival: arrival(run), result }
 }

@@ -173,8 +173,7 @@ impl<T> Writer<T> {
     /// Writes what waits and releases it; what can't be written stays.
     fn write(&mut self, waiting: &mut Vec<Item<T>>) -> Result<(), StoreError> {
         let idle = waiting.iter().all(|item| item.step == Step::Nothing);
-        let all =
-            if idle { Ok(()) } else { self.store.apply(waiting.iter().map(|item| &item.step)) };
+        let all = if idle { Ok(()) } else { self.apply(waiting.iter().map(|item| &item.step)) };
         let Err(error) = all else {
             waiting.drain(..).for_each(|item| self.release(item));
             return Ok(());
@@ -192,12 +191,22 @@ impl<T> Writer<T> {
         };
         let small: Vec<&Step> =
             waiting.iter().filter(|item| ends(item)).map(|item| &item.step).collect();
-        if !small.is_empty() && self.store.apply(small.into_iter()).is_ok() {
+        if !small.is_empty() && self.apply(small.into_iter()).is_ok() {
             let (done, left) = waiting.drain(..).partition::<Vec<_>, _>(|item| ends(item));
             *waiting = left;
             done.into_iter().for_each(|item| self.release(item));
         }
         Err(error)
+    }
+
+    fn apply<'a>(
+        &mut self,
+        steps: impl Iterator<Item = &'a Step> + Clone,
+    ) -> Result<(), StoreError> {
+        if let Some(loss) = self.store.apply(steps)? {
+            error!("the journal is damaged: {loss}");
+        }
+        Ok(())
     }
 
     fn release(&self, item: Item<T>) {
