@@ -12,7 +12,7 @@ use crate::cancel::{Cancel, Reason};
 use crate::journal::Run;
 use crate::queue::{Admission, Bounds, Queue, Refusal, Stopped};
 use crate::task::{Failure, Monitoring, Outcome, Rejection, TaskId, TaskSpec, Weight};
-use crate::usage::{Thread, ThreadUsage};
+use crate::usage::{self, Thread, ThreadUsage};
 use anyhow::Context as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -95,13 +95,14 @@ struct Handle {
 
 impl Handle {
     /// What the task has used so far, if that is asked for and it has begun;
-    /// `usage` tells what its thread has.
-    fn spent(&self, usage: impl FnOnce(&Began) -> Option<ThreadUsage>) -> Option<Spent> {
+    /// `now` tells what its thread has.
+    fn spent(&self, now: impl FnOnce(&Began) -> Option<ThreadUsage>) -> Option<Spent> {
         let began = self.began.get()?;
         let monitoring = began.monitoring?;
         let uptime = began.at.elapsed();
-        let thread = began.usage.and_then(|before| Some(usage(began)?.since(&before)));
-        Some(Spent { monitoring, uptime, thread, memory: self.cancel.memory() })
+        let thread = began.usage.and_then(|before| Some(now(began)?.since(&before)));
+        let files = monitoring.files.then(usage::open_files).flatten();
+        Some(Spent { monitoring, uptime, thread, memory: self.cancel.memory(), files })
     }
 }
 
@@ -126,6 +127,8 @@ pub struct Spent {
     pub thread: Option<ThreadUsage>,
     /// Bytes of its guest's linear memories, which never shrink.
     pub memory: u64,
+    /// Files open in the process, if asked for and where the system tells.
+    pub files: Option<u32>,
 }
 
 /// A task that runs.

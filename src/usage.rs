@@ -77,6 +77,13 @@ impl Container {
     }
 }
 
+/// Files that this process has open, where the system tells.
+pub fn open_files() -> Option<u32> {
+    // One of them is the folder that is read here.
+    let open = fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1);
+    u32::try_from(open).ok()
+}
+
 /// Where there is no `/proc`.
 fn elsewhere() -> Usage {
     let pid = Pid::from_u32(std::process::id());
@@ -194,6 +201,8 @@ mod tests {
         if cfg!(target_os = "linux") {
             let thread = Thread::current().expect("a thread");
             assert!(thread.usage().is_some());
+            // The three standard ones at least.
+            assert!(open_files() >= Some(3));
             let before = Thread::own_usage().expect("a thread");
             while Thread::own_usage().expect("a thread").since(&before).processor.is_zero() {}
         }

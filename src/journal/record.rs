@@ -204,6 +204,7 @@ mod tests {
                 memory: false,
                 disk: true,
                 threads: false,
+                files: true,
             }),
             ..TaskRequest::new(TaskId::new(id).expect("an id"))
         }

@@ -29,6 +29,8 @@ struct Profile<'a> {
     collect_disk_io: Option<&'a RawValue>,
     #[serde(borrow)]
     collect_threads: Option<&'a RawValue>,
+    #[serde(borrow)]
+    collect_file_descriptors: Option<&'a RawValue>,
 }
 
 /// What the profile asks for, if it is enabled and exports. One that can't be
@@ -46,6 +48,7 @@ pub(super) fn read(profile: &RawValue) -> Option<Monitoring> {
         memory: !is(profile.collect_memory, "false"),
         disk: !is(profile.collect_disk_io, "false"),
         threads: !is(profile.collect_threads, "false"),
+        files: !is(profile.collect_file_descriptors, "false"),
     })
 }
 
@@ -61,13 +64,14 @@ mod tests {
     fn a_profile_that_is_enabled_and_exports_says_what_and_how_often() {
         let profile = r#"{"enabled": true, "export_to_mqtt": true, "interval": 2500000000,
             "collect_cpu": true, "collect_memory": false, "collect_disk_io": false,
-            "collect_threads": true, "collect_file_descriptors": true, "history_size": 10}"#;
+            "collect_threads": true, "collect_file_descriptors": false, "history_size": 10}"#;
         let expected = Monitoring {
             interval: Duration::from_millis(2500),
             cpu: true,
             memory: false,
             disk: false,
             threads: true,
+            files: false,
         };
         assert_eq!(asked(profile), Some(expected));
     }

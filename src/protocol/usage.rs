@@ -60,8 +60,8 @@ pub struct TaskMetrics {
     pub timestamp: String,
 }
 
-/// What is known of one task. What is not known of it (its open files), or not
-/// asked for, is left out, and not said to be 0.
+/// What is known of one task. What is not known of it, or not asked for, is left
+/// out, and not said to be 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct TaskUsage {
     /// Of its own thread since the last report, 100 being one core. Threads of
@@ -86,6 +86,10 @@ pub struct TaskUsage {
     /// Threads of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thread_count: Option<u32>,
+    /// Files open in the process, those of the worker and of its other tasks
+    /// included: threads share them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_descriptor_count: Option<u32>,
 }
 
 /// A task's use of the machine over its whole run. The same is left out as in

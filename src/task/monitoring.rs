@@ -17,6 +17,8 @@ pub struct Monitoring {
     pub disk: bool,
     /// The number of threads.
     pub threads: bool,
+    /// The number of open files.
+    pub files: bool,
 }
 
 impl Monitoring {

@@ -71,6 +71,7 @@ impl Series {
             disk_write_bytes: thread.and_then(|thread| thread.written),
             uptime_seconds: spent.uptime.as_secs(),
             thread_count: wanted.threads.then_some(1),
+            file_descriptor_count: spent.files,
         }
     }
 
@@ -155,6 +156,7 @@ impl Reports {
                     disk_write_bytes: disk.written,
                     uptime_seconds: uptime.as_secs(),
                     thread_count: Some(1),
+                    file_descriptor_count: None,
                 };
                 told.push((id.clone(), usage));
             }
@@ -271,9 +273,10 @@ mod tests {
             memory: true,
             disk: true,
             threads: true,
+            files: true,
         };
         let thread = Some(ThreadUsage { processor, read: Some(7), written: None });
-        Spent { monitoring, uptime, thread, memory }
+        Spent { monitoring, uptime, thread, memory, files: Some(9) }
     }
 
     #[tokio::test]

@@ -188,6 +188,11 @@ fn a_monitored_task_is_reported_at_its_end_however_short_it_was() {
     assert_eq!(report["metrics"]["uptime_seconds"], 0, "{report}");
     let whole = &report["aggregated"];
     assert_eq!(whole["sample_count"], 1, "{report}");
+    if cfg!(target_os = "linux") {
+        for field in ["cpu_percent", "memory_percent", "thread_count", "file_descriptor_count"] {
+            assert!(report["metrics"][field].is_number(), "{field}: {report}");
+        }
+    }
     assert_eq!(
         (&whole["avg_memory_usage"], &whole["max_memory_usage"]),
         (&json!(65536), &json!(65536))
