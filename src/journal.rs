@@ -61,7 +61,7 @@ use tracing::error;
 
 pub use marks::{Mark, Marks};
 pub use reader::{ReadError, Reader};
-pub use record::{Arrival, Fingerprint, Finished, Waiting, fingerprint};
+pub use record::{Arrival, Ending, Fingerprint, Finished, Waiting, fingerprint};
 pub use writer::Journal;
 
 /// Memory that the store may use for pages that it has read or written.
@@ -88,13 +88,16 @@ pub enum Step {
         /// What it asks for.
         request: TaskRequest,
     },
-    /// It is to be stopped, now or after a restart.
+    /// It is to be stopped, now or after a restart; after its end: its result
+    /// answers no later start.
     Stopped(Run),
-    /// The process died while it ran.
+    /// The broker is known to have the acknowledgement of its message.
+    Acknowledged(Run),
+    /// The process died while it ran, so it is a suspect.
     Died {
         /// The run.
         run: Run,
-        /// How often by now.
+        /// How often by now with no other task beside it.
         times: u32,
     },
     /// It has this result. It need not have been accepted: a refusal is a
@@ -104,11 +107,18 @@ pub enum Step {
         run: Run,
         /// The message.
         arrival: Arrival,
+        /// How it ended.
+        ending: Ending,
         /// What is to be published.
         result: Bytes,
     },
     /// The broker has acknowledged the result.
     Delivered(Run),
+    /// It is to be published once more, whatever happens to this process.
+    Undelivered(Run),
+    /// The result has answered a start of a task that the manager showed as
+    /// running, which it does once.
+    Replayed(Run),
     /// Nothing of it is needed any more.
     Forgotten(Run),
     /// None: to learn that all steps before it are on the disk.
@@ -118,8 +128,7 @@ pub enum Step {
 /// What the last process left.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Accepted, without a result, oldest first, but those that the process
-    /// died with in front.
+    /// Accepted, without a result, oldest first, but suspects in front.
     pub waiting: Vec<Waiting>,
     /// With a result, oldest first.
     pub finished: Vec<Finished>,
@@ -180,9 +189,10 @@ impl<T: Send + 'static> Journal<T> {
         let running = directory.join("running");
         let (marks, died) = Marks::open(&running, executors)
             .with_context(|| format!("opening {}", running.display()))?;
-        count_deaths(&mut store, &mut recovered, &died)
-            .with_context(|| format!("writing the journal in {}", directory.display()))?;
+        // First, so that no death is counted twice, whatever happens here.
         marks.clear().with_context(|| format!("writing {}", running.display()))?;
+        find_suspects(&mut store, &mut recovered, &died)
+            .with_context(|| format!("writing the journal in {}", directory.display()))?;
         let (journal, durable) = Journal::start(store, marks, lock)?;
         Ok(Opened { journal, recovered, durable })
     }
@@ -274,23 +284,25 @@ fn opener(path: &Path) -> Open {
     })
 }
 
-/// Counts one death more for each run that the last process died with, and
-/// puts those in front.
-fn count_deaths(
+/// What the last process died with is suspected of having caused it, and comes
+/// first. What was alone is charged with it: several may be innocent.
+fn find_suspects(
     store: &mut Store,
     recovered: &mut Recovered,
     died: &[TaskId],
 ) -> Result<(), StoreError> {
+    let alone = u32::from(died.len() == 1);
     let mut steps = Vec::new();
     for waiting in &mut recovered.waiting {
         if died.contains(&waiting.arrival.id) {
-            waiting.deaths += 1;
+            waiting.suspect = true;
+            waiting.deaths += alone;
             steps.push(Step::Died { run: waiting.run, times: waiting.deaths });
         }
     }
     if !steps.is_empty() {
         store.apply(steps.iter())?;
     }
-    recovered.waiting.sort_by_key(|waiting| (!died.contains(&waiting.arrival.id), waiting.run));
+    recovered.waiting.sort_by_key(|waiting| (!waiting.suspect, waiting.run));
     Ok(())
 }

@@ -12,8 +12,10 @@
 //!                                                                            └── nn: graphs, openvino
 //! ```
 //!
-//! Between message and queue, and between outcome and publish, the worker has
-//! the [`journal`] write what must survive the process.
+//! What follows from what happens to a task the [`ledger`] decides, without
+//! doing any of it; the worker carries it out. Between message and queue, and
+//! between outcome and publish, that has the [`journal`] write what must
+//! survive the process.
 //!
 //! # What lives how long
 //!
@@ -60,6 +62,7 @@ pub mod flags;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod journal;
+pub mod ledger;
 mod machine;
 pub mod manager;
 pub mod metrics;

@@ -327,6 +327,9 @@ impl TaskSpec {
 /// Why a task was not admitted. The text is the task's `error`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
+    /// A start message that can't be read: which field, and why.
+    #[error("malformed start message: {0}")]
+    Malformed(String),
     /// An argument that is unknown, malformed or not allowed here.
     #[error("{0}")]
     Argument(String),
@@ -378,6 +381,15 @@ pub enum Rejection {
         bytes: usize,
         /// The limit in bytes.
         limit: usize,
+    },
+    /// Too many tasks wait for their admission.
+    #[error(
+        "busy: {waiting} tasks wait for their directories to be looked up; try again later, and see \
+         whether an allowed directory hangs (a network mount whose server is gone?)"
+    )]
+    Admission {
+        /// How many.
+        waiting: usize,
     },
     /// The worker is on its way out.
     #[error("shutting down: the worker takes no new tasks")]

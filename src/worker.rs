@@ -8,11 +8,11 @@
 //! start ─▶ serving ──signal──▶ draining ──idle, or deadline──▶ cancelling ─▶ closing
 //! ```
 
+mod admission;
 mod effective;
 mod monitor;
 mod oversize;
 mod recall;
-mod recent;
 mod setup;
 mod tasks;
 
@@ -23,18 +23,20 @@ pub use setup::{bounds, nn_config, policy, runtime_config};
 use crate::config::Config;
 use crate::executor::{Ended, Executor, Leftover};
 use crate::journal::{Journal, Opened, Recovered};
+use crate::ledger::{After, Event as Happening, Ledger};
 use crate::metrics::{CacheLevels, Metrics};
-use crate::mqtt::{self, Delivery, Event, Link, Message};
+use crate::mqtt::{self, Ack, Delivery, Event, Link, Message};
 use crate::nn::{Nn, NnConfig};
-use crate::policy::Policy;
+use crate::policy::{self, Policy, Resolve};
 use crate::process;
 use crate::protocol::{self, Alive, Discovery, InvokeResult, Malformed, Topics, WorkerMetadata};
 use crate::runtime::{Runtime, RuntimeConfig, THREAD_STACK};
 use crate::status::{self, Health, State, Status};
 use crate::version;
+use admission::{Admission, Admitted};
 use std::sync::Arc;
 use std::time::Duration;
-use tasks::{After, Tasks};
+use tasks::Tasks;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, error, info, warn};
@@ -51,13 +53,27 @@ const PULSE: Duration = Duration::from_secs(1);
 const LARGE_MESSAGE: usize = 1 << 20;
 
 /// Runs a worker until `shutdown` is ready and its tasks have ended or been
-/// ended.
+/// ended. What `shutdown` gives is dropped as soon as it is noted that no task
+/// is the cause of the end.
 ///
 /// # Errors
 ///
 /// A setting that can't work (a certificate that is not there, …); a broker
 /// that can't be reached is none.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run<T>(config: Config, shutdown: impl Future<Output = T>) -> anyhow::Result<()> {
+    run_with(config, policy::resolve_dir, shutdown).await
+}
+
+/// The same, with another way to find directories.
+///
+/// # Errors
+///
+/// As above.
+pub async fn run_with<T>(
+    config: Config,
+    resolve: Resolve,
+    shutdown: impl Future<Output = T>,
+) -> anyhow::Result<()> {
     let id = config.credentials.client_id.clone();
     info!(
         proplet_id = id,
@@ -72,7 +88,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     let sessions = setup::sessions(&config);
     let Kept { journal, recovered, durable } = open_state(&config)?;
     let marks = journal.as_ref().map(Journal::marks);
-    let policy = setup::policy(&config);
+    let policy = Policy { resolve, ..setup::policy(&config) };
     setup::check_roots(&config, &policy)?;
     let [modules, graphs] = ["modules", "graphs"].map(|kind| setup::disk_cache(&config, kind));
     let nn = Nn::new(NnConfig { disk: graphs.clone(), ..setup::nn_config(&config, &policy) });
@@ -111,23 +127,23 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     let about = setup::about(&config);
     let memory = about.total_memory_bytes;
     let result_limit = setup::result_limit(&config, &topics);
+    let (admission, admitted) = Admission::start(policy)?;
+    let ledger = Ledger::new(&id, result_limit, journal.is_some());
     let mut worker = Worker {
         about,
         reports: monitor::Reports::new(config.monitoring.report_every, memory),
         status,
         namespace: config.description.namespace,
-        result_limit,
         module_limit: usize::try_from(config.module_size).unwrap_or(usize::MAX),
         id,
         topics,
-        policy,
         executor,
         link,
         phase: Phase::Serving,
-        tasks: Tasks::new(journal, recovered.next),
+        tasks: Tasks::new(ledger, journal, admission),
     };
-    worker.recover(recovered);
-    let inputs = Inputs { events, ended, durable };
+    worker.on(Happening::Recovered(recovered));
+    let inputs = Inputs { events, admitted, ended, durable };
     let served =
         worker.serve(inputs, config.liveliness_interval, config.drain_timeout, shutdown).await;
     for disk in [modules, graphs].into_iter().flatten() {
@@ -138,9 +154,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
 
 /// The journal, if there is to be one.
 struct Kept {
-    journal: Option<Journal<After>>,
+    journal: Option<Journal<After<Ack>>>,
     recovered: Recovered,
-    durable: UnboundedReceiver<After>,
+    durable: UnboundedReceiver<After<Ack>>,
 }
 
 fn open_state(config: &Config) -> anyhow::Result<Kept> {
@@ -160,8 +176,9 @@ fn open_state(config: &Config) -> anyhow::Result<Kept> {
 /// What the worker hears of.
 struct Inputs {
     events: mqtt::Events,
+    admitted: UnboundedReceiver<Admitted>,
     ended: UnboundedReceiver<Ended>,
-    durable: UnboundedReceiver<After>,
+    durable: UnboundedReceiver<After<Ack>>,
 }
 
 /// How far the worker is with its end, and until when.
@@ -214,10 +231,7 @@ struct Worker {
     namespace: String,
     about: WorkerMetadata,
     module_limit: usize,
-    /// The most bytes of a result's message.
-    result_limit: usize,
     topics: Topics,
-    policy: Policy,
     executor: Executor,
     link: Link,
     status: Arc<Status>,
@@ -227,12 +241,12 @@ struct Worker {
 }
 
 impl Worker {
-    async fn serve(
+    async fn serve<T>(
         mut self,
-        Inputs { mut events, mut ended, mut durable }: Inputs,
+        Inputs { mut events, mut admitted, mut ended, mut durable }: Inputs,
         liveliness: Duration,
         drain_timeout: Duration,
-        shutdown: impl Future<Output = ()>,
+        shutdown: impl Future<Output = T>,
     ) -> anyhow::Result<()> {
         let mut beats = tokio::time::interval(liveliness);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -250,8 +264,11 @@ impl Worker {
                 Some(Ok(delivery)) = self.tasks.deliveries.join_next() => {
                     self.on_delivery(delivery);
                 }
-                () = &mut shutdown, if self.phase == Phase::Serving => {
+                noted = &mut shutdown, if self.phase == Phase::Serving => {
+                    self.tasks.exonerate();
+                    drop(noted);
                     self.status.health.set(State::Draining);
+                    self.on(Happening::Draining);
                     let survive = self.tasks.survive();
                     self.executor.drain(if survive { Leftover::Leave } else { Leftover::Report });
                     let (_, running) = self.executor.load();
@@ -266,6 +283,7 @@ impl Worker {
                     }
                     Phase::Serving | Phase::Cancelling(_) => break,
                 },
+                Some(admitted) = admitted.recv() => self.on_admitted(admitted),
                 Some(event) = events.next() => match event {
                     Event::Connected { session_present, session } => {
                         info!(session_present, ?session, "connected to the broker");
@@ -274,7 +292,7 @@ impl Worker {
                         introduction = Introduction::Sent(self.introduce());
                     }
                     Event::Message(message) => self.on_message(message),
-                    Event::Acknowledged(_) => {}
+                    Event::Acknowledged(receipt) => self.on(Happening::Acknowledged(receipt)),
                     // The link has said so in the log, and tries again.
                     Event::Disconnected { failure, .. } => {
                         self.status.metrics.disconnected(failure.kind);
@@ -309,7 +327,7 @@ impl Worker {
 
     /// Sees to it that what is done is recorded and delivered, as far as that
     /// is possible in time.
-    async fn close(mut self, mut durable: UnboundedReceiver<After>) {
+    async fn close(mut self, mut durable: UnboundedReceiver<After<Ack>>) {
         let settle = async {
             while !self.tasks.settled()
                 && let Some(after) = durable.recv().await
@@ -374,12 +392,12 @@ impl Worker {
                 Ok(Some(request)) => return self.start(request, duplicate, ack),
                 Ok(None) => debug!("a start for another worker"),
                 Err(malformed) => {
-                    return self.malformed_start(&malformed, &payload, duplicate, ack);
+                    return self.malformed_start(malformed, &payload, duplicate, ack);
                 }
             }
         } else if topic == self.topics.stop() {
             match protocol::decode_stop(&payload, &self.id) {
-                Ok(Some(id)) => return self.stop(&id, ack),
+                Ok(Some(id)) => return self.on(Happening::Stop { id, ack }),
                 Ok(None) => debug!("a stop for another worker"),
                 Err(malformed) => warn!("a stop message was dropped: {malformed}"),
             }

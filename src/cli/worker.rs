@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::io::Write as _;
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tracing::warn;
 
 /// Exit code after a second signal, as a shell reports an interrupt.
@@ -87,17 +88,22 @@ fn leave(code: i32) -> ! {
     }
 }
 
-/// Ready at the first SIGTERM or SIGINT; the second one ends the process.
-fn shutdown() -> anyhow::Result<impl Future<Output = ()>> {
+/// Ready at the first SIGTERM or SIGINT; once what it gives is dropped, the
+/// second one ends the process.
+fn shutdown() -> anyhow::Result<impl Future<Output = oneshot::Sender<()>>> {
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     Ok(async move {
         either(&mut interrupt, &mut terminate).await;
+        let (noted, dropped) = oneshot::channel();
         tokio::spawn(async move {
+            // Nothing is ever sent.
+            dropped.await.ok();
             either(&mut interrupt, &mut terminate).await;
             warn!("a second signal: ending at once");
             leave(INTERRUPTED);
         });
+        noted
     })
 }
 

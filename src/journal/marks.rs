@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::warn;
 
@@ -26,6 +27,8 @@ pub struct Marks(Arc<Inner>);
 struct Inner {
     file: File,
     free: Mutex<Vec<usize>>,
+    /// The process has been asked to end.
+    closed: AtomicBool,
 }
 
 /// The mark of a task that runs; dropping it says that the process survived.
@@ -46,7 +49,8 @@ impl Marks {
         file.read_to_end(&mut bytes)?;
         let running = bytes.chunks(SLOT).filter_map(read_slot).collect();
         let free = Mutex::new((0..executors).rev().collect());
-        Ok((Marks(Arc::new(Inner { file, free })), running))
+        let closed = AtomicBool::new(false);
+        Ok((Marks(Arc::new(Inner { file, free, closed })), running))
     }
 
     /// Makes all slots empty, and takes the room for them on the disk.
@@ -54,6 +58,15 @@ impl Marks {
         let slots = self.free().len();
         self.0.file.set_len(0)?;
         self.0.file.write_all_at(&vec![0; slots * SLOT], 0)
+    }
+
+    /// The process has been asked to end: however it does, no task is the
+    /// cause. Nothing is marked as running from now on.
+    pub fn close(&self) {
+        self.0.closed.store(true, Ordering::SeqCst);
+        if let Err(e) = self.clear() {
+            warn!("can't say that running tasks are not the cause of the worker's end: {e}");
+        }
     }
 
     /// This task runs from now on, until the mark is dropped.
@@ -64,7 +77,12 @@ impl Marks {
         if let Some(slot) = slot {
             self.write(slot, &slot_of(id));
         }
-        Mark { slot, marks: self.clone() }
+        let mark = Mark { slot, marks: self.clone() };
+        if self.0.closed.load(Ordering::SeqCst) {
+            // They may have been cleared before this one was written.
+            mark.erase();
+        }
+        mark
     }
 
     fn write(&self, slot: usize, bytes: &[u8]) {
@@ -78,12 +96,18 @@ impl Marks {
     }
 }
 
-impl Drop for Mark {
-    fn drop(&mut self) {
+impl Mark {
+    fn erase(&self) {
         if let Some(slot) = self.slot {
             self.marks.write(slot, &[0; 10]);
-            self.marks.free().push(slot);
         }
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        self.erase();
+        self.marks.free().extend(self.slot);
     }
 }
 
@@ -123,6 +147,20 @@ mod tests {
         drop((second, third));
         again.clear().expect("cleared");
         assert_eq!(Marks::open(&path, 3).expect("a file").1, []);
+    }
+
+    #[test]
+    fn whoever_is_asked_to_end_leaves_no_mark() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("running");
+        let id = TaskId::new("a").expect("an id");
+        let (marks, _) = Marks::open(&path, 2).expect("a file");
+        let before = marks.begin(&id);
+        marks.close();
+        let after = marks.begin(&id);
+        assert_eq!(Marks::open(&path, 2).expect("a file").1, []);
+        drop((before, after));
+        assert_eq!(Marks::open(&path, 2).expect("a file").1, []);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use super::Run;
 use crate::digest::Digest;
-use crate::task::{ModuleSource, Monitoring, TaskId, TaskRequest, Weight};
+use crate::task::{ManagerState, ModuleSource, Monitoring, TaskId, TaskRequest, Weight};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -22,13 +22,21 @@ pub type Fingerprint = Digest;
 pub struct Arrival {
     /// The task that it names.
     pub id: TaskId,
-    /// Its content.
+    /// Its content, without `state`.
     pub fingerprint: Fingerprint,
-    /// When it came, by the wall clock, because it is compared after a
-    /// restart; none if that is not known any more.
+    /// The state that the manager showed for the task when it sent the
+    /// message; none if the message had none.
+    pub state: Option<ManagerState>,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// When, by the wall clock, because it is compared after a restart; none
+    /// if that is not known.
     pub at: Option<SystemTime>,
-    /// It was refused, so asking again may have another answer.
-    pub refused: bool,
+    /// Without an error.
+    pub success: bool,
 }
 
 /// A task that was accepted, and whose end is not recorded. What it asked for
@@ -41,7 +49,11 @@ pub struct Waiting {
     pub arrival: Arrival,
     /// A stop came for it.
     pub stopped: bool,
-    /// How often the process died while it ran.
+    /// The broker is known to have the acknowledgement of its message.
+    pub acknowledged: bool,
+    /// It was running when a process died, so it may have been the cause.
+    pub suspect: bool,
+    /// How often the process died while it ran, with no other task beside it.
     pub deaths: u32,
     /// What it takes on the disk.
     pub weight: Weight,
@@ -54,10 +66,18 @@ pub struct Finished {
     pub run: Run,
     /// The message.
     pub arrival: Arrival,
+    /// How it ended.
+    pub ending: Ending,
     /// The result as it is published.
     pub result: bytes::Bytes,
     /// The broker has acknowledged it.
     pub delivered: bool,
+    /// A stop came for it after its end.
+    pub stopped: bool,
+    /// The broker is known to have the acknowledgement of its message.
+    pub acknowledged: bool,
+    /// It has answered a start of a task that the manager showed as running.
+    pub replayed: bool,
 }
 
 /// The record of a run.
@@ -65,10 +85,13 @@ pub struct Finished {
 pub(super) struct Header {
     id: String,
     fingerprint: Fingerprint,
-    /// Milliseconds since 1970.
+    #[serde(default)]
+    state: Option<u8>,
+    /// When the run ended, in milliseconds since 1970.
+    #[serde(default)]
     at: Option<u64>,
     #[serde(default)]
-    refused: bool,
+    success: bool,
     /// None once there is a result.
     pub(super) request: Option<Request>,
 }
@@ -96,25 +119,45 @@ pub(super) enum Module {
 }
 
 impl Header {
-    pub(super) fn new(arrival: &Arrival, request: Option<&TaskRequest>) -> Header {
-        let at = arrival.at.map(|at| {
+    /// Of a run that has been accepted.
+    pub(super) fn accepted(arrival: &Arrival, request: &TaskRequest) -> Header {
+        Header {
+            id: arrival.id.as_str().to_owned(),
+            fingerprint: arrival.fingerprint,
+            state: arrival.state.map(u8::from),
+            at: None,
+            success: false,
+            request: Some(Request::new(request)),
+        }
+    }
+
+    /// Of a run that has ended.
+    pub(super) fn finished(arrival: &Arrival, ending: Ending) -> Header {
+        let at = ending.at.map(|at| {
             let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
         });
         Header {
             id: arrival.id.as_str().to_owned(),
             fingerprint: arrival.fingerprint,
+            state: arrival.state.map(u8::from),
             at,
-            refused: arrival.refused,
-            request: request.map(Request::new),
+            success: ending.success,
+            request: None,
         }
     }
 
     /// The message that the record is of; none if it can't have been one.
     pub(super) fn arrival(&self) -> Option<Arrival> {
-        let at = self.at.map(|at| SystemTime::UNIX_EPOCH + Duration::from_millis(at));
         let id = TaskId::new(&self.id).ok()?;
-        Some(Arrival { id, fingerprint: self.fingerprint, at, refused: self.refused })
+        let state = self.state.map(ManagerState::from);
+        Some(Arrival { id, fingerprint: self.fingerprint, state })
+    }
+
+    /// How the run ended, if it has.
+    pub(super) fn ending(&self) -> Ending {
+        let at = |at| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(at));
+        Ending { at: self.at.and_then(at), success: self.success }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -219,10 +262,9 @@ mod tests {
             let module = ModuleSource::Bytes(Binary::new(*b"wasm"));
             let request = request(&id, inputs, Some(module.clone()));
             let digest = Digest::of(b"wasm");
-            let at = Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1234));
-            let fingerprint = fingerprint(&request);
-            let arrival = Arrival { id: request.id.clone(), fingerprint, at, refused: true };
-            let header = Header::new(&arrival, Some(&request));
+            let (fingerprint, state) = (fingerprint(&request), Some(ManagerState::Running));
+            let arrival = Arrival { id: request.id.clone(), fingerprint, state };
+            let header = Header::accepted(&arrival, &request);
             let read = Header::decode(&header.encode()).expect("a record");
             prop_assert_eq!(read.arrival(), Some(arrival));
             let stored = read.request.expect("a request");

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | `runs` | run → its record |
 //! | `results` | run → the result as it is published |
-//! | `stopped`, `delivered` | run → nothing |
-//! | `deaths` | run → how often the process died with it |
+//! | `stopped`, `delivered`, `acknowledged`, `replayed` | run → nothing |
+//! | `deaths` | run → how often the process died with it alone; with others beside it: 0 |
 //! | `sequence` | how far the journal has come |
 //!
 //! Everything is one transaction: it is there after a crash or it is not. The
@@ -34,6 +34,8 @@ pub(super) const RUNS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("r
 pub(super) const RESULTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("results");
 const STOPPED: TableDefinition<'_, u64, ()> = TableDefinition::new("stopped");
 const DELIVERED: TableDefinition<'_, u64, ()> = TableDefinition::new("delivered");
+const ACKNOWLEDGED: TableDefinition<'_, u64, ()> = TableDefinition::new("acknowledged");
+const REPLAYED: TableDefinition<'_, u64, ()> = TableDefinition::new("replayed");
 const DEATHS: TableDefinition<'_, u64, u32> = TableDefinition::new("deaths");
 const SEQUENCE: TableDefinition<'_, (), (u64, u64)> = TableDefinition::new("sequence");
 /// Where version 0.1.0 had the modules.
@@ -163,6 +165,8 @@ fn read(
     let mut results = write.open_table(RESULTS).map_err(StoreError::of)?;
     let stopped = write.open_table(STOPPED).map_err(StoreError::of)?;
     let delivered = write.open_table(DELIVERED).map_err(StoreError::of)?;
+    let acknowledged = write.open_table(ACKNOWLEDGED).map_err(StoreError::of)?;
+    let replayed = write.open_table(REPLAYED).map_err(StoreError::of)?;
     let deaths = write.open_table(DEATHS).map_err(StoreError::of)?;
     let mut of_run: HashMap<Run, Digest> = HashMap::new();
     let mut useless = Vec::new();
@@ -178,6 +182,9 @@ fn read(
             useless.push(run);
             continue;
         };
+        let stopped = stopped.get(run.0).map_err(StoreError::of)?.is_some();
+        let acknowledged = acknowledged.get(run.0).map_err(StoreError::of)?.is_some();
+        let ending = header.ending();
         let Some(request) = header.request else {
             let result = results.get(run.0).map_err(StoreError::of)?;
             let result =
@@ -185,7 +192,17 @@ fn read(
             let delivered = delivered.get(run.0).map_err(StoreError::of)?.is_some();
             match result {
                 Some(result) => {
-                    recovered.finished.push(Finished { run, arrival, result, delivered });
+                    let replayed = replayed.get(run.0).map_err(StoreError::of)?.is_some();
+                    recovered.finished.push(Finished {
+                        run,
+                        arrival,
+                        ending,
+                        result,
+                        delivered,
+                        stopped,
+                        acknowledged,
+                        replayed,
+                    });
                 }
                 None => {
                     recovered.losses.push(Loss::Result(arrival.id, delivered));
@@ -201,11 +218,14 @@ fn read(
             }
             Module::Absent | Module::Url(_) => None,
         };
+        let deaths = deaths.get(run.0).map_err(StoreError::of)?.map(|n| n.value());
         recovered.waiting.push(Waiting {
             run,
             arrival,
-            stopped: stopped.get(run.0).map_err(StoreError::of)?.is_some(),
-            deaths: deaths.get(run.0).map_err(StoreError::of)?.map_or(0, |n| n.value()),
+            stopped,
+            acknowledged,
+            suspect: deaths.is_some(),
+            deaths: deaths.unwrap_or(0),
             weight: Weight { own: record.value().len(), module },
         });
     }
@@ -240,13 +260,15 @@ fn transaction<'a>(
         let mut results = write.open_table(RESULTS).map_err(StoreError::of)?;
         let mut stopped = write.open_table(STOPPED).map_err(StoreError::of)?;
         let mut delivered = write.open_table(DELIVERED).map_err(StoreError::of)?;
+        let mut acknowledged = write.open_table(ACKNOWLEDGED).map_err(StoreError::of)?;
+        let mut replayed = write.open_table(REPLAYED).map_err(StoreError::of)?;
         let mut deaths = write.open_table(DEATHS).map_err(StoreError::of)?;
         for step in steps {
             after.steps += 1;
             after.accepted += u64::from(matches!(step, Step::Accepted { .. }));
             match step {
                 Step::Accepted { run, arrival, request } => {
-                    let record = Header::new(arrival, Some(request)).encode();
+                    let record = Header::accepted(arrival, request).encode();
                     runs.insert(run.0, &record[..]).map_err(StoreError::of)?;
                 }
                 Step::Stopped(run) => {
@@ -255,8 +277,8 @@ fn transaction<'a>(
                 Step::Died { run, times } => {
                     deaths.insert(run.0, times).map_err(StoreError::of)?;
                 }
-                Step::Finished { run, arrival, result } => {
-                    let record = Header::new(arrival, None).encode();
+                Step::Finished { run, arrival, ending, result } => {
+                    let record = Header::finished(arrival, *ending).encode();
                     runs.insert(run.0, &record[..]).map_err(StoreError::of)?;
                     results.insert(run.0, &sealed(result)[..]).map_err(StoreError::of)?;
                     stopped.remove(run.0).map_err(StoreError::of)?;
@@ -265,12 +287,23 @@ fn transaction<'a>(
                 Step::Delivered(run) => {
                     delivered.insert(run.0, ()).map_err(StoreError::of)?;
                 }
+                Step::Undelivered(run) => {
+                    delivered.remove(run.0).map_err(StoreError::of)?;
+                }
+                Step::Acknowledged(run) => {
+                    acknowledged.insert(run.0, ()).map_err(StoreError::of)?;
+                }
+                Step::Replayed(run) => {
+                    replayed.insert(run.0, ()).map_err(StoreError::of)?;
+                }
                 Step::Forgotten(run) => {
                     runs.remove(run.0).map_err(StoreError::of)?;
                     results.remove(run.0).map_err(StoreError::of)?;
                     stopped.remove(run.0).map_err(StoreError::of)?;
                     deaths.remove(run.0).map_err(StoreError::of)?;
                     delivered.remove(run.0).map_err(StoreError::of)?;
+                    acknowledged.remove(run.0).map_err(StoreError::of)?;
+                    replayed.remove(run.0).map_err(StoreError::of)?;
                 }
                 Step::Nothing => {}
             }

@@ -4,7 +4,7 @@ use super::modules::Files;
 use super::sequence::Counter;
 use super::*;
 use crate::digest::Digest;
-use crate::task::{Binary, ModuleSource};
+use crate::task::{Binary, ManagerState, ModuleSource};
 use proptest::prelude::*;
 use redb::StorageBackend;
 use std::collections::{BTreeMap, HashMap};
@@ -210,9 +210,14 @@ pub(super) fn module(number: u64, size: usize) -> Vec<u8> {
 }
 
 fn arrival(run: u64) -> Arrival {
-    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(run);
     let id = TaskId::new(&format!("task-{run}")).expect("an id");
-    Arrival { id, fingerprint: Digest::of(&run.to_le_bytes()), at: Some(at), refused: run % 2 == 1 }
+    let state = Some(ManagerState::from((run % 8) as u8));
+    Arrival { id, fingerprint: Digest::of(&run.to_le_bytes()), state }
+}
+
+fn ending(run: u64) -> Ending {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(run);
+    Ending { at: Some(at), success: run % 2 == 1 }
 }
 
 fn request(run: u64, bytes: &[u8]) -> TaskRequest {
@@ -231,7 +236,7 @@ pub(super) fn accepted(run: u64, bytes: &[u8]) -> Step {
 
 pub(super) fn finished(run: u64, result: &str) -> Step {
     let result = Bytes::copy_from_slice(result.as_bytes());
-    Step::Finished { run: Run(run), arrival: arrival(run), result }
+    Step::Finished { run: Run(run), arrival: arrival(run), ending: ending(run), result }
 }
 
 #[test]
@@ -252,6 +257,10 @@ fn what_was_recorded_is_found_again() {
         finished(4, "x"),
         Step::Forgotten(Run(4)),
         Step::Died { run: Run(0), times: 2 },
+        Step::Acknowledged(Run(1)),
+        Step::Acknowledged(Run(3)),
+        Step::Stopped(Run(3)),
+        Step::Replayed(Run(3)),
     ];
     store.apply(steps.iter()).expect("written");
     let (store, recovered) = disk.after_power_loss(0).store();
@@ -262,10 +271,11 @@ fn what_was_recorded_is_found_again() {
         .map(|waiting| {
             assert_eq!(waiting.arrival, arrival(waiting.run.0));
             assert_eq!(waiting.weight.module, module);
-            (waiting.run, waiting.stopped, waiting.deaths)
+            assert_eq!(waiting.acknowledged, waiting.stopped);
+            (waiting.run, waiting.stopped, waiting.suspect, waiting.deaths)
         })
         .collect();
-    assert_eq!(found, [(Run(0), false, 2), (Run(1), true, 0)]);
+    assert_eq!(found, [(Run(0), false, true, 2), (Run(1), true, false, 0)]);
     let reader = store.reader();
     assert_eq!(reader.request(Run(1)).expect("a request"), request(1, &wasm));
     assert_eq!(reader.result(Run(2)).expect("a result"), "result");
@@ -274,8 +284,12 @@ fn what_was_recorded_is_found_again() {
     let finished = |run, result: &'static str, delivered| Finished {
         run: Run(run),
         arrival: arrival(run),
+        ending: ending(run),
         result: result.into(),
         delivered,
+        stopped: delivered,
+        acknowledged: delivered,
+        replayed: delivered,
     };
     assert_eq!(recovered.finished, [finished(2, "result", false), finished(3, "refused", true)]);
     assert_eq!((recovered.losses, recovered.next), (vec![], Run(4)));
@@ -449,25 +463,36 @@ fn a_second_process_is_told_so() {
 }
 
 #[test]
-fn a_task_that_was_running_comes_first_and_is_counted() {
+fn a_task_that_was_running_comes_first_and_alone_it_is_counted() {
     let dir = tempfile::tempdir().expect("a folder");
+    let open = || Journal::open(dir.path(), 2).expect("a journal");
+    let order = |opened: &Opened<u64>| -> Vec<_> {
+        let waiting = opened.recovered.waiting.iter();
+        waiting.map(|task| (task.run.0, task.suspect, task.deaths)).collect()
+    };
+    // The process dies with them.
+    let die_with = |opened: &Opened<u64>, runs: &[u64]| {
+        let marks = opened.journal.marks();
+        runs.iter().for_each(|run| std::mem::forget(marks.begin(&arrival(*run).id)));
+    };
+    let opened = open();
+    (0..3).for_each(|run| opened.journal.record(accepted(run, b"wasm"), run));
+    die_with(&opened, &[1, 2]);
+    drop(opened);
     for deaths in 0..3 {
-        let opened = Journal::open(dir.path(), 2).expect("a journal");
-        if deaths == 0 {
-            (0..3).for_each(|run| opened.journal.record(accepted(run, b"wasm"), run));
-        } else {
-            let order: Vec<_> =
-                opened.recovered.waiting.iter().map(|task| (task.run.0, task.deaths)).collect();
-            assert_eq!(order, [(2, deaths), (0, 0), (1, 0)]);
-        }
-        // The process dies with it.
-        std::mem::forget(opened.journal.marks().begin(&arrival(2).id));
+        let opened = open();
+        assert_eq!(order(&opened), [(1, true, 0), (2, true, deaths), (0, false, 0)]);
+        die_with(&opened, &[2]);
     }
-    let opened = Journal::<()>::open(dir.path(), 2).expect("a journal");
-    std::mem::forget(opened.journal.marks().begin(&arrival(2).id));
-    opened.journal.close();
-    let opened = Journal::<()>::open(dir.path(), 2).expect("a journal");
-    assert_eq!(opened.recovered.waiting[0].run, Run(0), "a good end is no death");
+    let opened = open();
+    die_with(&opened, &[2]);
+    opened.journal.marks().close();
+    drop(opened);
+    let opened = open();
+    assert_eq!(order(&opened)[1], (2, true, 3), "an end that was asked for is no death");
+    opened.journal.record(finished(2, "result"), 0);
+    drop(opened);
+    assert_eq!(order(&open()), [(1, true, 0), (0, false, 0)], "an end clears");
 }
 
 fn next(durable: &mut UnboundedReceiver<u64>) -> Option<u64> {
@@ -562,7 +587,11 @@ impl Model {
                 self.delivered.retain(|delivered| *delivered != run.0);
                 self.accepted.retain(|accepted| *accepted != run.0);
             }
-            Step::Died { .. } | Step::Nothing => {}
+            Step::Died { .. }
+            | Step::Undelivered(_)
+            | Step::Acknowledged(_)
+            | Step::Replayed(_)
+            | Step::Nothing => {}
         }
     }
 

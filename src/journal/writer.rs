@@ -84,8 +84,7 @@ impl<T: Send + 'static> Journal<T> {
     /// The process ends in good order: a task that is still running did not
     /// cause it.
     pub fn close(self) {
-        // A mark that is left would only count one crash too many.
-        self.marks.clear().ok();
+        self.marks.close();
     }
 }
 

@@ -55,13 +55,15 @@ pub(super) fn outcome(verdict: &Result<(), Failure>) -> &'static str {
 
 pub(super) fn reason(rejection: &Rejection) -> &'static str {
     match rejection {
+        Rejection::Malformed(_) => "malformed",
         Rejection::Argument(_) => "argument",
         Rejection::Unsupported(_) => "unsupported",
         Rejection::Module(_) => "module",
         Rejection::Directory(_) => "directory",
-        Rejection::Busy { .. } | Rejection::BusyBytes { .. } | Rejection::BusyMemory { .. } => {
-            "busy"
-        }
+        Rejection::Busy { .. }
+        | Rejection::BusyBytes { .. }
+        | Rejection::BusyMemory { .. }
+        | Rejection::Admission { .. } => "busy",
         Rejection::ShuttingDown => "shutting_down",
     }
 }

@@ -55,6 +55,9 @@ pub struct TaskResult {
 }
 
 impl TaskResult {
+    /// How an encoded result ends that has been published before.
+    pub const REPLAYED: &[u8] = b",\"replayed\":true}";
+
     /// The result of a task that ran, or should have.
     pub fn new(id: &TaskId, proplet_id: &str, outcome: Outcome) -> TaskResult {
         let error =
@@ -94,6 +97,15 @@ impl TaskResult {
     pub fn without_output(self, error: String) -> TaskResult {
         let (results, stderr) = (Output::default(), Output::default());
         TaskResult { results, stderr, error: Some(error), diagnostics: Vec::new(), ..self }
+    }
+
+    /// The message, once more: an encoded result as the answer to a start that
+    /// repeats an earlier one.
+    pub fn replayed(encoded: &[u8]) -> Vec<u8> {
+        let mut replayed = Vec::with_capacity(encoded.len() + TaskResult::REPLAYED.len());
+        replayed.extend_from_slice(encoded.strip_suffix(b"}").unwrap_or(encoded));
+        replayed.extend_from_slice(TaskResult::REPLAYED);
+        replayed
     }
 
     /// The message.

@@ -1,0 +1,231 @@
+//! What is known of each task id, and what follows from what happens: a state
+//! machine without I/O, locks or clocks. [`Ledger::on`] takes an [`Event`] and
+//! gives [`Effect`]s, which the worker carries out in their order.
+//!
+//! ```text
+//!            start, for a new run            Admitted             Submitted
+//!  (unknown) ────────────────────▶ admitting ────────▶ submitting ─────────▶ accepted
+//!      ▲                             │                    │                   │    │
+//!      │                             │ refused, stop      │ queue full   Ended│    │CutShort
+//!      │                             ▼                    ▼                   ▼    ▼
+//!      │                           ended ◀────────────────┴───────────────────┘ (next process)
+//!      │                             │ Delivered
+//!      └──── too many, too large ─── remembered
+//! ```
+//!
+//! - *admitting*: what the task may have is looked up beside the event loop. It
+//!   is not recorded yet, and its message not acknowledged.
+//! - *accepted*: queued or running. Once its record is on the disk the message
+//!   is acknowledged and the task may run.
+//! - *ended*: it has a result, which is published once it is on the disk.
+//! - *remembered*: the broker has the result; some later starts get it again,
+//!   see [`repeats`].
+//!
+//! An id has at most one run that has not ended, and at most one that has: a
+//! start of an id that has ended may be a new run, and the older result is then
+//! forgotten as soon as it has been delivered.
+//!
+//! Without a journal each [`Effect::Record`] is answered by [`Event::Durable`]
+//! at once, and the machine is the same, but for the end: what has not ended
+//! then is answered instead of left to the next process.
+
+mod ended;
+mod ends;
+mod events;
+mod notice;
+mod receipts;
+mod recovery;
+pub mod repeats;
+mod starts;
+
+#[cfg(test)]
+mod tests;
+
+pub use events::{After, Effect, Event, Now, Publication, Start};
+pub use notice::Notice;
+
+use crate::journal::{Fingerprint, Run, Step};
+use crate::mqtt::Receipt;
+use crate::task::{Failure, ManagerState, Rejection, TaskId};
+use ended::Ended;
+use receipts::{Receipts, Role};
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+/// A run that has not ended.
+#[derive(Debug)]
+struct Active<A> {
+    run: Run,
+    /// All of its arrival but the id.
+    fingerprint: Fingerprint,
+    state: Option<ManagerState>,
+    arrived: Option<Instant>,
+    acknowledged: bool,
+    stage: Stage<A>,
+}
+
+#[derive(Debug)]
+enum Stage<A> {
+    /// Neither recorded nor acknowledged.
+    Admitting {
+        ack: A,
+        /// Of later starts of this id, which are not forgotten before it is safe.
+        more: Vec<A>,
+    },
+    /// Queued or running.
+    Accepted,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Ledger<A> {
+    proplet_id: String,
+    result_limit: usize,
+    /// Whether what is left undone is done by the next process.
+    journaled: bool,
+    draining: bool,
+    next: Run,
+    active: HashMap<TaskId, Active<A>>,
+    /// How many of them wait for their admission, unacknowledged.
+    admitting: usize,
+    ended: Ended,
+    receipts: Receipts,
+}
+
+type Effects<A> = VecDeque<Effect<A>>;
+
+impl<A> Ledger<A> {
+    /// Of a worker with this id, whose results have at most `result_limit`
+    /// bytes. `journaled`: there is a journal.
+    pub fn new(proplet_id: &str, result_limit: usize, journaled: bool) -> Ledger<A> {
+        Ledger {
+            proplet_id: proplet_id.to_owned(),
+            result_limit,
+            journaled,
+            draining: false,
+            next: Run(0),
+            active: HashMap::new(),
+            admitting: 0,
+            ended: Ended::default(),
+            receipts: Receipts::default(),
+        }
+    }
+
+    /// Something has happened; what is to be done is appended to `effects`.
+    pub fn on(&mut self, event: Event<A>, now: Now, effects: &mut Effects<A>) {
+        match event {
+            Event::Recovered(recovered) => self.recovered(recovered, now, effects),
+            Event::Start(start) => self.start(start, now, effects),
+            Event::Stop { id, ack } => self.stop(&id, ack, now, effects),
+            Event::Admitted { run, id, verdict } => {
+                self.admitted(run, &id, verdict, now, effects);
+            }
+            Event::Submitted { run, id, request, verdict } => {
+                self.submitted(run, &id, request, verdict, now, effects);
+            }
+            Event::Durable(then) => self.durable(then, effects),
+            Event::Ended { id, outcome } => self.task_ended(id, outcome, now, effects),
+            Event::CutShort(id) => {
+                self.active.remove(&id);
+                effects.push_back(Effect::Notice(Notice::CutShort(id)));
+            }
+            Event::Delivered { run, id } => {
+                effects.push_back(Effect::Note(Step::Delivered(run)));
+                for forgotten in self.ended.delivered(&id, run) {
+                    effects.push_back(Effect::Note(Step::Forgotten(forgotten)));
+                }
+            }
+            Event::Undeliverable { run, id, instead } => {
+                self.undeliverable(run, id, &instead, now, effects);
+            }
+            Event::Acknowledged(receipt) => self.acknowledged(receipt, effects),
+            Event::Draining => self.drain(now, effects),
+        }
+    }
+
+    fn new_run(&mut self) -> Run {
+        let run = self.next;
+        self.next = Run(run.0 + 1);
+        run
+    }
+
+    fn stop(&mut self, id: &TaskId, ack: A, now: Now, effects: &mut Effects<A>) {
+        let Some(active) = self.active.get(id) else {
+            effects.push_back(Effect::Notice(Notice::NothingToStop(id.clone())));
+            effects.push_back(Effect::Superseded(id.clone()));
+            // Later starts must not get the result, in the next process either.
+            let step = self.ended.stop(id).map_or(Step::Nothing, Step::Stopped);
+            return record(effects, step, After::Acknowledge(ack));
+        };
+        let (run, admitting) = (active.run, matches!(active.stage, Stage::Admitting { .. }));
+        if admitting {
+            self.fail(id, &Failure::Stopped.to_string(), now, effects);
+            effects.push_back(Effect::Notice(Notice::Withdrawn(id.clone())));
+            record(effects, Step::Nothing, After::Acknowledge(ack));
+        } else {
+            // A restart between the stop and its result must not run the task.
+            record(effects, Step::Stopped(run), After::Acknowledge(ack));
+            effects.push_back(Effect::Stop(id.clone()));
+            effects.push_back(Effect::Notice(Notice::Stopping(id.clone())));
+        }
+    }
+
+    fn durable(&mut self, then: After<A>, effects: &mut Effects<A>) {
+        match then {
+            After::Acknowledge(ack) => effects.push_back(Effect::Acknowledge(ack)),
+            After::Release { run, id, ack } => {
+                effects.push_back(Effect::Acknowledge(ack));
+                // Another run of this id may be waiting for its own record.
+                if self.active.get(&id).is_some_and(|active| active.run == run) {
+                    effects.push_back(Effect::Notice(Notice::Accepted(id.clone())));
+                    effects.push_back(Effect::Release(id));
+                }
+            }
+            After::Publish { publication, ack } => {
+                effects.extend(ack.map(Effect::Acknowledge));
+                effects.push_back(Effect::Publish(publication));
+            }
+        }
+    }
+
+    fn acknowledged(&mut self, receipt: Receipt, effects: &mut Effects<A>) {
+        while let Some((receipt, id, run, role)) = self.receipts.known(receipt) {
+            let active = self.active.get_mut(&id).filter(|active| active.run == run);
+            let step = match (role, active) {
+                (Role::Start, Some(active)) => {
+                    active.acknowledged = true;
+                    Some(Step::Acknowledged(run))
+                }
+                (Role::Start, None) => self.ended.acknowledged(&id, run),
+                (Role::Answer, _) => self.ended.answer_acknowledged(&id, run, receipt),
+            };
+            effects.extend(step.map(Effect::Note));
+        }
+    }
+
+    fn drain(&mut self, now: Now, effects: &mut Effects<A>) {
+        self.draining = true;
+        let admitting = |active: &Active<A>| matches!(active.stage, Stage::Admitting { .. });
+        let mut left: Vec<(Run, TaskId)> = self
+            .active
+            .iter()
+            .filter(|(_, active)| admitting(active))
+            .map(|(id, active)| (active.run, id.clone()))
+            .collect();
+        left.sort_unstable();
+        for (_, id) in left {
+            if self.journaled {
+                // Either the broker still has its message or the journal has it.
+                self.active.remove(&id);
+                effects.push_back(Effect::Notice(Notice::LeftToNext(id)));
+            } else {
+                self.refuse(&id, Rejection::ShuttingDown, now, effects);
+            }
+        }
+        self.admitting = 0;
+    }
+}
+
+fn record<A>(effects: &mut Effects<A>, step: Step, then: After<A>) {
+    effects.push_back(Effect::Record { step, then });
+}

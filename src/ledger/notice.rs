@@ -1,0 +1,120 @@
+//! What the log says of tasks.
+
+use crate::journal::{Loss, Run};
+use crate::task::{Rejection, TaskId};
+use tracing::{debug, error, info, warn};
+
+/// Something that whoever operates the worker may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A task is on the disk, and will run.
+    Accepted(TaskId),
+    /// A task was not accepted.
+    Refused {
+        /// Which one.
+        id: TaskId,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// A start of a task that is queued or running is ignored.
+    Underway {
+        /// Which one.
+        id: TaskId,
+        /// Whether it asks for the same.
+        same: bool,
+    },
+    /// A start gets the result of a run that has ended.
+    Replayed {
+        /// Which task.
+        id: TaskId,
+        /// Which run.
+        run: Run,
+    },
+    /// A start whose answer is on its way already.
+    OnItsWay(TaskId),
+    /// A queued or running task is stopped.
+    Stopping(TaskId),
+    /// A task is stopped that was not admitted yet.
+    Withdrawn(TaskId),
+    /// There is no such task.
+    NothingToStop(TaskId),
+    /// A task was ended for the next process to run it again.
+    CutShort(TaskId),
+    /// A start is left to the next process.
+    LeftToNext(TaskId),
+    /// The last process has left something.
+    TakingOver {
+        /// Tasks without a result.
+        tasks: usize,
+        /// Results that the broker does not have.
+        results: usize,
+    },
+    /// A task of the last process runs again.
+    RunningAgain {
+        /// Which one.
+        id: TaskId,
+        /// How often the process died while it ran alone.
+        deaths: u32,
+    },
+    /// It does not.
+    NotRunAgain {
+        /// Which one.
+        id: TaskId,
+        /// Why.
+        why: String,
+    },
+    /// Something could not be read from the journal.
+    Lost(Loss),
+    /// The executor speaks of a task that it was not given: a fault of ours.
+    NeverBegun(TaskId),
+}
+
+impl Notice {
+    /// Writes it to the log.
+    pub fn log(&self) {
+        match self {
+            Notice::Accepted(id) => info!(task = %id, "task accepted"),
+            Notice::Refused { id, rejection } => warn!(task = %id, "task refused: {rejection}"),
+            Notice::Underway { id, same: true } => {
+                debug!(task = %id, "the task is queued or running already");
+            }
+            Notice::Underway { id, same: false } => warn!(
+                task = %id,
+                "a start with other content for a task that is queued or running was ignored"
+            ),
+            Notice::Replayed { id, run } => info!(
+                task = %id,
+                run = run.0,
+                "a repeated start: publishing the task's result again, marked as replayed"
+            ),
+            Notice::OnItsWay(id) => {
+                info!(task = %id, "a repeated start: the task's result is on its way");
+            }
+            Notice::Stopping(id) | Notice::Withdrawn(id) => {
+                info!(task = %id, "stopping the task");
+            }
+            Notice::NothingToStop(id) => {
+                debug!(task = %id, "a stop for a task that is neither queued nor running");
+            }
+            Notice::CutShort(id) => {
+                info!(task = %id, "cut short: the next process runs the task again");
+            }
+            Notice::LeftToNext(id) => {
+                debug!(task = %id, "shutting down: a start is left to the next process");
+            }
+            Notice::TakingOver { tasks, results } => {
+                info!(tasks, results, "taking over what the last process left");
+            }
+            Notice::RunningAgain { id, deaths } => {
+                info!(task = %id, deaths, "running the task again");
+            }
+            Notice::NotRunAgain { id, why } => {
+                warn!(task = %id, "the task is not run again: {why}");
+            }
+            Notice::Lost(loss) => error!("the journal is damaged: {loss}"),
+            Notice::NeverBegun(id) => {
+                error!(task = %id, "internal error: a task ended that had not begun");
+            }
+        }
+    }
+}
