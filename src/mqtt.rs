@@ -23,6 +23,7 @@
 mod connection;
 mod failure;
 mod inbox;
+mod memory;
 mod options;
 mod outbox;
 mod persistence;
@@ -39,8 +40,9 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use failure::{Failure, FailureKind};
 pub use inbox::{Ack, Receipt};
+pub use memory::SessionMemory;
 pub use options::{Address, Backoff, Credentials, Options, Qos, Tls};
-pub use persistence::{CleanSession, SessionKind, SessionMemory};
+pub use persistence::{CleanSession, SessionKind};
 
 /// The largest packet that MQTT can express: 256 MiB less a byte, and its header.
 pub const LARGEST_PACKET: usize = 268_435_455 + 5;

@@ -23,13 +23,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::failure::Phase;
-use super::inbox::Question;
 use super::outbox::Outbox;
-use super::persistence::{Choice, DROPS};
+use super::persistence::Persistence;
 use super::session::{Session, set_timeout};
-use super::{
-    Backoff, Command, Event, Failure, FailureKind, Message, Options, SessionKind, SessionMemory,
-};
+use super::{Backoff, Command, Event, Failure, FailureKind, Message, Options};
 
 /// Connections in a row that the broker ended before they were stable, after
 /// which another client with the same id is the likely reason.
@@ -56,7 +53,7 @@ pub(super) struct Connector {
     connections: u64,
     /// What the time for a write is multiplied by.
     slowness: u32,
-    choice: Choice,
+    persistence: Persistence,
 }
 
 struct Closing {
@@ -79,9 +76,8 @@ impl Connector {
         commands: mpsc::UnboundedReceiver<Command>,
         events: mpsc::UnboundedSender<Event>,
     ) -> Connector {
-        let known = options.sessions.as_ref().and_then(SessionMemory::known);
         Connector {
-            choice: Choice::new(options.clean_session, known),
+            persistence: Persistence::new(&options),
             options,
             transport,
             commands,
@@ -148,8 +144,12 @@ impl Connector {
     /// Makes one connection and stays in it to its end.
     async fn connection(&mut self) -> Ended {
         self.connections += 1;
-        let (mut session, mut eventloop) =
-            Session::start(&self.options, &self.transport, self.choice.next(), self.connections);
+        let (mut session, mut eventloop) = Session::start(
+            &self.options,
+            &self.transport,
+            self.persistence.next(),
+            self.connections,
+        );
         let ended = loop {
             let polled = {
                 let mut poll = pin!(eventloop.poll());
@@ -291,7 +291,7 @@ impl Connector {
         }
         let failure = Failure::of(error, session.phase, session.kind, &self.options);
         if session.phase == Phase::Connecting {
-            self.refused(&failure, session.kind);
+            self.persistence.refused(session.kind, failure.kind);
         }
         let stable =
             session.ready_since.is_some_and(|since| since.elapsed() >= self.options.backoff.stable);
@@ -337,10 +337,13 @@ impl Connector {
         session: &mut Session,
         eventloop: &mut EventLoop,
     ) -> ControlFlow<Ended> {
+        if let Some(receipt) = session.inbox.saw(&event) {
+            self.tell(Event::Acknowledged(receipt));
+        }
         match event {
             ClientEvent::Incoming(Packet::ConnAck(connack)) => {
                 session.session_present = connack.session_present;
-                self.granted(session.kind);
+                self.persistence.granted(session.kind);
                 session.phase = Phase::Subscribing;
                 set_timeout(eventloop, self.options.write_timeout * self.slowness);
                 if self.options.subscriptions.is_empty() {
@@ -360,7 +363,6 @@ impl Connector {
                     tracing::info!("Subscribed to topic {topic}");
                 }
                 self.ready(session);
-                self.answered(session, Question::Packet(suback.pkid));
             }
             ClientEvent::Incoming(Packet::Publish(publish)) => {
                 let message = Message {
@@ -377,78 +379,16 @@ impl Connector {
                 }
             }
             ClientEvent::Incoming(Packet::PubAck(puback)) => {
-                self.answered(session, Question::Packet(puback.pkid));
                 self.outbox.acknowledged(puback.pkid);
                 if self.outbox.is_empty() {
                     self.slowness = 1;
                 }
             }
-            ClientEvent::Incoming(Packet::PingResp) => self.answered(session, Question::Ping),
-            ClientEvent::Outgoing(Sent::Publish(id)) => {
-                if id != 0 {
-                    session.inbox.asked(Question::Packet(id));
-                }
-                self.outbox.sent(id);
-            }
-            ClientEvent::Outgoing(Sent::Subscribe(id)) => {
-                session.inbox.asked(Question::Packet(id));
-            }
-            ClientEvent::Outgoing(Sent::PingReq) => session.inbox.asked(Question::Ping),
-            ClientEvent::Outgoing(Sent::PubAck(_)) => session.inbox.written(),
+            ClientEvent::Outgoing(Sent::Publish(id)) => self.outbox.sent(id),
             ClientEvent::Outgoing(Sent::Disconnect) => return ControlFlow::Break(Ended::Left),
             ClientEvent::Incoming(_) | ClientEvent::Outgoing(_) => {}
         }
         ControlFlow::Continue(())
-    }
-
-    /// The broker keeps a session, or keeps none.
-    fn granted(&mut self, kind: SessionKind) {
-        if !self.choice.granted(kind) {
-            return;
-        }
-        let at = &self.options.address;
-        match kind {
-            SessionKind::Persistent => tracing::info!(
-                "the broker at {at} keeps a session for this client: what is sent while it is away \
-                 comes later"
-            ),
-            SessionKind::Clean => tracing::warn!(
-                "the broker at {at} grants a clean session only: tasks that are started while this \
-                 worker is away or reconnects are lost; PROPLET_MQTT_CLEAN_SESSION=true asks for it \
-                 at once"
-            ),
-        }
-        if let Some(sessions) = &mut self.options.sessions {
-            sessions.remember(kind);
-        }
-    }
-
-    /// There was no CONNACK that grants what was asked for.
-    fn refused(&mut self, failure: &Failure, kind: SessionKind) {
-        if failure.kind != FailureKind::Dropped {
-            return self.choice.failed();
-        }
-        let drops = self.choice.dropped(kind);
-        if kind == SessionKind::Persistent && self.choice.next() == SessionKind::Clean {
-            tracing::warn!(
-                "the broker at {} has dropped {drops} connections in a row that asked for a \
-                 persistent session: trying a clean one",
-                self.options.address
-            );
-        } else if drops == DROPS && self.choice.is_bound() {
-            tracing::warn!(
-                "the broker at {} has kept a session for this client before, so a clean one, which \
-                 would lose what waits in it, is not tried; if it is another broker now that keeps \
-                 none, set PROPLET_MQTT_CLEAN_SESSION=true",
-                self.options.address
-            );
-        }
-    }
-
-    fn answered(&self, session: &mut Session, question: Question) {
-        if let Some(receipt) = session.inbox.answered(question) {
-            self.tell(Event::Acknowledged(receipt));
-        }
     }
 
     fn ready(&mut self, session: &mut Session) {

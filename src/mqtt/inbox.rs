@@ -12,6 +12,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use rumqttc::{Event, Outgoing, Packet, PubAck, SubAck};
+
 /// The right to acknowledge one message, once. Dropped unused, it leaves the
 /// message with the broker, which sends it again on another connection.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub struct Receipt {
 
 /// What a broker answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Question {
+enum Question {
     /// A publish or a subscription, by its packet id.
     Packet(u16),
     Ping,
@@ -103,19 +105,40 @@ impl Inbox {
         self.waiting.drain(..ready).map(|waiting| waiting.id).collect()
     }
 
+    /// Takes note of what rumqttc has written or read, in its order; gives what
+    /// [`Inbox::answered`] does.
+    pub(super) fn saw(&mut self, event: &Event) -> Option<Receipt> {
+        match event {
+            Event::Outgoing(Outgoing::PubAck(_)) => self.written(),
+            // Of QoS 0, which is not answered.
+            Event::Outgoing(Outgoing::Publish(0)) => {}
+            Event::Outgoing(Outgoing::Publish(id) | Outgoing::Subscribe(id)) => {
+                self.asked(Question::Packet(*id));
+            }
+            Event::Outgoing(Outgoing::PingReq) => self.asked(Question::Ping),
+            Event::Incoming(Packet::PubAck(PubAck { pkid: id }))
+            | Event::Incoming(Packet::SubAck(SubAck { pkid: id, .. })) => {
+                return self.answered(Question::Packet(*id));
+            }
+            Event::Incoming(Packet::PingResp) => return self.answered(Question::Ping),
+            Event::Incoming(_) | Event::Outgoing(_) => {}
+        }
+        None
+    }
+
     /// The oldest acknowledgement that was not written yet has been.
-    pub(super) fn written(&mut self) {
+    fn written(&mut self) {
         self.written += 1;
     }
 
     /// Something has been written that the broker answers.
-    pub(super) fn asked(&mut self, question: Question) {
+    fn asked(&mut self, question: Question) {
         self.open.insert(question, self.written);
     }
 
     /// The broker has answered; gives the last message whose acknowledgement
     /// it is now known to have, if that was not known before.
-    pub(super) fn answered(&mut self, question: Question) -> Option<Receipt> {
+    fn answered(&mut self, question: Question) -> Option<Receipt> {
         let written = self.open.remove(&question)?;
         if written <= self.known {
             return None;

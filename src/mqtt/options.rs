@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::persistence::{CleanSession, SessionMemory};
+use super::memory::SessionMemory;
+use super::persistence::CleanSession;
 
 /// Where a broker is.
 #[derive(Clone, Debug, PartialEq, Eq)]

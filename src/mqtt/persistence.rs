@@ -1,6 +1,5 @@
 //! Whether the broker is to keep a session for this client, so that what is
-//! sent while it is away waits for it: what is asked for next, and what each
-//! broker has shown before, in a file of the state directory.
+//! sent while it is away waits for it: what is asked for next.
 //!
 //! ```text
 //! nothing known ── persistent ── accepted ─▶ persistent from now on
@@ -15,15 +14,10 @@
 //! may also be a proxy whose broker is down, so a broker that has kept a
 //! session once is never asked for a clean one.
 
-use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
-
 use serde::{Deserialize, Serialize};
 
-use super::Address;
+use super::memory::SessionMemory;
+use super::{Address, FailureKind, Options};
 
 /// Whether the broker is asked to forget this client when a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,11 +42,11 @@ pub enum SessionKind {
 }
 
 /// Drops in a row after which a clean session is tried.
-pub(super) const DROPS: u32 = 2;
+const DROPS: u32 = 2;
 
 /// What to ask for. Pure state.
 #[derive(Debug)]
-pub(super) struct Choice {
+struct Choice {
     wanted: CleanSession,
     known: Option<SessionKind>,
     /// Whether this process has asked for a persistent session and seen what
@@ -64,11 +58,11 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    pub(super) fn new(wanted: CleanSession, known: Option<SessionKind>) -> Choice {
+    fn new(wanted: CleanSession, known: Option<SessionKind>) -> Choice {
         Choice { wanted, known, asked: false, drops: 0 }
     }
 
-    pub(super) fn next(&self) -> SessionKind {
+    fn next(&self) -> SessionKind {
         use SessionKind::{Clean, Persistent};
         match (self.wanted, self.known) {
             (CleanSession::Always, _) => Clean,
@@ -80,7 +74,7 @@ impl Choice {
     }
 
     /// The broker has granted what was asked for; says whether that is new.
-    pub(super) fn granted(&mut self, kind: SessionKind) -> bool {
+    fn granted(&mut self, kind: SessionKind) -> bool {
         self.asked |= kind == SessionKind::Persistent;
         self.drops = 0;
         // A clean session that was ordered shows nothing of the other kind.
@@ -94,7 +88,7 @@ impl Choice {
 
     /// The broker has ended the connection without an answer; gives how often
     /// it has done so in a row if a persistent session was asked for.
-    pub(super) fn dropped(&mut self, kind: SessionKind) -> u32 {
+    fn dropped(&mut self, kind: SessionKind) -> u32 {
         match kind {
             SessionKind::Persistent => {
                 self.asked = true;
@@ -106,106 +100,79 @@ impl Choice {
     }
 
     /// The attempt came to another end.
-    pub(super) fn failed(&mut self) {
+    fn failed(&mut self) {
         self.drops = 0;
     }
 
     /// Whether a session that the broker has kept is what forbids a clean one.
-    pub(super) fn is_bound(&self) -> bool {
+    fn is_bound(&self) -> bool {
         self.wanted == CleanSession::Auto && self.known == Some(SessionKind::Persistent)
     }
 }
 
-/// What brokers have granted to this client, by their address, on the disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionMemory {
-    path: PathBuf,
-    broker: String,
-    known: Option<SessionKind>,
+/// [`Choice`] for a broker, with its memory and its word in the log.
+#[derive(Debug)]
+pub(super) struct Persistence {
+    choice: Choice,
+    memory: Option<SessionMemory>,
+    broker: Address,
 }
 
-impl SessionMemory {
-    /// Looks up `broker` in the state directory. Without a memory `otherwise`
-    /// is what is known of it.
-    pub fn read(
-        directory: &Path,
-        broker: &Address,
-        otherwise: Option<SessionKind>,
-    ) -> SessionMemory {
-        let broker = broker.to_string();
-        let path = directory.join("sessions.json");
-        let known = match load(&path) {
-            Ok(brokers) => brokers.get(&broker).copied(),
-            Err(e) => {
-                if e.kind() != io::ErrorKind::NotFound {
-                    tracing::error!(
-                        "{} can't be read ({e}), so what the broker has granted before is not known",
-                        path.display()
-                    );
-                }
-                otherwise
-            }
-        };
-        SessionMemory { path, broker, known }
+impl Persistence {
+    pub(super) fn new(options: &Options) -> Persistence {
+        let memory = options.sessions.clone();
+        let known = memory.as_ref().and_then(SessionMemory::known);
+        let choice = Choice::new(options.clean_session, known);
+        Persistence { choice, memory, broker: options.address.clone() }
     }
 
-    /// The same, and sees to it that there is a memory from now on.
-    pub fn open(
-        directory: &Path,
-        broker: &Address,
-        otherwise: Option<SessionKind>,
-    ) -> SessionMemory {
-        let memory = SessionMemory::read(directory, broker, otherwise);
-        if !memory.path.exists() {
-            memory.keep();
+    /// What to ask for.
+    pub(super) fn next(&self) -> SessionKind {
+        self.choice.next()
+    }
+
+    /// The broker has granted what was asked for.
+    pub(super) fn granted(&mut self, kind: SessionKind) {
+        if !self.choice.granted(kind) {
+            return;
         }
-        memory
+        let broker = &self.broker;
+        match kind {
+            SessionKind::Persistent => tracing::info!(
+                "the broker at {broker} keeps a session for this client: what is sent while it is \
+                 away comes later"
+            ),
+            SessionKind::Clean => tracing::warn!(
+                "the broker at {broker} grants a clean session only: tasks that are started while \
+                 this worker is away or reconnects are lost; PROPLET_MQTT_CLEAN_SESSION=true asks \
+                 for it at once"
+            ),
+        }
+        if let Some(memory) = &mut self.memory {
+            memory.remember(kind);
+        }
     }
 
-    /// What this broker is known to grant.
-    pub fn known(&self) -> Option<SessionKind> {
-        self.known
-    }
-
-    fn keep(&self) {
-        if let Err(e) = self.store() {
+    /// There was no CONNACK that grants what was asked for.
+    pub(super) fn refused(&mut self, kind: SessionKind, failure: FailureKind) {
+        if failure != FailureKind::Dropped {
+            return self.choice.failed();
+        }
+        let broker = &self.broker;
+        let drops = self.choice.dropped(kind);
+        if kind == SessionKind::Persistent && self.next() == SessionKind::Clean {
             tracing::warn!(
-                "{} can't be written ({e}), so the next start does not know what session the \
-                 broker at {} grants",
-                self.path.display(),
-                self.broker
+                "the broker at {broker} drops the connection when it is asked for a persistent \
+                 session ({drops}× in a row): trying a clean one"
+            );
+        } else if drops == DROPS && self.choice.is_bound() {
+            tracing::warn!(
+                "the broker at {broker} has kept a session for this client before, so a clean one, \
+                 which would lose what waits in it, is not tried; if it is another broker now that \
+                 keeps none, set PROPLET_MQTT_CLEAN_SESSION=true"
             );
         }
     }
-
-    /// Keeps what the broker has granted, beside the caller's work.
-    pub(super) fn remember(&mut self, kind: SessionKind) {
-        self.known = Some(kind);
-        let memory = self.clone();
-        tokio::task::spawn_blocking(move || memory.keep());
-    }
-
-    fn store(&self) -> io::Result<()> {
-        if let Some(directory) = self.path.parent() {
-            // As the journal would, which comes after this.
-            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        }
-        let mut brokers = load(&self.path).unwrap_or_default();
-        match self.known {
-            Some(kind) => brokers.insert(self.broker.clone(), kind),
-            None => brokers.remove(&self.broker),
-        };
-        let new = self.path.with_extension("new");
-        let mut file = File::create(&new)?;
-        serde_json::to_writer(&mut file, &brokers)?;
-        file.flush()?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)
-    }
-}
-
-fn load(path: &Path) -> io::Result<BTreeMap<String, SessionKind>> {
-    Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
 #[cfg(test)]
@@ -265,24 +232,6 @@ mod tests {
         never.dropped(Persistent);
         assert_eq!(never.next(), Persistent);
         assert!(never.granted(Persistent), "the next process may be left to choose");
-    }
-
-    #[test]
-    fn what_a_broker_has_granted_is_remembered_by_its_address() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let state = dir.path().join("a/b");
-        let [one, two] = ["one", "two"].map(|host| Address { host: host.into(), port: 1883 });
-        let read = |broker, otherwise| SessionMemory::read(&state, broker, otherwise);
-        // A journal from before there was a memory.
-        let old = SessionMemory::open(&state, &one, Some(Persistent));
-        assert_eq!(old.known(), Some(Persistent));
-        let new = read(&two, Some(Persistent));
-        assert_eq!(new.known(), None, "there is a memory, and it knows nothing of this one");
-        SessionMemory { known: Some(Clean), ..new }.keep();
-        assert_eq!(read(&one, None).known(), Some(Persistent));
-        assert_eq!(read(&two, None).known(), Some(Clean));
-        fs::write(state.join("sessions.json"), "{").expect("written");
-        assert_eq!(read(&two, Some(Persistent)).known(), Some(Persistent));
     }
 
     proptest! {
