@@ -1,5 +1,6 @@
 //! A worker and its manager: registration, start, stop, refusals, results.
 
+use crate::manager::{Habits, Manager, Store};
 use crate::support::{On, Proxy, Stage, Task, over_both_brokers, wat};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,6 +10,7 @@ over_both_brokers!(
     a_worker_introduces_itself_before_its_first_heartbeat,
     a_worker_introduces_itself_again_after_a_reconnect,
     every_heartbeat_tells_what_the_worker_is,
+    a_manager_that_restarts_with_an_empty_store_knows_the_worker_again,
     a_worker_tells_the_manager_what_it_is,
     a_task_runs_and_its_result_tells_all_of_it,
     the_manager_is_told_what_a_failed_task_wrote,
@@ -64,9 +66,25 @@ fn a_worker_introduces_itself_again_after_a_reconnect(on: On) {
     stage.settle();
 }
 
-/// HAZARDS.md case 84: a manager that has restarted with an empty store knows a
-/// worker from its heartbeats alone, and they come although they are set to be
-/// rare.
+/// HAZARDS.md case 84: it hears heartbeats alone, since the worker is connected
+/// all the time.
+fn a_manager_that_restarts_with_an_empty_store_knows_the_worker_again(on: On) {
+    let stage = Stage::new(on);
+    let mut manager = stage.manager(Habits { store: Store::Memory, ..Habits::default() });
+    let _worker = stage.worker(&[("liveliness-interval", "100ms"), ("location", "here")]);
+    let known = |manager: &Manager| {
+        manager.worker_alive(&stage.worker_id);
+        manager.json("GET", "/proplets", None).ok(200)["proplets"][0]["metadata"].clone()
+    };
+    let before = known(&manager);
+    assert_eq!(before["location"], "here");
+    manager.kill();
+    manager.run();
+    assert_eq!(known(&manager), before);
+    assert_eq!(stage.count("create"), 1);
+}
+
+/// They come although they are set to be rare.
 fn every_heartbeat_tells_what_the_worker_is(on: On) {
     let stage = Stage::new(on);
     let proxy = Proxy::to(stage.address);
