@@ -8,6 +8,7 @@
 
 mod address;
 mod elsewhere;
+mod manager;
 mod monitoring;
 mod reader;
 mod settings;
@@ -30,6 +31,7 @@ use crate::task::humantime;
 
 pub use crate::mqtt::{CleanSession, Qos};
 pub use address::Address;
+pub use manager::{Manager, ManagerHttp};
 pub use monitoring::{HealthConfig, Monitoring};
 pub(crate) use settings::is_secret;
 pub use settings::{
@@ -102,6 +104,8 @@ pub struct Config {
     pub nn_graphs: Vec<GraphFlag>,
     /// What the manager is told.
     pub description: Description,
+    /// How results reach the manager.
+    pub manager: Manager,
     /// How it is watched.
     pub monitoring: Monitoring,
     /// The log.
@@ -287,6 +291,7 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
     let connection = connection(reader);
     let liveliness_interval =
         reader.read("liveliness-interval", value::duration_within(MILLI * 100, HOUR));
+    let manager = manager::read(reader);
     let executors = executors(reader, env);
     let queue = reader.read("queue", value::count_within(1, 1_000_000));
     let queue_bytes = reader.read("queue-bytes", value::length_within(1 << 10, 1 << 40));
@@ -357,6 +362,7 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
         nn_graphs,
         nn_load_bytes: nn_load_bytes?,
         description: description?,
+        manager: manager?,
         monitoring: monitoring?,
         log: log?,
         warnings: Vec::new(),

@@ -10,6 +10,7 @@ mod broker;
 mod files;
 mod host;
 mod inference;
+mod manager;
 mod settings;
 mod state;
 
@@ -102,4 +103,5 @@ pub(crate) async fn examine(
     each(host::clock());
     each(host::port(config));
     each(broker::check(config, watch).await);
+    each(manager::check(config).await);
 }

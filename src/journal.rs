@@ -5,6 +5,7 @@
 //! message ─▶ Accepted ─▶ (on disk) ─▶ acknowledged to the broker ─▶ runs
 //!        ─▶ Finished ─▶ (on disk) ─▶ published ─▶ acknowledged by the broker
 //!        ─▶ Delivered ─▶ remembered for repeated messages ─▶ Forgotten
+//!        ─▶ Unconfirmed ─▶ Confirmed, where the manager is asked about it
 //! ```
 //!
 //! [`Journal::record`] hands a step to a thread and returns; what is to follow
@@ -119,6 +120,15 @@ pub enum Step {
     /// The result has answered a start of a task that the manager showed as
     /// running, which it does once.
     Replayed(Run),
+    /// Whether its result has arrived where it is meant for is to be asked.
+    Unconfirmed {
+        /// The run.
+        run: Run,
+        /// When the result left.
+        left: SystemTime,
+    },
+    /// That need not be asked any more.
+    Confirmed(Run),
     /// Nothing of it is needed any more.
     Forgotten(Run),
     /// None: to learn that all steps before it are on the disk.

@@ -25,5 +25,5 @@ mod results;
 pub use answer::{Answer, Decision, Over, Task, decide};
 pub use client::{Ask, Asker, Client, Place, Told};
 pub use confirm::{Confirmations, Finished, Question, Step};
-pub use hearing::{Change, Complaint, Heard, Hearing};
-pub use results::{Action, Publication, Results, Timing};
+pub use hearing::{Change, Complaint, DEAF, Heard, Hearing};
+pub use results::{Action, Departure, Results, Timing};

@@ -7,6 +7,7 @@
 //! so that no task can make the number of series grow.
 
 mod labels;
+mod manager;
 
 use self::labels::{KINDS, OUTCOMES, PHASES, REASONS, kind, outcome, reason};
 use crate::mqtt::FailureKind;
@@ -24,6 +25,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::time::Duration;
+
+pub use manager::ManagerMetrics;
 
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -59,6 +62,8 @@ pub struct Metrics {
     queued: Gauge,
     running: Gauge,
     outbox: Gauge,
+    /// Of results on their way to the manager.
+    pub manager: ManagerMetrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -88,8 +93,10 @@ impl Metrics {
         inferences: InferenceTimes,
         levels: impl Fn() -> CacheLevels + Send + Sync + 'static,
     ) -> Metrics {
+        let mut registry = Registry::default();
+        let manager = ManagerMetrics::new(&mut registry);
         let mut metrics = Metrics {
-            registry: Registry::default(),
+            registry,
             tasks: Family::default(),
             refused: Family::default(),
             phases: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
@@ -100,6 +107,7 @@ impl Metrics {
             queued: Gauge::default(),
             running: Gauge::default(),
             outbox: Gauge::default(),
+            manager,
         };
         metrics.register(inferences, levels);
         // A series that begins with 1 has no rate.

@@ -138,7 +138,9 @@ fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>>
             }
         },
         "/ready" => match status.health.state() {
-            State::Serving => report(StatusCode::OK, status, "ready", None),
+            State::Serving => {
+                report(StatusCode::OK, status, "ready", status.health.note().as_deref())
+            }
             State::Connecting => report(
                 StatusCode::SERVICE_UNAVAILABLE,
                 status,
@@ -212,6 +214,22 @@ mod tests {
         status.health.set(State::Draining);
         status.health.set(State::Serving);
         assert_eq!((code("/health", &status), code("/ready", &status)), (200, 503));
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_serves_is_ready_whatever_else_is_wrong() {
+        use http_body_util::BodyExt as _;
+        let status = status();
+        status.health.set(State::Serving);
+        status.health.set_note(Some("the manager is deaf".into()));
+        let ready = answer(&Method::GET, "/ready", &status);
+        assert_eq!(ready.status(), 200);
+        let body = ready.into_body().collect().await.expect("a body").to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(
+            (&body["status"], &body["reason"]),
+            (&json!("ready"), &json!("the manager is deaf"))
+        );
     }
 
     #[test]

@@ -13,11 +13,12 @@ mod effective;
 mod monitor;
 mod oversize;
 mod recall;
+mod results;
 mod setup;
 mod tasks;
 
 pub use effective::{Effective, effective};
-pub(crate) use setup::{address, connection_options};
+pub(crate) use setup::{address, connection_options, manager_place};
 pub use setup::{bounds, nn_config, policy, runtime_config};
 
 use crate::config::Config;
@@ -123,6 +124,7 @@ pub async fn run_with<T>(
         }),
     )?;
     let topics = Topics::new(&config.credentials.domain, &config.credentials.channel);
+    let manager = results::Manager::start(&config, journal.as_ref().map(Journal::reader))?;
     let (link, events) = mqtt::connect(setup::options(&config, &topics, sessions))?;
     let about = setup::about(&config);
     let memory = about.total_memory_bytes;
@@ -141,7 +143,9 @@ pub async fn run_with<T>(
         link,
         phase: Phase::Serving,
         tasks: Tasks::new(ledger, journal, admission),
+        manager,
     };
+    worker.take_over(&recovered.finished);
     worker.on(Happening::Recovered(recovered));
     let inputs = Inputs { events, admitted, ended, durable };
     let served =
@@ -238,6 +242,7 @@ struct Worker {
     reports: monitor::Reports,
     phase: Phase,
     tasks: Tasks,
+    manager: results::Manager,
 }
 
 impl Worker {
@@ -264,6 +269,7 @@ impl Worker {
                 Some(Ok(delivery)) = self.tasks.deliveries.join_next() => {
                     self.on_delivery(delivery);
                 }
+                happened = self.manager.happened() => self.on_manager(happened),
                 noted = &mut shutdown, if self.phase == Phase::Serving => {
                     self.tasks.exonerate();
                     drop(noted);
@@ -297,10 +303,12 @@ impl Worker {
                     Event::Disconnected { failure, .. } => {
                         self.status.metrics.disconnected(failure.kind);
                         self.status.health.set(State::Connecting);
+                        self.manager.disconnected();
                         introduction = Introduction::Due;
                     }
                 },
                 () = introduction.made(), if !matches!(introduction, Introduction::Made) => {
+                    self.manager.connected();
                     self.beat();
                 }
                 _ = beats.tick(), if matches!(introduction, Introduction::Made) => self.beat(),
@@ -328,6 +336,7 @@ impl Worker {
     /// Sees to it that what is done is recorded and delivered, as far as that
     /// is possible in time.
     async fn close(mut self, mut durable: UnboundedReceiver<After<Ack>>) {
+        self.depart_all();
         let settle = async {
             while !self.tasks.settled()
                 && let Some(after) = durable.recv().await

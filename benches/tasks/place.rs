@@ -43,6 +43,9 @@ impl Place {
             .with("PROPLET_OPENVINO_LIB", &self.libs)
             .with("PROPLET_STATE_DIR", self.scratch.path().join("state"))
             .with("PROPLET_METRICS_ENABLED", "false")
+            // What is measured is the worker, not its patience with the manager.
+            .with("PROPLET_RESULT_HOLD", "0")
+            .with("PROPLET_RESULT_REPEAT", "0")
             .with("PROPLET_DIRS", roots);
         for (name, value) in settings {
             env = env.with(&format!("PROPLET_{}", name.replace('-', "_").to_uppercase()), *value);

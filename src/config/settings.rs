@@ -13,6 +13,8 @@ pub enum Group {
     Credentials,
     /// The way to the broker.
     Connection,
+    /// How results reach the manager.
+    Manager,
     /// How many tasks there may be.
     Tasks,
     /// What survives the process.
@@ -39,6 +41,7 @@ impl Group {
         match self {
             Group::Credentials => "Credentials",
             Group::Connection => "Connection",
+            Group::Manager => "Manager",
             Group::Tasks => "Tasks",
             Group::State => "State",
             Group::Limits => "Limits of a task",
@@ -105,7 +108,9 @@ impl Setting {
     pub(super) fn shown(&self, value: &str) -> String {
         match value.rsplit_once('@') {
             _ if self.secret => "…".to_owned(),
-            Some((_, host)) if self.name == "mqtt-address" => format!("…@{host}"),
+            Some((_, host)) if matches!(self.name, "mqtt-address" | "manager-url") => {
+                format!("…@{host}")
+            }
             _ => value.to_owned(),
         }
     }
@@ -250,6 +255,44 @@ pub static SETTINGS: &[Setting] = &[
         "DURATION",
         Text("5s"),
         "Time between heartbeats, 5s at most: the manager gives a worker up after 10s",
+    ),
+    setting(
+        Group::Manager,
+        "result-hold",
+        "DURATION",
+        Text("5ms"),
+        "No result leaves sooner after its start came, so that the manager has stored the start; 0: at once",
+    ),
+    setting(
+        Group::Manager,
+        "result-repeat",
+        "DURATION[,..]",
+        Text("2s,10s"),
+        "When a result that came within 2s is published again after its delivery; 0: never",
+    ),
+    setting(
+        Group::Manager,
+        "manager-url",
+        "URL",
+        Absent,
+        "The manager's HTTP address, such as http://manager:7070: it is asked whether results arrived",
+    ),
+    Setting {
+        secret: true,
+        ..setting(
+            Group::Manager,
+            "manager-token",
+            "TOKEN",
+            Absent,
+            "Bearer token for that address, where a proxy asks for one",
+        )
+    },
+    setting(
+        Group::Manager,
+        "manager-ca-cert",
+        "FILE",
+        Absent,
+        "PEM file with the certificates that its own must come from; without it the system's",
     ),
     setting(
         Group::Tasks,

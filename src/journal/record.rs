@@ -72,6 +72,9 @@ pub struct Finished {
     pub result: bytes::Bytes,
     /// The broker has acknowledged it.
     pub delivered: bool,
+    /// When it left, if nobody knows yet whether it has arrived where it is
+    /// meant for.
+    pub unconfirmed: Option<SystemTime>,
     /// A stop came for it after its end.
     pub stopped: bool,
     /// The broker is known to have the acknowledgement of its message.
@@ -212,6 +215,17 @@ impl Request {
 pub fn fingerprint(request: &TaskRequest) -> Fingerprint {
     let content = (request.id.as_str(), Request::new(request));
     Digest::of(&serde_json::to_vec(&content).expect("a request is valid JSON"))
+}
+
+/// A time as it is written: milliseconds since 1970.
+pub(super) fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The time that was written so.
+pub(super) fn time(millis: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
 }
 
 /// Puts a checksum in front.

@@ -5,6 +5,7 @@
 //! | `runs` | run → its record |
 //! | `results` | run → the result as it is published |
 //! | `stopped`, `delivered`, `acknowledged`, `replayed` | run → nothing |
+//! | `unconfirmed` | run → when its result left, in milliseconds since 1970 |
 //! | `deaths` | run → how often the process died with it alone; with others beside it: 0 |
 //! | `sequence` | how far the journal has come |
 //!
@@ -15,7 +16,7 @@
 use super::database::{Open, Shared, StoreError};
 use super::modules::{Files, Modules, Shelf};
 use super::reader::{ReadError, Reader};
-use super::record::{Finished, Header, Module, Waiting, opened, sealed};
+use super::record::{Finished, Header, Module, Waiting, millis, opened, sealed, time};
 use super::sequence::{Counter, Sequence};
 use super::{Loss, Recovered, Run, Step};
 use crate::digest::Digest;
@@ -38,6 +39,7 @@ const ACKNOWLEDGED: TableDefinition<'_, u64, ()> = TableDefinition::new("acknowl
 const REPLAYED: TableDefinition<'_, u64, ()> = TableDefinition::new("replayed");
 const DEATHS: TableDefinition<'_, u64, u32> = TableDefinition::new("deaths");
 const SEQUENCE: TableDefinition<'_, (), (u64, u64)> = TableDefinition::new("sequence");
+const UNCONFIRMED: TableDefinition<'_, u64, u64> = TableDefinition::new("unconfirmed");
 /// Where version 0.1.0 had the modules.
 const OLD_MODULES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("modules");
 
@@ -168,6 +170,7 @@ fn read(
     let acknowledged = write.open_table(ACKNOWLEDGED).map_err(StoreError::of)?;
     let replayed = write.open_table(REPLAYED).map_err(StoreError::of)?;
     let deaths = write.open_table(DEATHS).map_err(StoreError::of)?;
+    let unconfirmed = write.open_table(UNCONFIRMED).map_err(StoreError::of)?;
     let mut of_run: HashMap<Run, Digest> = HashMap::new();
     let mut useless = Vec::new();
     let mut records = 0;
@@ -192,6 +195,8 @@ fn read(
             let delivered = delivered.get(run.0).map_err(StoreError::of)?.is_some();
             match result {
                 Some(result) => {
+                    let unconfirmed = unconfirmed.get(run.0).map_err(StoreError::of)?;
+                    let unconfirmed = unconfirmed.map(|left| time(left.value()));
                     let replayed = replayed.get(run.0).map_err(StoreError::of)?.is_some();
                     recovered.finished.push(Finished {
                         run,
@@ -199,6 +204,7 @@ fn read(
                         ending,
                         result,
                         delivered,
+                        unconfirmed,
                         stopped,
                         acknowledged,
                         replayed,
@@ -263,6 +269,7 @@ fn transaction<'a>(
         let mut acknowledged = write.open_table(ACKNOWLEDGED).map_err(StoreError::of)?;
         let mut replayed = write.open_table(REPLAYED).map_err(StoreError::of)?;
         let mut deaths = write.open_table(DEATHS).map_err(StoreError::of)?;
+        let mut unconfirmed = write.open_table(UNCONFIRMED).map_err(StoreError::of)?;
         for step in steps {
             after.steps += 1;
             after.accepted += u64::from(matches!(step, Step::Accepted { .. }));
@@ -296,7 +303,17 @@ fn transaction<'a>(
                 Step::Replayed(run) => {
                     replayed.insert(run.0, ()).map_err(StoreError::of)?;
                 }
+                Step::Unconfirmed { run, left } => {
+                    // One that is forgotten is not waited for.
+                    if runs.get(run.0).map_err(StoreError::of)?.is_some() {
+                        unconfirmed.insert(run.0, millis(*left)).map_err(StoreError::of)?;
+                    }
+                }
+                Step::Confirmed(run) => {
+                    unconfirmed.remove(run.0).map_err(StoreError::of)?;
+                }
                 Step::Forgotten(run) => {
+                    unconfirmed.remove(run.0).map_err(StoreError::of)?;
                     runs.remove(run.0).map_err(StoreError::of)?;
                     results.remove(run.0).map_err(StoreError::of)?;
                     stopped.remove(run.0).map_err(StoreError::of)?;

@@ -287,12 +287,36 @@ fn what_was_recorded_is_found_again() {
         ending: ending(run),
         result: result.into(),
         delivered,
+        unconfirmed: None,
         stopped: delivered,
         acknowledged: delivered,
         replayed: delivered,
     };
     assert_eq!(recovered.finished, [finished(2, "result", false), finished(3, "refused", true)]);
     assert_eq!((recovered.losses, recovered.next), (vec![], Run(4)));
+}
+
+#[test]
+fn the_next_process_learns_which_results_are_not_confirmed() {
+    let disk = Disk::default();
+    let (mut store, _) = disk.store();
+    let left = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+    let unconfirmed = |run| Step::Unconfirmed { run: Run(run), left };
+    let mut steps: Vec<_> = (0..4).map(|run| finished(run, "result")).collect();
+    steps.extend((0..4).map(|run| Step::Delivered(Run(run))));
+    steps.extend([unconfirmed(1), unconfirmed(2), unconfirmed(3)]);
+    steps.extend([Step::Confirmed(Run(2)), Step::Forgotten(Run(3)), unconfirmed(3)]);
+    store.apply(steps.iter()).expect("written");
+    let disk = disk.after_power_loss(0);
+    let (mut store, recovered) = disk.store();
+    let found = |recovered: &Recovered| {
+        recovered.finished.iter().map(|known| (known.run.0, known.unconfirmed)).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&recovered), [(0, None), (1, Some(left)), (2, None)]);
+    // A run of that number has nothing to do with the one that was forgotten.
+    store.apply([finished(3, "another"), Step::Delivered(Run(3))].iter()).expect("written");
+    let (_, recovered) = disk.after_power_loss(0).store();
+    assert_eq!(found(&recovered).last(), Some(&(3, None)));
 }
 
 #[test]
@@ -591,6 +615,8 @@ impl Model {
             | Step::Undelivered(_)
             | Step::Acknowledged(_)
             | Step::Replayed(_)
+            | Step::Unconfirmed { .. }
+            | Step::Confirmed(_)
             | Step::Nothing => {}
         }
     }

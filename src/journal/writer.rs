@@ -183,9 +183,11 @@ impl<T> Writer<T> {
         let not_yet: HashSet<Run> =
             waiting.iter().filter_map(|item| accepted(&item.step)).collect();
         let ends = |item: &Item<T>| match &item.step {
-            Step::Finished { run, .. } | Step::Delivered(run) | Step::Forgotten(run) => {
-                !not_yet.contains(run)
-            }
+            Step::Finished { run, .. }
+            | Step::Delivered(run)
+            | Step::Unconfirmed { run, .. }
+            | Step::Confirmed(run)
+            | Step::Forgotten(run) => !not_yet.contains(run),
             _ => false,
         };
         let small: Vec<&Step> =

@@ -75,6 +75,9 @@ impl Client {
             .http_status_as_error(false)
             .max_redirects(0)
             .proxy(None)
+            // One that is kept is dead when the manager was started again, and
+            // the question on it lost.
+            .max_idle_connections(0)
             .user_agent(concat!("proplet/", env!("CARGO_PKG_VERSION")));
         if place.url.starts_with("https://") {
             let roots = RootCerts::Specific(Arc::new(roots(place.ca.as_deref())?));

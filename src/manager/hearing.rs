@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Time between two questions.
 const EVERY: Duration = Duration::from_secs(10);
 /// Silence from which on it is no delay: twelve heartbeats.
-const DEAF: Duration = Duration::from_secs(60);
+pub const DEAF: Duration = Duration::from_secs(60);
 /// Time between two warnings that the manager does not answer.
 const REMIND: Duration = Duration::from_secs(600);
 

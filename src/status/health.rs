@@ -12,6 +12,8 @@ pub(crate) struct Health {
     /// When the loop turned last, in milliseconds since the start.
     turned: AtomicU64,
     state: Mutex<State>,
+    /// What is wrong although the worker serves.
+    note: Mutex<Option<String>>,
 }
 
 /// What the worker does.
@@ -34,6 +36,7 @@ impl Default for Health {
             started: Instant::now(),
             turned: AtomicU64::new(0),
             state: Mutex::new(State::Connecting),
+            note: Mutex::new(None),
         }
     }
 }
@@ -56,6 +59,16 @@ impl Health {
     /// What the worker does.
     pub(crate) fn state(&self) -> State {
         *self.lock()
+    }
+
+    /// Something is wrong that makes the worker no less ready, or nothing is.
+    pub(crate) fn set_note(&self, note: Option<String>) {
+        *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
+    }
+
+    /// What is wrong although the worker serves.
+    pub(crate) fn note(&self) -> Option<String> {
+        self.note.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

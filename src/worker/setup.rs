@@ -4,6 +4,7 @@ use crate::config::{self, Config};
 use crate::disk::DiskCache;
 use crate::journal;
 use crate::machine;
+use crate::manager::Place;
 use crate::mqtt::{self, CleanSession, SessionKind, SessionMemory};
 use crate::nn::{self, Nn, NnConfig};
 use crate::policy::{self, Policy, Root, Trust};
@@ -240,6 +241,15 @@ pub(crate) fn connection_options(
         max_packet_size: connection.max_packet_size,
         ..mqtt::Options::new(address(connection), client_id)
     }
+}
+
+/// The manager's HTTP side, if it is to be asked.
+pub(crate) fn manager_place(config: &Config) -> Option<Place> {
+    config.manager.http.as_ref().map(|http| Place {
+        url: http.url.clone(),
+        token: http.token.as_ref().map(|token| token.expose().to_owned()),
+        ca: http.ca_cert.as_ref().map(|ca| config.working_dir.join(ca)),
+    })
 }
 
 pub(super) fn about(config: &Config) -> WorkerMetadata {

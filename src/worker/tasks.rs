@@ -5,8 +5,9 @@ use super::admission::{self, Admitted};
 use super::{Worker, oversize};
 use crate::digest::Digest;
 use crate::executor::{Ended, Task};
-use crate::journal::{Arrival, Journal, fingerprint};
+use crate::journal::{Arrival, Journal, Step, fingerprint};
 use crate::ledger::{After, Effect, Event, Ledger, Notice, Now, Publication, Start};
+use crate::manager::Departure;
 use crate::mqtt::{Ack, PublishError};
 use crate::protocol::Malformed;
 use crate::queue::Admission;
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 /// A result, and whether the broker has it.
-pub(super) type Delivered = (Publication, Result<(), PublishError>);
+pub(super) type Delivered = (Departure, Result<(), PublishError>);
 
 /// The ledger, and what its effects need.
 pub(super) struct Tasks {
@@ -76,6 +77,14 @@ impl Worker {
                 self.tasks.ledger.on(answer, now, &mut self.tasks.effects);
             }
         }
+        self.depart();
+    }
+
+    /// Has something written that nothing waits for.
+    pub(super) fn note(&self, step: Step) {
+        if let Some(journal) = &self.tasks.journal {
+            journal.note(step);
+        }
     }
 
     /// Carries an effect out; gives what happens at once because of it.
@@ -88,11 +97,9 @@ impl Worker {
                 }
                 None => return Some(Event::Durable(then)),
             },
-            Effect::Note(step) => {
-                if let Some(journal) = &self.tasks.journal {
-                    journal.note(step);
-                }
-            }
+            // The manager may not have its result yet.
+            Effect::Note(Step::Forgotten(run)) if self.manager.keeps(run) => {}
+            Effect::Note(step) => self.note(step),
             Effect::Acknowledge(ack) => self.link.ack(ack),
             Effect::Admit { run, request } => self.tasks.admission.admit(run, request),
             Effect::Submit { run, request, spec } => {
@@ -108,8 +115,8 @@ impl Worker {
             Effect::Release(id) => self.executor.release(&id),
             // One that has ended meanwhile is about to say so.
             Effect::Stop(id) => drop(self.executor.stop(&id)),
-            Effect::Publish(publication) => self.publish(publication),
-            Effect::Superseded(_) => {}
+            Effect::Publish(publication) => self.manager.publish(publication),
+            Effect::Superseded(id) => self.supersede(&id),
             Effect::Notice(notice) => {
                 self.count(&notice);
                 notice.log();
@@ -192,17 +199,22 @@ impl Worker {
     }
 
     /// The one way out for results.
-    fn publish(&mut self, publication: Publication) {
-        let delivery = self.link.publish(&self.topics.results(), publication.result.clone());
+    pub(super) fn publish(&mut self, departure: Departure) {
+        let result = departure.publication.result.clone();
+        let delivery = self.link.publish(&self.topics.results(), result);
         let outgoing = self.status.metrics.outgoing();
         self.tasks.deliveries.spawn(async move {
             let _outgoing = outgoing;
-            (publication, delivery.await)
+            (departure, delivery.await)
         });
     }
 
     /// The broker has a result, or will never have it.
-    pub(super) fn on_delivery(&mut self, (publication, delivered): Delivered) {
+    pub(super) fn on_delivery(&mut self, (departure, delivered): Delivered) {
+        let publication = departure.publication.clone();
+        if self.manager.delivered(departure, delivered.is_ok()) {
+            self.confirm(&publication);
+        }
         let Publication { run, id, result, replay, .. } = publication;
         match delivered {
             Ok(()) => self.on(Event::Delivered { run, id }),

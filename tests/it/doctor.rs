@@ -75,6 +75,25 @@ fn a_set_up_that_is_well_passes() {
 }
 
 #[test]
+fn a_manager_that_can_be_asked_tells_whether_it_hears_the_worker() {
+    let stage = Stage::new(On::Embedded);
+    let mut manager = stage.manager(crate::manager::Habits::default());
+    let url = manager.url();
+    let settings = [("manager-url", url.as_str()), ("manager-token", "not-to-be-shown")];
+    let asked = || {
+        let (report, _) = doctor(&stage.environment(stage.address, &settings));
+        assert!(!report.to_string().contains("not-to-be-shown"), "{report:#}");
+        report
+    };
+    assert_verdict(&asked(), "manager", "warning", "does not know the worker");
+    let _worker = stage.worker(&[]);
+    manager.worker_alive(&stage.worker_id);
+    assert_verdict(&asked(), "manager", "ok", "(version dev) and heard the worker");
+    manager.kill();
+    assert_verdict(&asked(), "manager", "warning", "no answer from http://127.0.0.1:");
+}
+
+#[test]
 fn a_key_that_the_broker_refuses_is_told_from_a_broker_that_is_away() {
     let credentials = HashMap::from([("worker".to_owned(), "right".to_owned())]);
     let settings = Settings { credentials, ..Settings::default() };

@@ -3,6 +3,8 @@
 
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` marks what modules share")]
 
+#[cfg(feature = "broker")]
+mod arrival;
 mod cli_args;
 #[cfg(all(feature = "broker", feature = "openvino"))]
 mod demo;

@@ -14,6 +14,11 @@ fn other_value(name: &str) -> &'static str {
         "mqtt-clean-session" => "false",
         "liveliness-interval" => "2s",
         "executors" | "queue" | "task-graphs" | "task-contexts" => "3",
+        "result-hold" => "20ms",
+        "result-repeat" => "3s",
+        "manager-url" => "https://manager.example:7070",
+        "manager-token" => "another",
+        "manager-ca-cert" => "file.pem",
         "drain-timeout" | "task-timeout" => "7s",
         "task-memory" | "task-graph-memory" | "task-tensor-memory" | "module-size"
         | "model-size" | "module-cache" | "graph-cache" | "disk-cache" => "64MiB",

@@ -19,11 +19,17 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
     let mut ours = Ours::start(place, &[])?;
     let broker = Broker::start(place)?;
     let mut manager = Manager::connect(broker.address)?;
-    let [mut in_executor, mut kept, mut stateless] = [const { Samples::new() }; 3];
+    let [mut in_executor, mut kept, mut stateless, mut held] = [const { Samples::new() }; 4];
+    let at_once = [("stateless", "false")];
+    let defaults = [("result-hold", "5ms"), ("result-repeat", "2s,10s")];
     for _ in 0..rounds.div_ceil(5) {
         in_executor.add_number(ours.flow(&empty, IN_FLIGHT, LASTING)?);
-        for (samples, setting) in [(&mut kept, "false"), (&mut stateless, "true")] {
-            let _worker = Worker::start(place, broker.address, &[("stateless", setting)])?;
+        for (samples, settings) in [
+            (&mut kept, &at_once[..]),
+            (&mut stateless, &[("stateless", "true")]),
+            (&mut held, &defaults),
+        ] {
+            let _worker = Worker::start(place, broker.address, settings)?;
             manager.hear()?;
             manager.run(&start)?;
             samples.add_number(manager.flow(&start, IN_FLIGHT, LASTING)?);
@@ -33,5 +39,6 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
     report.hold("empty_in_executor_per_second", per_second, "/s", Target::AtLeast(20_000.0));
     report.hold("empty_messages_per_second", kept.median(), "/s", Target::AtLeast(2_000.0));
     report.say("empty_messages_stateless_per_second", stateless.median(), "/s");
+    report.say("empty_messages_held_and_repeated_per_second", held.median(), "/s");
     Ok(())
 }

@@ -360,6 +360,7 @@ fn what_is_known_of_an_end_is_known_to_the_next_process() {
         ending: Ending { at: Some(at), success },
         result: result.clone(),
         delivered: true,
+        unconfirmed: None,
         stopped: false,
         acknowledged: false,
         replayed: false,

@@ -275,7 +275,7 @@ impl World {
             Step::Undelivered(run) => drop(disk.get_mut(&run).map(|run| run.delivered = false)),
             Step::Replayed(run) => drop(disk.get_mut(&run).map(|run| run.replayed = true)),
             Step::Forgotten(run) => drop(disk.remove(&run)),
-            Step::Died { .. } | Step::Nothing => {}
+            Step::Died { .. } | Step::Unconfirmed { .. } | Step::Confirmed(_) | Step::Nothing => {}
         }
     }
 
@@ -342,6 +342,7 @@ impl World {
                     ending,
                     result,
                     delivered,
+                    unconfirmed: None,
                     stopped,
                     acknowledged,
                     replayed: record.replayed,

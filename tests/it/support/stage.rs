@@ -191,6 +191,8 @@ impl Stage {
             // Many at a time have one port, and messages that no test asked for.
             .with("PROPLET_METRICS_ENABLED", "false")
             .with("PROPLET_ENABLE_MONITORING", "false")
+            // Results that come again have their own tests, in `arrival.rs`.
+            .with("PROPLET_RESULT_REPEAT", "0")
             // What a crash leaves has its own tests, in `tests/chaos`.
             .with("PROPLET_STATELESS", "true");
         for (name, value) in settings {
