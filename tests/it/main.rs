@@ -14,6 +14,7 @@ mod guests;
 #[cfg(feature = "openvino")]
 mod guide;
 mod hostile;
+mod ledger;
 #[path = "../manager/mod.rs"]
 mod manager;
 mod manager_habits;

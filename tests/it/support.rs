@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a test waits for what must come: far more than it takes.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The folder `fixtures` of the repository.
 pub fn fixtures() -> PathBuf {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use proplet::broker::{Broker, Settings};
 use proplet::config::{Config, Environment};
 use proplet::mqtt::{self, Address, Event, Link};
+use proplet::policy::{Resolve, resolve_dir};
 use proplet::protocol::Topics;
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -208,12 +209,17 @@ impl Stage {
 
     /// The same by another way to the broker.
     pub fn worker_at(&self, address: SocketAddr, settings: &[(&str, &str)]) -> Worker {
-        self.start_worker(&self.environment(address, settings))
+        self.start_worker(&self.environment(address, settings), resolve_dir)
     }
 
     /// The same in this working directory.
     pub fn worker_in(&self, working_dir: &Path, settings: &[(&str, &str)]) -> Worker {
-        self.start_worker(&self.environment_in(working_dir, self.address, settings))
+        self.start_worker(&self.environment_in(working_dir, self.address, settings), resolve_dir)
+    }
+
+    /// The same with another way to find the directories that tasks name.
+    pub fn worker_resolving(&self, resolve: Resolve, settings: &[(&str, &str)]) -> Worker {
+        self.start_worker(&self.environment(self.address, settings), resolve)
     }
 
     /// What provisioning writes of the worker's credentials.
@@ -226,11 +232,11 @@ impl Stage {
         )
     }
 
-    fn start_worker(&self, environment: &Environment) -> Worker {
+    fn start_worker(&self, environment: &Environment, resolve: Resolve) -> Worker {
         let introduced = self.count("create");
         let config = Config::from_environment(environment).expect("a configuration");
         let runtime = self.runtime.as_ref().expect("there until the end");
-        let worker = Worker::start(config, runtime);
+        let worker = Worker::start(config, resolve, runtime);
         self.wait("the worker's introduction", |seen| {
             (of(seen, "create").count() > introduced).then_some(())
         });

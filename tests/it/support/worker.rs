@@ -2,6 +2,7 @@
 
 use super::PATIENCE;
 use proplet::config::{Config, Environment};
+use proplet::policy::Resolve;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -19,9 +20,10 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub(super) fn start(config: Config, runtime: &Runtime) -> Worker {
+    /// `resolve` finds the directories that tasks name.
+    pub(super) fn start(config: Config, resolve: Resolve, runtime: &Runtime) -> Worker {
         let (shutdown, stop) = oneshot::channel();
-        let ended = runtime.spawn(proplet::worker::run(config, async {
+        let ended = runtime.spawn(proplet::worker::run_with(config, resolve, async {
             // Dropped is as good as sent.
             stop.await.ok();
         }));
