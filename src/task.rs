@@ -481,7 +481,8 @@ pub struct Reuse {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Captured {
     /// What was written; when `dropped` is not zero the first half and the
-    /// last half of the limit, with a line between them that says so.
+    /// last half of the limit, with a line between them that says so, and no
+    /// character of a text cut in two.
     pub bytes: Vec<u8>,
     /// Bytes between the halves that were not kept.
     pub dropped: u64,

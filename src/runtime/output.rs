@@ -53,9 +53,13 @@ impl Capture {
 
     /// Takes what was kept, and leaves nothing.
     pub(super) fn take(&self) -> Captured {
-        let Buffer { head, tail, dropped } = std::mem::take(&mut *self.lock());
-        let mut bytes = head;
+        let Buffer { head: mut bytes, mut tail, mut dropped } = std::mem::take(&mut *self.lock());
         if dropped > 0 {
+            // Half a character would make bytes of a text.
+            let (end, start) = (begun(&bytes), continued(tail.make_contiguous()));
+            bytes.truncate(bytes.len() - end);
+            tail.drain(..start);
+            dropped += (end + start) as u64;
             bytes.extend_from_slice(gap(dropped).as_bytes());
         }
         let (front, back) = tail.as_slices();
@@ -68,6 +72,29 @@ impl Capture {
     fn lock(&self) -> MutexGuard<'_, Buffer> {
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Bytes at the end that begin a character of UTF-8 and do not end it.
+fn begun(bytes: &[u8]) -> usize {
+    let continuations = bytes.iter().rev().take(3).take_while(|byte| is_continuation(**byte));
+    let have = continuations.count() + 1;
+    let Some(first) = bytes.len().checked_sub(have).map(|at| bytes[at]) else { return 0 };
+    let wanted = match first {
+        0xc0..0xe0 => 2,
+        0xe0..0xf0 => 3,
+        0xf0..=0xff => 4,
+        _ => 1,
+    };
+    if have < wanted { have } else { 0 }
+}
+
+/// Bytes at the start that go on with a character of UTF-8.
+fn continued(bytes: &[u8]) -> usize {
+    bytes.iter().take(3).take_while(|byte| is_continuation(**byte)).count()
+}
+
+fn is_continuation(byte: u8) -> bool {
+    byte & 0xc0 == 0x80
 }
 
 impl IsTerminal for Capture {
@@ -152,6 +179,21 @@ mod tests {
         );
     }
 
+    #[test]
+    fn text_that_is_cut_stays_text() {
+        for text in ["é", "€", "🙂", "a€é🙂"] {
+            for limit in 20..40 {
+                let (all, capture) = (text.repeat(100), Capture::new(limit));
+                capture.write(all.as_bytes());
+                let taken = capture.take();
+                let kept = String::from_utf8(taken.bytes).expect("text");
+                let kept = kept.replace(&gap(taken.dropped), "").len();
+                assert_eq!(kept + taken.dropped as usize, all.len());
+                assert!(kept + 6 + 1 >= limit, "no more than half a character at each end");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn every_byte_is_kept_or_counted(
@@ -168,9 +210,15 @@ mod tests {
             if taken.dropped == 0 {
                 prop_assert_eq!(taken.bytes, all);
             } else {
-                prop_assert_eq!(taken.dropped as usize, all.len() - 2 * half);
-                prop_assert!(taken.bytes.starts_with(&all[..half]));
-                prop_assert!(taken.bytes.ends_with(&all[all.len() - half..]));
+                let gap = gap(taken.dropped);
+                let kept = taken.bytes.len() - gap.len();
+                prop_assert_eq!(taken.dropped as usize + kept, all.len());
+                prop_assert!(kept <= 2 * half && kept + 6 >= 2 * half);
+                let whole = |head: usize| {
+                    let tail = &all[all.len() - (kept - head)..];
+                    taken.bytes == [&all[..head], gap.as_bytes(), tail].concat()
+                };
+                prop_assert!((half.saturating_sub(3)..=half.min(kept)).any(whole));
             }
         }
     }
