@@ -2,27 +2,155 @@
 
 use crate::config::{LogConfig, LogFormat};
 use anyhow::Context as _;
+use std::fmt::{self, Write as _};
 use std::io::IsTerminal as _;
+use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 /// What other crates say is worth little to an operator; at the level `debug`
 /// the compiler alone has hundreds of lines for each module.
 const QUIET: &str = "rumqttd=error,rumqttc=warn,cranelift=warn,regalloc2=warn,wasmtime=warn,\
      rustls=warn,ureq=warn,hyper=warn";
 
+/// A log that has been started.
+pub(super) struct Log {
+    replace: Box<dyn Fn(EnvFilter) -> anyhow::Result<()> + Send + Sync>,
+}
+
+impl Log {
+    /// From now on these directives decide on what is logged.
+    pub(super) fn set_level(&self, directives: &str) -> anyhow::Result<()> {
+        (self.replace)(filter(directives)?)
+    }
+}
+
 /// Starts logging.
-pub(super) fn start(config: &LogConfig) -> anyhow::Result<()> {
-    // What the operator says comes last, and wins.
-    let directives = format!("{QUIET},{}", config.directives);
-    let filter: EnvFilter =
-        directives.parse().with_context(|| format!("log-level `{}`", config.directives))?;
+pub(super) fn start(config: &LogConfig) -> anyhow::Result<Log> {
     let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(&config.directives)?)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    match config.format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).init(),
+    // The two have different types.
+    macro_rules! started {
+        ($log:expr) => {{
+            let log = $log.with_filter_reloading();
+            let handle = log.reload_handle();
+            log.init();
+            Box::new(move |filter| handle.reload(filter).context("replacing the log's filter"))
+        }};
     }
-    Ok(())
+    let replace: Box<dyn Fn(EnvFilter) -> anyhow::Result<()> + Send + Sync> = match config.format {
+        LogFormat::Text => started!(log.fmt_fields(escaped_fields())),
+        LogFormat::Json => started!(log.json().flatten_event(true).with_span_list(false)),
+    };
+    Ok(Log { replace })
+}
+
+fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
+    // What the operator says comes last, and wins.
+    let all = format!("{QUIET},{directives}");
+    all.parse().with_context(|| format!("log-level `{directives}`"))
+}
+
+/// The fields of a line of text, the message among them: whatever text they
+/// hold, it stays one line and moves no cursor. JSON escapes by itself.
+fn escaped_fields() -> impl for<'writer> FormatFields<'writer> + 'static {
+    let format = |writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug| {
+        match field.name() {
+            "message" => {}
+            name if writer.has_ansi_escapes() => {
+                write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?;
+            }
+            name => write!(writer, "{name}=")?,
+        }
+        write!(Escaped(writer), "{value:?}")
+    };
+    debug_fn(format).delimited(" ")
+}
+
+/// Writes text with its control characters as escapes, and with them what
+/// turns lines or hides text without being one.
+struct Escaped<W>(W);
+
+impl<W: fmt::Write> fmt::Write for Escaped<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut plain = text;
+        while let Some((at, found)) = plain.char_indices().find(|(_, c)| is_escaped(*c)) {
+            self.0.write_str(&plain[..at])?;
+            write!(self.0, "{}", found.escape_default())?;
+            plain = &plain[at + found.len_utf8()..];
+        }
+        self.0.write_str(plain)
+    }
+}
+
+fn is_escaped(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::{Arc, Mutex, PoisonError};
+    use tracing::{info, info_span};
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(ansi: bool, log: impl FnOnce()) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(ansi)
+            .fmt_fields(escaped_fields())
+            .finish();
+        tracing::subscriber::with_default(subscriber, log);
+        let bytes = lines.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        String::from_utf8(bytes).expect("text")
+    }
+
+    /// HAZARDS.md case 73.
+    #[test]
+    fn text_from_outside_stays_in_its_line_of_the_log() {
+        let evil = "a\nERROR b\r\x1b[2J\u{9b}1m\u{202e}\0";
+        let escaped = r"a\nERROR b\r\u{1b}[2J\u{9b}1m\u{202e}\u{0}";
+        let line = logged(false, || {
+            let _span = info_span!("task", task = %evil).entered();
+            info!(label = %evil, "the text {evil} is Zoë's");
+        });
+        assert_eq!(line.matches('\n').count(), 1, "{line:?}");
+        assert!(line.ends_with('\n') && !line.trim_end().contains(char::is_control), "{line:?}");
+        assert_eq!(line.matches(escaped).count(), 3, "{line:?}");
+        assert!(line.contains(" is Zoë's label=") && line.contains("task{task=a"), "{line:?}");
+    }
+
+    #[test]
+    fn a_terminal_gets_our_own_colours_alone() {
+        let line = logged(true, || info!(label = %"\x1b[31m", "text"));
+        assert!(line.contains("\x1b[3mlabel\x1b[0m"), "{line:?}");
+        assert!(line.contains(r"\u{1b}[31m") && !line.contains("\x1b[31m"), "{line:?}");
+    }
+
+    #[test]
+    fn fields_look_as_they_did() {
+        let line = logged(false, || info!(executors = 2, id = "a b", "Starting {}", "it"));
+        assert!(line.ends_with("Starting it executors=2 id=\"a b\"\n"), "{line:?}");
+    }
 }

@@ -52,7 +52,7 @@ fn start_log(matches: &ArgMatches, config: &LogConfig) -> anyhow::Result<()> {
     if !matches.contains_id("log-level") {
         config.directives = "error,proplet::mqtt=off".into();
     }
-    logging::start(&config)
+    logging::start(&config).map(drop)
 }
 
 async fn run(config: &SubmitConfig, job: Job) -> anyhow::Result<ExitCode> {

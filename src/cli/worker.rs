@@ -1,6 +1,6 @@
 //! `proplet worker`: serves tasks until a signal says stop.
 
-use super::logging;
+use super::logging::{self, Log};
 use crate::config::{self, Config, Environment};
 use crate::process;
 use crate::worker;
@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use tracing::warn;
+use tracing::{Level, enabled, error, info, warn};
 
 /// Exit code after a second signal, as a shell reports an interrupt.
 const INTERRUPTED: i32 = 130;
@@ -27,7 +27,7 @@ pub(super) fn command() -> Command {
             "Connects to the MQTT broker, registers with the manager, and runs the tasks that it \
              sends, until SIGTERM or SIGINT: then it takes no new tasks, lets running ones \
              finish until --drain-timeout, and publishes their results. A second signal ends it \
-             at once.\n\n\
+             at once. SIGHUP has it read its log level again.\n\n\
              Each setting may be given as a flag, as an environment variable, or as a key of the \
              TOML section that `propeller-cli provision` writes; the first of these wins.",
         )
@@ -61,7 +61,7 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         writeln!(std::io::stdout(), "{text}").context("printing the policy")?;
         return Ok(ExitCode::SUCCESS);
     }
-    logging::start(&config.log)?;
+    let log = logging::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(IO_THREADS)
         .enable_all()
@@ -69,6 +69,9 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         .context("starting the I/O threads")?;
     runtime.block_on(async {
         let shutdown = shutdown()?;
+        let hangups = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
+        let sources = Sources { flags: matches.clone(), env };
+        tokio::spawn(reload(hangups, sources, log, config.log.directives.clone()));
         worker::run(config, shutdown).await
     })?;
     // A thread that is stuck in a native call must not keep the process.
@@ -85,6 +88,59 @@ fn leave(code: i32) -> ! {
     #[allow(unsafe_code, reason = "the standard library has no end without a clean-up")]
     unsafe {
         libc::_exit(code)
+    }
+}
+
+/// Where the configuration came from.
+#[derive(Clone)]
+struct Sources {
+    flags: ArgMatches,
+    env: Environment,
+}
+
+/// At each SIGHUP the configuration is read again, and its log level holds from
+/// then on. All else is for the next start.
+async fn reload(mut hangups: Signal, sources: Sources, log: Log, mut level: String) {
+    while hangups.recv().await.is_some() {
+        let Sources { flags, env } = sources.clone();
+        // The file may be on a disk that does not answer.
+        let loaded = tokio::task::spawn_blocking(move || Config::load(&flags, &env)).await;
+        let config = match loaded {
+            Ok(Ok(config)) => config,
+            Ok(Err(e)) => {
+                error!("SIGHUP: the log level stays {level}, because of the configuration: {e}");
+                continue;
+            }
+            // What panicked has been reported by the panic hook.
+            Err(_) => continue,
+        };
+        let known = config.report.iter().find(|known| known.setting.name == "log-level");
+        let source = known.map(|known| known.source.to_string()).unwrap_or_default();
+        let new = config.log.directives;
+        if new == level {
+            info!("SIGHUP: the log level is {level} as before, from {source}");
+            continue;
+        }
+        let say = || {
+            info!(
+                "SIGHUP: the log level is {new} now, from {source}; it was {level}. Other settings \
+                 take effect at the next start"
+            );
+        };
+        let set = log.set_level(&new).and_then(|()| {
+            if enabled!(Level::INFO) {
+                say();
+                return Ok(());
+            }
+            // The old level may show it where the new one does not.
+            log.set_level(&level)?;
+            say();
+            log.set_level(&new)
+        });
+        match set {
+            Ok(()) => level = new,
+            Err(e) => error!("SIGHUP: the log level stays {level}: {e:#}"),
+        }
     }
 }
 

@@ -36,6 +36,7 @@ mod sessions;
 mod settings;
 mod shipping;
 mod shutdown;
+mod signals;
 mod sources;
 #[cfg(feature = "broker")]
 mod submit;

@@ -1,0 +1,59 @@
+//! Signals that are no end of the worker, and what the log says.
+
+use crate::support::{On, Process, Stage, Task, over_both_brokers, program};
+
+over_both_brokers!(
+    a_hangup_ends_nothing_and_sets_the_log_level_anew,
+    text_from_outside_stays_in_its_line_of_the_log,
+);
+
+/// A worker in `home` whose log level is in its file.
+fn with_file(stage: &Stage, home: &std::path::Path) -> Process {
+    let environment = stage.environment(stage.address, &[("executors", "1")]);
+    let mut command = program();
+    command.arg("worker").envs(environment.variables()).current_dir(home);
+    let worker = Process::spawn(&mut command);
+    worker.logs(&format!("Subscribed to topic {}", stage.topics.stop()));
+    worker
+}
+
+fn a_hangup_ends_nothing_and_sets_the_log_level_anew(on: On) {
+    let stage = Stage::new(on);
+    let home = tempfile::tempdir().expect("a directory");
+    let write = |text: &str| std::fs::write(home.path().join("config.toml"), text);
+    write("[proplet]\nlog_level = \"info\"\n").expect("written");
+    let mut worker = with_file(&stage, home.path());
+    let running = stage.start(Task::wat("loop-forever"));
+    worker.signal("HUP");
+    worker.logs("SIGHUP: the log level is info as before, from `log_level` in section [proplet]");
+
+    write("[proplet]\nlog_level = \"debug\"\n").expect("written");
+    worker.signal("HUP");
+    worker.logs("SIGHUP: the log level is debug now, from `log_level` in section [proplet]");
+    stage.publish("stop", r#"{"id":"x","proplet_id":"another"}"#);
+    worker.logs("a stop for another worker");
+
+    write("[proplet]\nlog_level = ").expect("written");
+    worker.signal("HUP");
+    worker.logs("SIGHUP: the log level stays debug, because of the configuration");
+
+    // The task has not noticed, and the worker drains as ever.
+    stage.stop(&running);
+    stage.result(&running).failed(&["stopped"]);
+    worker.signal("HUP");
+    worker.signal("TERM");
+    assert_eq!(worker.ended().code(), Some(0), "{:#?}", worker.log());
+}
+
+/// HAZARDS.md case 73.
+fn text_from_outside_stays_in_its_line_of_the_log(on: On) {
+    let stage = Stage::new(on);
+    let worker = stage.process(&[("executors", "1"), ("log-level", "trace")]);
+    let id = "id\nERROR proplet: forged\r\u{1b}[2J";
+    stage.run(Task::wat("hello").id(id).set("name", "label\nERROR proplet: forged")).stdout();
+    stage.run(Task::wat("hello").args(&["--dir=\nERROR proplet: forged\u{1b}[31m"])).error();
+    worker.logs(r"id\nERROR proplet: forged\r\u{1b}[2J");
+    for line in worker.log() {
+        assert!(!line.starts_with("ERROR") && !line.contains(char::is_control), "{line:?}");
+    }
+}
