@@ -111,7 +111,7 @@ impl Found {
                 if depth < DEPTH {
                     self.look(&path, depth + 1);
                 }
-            } else if is(&path, "xml") || is(&path, "bin") {
+            } else if (is(&path, "xml") || is(&path, "bin")) && !is_special(&path) {
                 self.file(&path);
             }
         }
@@ -132,6 +132,11 @@ impl Found {
 
 fn is(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|found| found == extension)
+}
+
+/// Whether a pipe, a socket or a device is there: opening one may wait for ever.
+fn is_special(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir())
 }
 
 /// Whether it looks like OpenVINO's, of all the XML files that there are.

@@ -80,13 +80,6 @@ pub(super) fn shadow(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
     bounded!(linker, path_filestat_get(fd: i32, flags: i32, path: i32, length: i32, stat: i32), length);
     bounded!(
         linker,
-        path_filestat_set_times(
-            fd: i32, flags: i32, path: i32, length: i32, accessed: i64, modified: i64, which: i32
-        ),
-        length
-    );
-    bounded!(
-        linker,
         path_link(
             fd: i32, flags: i32, path: i32, length: i32, to: i32, new: i32, new_length: i32
         ),
@@ -114,6 +107,7 @@ pub(super) fn shadow(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
     bounded!(linker, path_unlink_file(fd: i32, path: i32, length: i32), length);
     for module in ["wasi_snapshot_preview1", "wasi_unstable"] {
         linker.func_wrap(module, "path_open", path_open)?;
+        linker.func_wrap(module, "path_filestat_set_times", path_filestat_set_times)?;
         linker.func_wrap(module, "fd_readdir", fd_readdir)?;
     }
     linker.allow_shadowing(false);
@@ -154,6 +148,39 @@ fn path_open(
         inheriting,
         flags,
         opened
+    )
+}
+
+// It opens what it sets the times of.
+#[expect(clippy::too_many_arguments, reason = "WASI's own")]
+fn path_filestat_set_times(
+    mut caller: Caller<'_, TaskState>,
+    fd: i32,
+    lookup: i32,
+    path: i32,
+    length: i32,
+    accessed: i64,
+    modified: i64,
+    which: i32,
+) -> wasmtime::Result<i32> {
+    if too_long(length) {
+        return Ok(ERRNO_NAMETOOLONG);
+    }
+    #[cfg(target_os = "linux")]
+    if linux::is_special(&mut caller, fd, lookup, path, length) {
+        return Ok(ERRNO_NOTSUP);
+    }
+    original!(
+        caller,
+        p1::WasiSnapshotPreview1,
+        p1::path_filestat_set_times,
+        fd,
+        lookup,
+        path,
+        length,
+        accessed,
+        modified,
+        which
     )
 }
 

@@ -25,6 +25,7 @@ mod nn;
 #[cfg(feature = "openvino")]
 mod nn_guests;
 mod packet_limits;
+mod pipes;
 mod readme;
 mod recorded;
 mod retained;
