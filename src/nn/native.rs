@@ -398,3 +398,6 @@ unsafe fn text(string: *const c_char) -> String {
 fn string(text: &str) -> Result<CString, String> {
     CString::new(text).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

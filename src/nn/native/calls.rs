@@ -7,6 +7,7 @@
 //! read has failed by its end.
 
 use std::collections::BTreeSet;
+use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -53,7 +54,9 @@ impl Calls {
         message: impl FnOnce(&E) -> Option<String>,
     ) -> Result<(), (E, Option<String>)> {
         let number = self.lock().begin();
+        let running = Running { calls: self, number };
         let result = call();
+        mem::forget(running);
         let mut state = self.lock();
         if state.end(number, result.is_err()) {
             self.ended.notify_all();
@@ -81,6 +84,21 @@ impl Calls {
     // Each change is one step: whole whoever panicked.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends a call that panics as one that failed.
+struct Running<'a> {
+    calls: &'a Calls,
+    number: u64,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut state = self.calls.lock();
+        state.end(self.number, true);
+        state.failed = state.next;
+        self.calls.ended.notify_all();
     }
 }
 
@@ -181,6 +199,15 @@ mod tests {
     #[test]
     fn beside_a_call_that_fails_there_is_no_text() {
         assert_eq!(beside(|library| library.fail("another's")), None);
+    }
+
+    #[test]
+    fn a_call_that_panicked_is_in_nobodys_way() {
+        let (calls, library) = (Calls::new(), Library::default());
+        let panics = || calls.make(|| -> Result<(), ()> { panic!("as asked") }, |()| None);
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+        let failed = calls.make(|| library.fail("mine"), |()| library.last());
+        assert_eq!(failed, Err(((), Some("mine".to_owned()))));
     }
 
     #[test]
