@@ -87,6 +87,9 @@ fn worker_config(
         // It ends with the demo, and leaves nothing behind.
         .with("PROPLET_STATELESS", "true")
         .with("PROPLET_METRICS_ENABLED", "false")
+        // The demo hears each result, and shows how long it took.
+        .with("PROPLET_RESULT_HOLD", "0")
+        .with("PROPLET_RESULT_REPEAT", "0")
         .with("PROPLET_MQTT_ADDRESS", format!("tcp://{broker}"));
     let mut config = Config::from_environment(&own)?;
     config.library_search = env.library_search();
