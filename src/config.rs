@@ -8,6 +8,7 @@
 
 mod address;
 mod elsewhere;
+mod inference;
 mod manager;
 mod monitoring;
 mod reader;
@@ -31,11 +32,13 @@ use crate::task::humantime;
 
 pub use crate::mqtt::{CleanSession, Qos};
 pub use address::Address;
+pub use inference::Inference;
 pub use manager::{Manager, ManagerHttp};
 pub use monitoring::{HealthConfig, Monitoring};
 pub(crate) use settings::is_secret;
 pub use settings::{
-    DefaultValue, Group, SETTINGS, Setting, health_args, markdown_table, submit_args, worker_args,
+    DefaultValue, Group, SETTINGS, Setting, health_args, markdown_table, run_args, submit_args,
+    worker_args,
 };
 pub use sources::{Environment, Source};
 pub use submit::SubmitConfig;
@@ -312,12 +315,8 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
     let module_cache = reader.read("module-cache", value::size);
     let graph_cache = reader.read("graph-cache", value::size);
     let dirs = reader.read_optional("dirs", value::dirs);
-    let openvino_lib = reader.read_optional("openvino-lib", value::path);
-    let nn_hint = reader.read("nn-hint", value::hint);
-    let nn_precision = reader.read("nn-precision", value::precision);
+    let inference = inference::read(reader, env);
     let disk_cache = reader.read("disk-cache", value::size);
-    let nn_graphs = reader.read_optional("nn-graphs", value::graphs).unwrap_or_default();
-    let nn_load_bytes = reader.read("nn-load-bytes", value::boolean);
     let description = description(reader);
     let monitoring = monitoring::read(reader);
     let log = log(reader);
@@ -333,6 +332,7 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
         ));
     }
     let executors = executors?;
+    let inference = inference?;
     Some(Config {
         credentials: credentials?,
         connection: connection?,
@@ -352,15 +352,15 @@ fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
         disk_cache: disk_cache?,
         dirs,
         working_dir: env.working_dir().to_owned(),
-        openvino_lib,
-        library_search: env.library_search(),
-        nn_hint: nn_hint?.unwrap_or(match executors.get() {
+        openvino_lib: inference.openvino_lib,
+        library_search: inference.library_search,
+        nn_hint: inference.hint.unwrap_or(match executors.get() {
             1 => Hint::Latency,
             _ => Hint::Throughput,
         }),
-        nn_precision: nn_precision?,
-        nn_graphs,
-        nn_load_bytes: nn_load_bytes?,
+        nn_precision: inference.precision,
+        nn_graphs: inference.graphs,
+        nn_load_bytes: inference.load_bytes,
         description: description?,
         manager: manager?,
         monitoring: monitoring?,

@@ -1,12 +1,12 @@
 //! `proplet run`: a guest by its user's own hand, as `wasmtime run` runs it.
 
 use crate::cancel::Cancel;
-use crate::config::Environment;
+use crate::config::{self, Environment, Inference};
 use crate::flags::{self, FlagError, RunFlags};
-use crate::nn::{Nn, NnConfig};
+use crate::nn::{Hint, Nn, NnConfig};
 use crate::policy::{self, Policy, Trust};
 use crate::runtime::{MAX_WASM_STACK, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
-use crate::task::{Binary, Failure, Limits, ModuleSource, Outcome, TaskId, TaskSpec};
+use crate::task::{Binary, Failure, Limits, ModuleSource, Outcome, Rejection, TaskId, TaskSpec};
 use anyhow::{Context as _, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ pub(super) fn command() -> Command {
              A task runs the same way on a worker, where directories and limits are the \
              operator's.",
         )
-        .override_usage("proplet run [WASMTIME-RUN ARGUMENTS] GUEST [ARGS]...")
+        .override_usage("proplet run [OPTIONS] [WASMTIME-RUN ARGUMENTS] GUEST [ARGS]...")
         .after_help(
             "Arguments before the guest, as for `wasmtime run`:\n  \
              -S nn-graph=openvino::DIR    a graph that the guest loads by DIR's last component\n  \
@@ -39,9 +39,11 @@ pub(super) fn command() -> Command {
              --invoke NAME                call this export, with ARGS as its values\n  \
              -W timeout=DURATION          end it after this time\n  \
              -S help, -W help             list the options\n\n\
-             OpenVINO is looked for as the worker does; PROPLET_OPENVINO_LIB names it.\n\n\
+             The options come before them, and are a worker's: as flags, as variables \
+             (PROPLET_NN_PRECISION, …) or from the section of config.toml.\n\n\
              Example:\n  proplet run --dir=fixture guest.wasm",
         )
+        .args(config::run_args())
         .arg(
             Arg::new("command")
                 .value_name("ARGUMENTS")
@@ -72,20 +74,15 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         return Err(anyhow!("no guest was named\nFor more, try `proplet run --help`."));
     };
     let env = Environment::from_process();
-    let spec = spec(&flags, guest, inputs, &env)?;
-    let outcome = run(spec, &env)?;
+    let inference = Inference::load(matches, &env)?;
+    let policy = policy(&env);
+    let nn = nn_config(inference, &policy);
+    let outcome = run(spec(&policy, &flags, guest, inputs)?, nn)?;
     Ok(report(guest, &outcome))
 }
 
-fn spec(
-    flags: &RunFlags,
-    guest: &str,
-    inputs: &[String],
-    env: &Environment,
-) -> anyhow::Result<TaskSpec> {
-    let module = read(guest).with_context(|| format!("reading the guest {guest}"))?;
-    let name = Path::new(guest).file_name().map_or(guest.into(), |name| name.to_string_lossy());
-    let policy = Policy {
+fn policy(env: &Environment) -> Policy {
+    Policy {
         trust: Trust::OwnHand {
             // WASI's variables are text.
             env: env
@@ -101,7 +98,39 @@ fn spec(
         max_wasm_stack: MAX_WASM_STACK as u64,
         resolve: policy::resolve_dir,
         subdirectories: policy::subdirectories,
-    };
+    }
+}
+
+fn nn_config(inference: Inference, policy: &Policy) -> NnConfig {
+    let graphs = inference.graphs.iter().filter_map(|graph| {
+        let found = policy.trusted_graph(&graph.encoding, &graph.dir);
+        let unused = |e: &Rejection| {
+            eprintln!("proplet: nn-graphs: {e}; the guest can't load it by name");
+        };
+        found.inspect_err(unused).ok()
+    });
+    NnConfig {
+        library: inference.openvino_lib,
+        search: inference.library_search,
+        // One guest, one inference at a time.
+        hint: inference.hint.unwrap_or(Hint::Latency),
+        precision: inference.precision,
+        named_only: !inference.load_bytes,
+        graphs: graphs.collect(),
+        cache_bytes: u64::MAX,
+        model_bytes: u64::MAX,
+        ..NnConfig::default()
+    }
+}
+
+fn spec(
+    policy: &Policy,
+    flags: &RunFlags,
+    guest: &str,
+    inputs: &[String],
+) -> anyhow::Result<TaskSpec> {
+    let module = read(guest).with_context(|| format!("reading the guest {guest}"))?;
+    let name = Path::new(guest).file_name().map_or(guest.into(), |name| name.to_string_lossy());
     let args = std::iter::once(name.to_string()).chain(inputs.iter().cloned()).collect();
     // A label that names no function: here only `--invoke` does.
     let grant = policy.grant(flags, args, String::new(), BTreeMap::new())?;
@@ -119,14 +148,7 @@ pub(super) fn read(guest: &str) -> std::io::Result<Vec<u8>> {
     std::fs::read(guest)
 }
 
-fn run(spec: TaskSpec, env: &Environment) -> anyhow::Result<Outcome> {
-    let nn = Nn::new(NnConfig {
-        library: env.variable("PROPLET_OPENVINO_LIB").map(Into::into),
-        search: env.library_search(),
-        cache_bytes: u64::MAX,
-        model_bytes: u64::MAX,
-        ..NnConfig::default()
-    });
+fn run(spec: TaskSpec, nn: NnConfig) -> anyhow::Result<Outcome> {
     let config = RuntimeConfig {
         module_cache: u64::MAX,
         disk: None,
@@ -135,7 +157,7 @@ fn run(spec: TaskSpec, env: &Environment) -> anyhow::Result<Outcome> {
         stdio: Stdio::Inherited,
         pool: None,
     };
-    let runtime = Runtime::new(&config, nn)?;
+    let runtime = Runtime::new(&config, Nn::new(nn))?;
     std::thread::Builder::new()
         .name("guest".into())
         .stack_size(THREAD_STACK)

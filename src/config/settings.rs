@@ -568,6 +568,12 @@ pub fn submit_args() -> Vec<Arg> {
     SETTINGS.iter().filter(|setting| for_submit(setting)).map(Setting::arg).collect()
 }
 
+/// The flags of `proplet run`: what concerns inference, and where it is read.
+pub fn run_args() -> Vec<Arg> {
+    let asked = |setting: &&Setting| matches!(setting.group, Group::Inference | Group::File);
+    SETTINGS.iter().filter(asked).map(Setting::arg).collect()
+}
+
 /// The flags of `proplet health`: what tells it where the worker listens.
 pub fn health_args() -> Vec<Arg> {
     let asked = |setting: &&Setting| {

@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use std::path::Path;
 
 /// The guide's `.env` after Method A.
 const GUIDE: [(&str, &str); 5] = [
@@ -499,4 +500,26 @@ proptest! {
             prop_assert!(error.problems.iter().all(|problem| !problem.is_empty()));
         }
     }
+}
+
+#[test]
+fn running_by_hand_reads_what_concerns_inference_as_a_worker_would() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let load = |flags: &[&str], env: &Environment| {
+        let command = clap::Command::new("run").args(run_args());
+        let flags = [&["run"], flags].concat();
+        Inference::load(&command.try_get_matches_from(flags).expect("flags"), env)
+    };
+    let env = Environment::new(folder.path());
+    let plain = load(&[], &env).expect("the defaults");
+    assert_eq!((plain.precision, plain.hint, plain.load_bytes), (Precision::F32, None, true));
+    let file = "[proplet]\nnn_precision = \"auto\"\nnn_hint = \"latency\"\n";
+    std::fs::write(folder.path().join("config.toml"), file).expect("written");
+    let env = env.with("PROPLET_NN_HINT", "throughput").with("PROPLET_OPENVINO_LIB", "/lib");
+    let set = load(&["--nn-load-bytes=false", "--nn-graphs=openvino::/m/a"], &env).expect("read");
+    assert_eq!((set.precision, set.hint), (Precision::Auto, Some(Hint::Throughput)));
+    assert_eq!((set.load_bytes, set.graphs.len()), (false, 1));
+    assert_eq!(set.openvino_lib.as_deref(), Some(Path::new("/lib")));
+    let wrong = load(&[], &env.with("PROPLET_NN_PRECISION", "f17")).expect_err("no precision");
+    assert!(wrong.problems[0].contains("PROPLET_NN_PRECISION"), "{wrong:?}");
 }

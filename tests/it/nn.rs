@@ -457,3 +457,22 @@ fn openvino_is_found_beside_the_build_without_any_variable() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(text, "2\n0\n6\n4\n", "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn settings_of_inference_hold_for_a_guest_that_is_run_by_hand() {
+    assets();
+    let tiny = "openvino::models/tiny";
+    let guest = crate::support::wat("nn-tiny");
+    let by_variable = proplet(&["run", "-"], &guest, &[("PROPLET_NN_GRAPHS", tiny)]);
+    assert_eq!(by_variable.text(), "2\n0\n6\n4\n", "{}", by_variable.stderr);
+    let graphs = format!("--nn-graphs={tiny}");
+    let by_flag = proplet(&["run", &graphs, "--nn-hint=throughput", "-Snn", "-"], &guest, &[]);
+    assert_eq!(by_flag.text(), "2\n0\n6\n4\n", "{}", by_flag.stderr);
+    let dir = format!("--dir={}::fixture", model("mobilenet"));
+    let own = ["run", "--nn-load-bytes=false", &dir, "guests/bin/classification.wasm"];
+    let own = proplet(&own, b"", &[]);
+    assert!(own.stderr.contains("--nn-load-bytes is false"), "{}", own.stderr);
+    let wrong = proplet(&["run", "-"], &guest, &[("PROPLET_NN_PRECISION", "f17")]);
+    assert_eq!(wrong.code, Some(1));
+    assert!(wrong.stderr.contains("PROPLET_NN_PRECISION"), "{}", wrong.stderr);
+}

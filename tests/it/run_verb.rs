@@ -112,7 +112,7 @@ fn help_of_a_group_is_a_list() {
     for args in [["run", "--help"], ["run", "-h"]] {
         let ran = proplet(&args, b"", &[]);
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-        assert!(ran.text().contains("proplet run [WASMTIME-RUN ARGUMENTS] GUEST"));
+        assert!(ran.text().contains("proplet run [OPTIONS] [WASMTIME-RUN ARGUMENTS] GUEST"));
     }
 }
 

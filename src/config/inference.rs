@@ -1,0 +1,55 @@
+//! wasi-nn and its backend, for the worker and for `proplet run`.
+
+use clap::ArgMatches;
+
+use super::reader::{self, Reader};
+use super::sources::Environment;
+use super::{ConfigError, value};
+use crate::flags::GraphFlag;
+use crate::nn::{Hint, Precision, SearchEnv};
+use std::path::PathBuf;
+
+/// The settings of [`super::Group::Inference`].
+#[derive(Clone, Debug)]
+pub struct Inference {
+    /// OpenVINO's C library or its folder, if it is not to be searched for.
+    pub openvino_lib: Option<PathBuf>,
+    /// Where else to look for it.
+    pub library_search: SearchEnv,
+    /// OpenVINO's mode; none is `auto`.
+    pub hint: Option<Hint>,
+    /// What it computes in.
+    pub precision: Precision,
+    /// Whether guests may hand over models of their own.
+    pub load_bytes: bool,
+    /// Graphs for every task, as typed.
+    pub graphs: Vec<GraphFlag>,
+}
+
+impl Inference {
+    /// Reads them for `proplet run`, whose flags include [`super::run_args`],
+    /// from where a worker that was started here would have them.
+    pub fn load(flags: &ArgMatches, env: &Environment) -> Result<Inference, ConfigError> {
+        let open = reader::open_file(Some(flags), env)?;
+        let mut reader = Reader::for_worker(Some(flags), env, &open)?;
+        let inference = read(&mut reader, env);
+        let (problems, _) = reader.into_findings();
+        inference.filter(|_| problems.is_empty()).ok_or(ConfigError { problems })
+    }
+}
+
+pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Inference> {
+    let openvino_lib = reader.read_optional("openvino-lib", value::path);
+    let hint = reader.read("nn-hint", value::hint);
+    let precision = reader.read("nn-precision", value::precision);
+    let load_bytes = reader.read("nn-load-bytes", value::boolean);
+    let graphs = reader.read_optional("nn-graphs", value::graphs).unwrap_or_default();
+    Some(Inference {
+        openvino_lib,
+        library_search: env.library_search(),
+        hint: hint?,
+        precision: precision?,
+        load_bytes: load_bytes?,
+        graphs,
+    })
+}
