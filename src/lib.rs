@@ -43,7 +43,8 @@
 //!    what to do.
 //!
 //! Arrows point one way: [`digest`], [`flags`] and [`cancel`] depend on nothing
-//! of ours, [`task`] and [`disk`] on [`digest`] alone; [`journal`] knows [`task`], [`manager`] these two;
+//! of ours, [`task`] and [`disk`] on [`digest`] alone; [`journal`] knows [`task`], and [`manager`] what the
+//! [`ledger`] has published;
 //! [`runtime`] and [`nn`] never see [`mqtt`], [`protocol`] or [`config`]; only [`worker`], [`client`] and [`cli`]
 //! wire everything.
 
