@@ -51,6 +51,10 @@ pub struct Start<A> {
 
 /// What happens.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it is moved once or twice; a box would be an allocation for each task"
+)]
 pub enum Event<A> {
     /// What the last process left. The first event, if there is a journal.
     Recovered(Recovered),

@@ -13,7 +13,9 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, SystemTime};
 
-mod rules;
+mod lives;
+mod starts;
+mod worker;
 mod world;
 
 fn id(name: &str) -> TaskId {

@@ -1,13 +1,68 @@
 //! What becomes of tasks when others crash the worker, when it is told to end,
 //! and when the file system hangs.
 
-use crate::support::{On, PATIENCE, Process, Stage, Task};
+use crate::support::{On, PATIENCE, Process, Stage, Task, over_both_brokers};
 use proplet::policy::resolve_dir;
 use serde_json::json;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+over_both_brokers!(
+    the_managers_state_decides_what_a_start_of_an_ended_task_gets,
+    a_stop_of_an_ended_task_takes_its_result_away_from_later_starts,
+);
+
+/// HAZARDS.md, cases 44, 82 and 83; the table of the README.
+fn the_managers_state_decides_what_a_start_of_an_ended_task_gets(on: On) {
+    let stage = Stage::new(on);
+    let _worker = stage.worker(&[("executors", "1"), ("result-hold", "0"), ("result-repeat", "0")]);
+    let task = |state: u8| Task::wat("hello").id("same").set("state", state);
+    let mut results = 0;
+    let mut start = |task: Task| {
+        stage.start(task);
+        results += 1;
+        stage.nth_result("same", results)
+    };
+    let replayed = |result: &crate::support::Answered| result.0["replayed"] == true;
+    let first = start(task(0));
+    first.succeeded("hello\n");
+    // A start that says nothing of an end is the same once more.
+    for state in [0, 1] {
+        let mut again = start(task(state));
+        assert!(replayed(&again), "{state}: {again:?}");
+        again.0.as_object_mut().expect("an object").remove("replayed");
+        assert_eq!(again.0, first.0, "{state}");
+    }
+    // It shows Running: it has missed the result, but not twice.
+    assert!(replayed(&start(task(2))));
+    assert!(!replayed(&start(task(2))), "a new run");
+    for ended in 3..=6 {
+        assert!(!replayed(&start(task(ended))), "{ended} is an end, so it is started again");
+    }
+    // A failure is not repeated: whoever starts it again has mended something.
+    let fails = || Task::wat("exit").id("same").inputs(&["3"]).set("state", 0);
+    for _ in 0..2 {
+        let failed = start(fails());
+        failed.failed(&["exited with code 3"]);
+        assert!(!replayed(&failed));
+    }
+    assert_eq!(stage.results_in_the_end("same"), results);
+}
+
+fn a_stop_of_an_ended_task_takes_its_result_away_from_later_starts(on: On) {
+    let stage = Stage::new(on);
+    let _worker = stage.worker(&[("executors", "1"), ("result-hold", "0"), ("result-repeat", "0")]);
+    let start = || stage.start(Task::wat("hello").id("same").set("state", 2));
+    start();
+    stage.result("same").succeeded("hello\n");
+    stage.stop("same");
+    start();
+    assert_eq!(stage.nth_result("same", 2).0["replayed"], json!(null));
+    start();
+    assert_eq!(stage.nth_result("same", 3).0["replayed"], json!(true));
+}
 
 /// A worker with a journal, as a process, and a directory that its tasks write to.
 struct Scene {

@@ -1,0 +1,234 @@
+//! Stops, ends, restarts: one rule a test.
+
+use super::worker::{Got, Worker, failed, granted, same, submitted};
+use super::*;
+
+/// HAZARDS.md case 46.
+#[test]
+fn a_stop_of_what_runs_is_recorded_before_it_is_acknowledged() {
+    let mut worker = Worker::new(true);
+    let Got::Run(run) = worker.start(same(0), "same", false) else { panic!("not run") };
+    worker.accept(run, "a");
+    let stopped = worker.stop("a");
+    let then = After::Acknowledge(worker.last);
+    let record = Effect::Record { step: Step::Stopped(run), then };
+    assert!(stopped.contains(&record) && stopped.contains(&Effect::Stop(id("a"))), "{stopped:?}");
+    worker.end("a", Outcome::failed(Failure::Stopped));
+    let nothing = worker.stop("nothing");
+    let then = After::Acknowledge(worker.last);
+    assert!(nothing.contains(&Effect::Record { step: Step::Nothing, then }), "{nothing:?}");
+}
+
+/// HAZARDS.md case 47.
+#[test]
+fn a_stop_that_races_the_end_changes_nothing_about_it() {
+    let mut worker = Worker::new(true);
+    let Got::Run(run) = worker.start(same(0), "same", false) else { panic!("not run") };
+    worker.accept(run, "a");
+    // The executor has ended it; its word is still under way.
+    worker.stop("a");
+    let result = worker.end("a", printed("done"));
+    assert_eq!(TaskResult::decode(&result).expect("a result").error, None);
+    assert_eq!(
+        worker.on(Event::Ended { id: id("a"), outcome: failed() }),
+        [Effect::Notice(Notice::NeverBegun(id("a")))]
+    );
+}
+
+#[test]
+fn a_stop_reaches_a_task_that_is_being_admitted() {
+    for journaled in [false, true] {
+        let mut worker = Worker::new(journaled);
+        let Got::Run(run) = worker.start(same(0), "same", false) else { panic!("not run") };
+        let start = worker.last;
+        let stopped = worker.stop("a");
+        let [
+            Effect::Record {
+                step: Step::Finished { .. },
+                then: After::Publish { ack, publication },
+            },
+            Effect::Notice(Notice::Withdrawn(_)),
+            Effect::Record { step: Step::Nothing, then: After::Acknowledge(stop) },
+        ] = &stopped[..]
+        else {
+            panic!("{stopped:?}")
+        };
+        assert_eq!((*ack, *stop), (Some(start), worker.last), "in the order of arrival");
+        let result = TaskResult::decode(&publication.result).expect("a result");
+        assert_eq!(result.error.as_deref(), Some("stopped"));
+        // Its admission ends later, while another run of it is admitted.
+        let Got::Run(again) = worker.start(same(6), "same", false) else { panic!("not run") };
+        let late = worker.on(granted(run));
+        assert_eq!(late, []);
+        worker.accept(again, "a");
+    }
+}
+
+#[test]
+fn the_record_of_an_earlier_run_does_not_release_a_later_one() {
+    let mut worker = Worker::new(true);
+    let Got::Run(first) = worker.start(same(0), "same", false) else { panic!("not run") };
+    worker.on(granted(first));
+    let mut accepted = worker.on(submitted(first));
+    let Some(Effect::Record { then, .. }) = accepted.pop() else { panic!("{accepted:?}") };
+    worker.stop("a");
+    worker.on(Event::Ended { id: id("a"), outcome: Outcome::failed(Failure::Stopped) });
+    let Got::Run(_) = worker.start(same(6), "same", false) else { panic!("not run") };
+    let effects = worker.on(Event::Durable(then));
+    assert!(matches!(effects[..], [Effect::Acknowledge(_)]), "{effects:?}");
+}
+
+#[test]
+fn too_many_that_wait_for_their_admission_are_refused() {
+    let mut worker = Worker::new(true);
+    let mut start =
+        |n: usize| worker.start(arrival(&format!("task-{n}"), "same", state(0)), "same", false);
+    for n in 0..1024 {
+        assert!(matches!(start(n), Got::Run(_)));
+    }
+    assert!(matches!(start(1024), Got::Refused(error) if error.starts_with("busy: 1024")));
+    worker.stop("task-0");
+    let got = worker.start(arrival("task-1025", "same", state(0)), "same", false);
+    assert!(matches!(got, Got::Run(_)));
+}
+
+/// HAZARDS.md case 48.
+#[test]
+fn an_end_leaves_the_unaccepted_to_the_broker_or_answers_them() {
+    let mut worker = Worker::new(true);
+    let Got::Run(run) = worker.start(same(0), "same", false) else { panic!("not run") };
+    let left = worker.on(Event::Draining);
+    assert_eq!(left, [Effect::Notice(Notice::LeftToNext(id("a")))]);
+    let late = worker.on(granted(run));
+    assert_eq!(late, []);
+    let (receipt, ack) = (None, worker.last);
+    let content = Ok(request("b", "same"));
+    let arrival = arrival("b", "same", state(0));
+    let start = Start { arrival, content, duplicate: false, receipt, ack };
+    let left = worker.on(Event::Start(start));
+    assert_eq!(left, [Effect::Notice(Notice::LeftToNext(id("b")))]);
+
+    let mut worker = Worker::new(false);
+    let Got::Run(_) = worker.start(same(0), "same", false) else { panic!("not run") };
+    let effects = worker.on(Event::Draining);
+    let error = |publication: &Publication| {
+        TaskResult::decode(&publication.result).expect("a result").error.expect("an error")
+    };
+    assert!(error(&worker.publication(effects)).starts_with("shutting down"));
+    let got = worker.start(super::arrival("b", "same", state(0)), "same", false);
+    assert!(matches!(got, Got::Refused(error) if error.starts_with("shutting down")));
+}
+
+fn waiting(name: &str, run: u64, suspect: bool, deaths: u32) -> Waiting {
+    Waiting {
+        run: Run(run),
+        arrival: arrival(name, "same", state(0)),
+        stopped: false,
+        acknowledged: false,
+        suspect,
+        deaths,
+        weight: Weight::default(),
+    }
+}
+
+/// HAZARDS.md case 58.
+#[test]
+fn suspects_run_alone_and_only_the_third_death_alone_is_fatal() {
+    let mut worker = Worker::new(true);
+    let recovered = Recovered {
+        waiting: vec![
+            waiting("honest", 1, true, 0),
+            waiting("crashes", 2, true, 2),
+            waiting("fatal", 3, true, 3),
+            waiting("later", 0, false, 0),
+        ],
+        next: Run(4),
+        ..Recovered::default()
+    };
+    let effects = worker.on(Event::Recovered(recovered));
+    let mut admitted = Vec::new();
+    for effect in effects {
+        let Effect::Resubmit { run, id, admission, .. } = effect else { continue };
+        admitted.push((id.as_str().to_owned(), admission));
+        let submitted = Event::Submitted { run, id, request: None, verdict: Ok(()) };
+        assert_eq!(worker.on(submitted), []);
+    }
+    let expected = [
+        ("honest".to_owned(), Admission::Alone),
+        ("crashes".to_owned(), Admission::Alone),
+        ("later".to_owned(), Admission::Again),
+    ];
+    assert_eq!(admitted, expected);
+    // What is fatal has its result: a start that repeats it is answered.
+    let got = worker.start(arrival("fatal", "same", state(0)), "same", true);
+    assert_eq!(got, Got::Ignored, "it is on its way");
+}
+
+#[test]
+fn what_was_stopped_stays_stopped_and_what_does_not_run_again_is_answered() {
+    let mut worker = Worker::new(true);
+    let stopped = Waiting { stopped: true, ..waiting("stopped", 1, false, 0) };
+    let waiting = vec![stopped, waiting("a", 2, false, 0)];
+    let recovered = Recovered { waiting, next: Run(3), ..Recovered::default() };
+    let mut effects = worker.on(Event::Recovered(recovered));
+    let verdict = Err(Rejection::ShuttingDown);
+    let submitted = Event::Submitted { run: Run(2), id: id("a"), request: None, verdict };
+    effects.extend(worker.on(submitted));
+    let whys: Vec<_> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Notice(Notice::NotRunAgain { why, .. }) => Some(why.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(whys, ["stopped", "shutting down: the worker takes no new tasks"]);
+    let results = effects
+        .iter()
+        .filter(|effect| matches!(effect, Effect::Record { step: Step::Finished { .. }, .. }));
+    assert_eq!(results.count(), 2);
+}
+
+#[test]
+fn a_result_that_can_not_be_delivered_is_replaced_under_the_same_run() {
+    let mut worker = Worker::new(true);
+    let Got::Run(run) = worker.start(same(0), "same", false) else { panic!("not run") };
+    worker.accept(run, "a");
+    worker.ended("a", printed("too long"));
+    let instead = TaskResult::refused(&id("a"), "w", "too long");
+    let effects = worker.on(Event::Undeliverable { run, id: id("a"), instead: instead.clone() });
+    let publication = worker.publication(effects);
+    let result = TaskResult::decode(&publication.result);
+    assert_eq!((publication.run, result.expect("a result")), (run, instead));
+    worker.on(Event::Delivered { run, id: id("a") });
+    assert!(matches!(worker.start(same(0), "same", false), Got::Run(_)), "it is a failure now");
+}
+
+#[test]
+fn what_is_remembered_is_bounded_and_what_is_unsent_stays() {
+    let mut worker = Worker::new(true);
+    let mut forgotten = Vec::new();
+    let mut end = |n: usize, size: usize, deliver: bool| {
+        let name = n.to_string();
+        let arrival = arrival(&name, "same", state(0));
+        let Got::Run(run) = worker.start(arrival, "same", false) else { panic!("not run") };
+        worker.accept(run, &name);
+        worker.ended(&name, printed(&"x".repeat(size)));
+        if deliver {
+            forgotten.extend(
+                worker.on(Event::Delivered { run, id: id(&name) }).into_iter().filter_map(
+                    |effect| match effect {
+                        Effect::Note(Step::Forgotten(run)) => Some(run),
+                        _ => None,
+                    },
+                ),
+            );
+        }
+        forgotten.len()
+    };
+    end(0, 40 << 20, false);
+    for n in 1..=4096 {
+        assert_eq!(end(n, 1, true), 0);
+    }
+    assert_eq!(end(4097, 1, true), 1);
+    assert_eq!(end(4098, 33 << 20, true), 1 + 4097, "it is larger than all there may be");
+}
