@@ -22,7 +22,8 @@ impl Scene {
         let dir = tempfile::tempdir().expect("a folder");
         let broker = Broker::start(dir.path());
         let proxy = Proxy::start(broker.port);
-        let flags = [&["--executors=1"], flags].concat();
+        // How often a result is sent tells how often it was answered.
+        let flags = [&["--executors=1", "--result-repeat=0"], flags].concat();
         let worker = Worker::start(dir.path(), proxy.port, &flags);
         let tokio = tokio::runtime::Runtime::new().expect("a runtime");
         let manager = {
@@ -101,7 +102,7 @@ fn a_task_that_takes_the_worker_down_is_given_up_after_three_times() {
         scene.worker.kill();
     }
     assert!(scene.result("fatal").contains("the worker died 3 times"));
-    scene.start("next", guest(1), "");
+    scene.start("next", guest(1, 0), "");
     assert!(scene.result("next").contains(r#""error":null"#));
 }
 
@@ -110,7 +111,7 @@ fn a_task_that_takes_the_worker_down_is_given_up_after_three_times() {
 fn running_and_queued_tasks_run_after_a_kill_the_running_one_first() {
     let mut scene = Scene::new(&[]);
     scene.start_busy("first", 1500);
-    ["second", "third"].into_iter().for_each(|id| scene.start(id, guest(1), ""));
+    ["second", "third"].into_iter().for_each(|id| scene.start(id, guest(1, 0), ""));
     scene.wait_accepted("third");
     scene.wait_running();
     scene.worker.kill();
@@ -129,7 +130,7 @@ fn running_and_queued_tasks_run_after_a_kill_the_running_one_first() {
 fn what_was_stopped_stays_stopped() {
     let mut scene = Scene::new(&[]);
     scene.start_busy("running", 100_000);
-    scene.start("queued", guest(1), "");
+    scene.start("queued", guest(1, 0), "");
     scene.wait_accepted("queued");
     scene.wait_running();
     ["queued", "running"].into_iter().for_each(|id| scene.manager.stop(id));
@@ -162,7 +163,7 @@ fn a_result_that_was_not_sent_is_sent_by_the_next_process() {
 fn what_does_not_end_in_time_is_for_the_next_process() {
     let mut scene = Scene::new(&["--drain-timeout=1s"]);
     scene.start_busy("running", 4000);
-    scene.start("queued", guest(1), "");
+    scene.start("queued", guest(1, 0), "");
     scene.wait_accepted("queued");
     scene.wait_running();
     scene.worker.end();
@@ -176,15 +177,15 @@ fn what_does_not_end_in_time_is_for_the_next_process() {
 #[ignore = "needs mosquitto; .ci/run asks for it"]
 fn a_repeated_start_gets_the_same_result_after_a_restart_and_another_one_runs() {
     let mut scene = Scene::new(&[]);
-    scene.start("task", guest(1), "1");
+    scene.start("task", guest(1, 0), "1");
     let first = scene.result("task");
     // Until the delivery is noted; without that it would be sent once more.
     std::thread::sleep(Duration::from_secs(1));
     scene.worker.kill();
-    scene.start("task", guest(1), "1");
+    scene.start("task", guest(1, 0), "1");
     scene.wait("the result again", || scene.seen("task").sent == 2);
     assert_eq!(scene.result("task"), first);
-    scene.start("task", guest(1), "2");
+    scene.start("task", guest(1, 0), "2");
     scene.wait("another result", || scene.seen("task").results.len() == 2);
 }
 

@@ -95,6 +95,10 @@ impl Worker {
             .arg("worker")
             .args(&self.flags)
             .current_dir(&self.dir)
+            .env_remove("PROPLET_CHAOS_SECONDS")
+            .env_remove("PROPLET_CHAOS_SEED")
+            // Several at a time have one port.
+            .env("PROPLET_METRICS_ENABLED", "false")
             .env("PROPLET_DOMAIN_ID", "domain")
             .env("PROPLET_CHANNEL_ID", "channel")
             .env("PROPLET_CLIENT_ID", "worker")

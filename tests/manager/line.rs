@@ -3,9 +3,8 @@
 
 use super::desk::{Desk, lock};
 use rumqttc::{
-    AsyncClient, ConnectReturnCode, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, QoS,
+    AsyncClient, ConnectReturnCode, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS,
 };
-use serde_json::json;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,7 +78,7 @@ pub async fn listen(client_id: String, broker: SocketAddr, desk: Arc<Desk>) {
 
 /// One connection, until it ends.
 async fn connection(client_id: &str, broker: SocketAddr, desk: &Arc<Desk>) {
-    let (client, mut events) = connect(client_id, broker, desk);
+    let (client, mut events) = connect(client_id, broker);
     let mut in_flight = HashMap::new();
     loop {
         match events.poll().await {
@@ -116,14 +115,12 @@ async fn connection(client_id: &str, broker: SocketAddr, desk: &Arc<Desk>) {
     }
 }
 
-fn connect(client_id: &str, broker: SocketAddr, desk: &Desk) -> (AsyncClient, EventLoop) {
+fn connect(client_id: &str, broker: SocketAddr) -> (AsyncClient, EventLoop) {
     let mut options = MqttOptions::new(client_id, broker.ip().to_string(), broker.port());
-    let will = json!({ "proplet_id": client_id, "status": "offline" }).to_string();
     options
         .set_clean_session(true)
         .set_keep_alive(Duration::from_secs(60))
-        .set_max_packet_size(LARGEST, LARGEST)
-        .set_last_will(LastWill::new(desk.topics.alive(), will, QoS::AtLeastOnce, false));
+        .set_max_packet_size(LARGEST, LARGEST);
     let (client, mut events) = AsyncClient::new(options, 1000);
     let mut network = events.network_options();
     network.set_tcp_nodelay(true);

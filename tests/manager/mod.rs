@@ -7,7 +7,11 @@
 //!   Desk: what both sides share ── records ──────┴─ line: the connection to the broker
 //! ```
 
-#![allow(dead_code, reason = "part of two test programs, each of which needs some of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "part of two test programs, each of which needs some of it"
+)]
 
 mod client;
 mod desk;
