@@ -83,12 +83,12 @@ fn a_result_is_held_after_its_start_and_other_answers_are_not() {
 #[test]
 fn a_worker_that_ends_sends_what_it_holds() {
     let stage = Stage::new(On::Embedded);
-    let mut worker = stage.worker(&[("result-hold", "10s")]);
+    let mut worker = stage.process(&[("result-hold", "10s")]);
     let id = stage.start(Task::wat("hello"));
-    // Whose refusal comes behind it, and is held as well.
-    stage.start(Task::bare());
-    worker.shut_down();
-    worker.ended();
+    worker.logs("task completed");
+    assert_eq!(stage.count("results"), 0);
+    worker.signal("TERM");
+    assert_eq!(worker.ended().code(), Some(0));
     stage.result(&id).succeeded("hello\n");
 }
 
