@@ -199,7 +199,7 @@ fn a_guest_may_go_on_after_an_errno_and_its_task_tells_of_it(on: On) {
     assert!(copes.diagnostics().len() > 1, "{:?}", copes.diagnostics());
     let fails = bad.run("nn-fails-after-errno", &[]);
     let reason = fails.diagnostics()[0].clone();
-    assert!(reason.starts_with("`load`: "), "{reason}");
+    assert!(reason.starts_with("wasi-nn: `load`: "), "{reason}");
     fails.failed(&["exited with code 1", "giving up", &reason]);
     let shared = bad.run("nn-shared-memory", &[]);
     match shared.0["error"].as_str() {

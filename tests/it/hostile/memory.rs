@@ -19,7 +19,8 @@ use std::time::Duration;
 
 const TASKS: &str = "HOSTILE_TASKS";
 
-/// What may be added after the first fifth, in bytes. A leak of 10 KiB a task
+/// What may be added after the first two fifths, in bytes: by then each slot has
+/// been used, which keeps 32 MiB of what it has held. A leak of 10 KiB a task
 /// is more, from 2,000 tasks on.
 const SLACK: u64 = 24 << 20;
 
@@ -41,7 +42,9 @@ fn memory_stays_flat_over_hostile_tasks() {
 #[ignore = "run by the test above, in a process of its own, or by hand"]
 fn hostile_tasks() {
     let count: usize = std::env::var(TASKS).map_or(10_000, |n| n.parse().expect("a number"));
-    let bench = bench().timeout(Duration::from_millis(30));
+    let mut bench = bench();
+    // Of the guests alone: what is compiled is to be the same in each round.
+    bench.policy.limits.run = Some(Duration::from_millis(30));
     let modules: Vec<_> = guests()
         .into_iter()
         .filter(|name| cfg!(feature = "openvino") || !name.starts_with("nn-"))
@@ -80,7 +83,7 @@ fn hostile_tasks() {
         *verdicts.entry(kind).or_default() += 1;
     }
     println!("{verdicts:?}");
-    let (settled, end) = (marks[marks.len() / 5], marks[marks.len() - 1]);
+    let (settled, end) = (marks[2 * marks.len() / 5], marks[marks.len() - 1]);
     assert!(end < settled + SLACK, "from {settled} to {end} bytes");
 }
 
