@@ -48,7 +48,8 @@ impl Disk {
         let disk = Disk::default();
         *disk.0.files.lock().expect("the files") = (found.clone(), found);
         // An unsynced file may be written at any time, too.
-        let counter = &self.0.counter.lock().expect("the counter")[usize::from(torn % 2 == 0)];
+        let counter =
+            &self.0.counter.lock().expect("the counter")[usize::from(torn.is_multiple_of(2))];
         *disk.0.counter.lock().expect("the counter") = [counter.clone(), counter.clone()];
         let modules = &*self.0.modules.lock().expect("the modules");
         // The system writes names at any time.

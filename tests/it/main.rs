@@ -5,6 +5,7 @@
 
 #[cfg(feature = "broker")]
 mod arrival;
+mod bursts;
 mod cli_args;
 #[cfg(all(feature = "broker", feature = "openvino"))]
 mod demo;

@@ -1,0 +1,217 @@
+//! Many tasks at once: what waits is on the disk and is taken in order, and
+//! memory stays bounded. HAZARDS 87.
+
+use crate::support::{On, Process, Stage, Task, over_both_brokers, wat};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+over_both_brokers!(
+    a_burst_that_memory_has_no_room_for_runs_in_order,
+    a_burst_runs_after_a_kill,
+    a_waiting_task_whose_module_was_damaged_fails_and_the_next_one_runs,
+    without_a_journal_memory_is_the_bound,
+);
+
+/// A guest that prints its arguments, with so many bytes that no other has.
+fn module(number: usize, size: usize) -> Vec<u8> {
+    let mut module = wat("echo-args");
+    let mut content = b"\x07padding".to_vec();
+    content.extend_from_slice(&number.to_le_bytes());
+    content.resize(size, number as u8);
+    // A custom section: its kind, its length as LEB128, its name.
+    module.push(0);
+    let mut left = content.len();
+    while left >= 0x80 {
+        module.push(left as u8 | 0x80);
+        left >>= 7;
+    }
+    module.push(left as u8);
+    module.extend(content);
+    module
+}
+
+/// A stage, and the folder of its worker's journal.
+struct Scene {
+    stage: Stage,
+    dir: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new(on: On) -> Scene {
+        Scene { stage: Stage::new(on), dir: tempfile::tempdir().expect("a folder") }
+    }
+
+    /// One executor, a journal and these settings.
+    fn process(&self, settings: &[(&str, &str)]) -> Process {
+        let dir = self.dir.path().to_str().expect("text");
+        let ours = [("executors", "1"), ("stateless", "false"), ("state-dir", dir)];
+        self.stage.process(&[&ours, settings].concat())
+    }
+
+    /// Where the modules of waiting tasks are.
+    fn modules(&self) -> PathBuf {
+        self.dir.path().join(&self.stage.worker_id).join("tasks")
+    }
+
+    /// Starts a task that lets no other run until it is stopped.
+    fn block(&self, process: &Process) -> String {
+        let id = self.stage.start(Task::wat("loop-forever").id("blocker"));
+        accepted(process, &id);
+        id
+    }
+}
+
+/// Waits until the worker has acknowledged a task.
+fn accepted(process: &Process, id: &str) {
+    let end = Instant::now() + Duration::from_secs(600);
+    let told = |line: &String| line.contains("accepted") && line.contains(id);
+    while !process.log().iter().rev().any(told) {
+        assert!(Instant::now() < end, "{id} is not accepted: {:#?}", process.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The tasks that succeeded, in the order of their results.
+fn completed(stage: &Stage) -> Vec<String> {
+    let results = stage.seen().into_iter().filter(|seen| seen.topic == "results");
+    let completed = results.filter(|seen| seen.json["error"].is_null());
+    completed.map(|seen| seen.json["task_id"].as_str().expect("an id").to_owned()).collect()
+}
+
+fn until_completed(stage: &Stage, tasks: usize) {
+    let end = Instant::now() + Duration::from_secs(1800);
+    while stage.count("results") < tasks {
+        assert!(Instant::now() < end, "{} of {tasks} results", stage.count("results"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn a_burst_that_memory_has_no_room_for_runs_in_order(on: On) {
+    const TASKS: usize = 120;
+    let scene = Scene::new(on);
+    let worker = scene.process(&[("queue-memory", "1KiB")]);
+    let blocker = scene.block(&worker);
+    let shared = module(0, 1000);
+    let ids: Vec<_> = (0..TASKS)
+        .map(|n| {
+            // Every third has a module of its own.
+            let own = (n % 3 == 0).then(|| module(n + 1, 20_000));
+            let task = Task::module(own.as_ref().unwrap_or(&shared)).inputs(&[&n.to_string()]);
+            scene.stage.start(task)
+        })
+        .collect();
+    accepted(&worker, &ids[TASKS - 1]);
+    let kept = std::fs::read_dir(scene.modules()).expect("a folder").count();
+    assert_eq!(kept, TASKS / 3 + 2, "each module once");
+    scene.stage.stop(&blocker);
+    for (n, id) in ids.iter().enumerate() {
+        assert!(scene.stage.result(id).stdout().contains(&n.to_string()));
+    }
+    assert_eq!(completed(&scene.stage), ids, "in the order of arrival");
+}
+
+fn a_burst_runs_after_a_kill(on: On) {
+    const TASKS: usize = 60;
+    let scene = Scene::new(on);
+    let worker = scene.process(&[]);
+    let blocker = scene.block(&worker);
+    let shared = module(0, 1000);
+    let start = |n: usize| scene.stage.start(Task::module(&shared).inputs(&[&n.to_string()]));
+    let ids: Vec<_> = (0..TASKS).map(start).collect();
+    accepted(&worker, &ids[TASKS - 1]);
+    drop(worker);
+    let _worker = scene.process(&[]);
+    scene.stage.stop(&blocker);
+    for (n, id) in ids.iter().enumerate() {
+        assert!(scene.stage.result(id).stdout().contains(&n.to_string()));
+    }
+    assert_eq!(completed(&scene.stage), ids, "each once, in the order of arrival");
+}
+
+fn a_waiting_task_whose_module_was_damaged_fails_and_the_next_one_runs(on: On) {
+    let scene = Scene::new(on);
+    let worker = scene.process(&[("queue-memory", "1KiB")]);
+    let blocker = scene.block(&worker);
+    let before = files(&scene.modules());
+    let damaged = scene.stage.start(Task::module(&module(1, 5000)));
+    accepted(&worker, &damaged);
+    let file = files(&scene.modules()).into_iter().find(|file| !before.contains(file));
+    std::fs::write(file.expect("its module"), b"\0asm").expect("written");
+    let next = scene.stage.start(Task::module(&module(2, 5000)).inputs(&["next"]));
+    accepted(&worker, &next);
+    scene.stage.stop(&blocker);
+    scene.stage.result(&damaged).failed(&["module in the journal is damaged", "start the task"]);
+    assert!(scene.stage.result(&next).stdout().contains("next"));
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(folder).expect("a folder");
+    files.map(|file| file.expect("an entry").path()).collect()
+}
+
+fn without_a_journal_memory_is_the_bound(on: On) {
+    let stage = Stage::new(on);
+    let worker = stage.process(&[("executors", "1"), ("queue-memory", "100KiB")]);
+    let blocker = stage.start(Task::wat("loop-forever").id("blocker"));
+    accepted(&worker, &blocker);
+    let fits = stage.start(Task::module(&module(1, 50_000)));
+    let too_much = stage.start(Task::module(&module(2, 80_000)));
+    stage.result(&too_much).failed(&["busy", "--queue-memory", "--state-dir"]);
+    stage.stop(&blocker);
+    assert!(stage.result(&fits).0["error"].is_null());
+}
+
+/// The figures of a burst: memory while it waits, the start after a kill, and
+/// how long it takes.
+fn measure(what: &str, tasks: usize, module_of: impl Fn(usize) -> Vec<u8>) {
+    let scene = Scene::new(On::Mosquitto);
+    let worker = scene.process(&[]);
+    scene.stage.run(Task::module(&module_of(0)));
+    let idle = memory(&worker, "VmRSS");
+    let blocker = scene.block(&worker);
+    let began = Instant::now();
+    let ids: Vec<_> = (0..tasks).map(|n| scene.stage.start(Task::module(&module_of(n)))).collect();
+    accepted(&worker, &ids[tasks - 1]);
+    let taken = began.elapsed();
+    let (waiting, peak) = (memory(&worker, "VmRSS"), memory(&worker, "VmHWM"));
+    drop(worker);
+    let began = Instant::now();
+    let worker = scene.process(&[]);
+    let start = began.elapsed();
+    let began = Instant::now();
+    scene.stage.stop(&blocker);
+    until_completed(&scene.stage, tasks + 2);
+    let bound = idle + (64 << 20) + tasks as u64 * 1024;
+    println!(
+        "{what}: {tasks} tasks taken in {taken:.1?}; resident {} MiB idle, {} waiting, {} at \
+         most, {} at most while they run after the restart (bound {}); start to introduction \
+         {start:.0?}; all done in {:.1?}",
+        idle >> 20,
+        waiting >> 20,
+        peak >> 20,
+        memory(&worker, "VmHWM") >> 20,
+        bound >> 20,
+        began.elapsed(),
+    );
+    let done: std::collections::HashSet<_> = completed(&scene.stage).into_iter().collect();
+    assert!(ids.iter().all(|id| done.contains(id)), "{} of {tasks} completed", done.len());
+    assert!(waiting < bound, "{waiting} bytes, bound {bound}");
+}
+
+/// Bytes of the worker's process.
+fn memory(process: &Process, field: &str) -> u64 {
+    let path = format!("/proc/{}/status", process.id());
+    let status = std::fs::read_to_string(path).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a field");
+    let kilobytes = line.split_whitespace().nth(1).expect("a number");
+    kilobytes.parse::<u64>().expect("a number") * 1024
+}
+
+#[test]
+#[ignore = "takes minutes, needs a broker in PROPLET_TEST_BROKER, and prints figures"]
+fn figures_of_bursts() {
+    let shared = module(0, 90_000);
+    measure("one module", 1000, |_| shared.clone());
+    measure("one module", 20_000, |_| shared.clone());
+    measure("1 MiB of module each", 2000, |n| module(n, 1 << 20));
+}
