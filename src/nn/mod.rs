@@ -33,6 +33,9 @@ mod named;
 mod witx;
 mod xml;
 
+#[cfg(all(test, feature = "openvino"))]
+#[path = "../../tests/it/support/assets.rs"]
+mod assets;
 #[cfg(any(test, feature = "fuzzing"))]
 #[cfg_attr(not(test), allow(dead_code, reason = "the tests use all of it"))]
 pub(crate) mod fake;

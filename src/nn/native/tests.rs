@@ -1,15 +1,13 @@
 use std::path::Path;
 use std::thread;
 
+use super::super::assets::assets;
 use super::super::library::{self, SearchEnv};
 use super::*;
 
-#[path = "../../../tests/it/support/assets.rs"]
-mod assets;
-
 /// The library beside the build, as a worker finds it.
 fn core() -> Core {
-    assets::assets();
+    assets();
     let search = SearchEnv::from_lookup(std::env::current_exe().ok(), |_| None);
     library::find(None, &search, |path: &Path| load(path)).expect("run fixtures/setup.py");
     Core::new().expect("a core")

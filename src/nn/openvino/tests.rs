@@ -5,19 +5,17 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::super::assets::assets;
 use super::super::context::NnCtx;
 use super::super::graph::SharedGraph;
 use super::super::{Nn, NnLimits, NnReport};
 use super::*;
 use crate::cancel::Reason;
 
-#[path = "../../../tests/it/support/assets.rs"]
-mod assets;
-
 /// wasi-nn with the library that the fixtures' setup puts under the build
 /// folder.
 pub(super) fn nn() -> Nn {
-    assets::assets();
+    assets();
     let search = SearchEnv::from_lookup(std::env::current_exe().ok(), |_| None);
     let config = NnConfig {
         search,
