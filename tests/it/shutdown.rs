@@ -4,6 +4,7 @@
 use crate::support::assets;
 use crate::support::{On, Process, Stage, Task, over_both_brokers, program};
 use std::process::Stdio;
+#[cfg(feature = "openvino")]
 use std::time::Duration;
 
 over_both_brokers!(
