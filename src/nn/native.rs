@@ -42,19 +42,23 @@ use super::graph::Source;
 /// OpenVINO's runtime for the process. Thread safe, as `ov::Core` documents.
 pub(super) struct Core(NonNull<ov::ov_core_t>);
 
+// SAFETY: `ov::Core` keeps nothing for a thread, and documents itself as thread safe.
 unsafe impl Send for Core {}
+// SAFETY: as above: each call may come from any thread at any time.
 unsafe impl Sync for Core {}
 
 impl Core {
     /// Needs [`load`] to have succeeded.
     pub(super) fn new() -> Result<Core, String> {
+        // SAFETY: the out-parameter is a local of `owned`, and the library is loaded.
         owned(|core| unsafe { ov::ov_core_create(core) }).map(Core)
     }
 
     /// The devices that are there, such as `CPU` or `GPU.0`.
     pub(super) fn devices(&self) -> Result<Vec<String>, String> {
         let mut list = ov::ov_available_devices_t { devices: ptr::null_mut(), size: 0 };
-        // SAFETY: `size` strings are read before they are freed.
+        // SAFETY: the core is live, the list a local; `size` strings of it are
+        // read before they are freed.
         unsafe {
             call(|| ov::ov_core_get_available_devices(self.0.as_ptr(), &mut list))?;
             let names = (0..list.size).map(|i| text(*list.devices.add(i))).collect();
@@ -66,6 +70,8 @@ impl Core {
     /// Sets a property of a device.
     pub(super) fn set_property(&self, device: &str, key: &str, value: &str) -> Result<(), String> {
         let (device, key, value) = (string(device)?, string(key)?, string(value)?);
+        // SAFETY: the core is live; the three strings end in NUL and outlive the
+        // call, whose variadic part is one pair, as this function wants it.
         call(|| unsafe {
             ov::ov_core_set_property(self.0.as_ptr(), device.as_ptr(), key.as_ptr(), value.as_ptr())
         })
@@ -75,7 +81,8 @@ impl Core {
     pub(super) fn property(&self, device: &str, key: &str) -> Result<String, String> {
         let (device, key, mut value) = (string(device)?, string(key)?, ptr::null_mut());
         let core = self.0.as_ptr();
-        // SAFETY: the value is a copy, ours to free.
+        // SAFETY: the core is live, the strings outlive the call; the value is a
+        // copy, ours to free.
         unsafe {
             call(|| ov::ov_core_get_property(core, device.as_ptr(), key.as_ptr(), &mut value))?;
             let copy = text(value);
@@ -94,8 +101,7 @@ impl Core {
         let weights = if weights.is_empty() { None } else { Some(Tensor::over(weights)?) };
         let tensor = weights.as_ref().map_or(ptr::null(), |tensor| tensor.0.as_ptr().cast_const());
         // SAFETY: the XML is copied by the call; the weights are not, and
-        // outlive the compiled model with `source`. The variadic function is
-        // given no property.
+        // outlive the compiled model with `source`.
         let model = Model(owned(|model| unsafe {
             ov::ov_core_read_model_from_memory_buffer(
                 self.0.as_ptr(),
@@ -105,6 +111,8 @@ impl Core {
                 model,
             )
         })?);
+        // SAFETY: core and model are live, and the variadic function is given no
+        // property, as its count says.
         let compiled = owned(|compiled| unsafe {
             ov::ov_core_compile_model(
                 self.0.as_ptr(),
@@ -145,6 +153,7 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
+        // SAFETY: the only owner's end; nothing uses the pointer after it.
         unsafe { ov::ov_core_free(self.0.as_ptr()) }
     }
 }
@@ -153,6 +162,7 @@ struct Model(NonNull<ov::ov_model_t>);
 
 impl Drop for Model {
     fn drop(&mut self) {
+        // SAFETY: the only owner's end; a compiled model keeps what it needs of it.
         unsafe { ov::ov_model_free(self.0.as_ptr()) }
     }
 }
@@ -170,12 +180,16 @@ struct CompiledModel {
     _exported: Vec<u8>,
 }
 
-// `ov::CompiledModel` documents itself as thread safe.
+// SAFETY: `ov::CompiledModel` keeps nothing for a thread, and documents itself
+// as thread safe.
 unsafe impl Send for CompiledModel {}
+// SAFETY: as above.
 unsafe impl Sync for CompiledModel {}
 
 impl Drop for CompiledModel {
     fn drop(&mut self) {
+        // SAFETY: the only owner's end; each request holds this object, so that all
+        // of them are freed.
         unsafe { ov::ov_compiled_model_free(self.model.as_ptr()) }
     }
 }
@@ -213,12 +227,14 @@ impl Compiled {
     pub(super) fn export(&self, path: &str) -> Result<(), String> {
         let path = string(path)?;
         let model = self.0.model.as_ptr();
+        // SAFETY: the model is live, and the path ends in NUL and outlives the call.
         call(|| unsafe { ov::ov_compiled_model_export_model(model, path.as_ptr()) })
     }
 
     /// A new request.
     pub(super) fn request(&self) -> Result<InferRequest, String> {
         let model = self.0.model.as_ptr();
+        // SAFETY: the model is live, and the request keeps it so.
         let request =
             owned(|request| unsafe { ov::ov_compiled_model_create_infer_request(model, request) })?;
         Ok(InferRequest(Arc::new(RawRequest { request, _model: self.clone() })))
@@ -226,7 +242,9 @@ impl Compiled {
 
     fn ports(&self, size: SizeOf, port: PortOf) -> Result<Vec<RawPort>, String> {
         let (model, mut count) = (self.0.model.as_ptr(), 0);
+        // SAFETY: the model is live; `size` writes one number to the local.
         call(|| unsafe { size(model, &mut count) })?;
+        // SAFETY: the model is live, and an index out of range is an error.
         let get = |index| Port(owned(|raw| unsafe { port(model, index, raw) })?).read();
         (0..count).map(get).collect()
     }
@@ -252,13 +270,17 @@ impl Port {
         let port = self.0.as_ptr();
         let mut name = ptr::null_mut();
         // A port without a name is an error to the library.
+        // SAFETY: the port is live, and the name a local.
         let named = attempt(|| unsafe { ov::ov_port_get_any_name(port, &mut name) });
         let name = match named {
-            Ok(()) => unsafe {
-                let copy = text(name);
-                ov::ov_free(name);
-                copy
-            },
+            Ok(()) => {
+                // SAFETY: the call gave a string that ends in NUL, ours to free.
+                unsafe {
+                    let copy = text(name);
+                    ov::ov_free(name);
+                    copy
+                }
+            }
             Err(_) => String::new(),
         };
         let mut element = 0u32;
@@ -269,7 +291,7 @@ impl Port {
             rank: ov::ov_rank_t { min: 0, max: 0 },
             dims: ptr::null_mut(),
         };
-        // SAFETY: a static rank comes with that many dimensions, which are
+        // SAFETY: the port is live; a static rank comes with that many dimensions, which are
         // read before they are freed.
         unsafe {
             call(|| ov::ov_port_get_partial_shape(port, &mut shape))?;
@@ -289,6 +311,7 @@ impl Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
+        // SAFETY: the only owner's end.
         unsafe { ov::ov_output_const_port_free(self.0.as_ptr()) }
     }
 }
@@ -392,6 +415,7 @@ unsafe fn text(string: *const c_char) -> String {
     if string.is_null() {
         return String::new();
     }
+    // SAFETY: it is not null, and ends in a NUL, as the caller promises.
     unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned()
 }
 

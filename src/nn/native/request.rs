@@ -22,20 +22,24 @@ pub(super) struct RawRequest {
     pub(super) _model: Compiled,
 }
 
-// `InferRequest` is not `Clone` and takes `&mut` for each call, `Canceller`
-// only cancels, which OpenVINO documents for any thread at any moment.
+// SAFETY: the library keeps nothing for a thread.
 unsafe impl Send for RawRequest {}
+// SAFETY: `InferRequest` is not `Clone` and takes `&mut` for each call, `Canceller`
+// only cancels, which OpenVINO documents for any thread at any moment.
 unsafe impl Sync for RawRequest {}
 
 impl InferRequest {
     /// Starts an inference.
     pub(in super::super) fn start(&mut self) -> Result<(), String> {
+        // SAFETY: the request is live, and `&mut` keeps other calls away. The tensors
+        // that it writes are its own, and none is borrowed meanwhile.
         call(|| unsafe { ov::ov_infer_request_start_async(self.0.request.as_ptr()) })
     }
 
     /// Waits for its end. (`wait_for` would report success when its time is
     /// over.)
     pub(in super::super) fn wait(&mut self) -> Result<(), String> {
+        // SAFETY: the request is live, and `&mut` keeps all but a cancel away.
         call(|| unsafe { ov::ov_infer_request_wait(self.0.request.as_ptr()) })
     }
 
@@ -48,6 +52,7 @@ impl InferRequest {
     pub(in super::super) fn input(&mut self, index: usize) -> Result<Tensor<'_>, String> {
         let request = self.0.request.as_ptr();
         let get = ov::ov_infer_request_get_input_tensor_by_index;
+        // SAFETY: the request is live; an index out of range is an error.
         owned(|tensor| unsafe { get(request, index, tensor) })
             .map(|tensor| Tensor(tensor, PhantomData))
     }
@@ -56,6 +61,7 @@ impl InferRequest {
     pub(in super::super) fn output(&mut self, index: usize) -> Result<Tensor<'_>, String> {
         let request = self.0.request.as_ptr();
         let get = ov::ov_infer_request_get_output_tensor_by_index;
+        // SAFETY: the request is live; an index out of range is an error.
         owned(|tensor| unsafe { get(request, index, tensor) })
             .map(|tensor| Tensor(tensor, PhantomData))
     }
@@ -65,12 +71,14 @@ impl Canceller {
     /// Ends the inference that runs, if one does.
     pub(in super::super) fn cancel(&self) {
         // A failure would mean that there was nothing to end.
+        // SAFETY: this object keeps the request live; a cancel may come at any time.
         let _ = attempt(|| unsafe { ov::ov_infer_request_cancel(self.0.request.as_ptr()) });
     }
 }
 
 impl Drop for RawRequest {
     fn drop(&mut self) {
+        // SAFETY: the last owner's end, so that no canceller is left.
         unsafe { ov::ov_infer_request_free(self.request.as_ptr()) }
     }
 }
@@ -97,8 +105,8 @@ impl Tensor<'_> {
     /// Changes the shape; what it held before is lost.
     pub(in super::super) fn set_shape(&mut self, shape: &[u32]) -> Result<(), String> {
         let mut dims: Vec<i64> = shape.iter().map(|&dim| i64::from(dim)).collect();
-        // SAFETY: the dimensions are copied by the call.
         let shape = ov::ov_shape_t { rank: dims.len() as i64, dims: dims.as_mut_ptr() };
+        // SAFETY: the tensor is live, and `dims`, which the call copies, outlives it.
         call(|| unsafe { ov::ov_tensor_set_shape(self.0.as_ptr(), shape) })
     }
 
@@ -107,6 +115,7 @@ impl Tensor<'_> {
         let mut shape = ov::ov_shape_t { rank: 0, dims: ptr::null_mut() };
         let mut scalar = false;
         let get = || {
+            // SAFETY: the tensor is live, and the shape a local.
             let status = unsafe { ov::ov_tensor_get_shape(self.0.as_ptr(), &mut shape) };
             // The library can't make a shape without dimensions, and nothing
             // else that it is given here could be wrong.
@@ -143,8 +152,10 @@ impl Tensor<'_> {
 
     fn memory(&self) -> Result<(*mut u8, usize), String> {
         let (mut data, mut size) = (ptr::null_mut(), 0);
+        // SAFETY: the tensor is live, and the size a local.
         call(|| unsafe { ov::ov_tensor_get_byte_size(self.0.as_ptr(), &mut size) })?;
         if size > 0 {
+            // SAFETY: as above, for the pointer.
             call(|| unsafe { ov::ov_tensor_data(self.0.as_ptr(), &mut data) })?;
             if data.is_null() {
                 return Err("the tensor has no memory".to_owned());
@@ -156,6 +167,7 @@ impl Tensor<'_> {
 
 impl Drop for Tensor<'_> {
     fn drop(&mut self) {
+        // SAFETY: the only owner's end; the memory is the request's or the caller's.
         unsafe { ov::ov_tensor_free(self.0.as_ptr()) }
     }
 }

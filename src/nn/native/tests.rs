@@ -16,6 +16,7 @@ fn core() -> Core {
 /// Fails, and leaves a message with `key` in it.
 fn unknown(core: &Core, key: &CStr) -> Status {
     let mut value = ptr::null_mut();
+    // SAFETY: the core is live, the strings end in NUL; what fails gives no value.
     unsafe { ov::ov_core_get_property(core.0.as_ptr(), c"CPU".as_ptr(), key.as_ptr(), &mut value) }
 }
 
