@@ -322,9 +322,11 @@ impl Worker {
         }
         let Some(change) = questions.hearing.answered(heard.ok(), now) else { return };
         self.status.metrics.manager.deaf(matches!(change, Change::Deaf(_)));
-        self.status.health.set_note(match change {
+        // Whoever acts on the line in the log finds it in `/ready`, too.
+        match change {
             Change::Deaf(heard) => {
                 let deaf = deaf(&questions.url, heard);
+                self.status.health.set_note(Some(deaf.clone()));
                 warn!(
                     "{deaf} Why: it lost its subscriptions when the broker restarted; or it stands \
                      still, as with jobs whose tasks depend on each other (MANAGER_MQTT_QOS=0 helps); \
@@ -334,13 +336,12 @@ impl Worker {
                      start`); a graceful stop would fail all that it shows as Running. Results are \
                      published again once it hears them"
                 );
-                Some(deaf)
             }
             Change::Hears => {
+                self.status.health.set_note(None);
                 info!("the manager at {} hears this worker again", questions.url);
-                None
             }
-        });
+        }
     }
 }
 

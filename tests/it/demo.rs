@@ -50,7 +50,7 @@ fn the_demo_shows_types_classes_and_where_the_time_went() {
         assert!(row(&format!("{task}, first")).ends_with("nothing"), "{output}");
         assert!(row(&format!("{task}, next 20")).ends_with("program, model"), "{output}");
     }
-    assert!(output.contains("proplet run -S nn --dir="), "{output}");
+    assert!(output.contains("proplet run --dir="), "{output}");
 }
 
 #[test]
