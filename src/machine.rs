@@ -1,26 +1,37 @@
 //! What the manager is told about the machine.
 
-use crate::protocol::WorkerMetadata;
-use crate::version;
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 use sysinfo::System;
 
+/// What can be told of this machine.
+pub(crate) struct Machine {
+    /// `kubernetes`, `container` or `host`.
+    pub(crate) environment: &'static str,
+    /// The operating system's name as Rust has it.
+    pub(crate) os: &'static str,
+    /// The processor's architecture as Rust has it.
+    pub(crate) cpu_arch: &'static str,
+    /// All of it.
+    pub(crate) memory_bytes: u64,
+    /// Its name, if there is one.
+    pub(crate) hostname: Option<String>,
+    /// The address that the broker sees it under, if that can be told.
+    pub(crate) ip: Option<IpAddr>,
+}
+
 /// Describes this machine; its name and its address only if `identify` says
 /// so, towards a broker at `broker` (host and port).
-pub(crate) fn describe(identify: bool, broker: (&str, u16)) -> WorkerMetadata {
+pub(crate) fn describe(identify: bool, broker: (&str, u16)) -> Machine {
     let mut system = System::new();
     system.refresh_memory();
-    WorkerMetadata {
-        ip: identify.then(|| address_towards(broker)).flatten().map(|ip| ip.to_string()),
-        environment: environment().to_owned(),
-        os: std::env::consts::OS.to_owned(),
+    Machine {
+        environment: environment(),
+        os: std::env::consts::OS,
+        cpu_arch: std::env::consts::ARCH,
+        memory_bytes: system.total_memory(),
         hostname: identify.then(System::host_name).flatten(),
-        cpu_arch: std::env::consts::ARCH.to_owned(),
-        total_memory_bytes: system.total_memory(),
-        proplet_version: version::VERSION.to_owned(),
-        wasm_runtime: version::WASMTIME.to_owned(),
-        ..WorkerMetadata::default()
+        ip: identify.then(|| address_towards(broker)).flatten(),
     }
 }
 

@@ -11,12 +11,15 @@ mod manager;
 
 use self::labels::{KINDS, OUTCOMES, PHASES, REASONS, kind, outcome, reason};
 use crate::mqtt::FailureKind;
-use crate::nn::{InferenceTimes, NnStats};
+use crate::nn::{INFERENCE_BUCKETS, InferenceTimes, NnStats};
 use crate::task::{Outcome, Rejection, Timings};
 use crate::usage::Usage;
 use crate::version;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, NoLabelSet, text,
+};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
@@ -38,15 +41,17 @@ const BUCKETS: [f64; 16] = [
     300.0,
 ];
 
-/// What caches hold and have done, at the moment.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CacheLevels {
+/// What the runtime's caches hold and what it has done, at the moment.
+#[derive(Clone, Debug, Default)]
+pub struct RuntimeLevels {
     /// Modules compiled since the start.
     pub modules_compiled: u64,
     /// Bytes of compiled modules, if they are counted.
     pub module_bytes: u64,
     /// wasi-nn's own counters.
     pub nn: NnStats,
+    /// By graph.
+    pub inferences: Vec<InferenceTimes>,
 }
 
 /// The worker's metrics. Everything is cheap enough for each task.
@@ -86,13 +91,14 @@ struct ByKind {
     kind: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByGraph {
+    graph: String,
+}
+
 impl Metrics {
-    /// All at zero, but for the inferences, which are counted elsewhere. `levels`
-    /// is asked at each look.
-    pub fn new(
-        inferences: InferenceTimes,
-        levels: impl Fn() -> CacheLevels + Send + Sync + 'static,
-    ) -> Metrics {
+    /// All at zero. `levels` is asked at each look.
+    pub fn new(levels: impl Fn() -> RuntimeLevels + Send + Sync + 'static) -> Metrics {
         let mut registry = Registry::default();
         let manager = ManagerMetrics::new(&mut registry);
         let mut metrics = Metrics {
@@ -109,7 +115,7 @@ impl Metrics {
             outbox: Gauge::default(),
             manager,
         };
-        metrics.register(inferences, levels);
+        metrics.register(levels);
         // A series that begins with 1 has no rate.
         for outcome in OUTCOMES {
             drop(metrics.tasks.get_or_create(&ByOutcome { outcome }));
@@ -126,11 +132,7 @@ impl Metrics {
         metrics
     }
 
-    fn register(
-        &mut self,
-        inferences: InferenceTimes,
-        levels: impl Fn() -> CacheLevels + Send + Sync + 'static,
-    ) {
+    fn register(&mut self, levels: impl Fn() -> RuntimeLevels + Send + Sync + 'static) {
         let registry = &mut self.registry;
         let build = Info::new(vec![
             ("version", version::VERSION),
@@ -150,13 +152,6 @@ impl Metrics {
             "Where the time of tasks went",
             Unit::Seconds,
             self.phases.clone(),
-        );
-        registry.register_with_unit(
-            "proplet_inference",
-            "Time of inferences by graph, failed ones included (bytes: models that guests brought \
-             along; other: what has one name too many)",
-            Unit::Seconds,
-            inferences,
         );
         registry.register(
             "proplet_module_cache_hits",
@@ -261,9 +256,10 @@ impl<F> fmt::Debug for Asked<F> {
     }
 }
 
-impl<F: Fn() -> CacheLevels + Send + Sync + 'static> Collector for Asked<F> {
+impl<F: Fn() -> RuntimeLevels + Send + Sync + 'static> Collector for Asked<F> {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let levels = (self.0)();
+        encode_inferences(levels.inferences, &mut encoder)?;
         let nn = levels.nn;
         for (name, help, count) in [
             ("proplet_modules_compiled", "Modules compiled", levels.modules_compiled),
@@ -304,14 +300,37 @@ impl<F: Fn() -> CacheLevels + Send + Sync + 'static> Collector for Asked<F> {
     }
 }
 
+fn encode_inferences(
+    graphs: Vec<InferenceTimes>,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), fmt::Error> {
+    let mut series = encoder.encode_descriptor(
+        "proplet_inference",
+        "Time of inferences by graph, failed ones included (bytes: models that guests brought \
+         along; other: what has one name too many)",
+        Some(&Unit::Seconds),
+        MetricType::Histogram,
+    )?;
+    let bounds = INFERENCE_BUCKETS.into_iter().chain([f64::MAX]);
+    for InferenceTimes { graph, total, counts } in graphs {
+        let buckets: Vec<_> = bounds.clone().zip(counts).collect();
+        series.encode_family(&ByGraph { graph })?.encode_histogram::<NoLabelSet>(
+            total.as_secs_f64(),
+            counts.iter().sum(),
+            &buckets,
+            None,
+        )?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::Nn;
     use crate::task::{Failure, Reuse};
 
-    fn metrics(levels: impl Fn() -> CacheLevels + Send + Sync + 'static) -> Metrics {
-        Metrics::new(Nn::fake().inference_times(), levels)
+    fn metrics(levels: impl Fn() -> RuntimeLevels + Send + Sync + 'static) -> Metrics {
+        Metrics::new(levels)
     }
 
     fn text(metrics: &Metrics) -> String {
@@ -320,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_task_is_counted_with_its_phases() {
-        let metrics = metrics(CacheLevels::default);
+        let metrics = metrics(RuntimeLevels::default);
         let timings = Timings {
             queued: Duration::from_millis(2),
             ran: Duration::from_secs(3),
@@ -347,7 +366,6 @@ mod tests {
             "proplet_task_phase_seconds_count{phase=\"compiled\"} 0",
             "proplet_module_cache_hits_total 1",
             "proplet_connection_failures_total{kind=\"dns\"} 0",
-            "proplet_inference_seconds_count{graph=\"bytes\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
@@ -356,7 +374,7 @@ mod tests {
 
     #[test]
     fn the_outbox_is_as_deep_as_there_are_messages() {
-        let metrics = metrics(CacheLevels::default);
+        let metrics = metrics(RuntimeLevels::default);
         let (first, second) = (metrics.outgoing(), metrics.outgoing());
         drop(first);
         assert!(text(&metrics).contains("proplet_outbox_messages 1\n"));
@@ -367,11 +385,33 @@ mod tests {
     #[test]
     fn levels_are_asked_for_at_each_look() {
         let asked = std::sync::atomic::AtomicU64::new(6);
-        let metrics = metrics(move || CacheLevels {
+        let metrics = metrics(move || RuntimeLevels {
             modules_compiled: asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
-            ..CacheLevels::default()
+            ..RuntimeLevels::default()
         });
         assert!(text(&metrics).contains("proplet_modules_compiled_total 6\n"));
         assert!(text(&metrics).contains("proplet_modules_compiled_total 7\n"));
+    }
+
+    #[test]
+    fn inferences_are_a_histogram_of_each_graph() {
+        let mut counts = [0; INFERENCE_BUCKETS.len() + 1];
+        (counts[0], counts[1], counts[14]) = (1, 2, 4);
+        let total = Duration::from_millis(125_500);
+        let metrics = metrics(move || RuntimeLevels {
+            inferences: vec![InferenceTimes { graph: "net".into(), total, counts }],
+            ..RuntimeLevels::default()
+        });
+        let text = text(&metrics);
+        for line in [
+            "# TYPE proplet_inference_seconds histogram",
+            "proplet_inference_seconds_sum{graph=\"net\"} 125.5",
+            "proplet_inference_seconds_count{graph=\"net\"} 7",
+            "proplet_inference_seconds_bucket{le=\"0.0001\",graph=\"net\"} 1",
+            "proplet_inference_seconds_bucket{le=\"30.0\",graph=\"net\"} 3",
+            "proplet_inference_seconds_bucket{le=\"+Inf\",graph=\"net\"} 7",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
     }
 }

@@ -191,13 +191,12 @@ fn respond(code: StatusCode, media: &'static str, body: String) -> Response<Full
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::CacheLevels;
-    use crate::nn::Nn;
+    use crate::metrics::RuntimeLevels;
     use tokio::io::AsyncWriteExt as _;
     use tokio::net::TcpStream;
 
     fn status() -> Status {
-        let metrics = Metrics::new(Nn::fake().inference_times(), CacheLevels::default);
+        let metrics = Metrics::new(RuntimeLevels::default);
         Status { proplet_id: "w".into(), health: Health::default(), metrics }
     }
 

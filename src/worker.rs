@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::executor::{Ended, Executor, Leftover};
 use crate::journal::{Journal, Opened, Recovered};
 use crate::ledger::{After, Event as Happening, Ledger};
-use crate::metrics::{CacheLevels, Metrics};
+use crate::metrics::{Metrics, RuntimeLevels};
 use crate::mqtt::{self, Ack, Delivery, Event, Link, Message};
 use crate::nn::{Nn, NnConfig};
 use crate::policy::{self, Policy, Resolve};
@@ -102,10 +102,11 @@ pub async fn run_with<T>(
     let status = Arc::new(Status {
         proplet_id: id.clone(),
         health: Health::default(),
-        metrics: Metrics::new(nn.inference_times(), move || CacheLevels {
+        metrics: Metrics::new(move || RuntimeLevels {
             modules_compiled: caches.modules_compiled(),
             module_bytes: caches.module_bytes(),
             nn: nn.stats(),
+            inferences: nn.inference_times(),
         }),
     });
     let _server = match config.monitoring.listen {

@@ -1,66 +1,67 @@
 //! How many inferences there were and how long they took, by graph.
 //!
 //! A graph is looked up when it is loaded, so that an inference touches
-//! nothing but its own series. The series are bounded whatever tasks load:
-//! models that guests hand over share one, and so do the graphs beyond
-//! [`MAX_NAMES`] names.
+//! nothing but its own counters. There is a bounded number of them whatever
+//! tasks load: models that guests hand over share one set, and so do the
+//! graphs beyond [`MAX_NAMES`] names.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::histogram::Histogram;
 
 use crate::task::GraphDir;
 
-/// Graphs with a series of their own. Whoever may write `-S nn-graph` and into
+/// Graphs with counters of their own. Whoever may write `-S nn-graph` and into
 /// a writable root can make any number of names.
 const MAX_NAMES: usize = 100;
-/// The series of models that guests hand over as bytes.
+/// The name for models that guests hand over as bytes.
 const BYTES: &str = "bytes";
-/// The series of the graphs for which there are too many names.
+/// The name for the graphs for which there are too many names.
 const OTHER: &str = "other";
 
 /// Upper bounds in seconds: a small model takes a tenth of a millisecond, a
-/// large one seconds.
-const BUCKETS: [f64; 14] =
+/// large one seconds. What takes longer is counted behind the last.
+pub const INFERENCE_BUCKETS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
-/// The label of a series.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ByGraph {
-    graph: String,
+/// How long the inferences of a graph took, failed ones included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InferenceTimes {
+    /// The graph's name; `bytes` for what guests handed over, `other` for what
+    /// has one name too many.
+    pub graph: String,
+    /// All of them together.
+    pub total: Duration,
+    /// How many took up to each bound of [`INFERENCE_BUCKETS`] and more than
+    /// the one before it, then how many took longer than the last.
+    pub counts: [u64; INFERENCE_BUCKETS.len() + 1],
 }
-
-/// Time of inferences by graph, failed ones included.
-pub type InferenceTimes = Family<ByGraph, Histogram, fn() -> Histogram>;
 
 /// The inferences of the process.
 pub(super) struct Inferences {
-    times: InferenceTimes,
-    names: Mutex<HashSet<String>>,
+    graphs: Mutex<BTreeMap<String, Arc<Counters>>>,
     total: Arc<AtomicU64>,
+}
+
+#[derive(Default)]
+struct Counters {
+    nanoseconds: AtomicU64,
+    counts: [AtomicU64; INFERENCE_BUCKETS.len() + 1],
 }
 
 /// Where the inferences of one graph are counted.
 #[derive(Clone)]
 pub(super) struct Observer {
-    times: Histogram,
+    graph: Arc<Counters>,
     total: Arc<AtomicU64>,
 }
 
 impl Inferences {
-    /// With series at zero for bytes and for what is configured: one that
-    /// begins with 1 has no rate.
+    /// With counters at zero for bytes and for what is configured: a series
+    /// that begins with 1 has no rate.
     pub(super) fn new(configured: &[GraphDir]) -> Inferences {
-        let inferences = Inferences {
-            times: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
-            names: Mutex::default(),
-            total: Arc::default(),
-        };
+        let inferences = Inferences { graphs: Mutex::default(), total: Arc::default() };
         drop(inferences.of_bytes());
         for dir in configured {
             drop(inferences.of_name(&dir.name));
@@ -70,20 +71,27 @@ impl Inferences {
 
     /// For a model that a guest handed over.
     pub(super) fn of_bytes(&self) -> Observer {
-        self.labelled(BYTES)
+        self.of(BYTES)
     }
 
     /// For a graph that was loaded by its name.
     pub(super) fn of_name(&self, name: &str) -> Observer {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = names.contains(name) || names.len() < MAX_NAMES && names.insert(name.to_owned());
-        drop(names);
-        self.labelled(if own { name } else { OTHER })
+        let graphs = self.graphs();
+        let names = graphs.keys().filter(|known| ![BYTES, OTHER].contains(&known.as_str())).count();
+        let own = graphs.contains_key(name) || names < MAX_NAMES;
+        drop(graphs);
+        self.of(if own { name } else { OTHER })
     }
 
-    /// All series.
-    pub(super) fn times(&self) -> InferenceTimes {
-        self.times.clone()
+    /// By graph, in the order of their names.
+    pub(super) fn times(&self) -> Vec<InferenceTimes> {
+        let graphs = self.graphs();
+        let times = |(graph, counters): (&String, &Arc<Counters>)| InferenceTimes {
+            graph: graph.clone(),
+            total: Duration::from_nanos(counters.nanoseconds.load(Ordering::Relaxed)),
+            counts: counters.counts.each_ref().map(|count| count.load(Ordering::Relaxed)),
+        };
+        graphs.iter().map(times).collect()
     }
 
     /// All inferences.
@@ -91,16 +99,25 @@ impl Inferences {
         self.total.load(Ordering::Relaxed)
     }
 
-    fn labelled(&self, graph: &str) -> Observer {
-        let times = self.times.get_or_create_owned(&ByGraph { graph: graph.to_owned() });
-        Observer { times, total: self.total.clone() }
+    fn of(&self, graph: &str) -> Observer {
+        let graph = self.graphs().entry(graph.to_owned()).or_default().clone();
+        Observer { graph, total: self.total.clone() }
+    }
+
+    // Entries are added whole.
+    fn graphs(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Counters>>> {
+        self.graphs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Observer {
     /// An inference has ended.
     pub(super) fn observe(&self, took: Duration) {
-        self.times.observe(took.as_secs_f64());
+        let seconds = took.as_secs_f64();
+        let bucket = INFERENCE_BUCKETS.partition_point(|bound| *bound < seconds);
+        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.graph.counts[bucket].fetch_add(1, Ordering::Relaxed);
+        self.graph.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
         self.total.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -108,39 +125,46 @@ impl Observer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use prometheus_client::encoding::text;
-    use prometheus_client::registry::Registry;
 
-    fn series(inferences: &Inferences) -> Vec<String> {
-        let mut registry = Registry::default();
-        registry.register("t", "Times", inferences.times());
-        let mut text = String::new();
-        text::encode(&mut text, &registry).expect("writing to a string");
-        let counts = text.lines().filter_map(|line| line.strip_prefix("t_count"));
-        counts.map(str::to_owned).collect()
+    fn counts(inferences: &Inferences) -> Vec<(String, u64)> {
+        let times = inferences.times().into_iter();
+        times.map(|times| (times.graph, times.counts.iter().sum())).collect()
     }
 
     #[test]
     fn what_is_configured_is_there_before_it_is_used() {
         let encoding = "openvino".to_owned();
         let dir = GraphDir { encoding, name: "net".into(), dir: "/models/net".into() };
-        let mut series = series(&Inferences::new(&[dir]));
-        series.sort();
-        assert_eq!(series, ["{graph=\"bytes\"} 0", "{graph=\"net\"} 0"]);
+        let counts = counts(&Inferences::new(&[dir]));
+        assert_eq!(counts, [("bytes".into(), 0), ("net".into(), 0)]);
     }
 
     #[test]
-    fn any_number_of_names_makes_a_bounded_number_of_series() {
+    fn any_number_of_names_has_a_bounded_number_of_counters() {
         let inferences = Inferences::new(&[]);
         for n in 0..10 * MAX_NAMES {
             inferences.of_name(&format!("graph-{n}")).observe(Duration::from_millis(1));
         }
         inferences.of_name("graph-1").observe(Duration::from_millis(1));
-        let series = series(&inferences);
-        assert_eq!(series.len(), MAX_NAMES + 2, "the others, and bytes");
-        for expected in ["{graph=\"graph-1\"} 2", "{graph=\"other\"} 900", "{graph=\"bytes\"} 0"] {
-            assert!(series.iter().any(|found| found == expected), "{expected}: {series:?}");
+        let counts = counts(&inferences);
+        assert_eq!(counts.len(), MAX_NAMES + 2, "the others, and bytes");
+        for expected in
+            [("graph-1".to_owned(), 2), ("other".to_owned(), 900), ("bytes".to_owned(), 0)]
+        {
+            assert!(counts.contains(&expected), "{expected:?}: {counts:?}");
         }
         assert_eq!(inferences.total(), 1001);
+    }
+
+    #[test]
+    fn an_inference_counts_up_to_its_bound() {
+        let inferences = Inferences::new(&[]);
+        let observer = inferences.of_bytes();
+        for micros in [100, 101, 40_000_000] {
+            observer.observe(Duration::from_micros(micros));
+        }
+        let times = &inferences.times()[0];
+        assert_eq!((times.counts[0], times.counts[1], times.counts[14]), (1, 1, 1));
+        assert_eq!(times.total, Duration::from_micros(40_000_201));
     }
 }

@@ -53,7 +53,7 @@ use std::time::Duration;
 
 pub use backend::Library;
 pub use context::NnCtx;
-pub use inferences::InferenceTimes;
+pub use inferences::{INFERENCE_BUCKETS, InferenceTimes};
 pub use library::SearchEnv;
 pub use witx::{MODULE, add_to_linker};
 
@@ -308,7 +308,7 @@ impl Nn {
     }
 
     /// How long inferences took, by graph.
-    pub fn inference_times(&self) -> InferenceTimes {
+    pub fn inference_times(&self) -> Vec<InferenceTimes> {
         self.shared.inferences.times()
     }
 

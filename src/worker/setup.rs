@@ -12,6 +12,7 @@ use crate::protocol::{Topics, WorkerMetadata};
 use crate::queue::Bounds;
 use crate::runtime::{MAX_WASM_STACK, Pool, RuntimeConfig, Stdio};
 use crate::task::{GraphDir, Limits};
+use crate::version;
 use anyhow::bail;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -255,10 +256,19 @@ pub(crate) fn manager_place(config: &Config) -> Option<Place> {
 pub(super) fn about(config: &Config) -> WorkerMetadata {
     let description = &config.description;
     let address = &config.connection.address;
+    let machine = machine::describe(description.collect_system_info, (&address.host, address.port));
     WorkerMetadata {
         description: description.text.clone(),
         tags: description.tags.clone(),
         location: description.location.clone(),
-        ..machine::describe(description.collect_system_info, (&address.host, address.port))
+        ip: machine.ip.map(|ip| ip.to_string()),
+        environment: machine.environment.to_owned(),
+        os: machine.os.to_owned(),
+        hostname: machine.hostname,
+        cpu_arch: machine.cpu_arch.to_owned(),
+        total_memory_bytes: machine.memory_bytes,
+        proplet_version: version::VERSION.to_owned(),
+        wasm_runtime: version::WASMTIME.to_owned(),
+        ..WorkerMetadata::default()
     }
 }

@@ -2,7 +2,7 @@
 //! there is found by nobody but an operator.
 
 use proplet::config::{Config, DefaultValue, Environment, SETTINGS};
-use proplet::metrics::{CacheLevels, Metrics};
+use proplet::metrics::{Metrics, RuntimeLevels};
 use proplet::nn::{Nn, NnConfig};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -204,8 +204,10 @@ fn the_daemon_set_probes_what_is_served_and_mounts_what_it_declares() {
 /// one that a worker tells; and the dashboard shows all of them.
 #[test]
 fn the_dashboard_and_the_alerts_ask_for_what_there_is() {
-    let metrics =
-        Metrics::new(Nn::new(NnConfig::default()).inference_times(), CacheLevels::default);
+    let metrics = Metrics::new(|| RuntimeLevels {
+        inferences: Nn::new(NnConfig::default()).inference_times(),
+        ..RuntimeLevels::default()
+    });
     let told = metrics.encode().expect("text");
     let samples: BTreeSet<&str> = told
         .lines()
