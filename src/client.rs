@@ -10,7 +10,6 @@ use crate::config::{Connection, Credentials};
 use crate::mqtt::{self, Event, Events, Failure, Link, PublishError};
 use crate::protocol::{self, TaskResult, Topics};
 use crate::task::{TaskId, TaskRequest, humantime};
-use crate::worker::connection_options;
 use anyhow::{Context as _, anyhow};
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
@@ -97,13 +96,9 @@ impl Client {
         credentials: &Credentials,
         client_id: &str,
     ) -> anyhow::Result<Client> {
-        let Credentials { domain, channel, client_id: username, client_key } = credentials;
+        let Credentials { domain, channel, .. } = credentials;
         let topics = Topics::new(domain, channel);
-        let mut options = connection_options(connection, client_id);
-        options.credentials = Some(mqtt::Credentials {
-            username: username.clone(),
-            password: client_key.expose().to_owned(),
-        });
+        let mut options = connection.options(client_id, credentials);
         options.subscriptions = vec![topics.results(), topics.create(), topics.alive()];
         let place = format!("channel {channel} of domain {domain} at {}", options.address);
         let (link, events) = mqtt::connect(options)?;

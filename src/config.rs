@@ -26,12 +26,12 @@ use std::time::Duration;
 use clap::ArgMatches;
 
 use crate::flags::GraphFlag;
+use crate::mqtt;
 use crate::nn::{Hint, Precision, SearchEnv};
 use crate::protocol::LEAST_RESULT;
 use crate::task::humantime;
 
 pub use crate::mqtt::{CleanSession, Qos};
-pub use address::Address;
 pub use inference::Inference;
 pub use manager::{Manager, ManagerHttp};
 pub use monitoring::{HealthConfig, Monitoring};
@@ -158,7 +158,9 @@ impl fmt::Debug for Secret {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// The broker.
-    pub address: Address,
+    pub address: mqtt::Address,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
     /// Time for connecting and for writing one packet. A publish of 100 MB needs
     /// more than the client's own 5 s.
     pub timeout: Duration,
@@ -174,6 +176,34 @@ pub struct Connection {
     pub ca_cert: Option<PathBuf>,
     /// For mutual TLS.
     pub client_cert: Option<ClientCert>,
+}
+
+impl Connection {
+    /// Where the broker is, as a URL.
+    pub fn url(&self) -> String {
+        address::url(&self.address, self.tls)
+    }
+
+    /// The same for a client that is called `client_id` and logs in with these
+    /// credentials; what it subscribes to is the caller's.
+    pub fn options(&self, client_id: &str, credentials: &Credentials) -> mqtt::Options {
+        let identity = self.client_cert.as_ref();
+        mqtt::Options {
+            tls: self.tls.then(|| mqtt::Tls {
+                ca: self.ca_cert.clone(),
+                identity: identity.map(|client| (client.cert.clone(), client.key.clone())),
+            }),
+            login: Some(mqtt::Login {
+                username: credentials.client_id.clone(),
+                password: credentials.client_key.expose().to_owned(),
+            }),
+            qos: self.qos,
+            keep_alive: self.keep_alive,
+            connect_timeout: self.timeout,
+            max_packet_size: self.max_packet_size,
+            ..mqtt::Options::new(self.address.clone(), client_id)
+        }
+    }
 }
 
 /// PEM files of a client's certificate and its key.
@@ -377,7 +407,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const MAX_LIVELINESS: Duration = Duration::from_secs(5);
 
 fn connection(reader: &mut Reader<'_>) -> Option<Connection> {
-    let address = reader.read("mqtt-address", Address::parse);
+    let address = reader.read("mqtt-address", address::parse);
     let timeout = reader.read("mqtt-timeout", value::duration_within(SECOND, HOUR));
     let qos = reader.read("mqtt-qos", value::qos);
     if let Some((_, true)) = qos {
@@ -413,16 +443,18 @@ fn connection(reader: &mut Reader<'_>) -> Option<Connection> {
             "mqtt-tls-client-{set} is set, but mqtt-tls-client-{missing} is not: mutual TLS needs both"
         ));
     }
-    let address = address?;
-    if !address.tls && (ca_cert.is_some() || cert.is_some()) {
+    let (address, tls) = address?;
+    if !tls && (ca_cert.is_some() || cert.is_some()) {
         reader.warn(format!(
-            "the connection to {address} is not encrypted, so the mqtt-tls-* settings have no effect; \
+            "the connection to {} is not encrypted, so the mqtt-tls-* settings have no effect; \
              for TLS, write the address as ssl://{}:8883",
+            address::url(&address, tls),
             address.host
         ));
     }
     Some(Connection {
         address,
+        tls,
         timeout: timeout?,
         qos: qos?.0,
         keep_alive: keep_alive?,

@@ -311,7 +311,7 @@ fn encode_inferences(
         Some(&Unit::Seconds),
         MetricType::Histogram,
     )?;
-    let bounds = INFERENCE_BUCKETS.into_iter().chain([f64::MAX]);
+    let bounds = INFERENCE_BUCKETS.into_iter().chain([f64::INFINITY]);
     for InferenceTimes { graph, total, counts } in graphs {
         let buckets: Vec<_> = bounds.clone().zip(counts).collect();
         series.encode_family(&ByGraph { graph })?.encode_histogram::<NoLabelSet>(

@@ -41,7 +41,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use failure::{Failure, FailureKind};
 pub use inbox::{Ack, Receipt};
 pub use memory::SessionMemory;
-pub use options::{Address, Backoff, Credentials, Options, Qos, Tls};
+pub use options::{Address, Backoff, Login, Options, Qos, Tls};
 pub use persistence::{CleanSession, SessionKind};
 
 /// The largest packet that MQTT can express: 256 MiB less a byte, and its header.

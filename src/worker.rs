@@ -18,7 +18,7 @@ mod setup;
 mod tasks;
 
 pub use effective::{Effective, effective};
-pub(crate) use setup::{address, connection_options, manager_place};
+pub(crate) use setup::manager_place;
 pub use setup::{bounds, nn_config, policy, runtime_config};
 
 use crate::config::Config;
@@ -79,7 +79,7 @@ pub async fn run_with<T>(
     info!(
         proplet_id = id,
         version = version::LONG,
-        broker = %config.connection.address,
+        broker = config.connection.url(),
         executors = config.executors,
         "Starting Proplet"
     );

@@ -111,7 +111,7 @@ fn the_guides_method_a_is_read() {
     assert_eq!(config.credentials.channel, GUIDE[1].1);
     assert_eq!(config.credentials.client_id, GUIDE[2].1);
     assert_eq!(config.credentials.client_key.expose(), KEY);
-    assert_eq!(config.connection.address.to_string(), "tcp://mqtt-adapter:1883");
+    assert_eq!(config.connection.url(), "tcp://mqtt-adapter:1883");
     assert_eq!(config.connection.timeout, Duration::from_secs(30));
     assert_eq!(config.connection.qos, Qos::AtLeastOnce);
     assert_eq!(config.liveliness_interval, Duration::from_secs(5));
@@ -147,10 +147,7 @@ fn the_guides_method_b_is_read() {
 #[test]
 fn the_defaults_are_those_of_the_table() {
     let config = Setup::guide().load();
-    assert_eq!(
-        config.connection.address,
-        Address { host: "localhost".into(), port: 1883, tls: false }
-    );
+    assert_eq!(config.connection.url(), "tcp://localhost:1883");
     assert_eq!(config.connection.max_packet_size, 144 << 20);
     assert_eq!(config.connection.keep_alive, Duration::from_secs(30));
     assert_eq!(config.liveliness_interval, Duration::from_secs(5));

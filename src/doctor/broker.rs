@@ -7,7 +7,6 @@ use crate::journal;
 use crate::mqtt::{self, CleanSession, Event, FailureKind, SessionKind, SessionMemory};
 use crate::protocol::Topics;
 use crate::task::humantime;
-use crate::worker;
 use std::time::Duration;
 
 /// Longest wait for the broker's first answer.
@@ -18,7 +17,8 @@ const ECHO: Duration = Duration::from_secs(3);
 const LEAVE: Duration = Duration::from_secs(1);
 
 pub(super) async fn check(config: &Config, watch: Duration) -> Vec<Finding> {
-    let address = &config.connection.address;
+    let connection = &config.connection;
+    let url = connection.url();
     let topics = Topics::new(&config.credentials.domain, &config.credentials.channel);
     let username = &config.credentials.client_id;
     let options = options(config, vec![topics.start(), topics.stop(), topics.invoke()]);
@@ -27,8 +27,8 @@ pub(super) async fn check(config: &Config, watch: Duration) -> Vec<Finding> {
         Ok(connection) => connection,
         Err(e) => return vec![Finding::failed("broker", format!("{e:#}"))],
     };
-    let tls = if address.tls { " over TLS" } else { "" };
-    let reached = || Finding::ok("broker", format!("{address} was reached{tls}"));
+    let tls = if connection.tls { " over TLS" } else { "" };
+    let reached = || Finding::ok("broker", format!("{url} was reached{tls}"));
     let accepted = || {
         let text =
             format!("client {username} was accepted (asked under the client id {client_id})");
@@ -53,7 +53,7 @@ pub(super) async fn check(config: &Config, watch: Duration) -> Vec<Finding> {
         Ok(Some(Event::Disconnected { failure, .. })) => failure,
         // The first event is one of these two, and comes in time.
         Ok(_) | Err(_) => {
-            return vec![Finding::failed("broker", format!("{address} did not answer in time"))];
+            return vec![Finding::failed("broker", format!("{url} did not answer in time"))];
         }
     };
     // What the operator has set is the name without our addition.
@@ -69,11 +69,7 @@ pub(super) async fn check(config: &Config, watch: Duration) -> Vec<Finding> {
 fn options(config: &Config, subscriptions: Vec<String>) -> mqtt::Options {
     let username = &config.credentials.client_id;
     let client_id = format!("{username}-doctor-{:08x}", fastrand::u32(..));
-    let mut options = worker::connection_options(&config.connection, &client_id);
-    options.credentials = Some(mqtt::Credentials {
-        username: username.clone(),
-        password: config.credentials.client_key.expose().to_owned(),
-    });
+    let mut options = config.connection.options(&client_id, &config.credentials);
     options.subscriptions = subscriptions;
     options.connect_timeout = options.connect_timeout.min(PATIENCE);
     options
@@ -167,9 +163,8 @@ async fn session(config: &Config) -> Finding {
         let text = format!("a persistent one could not be had, nor a reason be told ({failure})");
         return Finding::warning("session", text);
     }
-    let address = worker::address(&config.connection);
     let earlier = journal::exists(directory).then_some(SessionKind::Persistent);
-    let known = SessionMemory::read(directory, &address, earlier).known();
+    let known = SessionMemory::read(directory, &config.connection.address, earlier).known();
     let bound = match (config.clean_session, known) {
         (CleanSession::Never, _) => format!("{SETTING} forbids a clean one"),
         (_, Some(SessionKind::Persistent)) => {

@@ -210,7 +210,7 @@ fn refused(code: ConnectReturnCode, options: &Options) -> Failure {
 }
 
 fn credentials(options: &Options) -> String {
-    let given = if options.credentials.is_some() { "" } else { " (none are set)" };
+    let given = if options.login.is_some() { "" } else { " (none are set)" };
     format!(
         "the broker at {} refused the credentials of client id {}{given}: check PROPLET_CLIENT_ID and PROPLET_CLIENT_KEY \
          against the config.toml that `propeller-cli provision` wrote; `client_id not found` in the broker's log \
@@ -296,7 +296,7 @@ fn dropped(session: SessionKind, options: &Options) -> Failure {
         SessionKind::Persistent => "it may keep no sessions, ",
         SessionKind::Clean => "it may ",
     };
-    let given = if options.credentials.is_some() { "" } else { ", of which none are set" };
+    let given = if options.login.is_some() { "" } else { ", of which none are set" };
     Failure::new(
         FailureKind::Dropped,
         format!(
@@ -347,11 +347,11 @@ fn tls_sentence(error: &dyn std::error::Error, options: &Options) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mqtt::{Address, Credentials};
+    use crate::mqtt::{Address, Login};
 
     fn options() -> Options {
         Options {
-            credentials: Some(Credentials { username: "me".into(), password: "s3cret".into() }),
+            login: Some(Login { username: "me".into(), password: "s3cret".into() }),
             ..Options::new(Address { host: "h".into(), port: 1883 }, "worker-1")
         }
     }

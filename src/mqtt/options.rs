@@ -48,16 +48,16 @@ pub struct Tls {
 
 /// Username and password.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
+pub struct Login {
     /// For Propeller: the client id once more.
     pub username: String,
     /// For Propeller: the client key. It never reaches a log or an error.
     pub password: String,
 }
 
-impl fmt::Debug for Credentials {
+impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+        f.debug_struct("Login").field("username", &self.username).finish_non_exhaustive()
     }
 }
 
@@ -94,7 +94,7 @@ pub struct Options {
     /// the same name.
     pub client_id: String,
     /// Who this is.
-    pub credentials: Option<Credentials>,
+    pub login: Option<Login>,
     /// What to subscribe to, on every connection.
     pub subscriptions: Vec<String>,
     /// For the subscriptions and for all that is published, heartbeats apart.
@@ -131,7 +131,7 @@ impl Options {
             address,
             tls: None,
             client_id: client_id.to_owned(),
-            credentials: None,
+            login: None,
             subscriptions: Vec::new(),
             qos: Qos::AtLeastOnce,
             clean_session: CleanSession::Always,

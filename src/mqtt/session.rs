@@ -55,8 +55,8 @@ impl Session {
             .set_max_packet_size(LARGEST_PACKET, LARGEST_PACKET)
             .set_inflight(PACKET_IDS)
             .set_manual_acks(true);
-        if let Some(credentials) = &options.credentials {
-            mqtt.set_credentials(&credentials.username, &credentials.password);
+        if let Some(login) = &options.login {
+            mqtt.set_credentials(&login.username, &login.password);
         }
         let (client, mut eventloop) = AsyncClient::new(mqtt, REQUESTS);
         set_timeout(&mut eventloop, options.connect_timeout);

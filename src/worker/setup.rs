@@ -1,6 +1,6 @@
 //! What the parts of the worker are made of, by the configuration.
 
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::disk::DiskCache;
 use crate::journal;
 use crate::machine;
@@ -188,7 +188,7 @@ pub(super) fn preload(nn: Nn) {
 pub(super) fn sessions(config: &Config) -> Option<SessionMemory> {
     let directory = config.state_dir.as_ref()?;
     let earlier = journal::exists(directory).then_some(SessionKind::Persistent);
-    Some(SessionMemory::open(directory, &address(&config.connection), earlier))
+    Some(SessionMemory::open(directory, &config.connection.address, earlier))
 }
 
 pub(super) fn options(
@@ -197,11 +197,7 @@ pub(super) fn options(
     sessions: Option<SessionMemory>,
 ) -> mqtt::Options {
     let credentials = &config.credentials;
-    let mut options = connection_options(&config.connection, &credentials.client_id);
-    options.credentials = Some(mqtt::Credentials {
-        username: credentials.client_id.clone(),
-        password: credentials.client_key.expose().to_owned(),
-    });
+    let mut options = config.connection.options(&credentials.client_id, credentials);
     // What is not acknowledged when the worker dies is for its next process.
     options.clean_session = match sessions {
         Some(_) => config.clean_session,
@@ -217,31 +213,6 @@ pub(super) fn options(
 pub(super) fn result_limit(config: &Config, topics: &Topics) -> usize {
     let around = 5 + 2 + topics.results().len() + 2;
     config.limits.result.min(config.connection.max_packet_size.saturating_sub(around))
-}
-
-/// Where the broker is.
-pub(crate) fn address(connection: &config::Connection) -> mqtt::Address {
-    mqtt::Address { host: connection.address.host.clone(), port: connection.address.port }
-}
-
-/// The way to the broker, as the configuration has it, for a client of this
-/// id; who it is and what it subscribes to are the caller's.
-pub(crate) fn connection_options(
-    connection: &config::Connection,
-    client_id: &str,
-) -> mqtt::Options {
-    let identity = connection.client_cert.as_ref();
-    mqtt::Options {
-        tls: connection.address.tls.then(|| mqtt::Tls {
-            ca: connection.ca_cert.clone(),
-            identity: identity.map(|client| (client.cert.clone(), client.key.clone())),
-        }),
-        qos: connection.qos,
-        keep_alive: connection.keep_alive,
-        connect_timeout: connection.timeout,
-        max_packet_size: connection.max_packet_size,
-        ..mqtt::Options::new(address(connection), client_id)
-    }
 }
 
 /// The manager's HTTP side, if it is to be asked.

@@ -4,7 +4,7 @@
 use super::support::wat;
 use proplet::broker::{Broker, Settings};
 use proplet::config::{Config, Environment};
-use proplet::mqtt::{self, Address, Credentials, Event};
+use proplet::mqtt::{self, Address, Event, Login};
 use proplet::protocol::Topics;
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -100,7 +100,7 @@ impl Channel {
         let address = self.broker.address();
         let address = Address { host: address.ip().to_string(), port: address.port() };
         let mut options = mqtt::Options::new(address, "boss");
-        options.credentials = Some(Credentials { username: "boss".into(), password: KEY.into() });
+        options.login = Some(Login { username: "boss".into(), password: KEY.into() });
         options.subscriptions = vec![Topics::new("domain", "channel").start()];
         let (link, mut events) = {
             let _entered = runtime.enter();
