@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(cache.get(&key(2)), None);
     }
 
-    /// HAZARDS.md, case 52.
+    /// ARCHITECTURE.md, case 52.
     #[test]
     fn what_is_damaged_is_not_found() {
         let (_dir, cache) = cache(1000);
@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(cache.get(&key(2)), None, "under another key");
     }
 
-    /// HAZARDS.md, case 52.
+    /// ARCHITECTURE.md, case 52.
     #[test]
     fn what_can_not_be_written_is_not_there_and_nothing_else_happens() {
         let (dir, cache) = cache(1000);

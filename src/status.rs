@@ -266,7 +266,7 @@ mod tests {
         ends_by_itself(b"").await;
     }
 
-    /// HAZARDS.md case 72.
+    /// ARCHITECTURE.md, case 72.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn health_is_answered_while_other_clients_hold_every_place() {
         let here = "127.0.0.1:0".parse().expect("an address");

@@ -126,7 +126,7 @@ mod tests {
         String::from_utf8(bytes).expect("text")
     }
 
-    /// HAZARDS.md case 73.
+    /// ARCHITECTURE.md, case 73.
     #[test]
     fn text_from_outside_stays_in_its_line_of_the_log() {
         let evil = "a\nERROR b\r\x1b[2J\u{9b}1m\u{202e}\0";

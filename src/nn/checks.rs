@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn an_empty_tensor_with_huge_dimensions_is_refused() {
-        // HAZARDS.md case 29: the stock backend commits 16 GiB for it.
+        // ARCHITECTURE.md, case 29: the stock backend commits 16 GiB for it.
         let open = [port(&[(0, None)])];
         assert!(tensor(&open, 0, TensorType::Fp32, &[1 << 31], 0).is_err());
     }

@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_panic_while_a_model_is_compiled_is_its_tasks_alone() {
-        // HAZARDS.md case 40.
+        // ARCHITECTURE.md, case 40.
         let (graphs, fake) = (Graphs::new(1 << 20, 1), Fake::default());
         let panicked = thread::scope(|scope| {
             scope.spawn(|| drop(load(&graphs, &fake, b"<panic/>"))).join().is_err()

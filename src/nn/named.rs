@@ -315,7 +315,7 @@ mod tests {
         assert!(fixture.refused(1 << 20).contains("is not a file"));
     }
 
-    /// HAZARDS.md case 71, between the look at a file and its reading.
+    /// ARCHITECTURE.md, case 71, between the look at a file and its reading.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_fifo_in_the_place_of_a_file_blocks_no_thread() {

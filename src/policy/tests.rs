@@ -207,7 +207,7 @@ fn the_parts_of_a_directory_are_bounded_and_said_to_be() {
     assert!(spec.grant().notes[0].contains("more than 32"), "{:?}", spec.grant().notes);
 }
 
-/// HAZARDS.md case 70.
+/// ARCHITECTURE.md, case 70.
 #[test]
 fn no_root_reaches_a_file_system_of_the_kernel() {
     let everything: fn(&Path) -> io::Result<PathBuf> = |path| Ok(path.to_owned());

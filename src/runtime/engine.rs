@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(cancel.wait_until(an_hour), Err(Reason::Timeout(limit)));
     }
 
-    /// HAZARDS.md case 75. What a guest wrote can be out of the scan's sight;
+    /// ARCHITECTURE.md, case 75. What a guest wrote can be out of the scan's sight;
     /// without the file there is no scan.
     #[cfg(target_os = "linux")]
     #[test]

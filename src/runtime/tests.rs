@@ -85,7 +85,7 @@ pub(super) fn runtime(nn: Nn) -> Runtime {
     Runtime::new(&config, nn).expect("a runtime")
 }
 
-/// HAZARDS.md case 40, and every other panic on a guest's behalf.
+/// ARCHITECTURE.md, case 40, and every other panic on a guest's behalf.
 #[test]
 fn a_panic_on_a_guests_behalf_is_its_tasks_error() {
     let runtime = runtime(Nn::fake());

@@ -1,5 +1,5 @@
 //! Many tasks at once: what waits is on the disk and is taken in order, and
-//! memory stays bounded. HAZARDS 87.
+//! memory stays bounded. ARCHITECTURE.md, case 87.
 
 use crate::support::{On, Process, Stage, Task, over_both_brokers, wat};
 use std::path::{Path, PathBuf};

@@ -25,7 +25,7 @@ fn fixture(dir: &Path) {
     }
 }
 
-/// HAZARDS.md case 76, with the layout of Propeller's compose file: the working
+/// ARCHITECTURE.md, case 76, with the layout of Propeller's compose file: the working
 /// directory holds config.toml with the worker's key, and the fixture.
 fn the_guides_task_runs_although_the_manager_loses_its_arguments(on: On) {
     let stage = Stage::new(on);

@@ -14,7 +14,7 @@ over_both_brokers!(
     a_stop_of_an_ended_task_takes_its_result_away_from_later_starts,
 );
 
-/// HAZARDS.md, cases 44, 82 and 83; the table of the README.
+/// ARCHITECTURE.md, cases 44, 82 and 83; the table of the README.
 fn the_managers_state_decides_what_a_start_of_an_ended_task_gets(on: On) {
     let stage = Stage::new(on);
     let _worker = stage.worker(&[("executors", "1"), ("result-hold", "0"), ("result-repeat", "0")]);
@@ -112,7 +112,7 @@ impl Scene {
     }
 }
 
-/// HAZARDS.md, case 58. The process dies whenever the task `crashes` runs: a
+/// ARCHITECTURE.md, case 58. The process dies whenever the task `crashes` runs: a
 /// guest can't do that to it in a test that must not depend on a fault of ours,
 /// so the test kills it as soon as the guest says that it runs.
 #[test]

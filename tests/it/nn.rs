@@ -326,7 +326,7 @@ fn load_slow(stage: &Stage) -> (bool, u64, u64) {
     reused(&result)
 }
 
-/// HAZARDS.md case 38.
+/// ARCHITECTURE.md, case 38.
 fn a_long_inference_is_stopped_at_once(on: On) {
     let (stage, _worker) = with_worker(on, &FULL_WITH_ONE);
     assert_eq!(load_slow(&stage), (false, 0, 1));
@@ -360,7 +360,7 @@ fn a_long_inference_runs_into_its_timeout(on: On) {
     stage.run(with_tiny("nn-tiny")).succeeded("2\n0\n6\n4\n");
 }
 
-/// HAZARDS.md case 39.
+/// ARCHITECTURE.md, case 39.
 fn without_openvino_the_worker_runs_and_the_error_says_where_it_looked(on: On) {
     let nowhere = tempfile::tempdir().expect("a directory");
     let library = nowhere.path().to_str().expect("text");

@@ -1,6 +1,6 @@
 //! Every guest of `fixtures/guests/wat/nn-*.wat`: what it gets from the host,
 //! what its task reports, and that the next task finds nothing amiss
-//! (HAZARDS.md, cases 27 to 37).
+//! (ARCHITECTURE.md, cases 27 to 37).
 
 use crate::support::{Answered, On, Stage, Task, Worker, assets, fixtures, over_both_brokers};
 use std::collections::BTreeSet;

@@ -28,7 +28,7 @@ fn ends(text: &str) -> (&str, usize, &str) {
     (head, missing.parse().expect("a number"), tail)
 }
 
-/// HAZARDS.md case 81, its first half: FluxMQ closes the connection on packets
+/// ARCHITECTURE.md, case 81, its first half: FluxMQ closes the connection on packets
 /// over 1 MiB; that of mosquitto with a limit is dropped although it is
 /// acknowledged, so trying will not do.
 fn output_that_json_makes_larger_than_the_broker_takes_is_cut_before_it_is_sent(on: On) {

@@ -1,5 +1,5 @@
 //! Pipes, sockets and devices where files and directories are expected: opening
-//! one may wait for ever. HAZARDS.md case 71.
+//! one may wait for ever. ARCHITECTURE.md, case 71.
 
 use crate::support::{On, Stage, Task, over_both_brokers};
 use std::os::unix::net::UnixListener;

@@ -1,10 +1,36 @@
-//! What the README says, held against the program.
+//! What the README and the other pages say, held against the program.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("reading {}: {e}", path.display()))
+}
 
 fn readme() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("reading {}: {e}", path.display()))
+    read(&source("README.md"))
+}
+
+/// The names of all functions below a folder.
+fn functions(folder: &Path, names: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            functions(&path, names);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = read(&path);
+            let name = |rest: &str| {
+                rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                    .next()
+                    .map(str::to_owned)
+            };
+            names.extend(text.split("fn ").skip(1).filter_map(name));
+        }
+    }
 }
 
 #[test]
@@ -24,4 +50,30 @@ fn the_readme_has_the_command_that_runs_the_tests() {
     let readme = readme();
     let mut commands = readme.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
     assert!(commands.any(|command| command == "cargo test --features openvino"));
+}
+
+/// A hazard says which test has it, or that none does.
+#[test]
+fn each_hazard_has_its_tests_or_is_open() {
+    let architecture = read(&source("ARCHITECTURE.md"));
+    let (_, table) = architecture.split_once("## The hazards").expect("the table of hazards");
+    let mut names = BTreeSet::new();
+    for folder in ["src", "tests"] {
+        functions(&source(folder), &mut names);
+    }
+    let mut cases = BTreeSet::new();
+    for row in table.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let [numbers, _, _, tests] = cells[..] else { panic!("four cells: {row}") };
+        for number in numbers.trim_start_matches("| ").split(", ") {
+            let number: u32 = number.parse().unwrap_or_else(|_| panic!("a number: {row}"));
+            assert!(cases.insert(number), "case {number} is there twice");
+        }
+        let tests: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty() || row.contains("**open**"), "no test, and not open: {row}");
+        for test in tests {
+            assert!(names.contains(test), "there is no test `{test}`: {row}");
+        }
+    }
+    assert_eq!(cases, (1..=*cases.last().expect("a case")).collect(), "a case is missing");
 }

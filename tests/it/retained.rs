@@ -28,7 +28,7 @@ fn refusals(worker: &Process, topic: &str) -> usize {
     worker.log().iter().filter(|line| line.contains(&retained)).count()
 }
 
-/// HAZARDS.md case 74.
+/// ARCHITECTURE.md, case 74.
 fn a_retained_message_is_refused_and_not_acted_on_at_each_reconnect(on: On) {
     let stage = Stage::new(on);
     let (start, stop, invoke) = (stage.topics.start(), stage.topics.stop(), stage.topics.invoke());

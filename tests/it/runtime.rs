@@ -271,7 +271,7 @@ fn a_task_says_where_its_time_went() {
     assert!(outcome.timings.ran >= Duration::from_millis(30));
 }
 
-/// HAZARDS.md, case 52.
+/// ARCHITECTURE.md, case 52.
 #[test]
 fn what_was_compiled_is_there_after_a_restart_unless_it_is_damaged() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -28,7 +28,7 @@ fn nobody_reads_the_memory_of_a_running_worker(on: On) {
     assert!(proplet::process::memory_is_hidden());
 }
 
-/// HAZARDS.md case 70.
+/// ARCHITECTURE.md, case 70.
 fn a_worker_whose_working_directory_is_the_root_gives_none_of_it(on: On) {
     let stage = Stage::new(on);
     let _worker = stage.worker_in(Path::new("/"), &[("executors", "1")]);

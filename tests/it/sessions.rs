@@ -16,7 +16,7 @@ fn kept_in(state: &Path) -> [(&str, &str); 3] {
     [("executors", "1"), ("stateless", "false"), ("state-dir", state)]
 }
 
-/// HAZARDS.md case 80, its first half.
+/// ARCHITECTURE.md, case 80, its first half.
 fn a_broker_that_drops_persistent_sessions_gives_a_clean_one(on: On) {
     let stage = Stage::new(on);
     let state = tempfile::tempdir().expect("a folder");
@@ -51,7 +51,7 @@ fn a_broker_that_drops_persistent_sessions_gives_a_clean_one(on: On) {
     assert_eq!(broker.connects()[6..], [false], "{:#?}", worker.log());
 }
 
-/// HAZARDS.md case 80, its second half.
+/// ARCHITECTURE.md, case 80, its second half.
 fn a_proxy_whose_broker_is_down_does_not_cost_the_session(on: On) {
     let stage = Stage::new(on);
     let state = tempfile::tempdir().expect("a folder");

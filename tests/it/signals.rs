@@ -45,7 +45,7 @@ fn a_hangup_ends_nothing_and_sets_the_log_level_anew(on: On) {
     assert_eq!(worker.ended().code(), Some(0), "{:#?}", worker.log());
 }
 
-/// HAZARDS.md case 73.
+/// ARCHITECTURE.md, case 73.
 fn text_from_outside_stays_in_its_line_of_the_log(on: On) {
     let stage = Stage::new(on);
     let worker = stage.process(&[("executors", "1"), ("log-level", "trace")]);

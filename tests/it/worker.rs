@@ -66,7 +66,7 @@ fn a_worker_introduces_itself_again_after_a_reconnect(on: On) {
     stage.settle();
 }
 
-/// HAZARDS.md case 84: it hears heartbeats alone, since the worker is connected
+/// ARCHITECTURE.md, case 84: it hears heartbeats alone, since the worker is connected
 /// all the time.
 fn a_manager_that_restarts_with_an_empty_store_knows_the_worker_again(on: On) {
     let stage = Stage::new(on);
@@ -128,7 +128,7 @@ fn a_worker_comes_back_to_a_broker_that_has_forgotten_everything() {
     stage.settle();
 }
 
-/// HAZARDS.md case 41.
+/// ARCHITECTURE.md, case 41.
 #[test]
 fn a_task_that_ends_without_a_broker_reports_to_the_next_one() {
     let stage = Stage::new(On::Embedded);

@@ -3,7 +3,7 @@
 use super::worker::{Got, Worker, failed, granted, same, submitted};
 use super::*;
 
-/// HAZARDS.md case 46.
+/// ARCHITECTURE.md, case 46.
 #[test]
 fn a_stop_of_what_runs_is_recorded_before_it_is_acknowledged() {
     let mut worker = Worker::new(true);
@@ -19,7 +19,7 @@ fn a_stop_of_what_runs_is_recorded_before_it_is_acknowledged() {
     assert!(nothing.contains(&Effect::Record { step: Step::Nothing, then }), "{nothing:?}");
 }
 
-/// HAZARDS.md case 47.
+/// ARCHITECTURE.md, case 47.
 #[test]
 fn a_stop_that_races_the_end_changes_nothing_about_it() {
     let mut worker = Worker::new(true);
@@ -92,7 +92,7 @@ fn too_many_that_wait_for_their_admission_are_refused() {
     assert!(matches!(got, Got::Run(_)));
 }
 
-/// HAZARDS.md case 48.
+/// ARCHITECTURE.md, case 48.
 #[test]
 fn an_end_leaves_the_unaccepted_to_the_broker_or_answers_them() {
     let mut worker = Worker::new(true);
@@ -131,7 +131,7 @@ fn waiting(name: &str, run: u64, suspect: bool, deaths: u32) -> Waiting {
     }
 }
 
-/// HAZARDS.md case 58.
+/// ARCHITECTURE.md, case 58.
 #[test]
 fn suspects_run_alone_and_only_the_third_death_alone_is_fatal() {
     let mut worker = Worker::new(true);

@@ -47,7 +47,7 @@ fn a_start_of_a_task_whose_end_the_manager_has_is_a_new_run() {
     }
 }
 
-/// HAZARDS.md case 82.
+/// ARCHITECTURE.md, case 82.
 #[test]
 fn a_schedule_for_each_minute_is_a_run_each_minute() {
     let mut worker = Worker::new(true);
@@ -58,7 +58,7 @@ fn a_schedule_for_each_minute_is_a_run_each_minute() {
     }
 }
 
-/// HAZARDS.md case 83.
+/// ARCHITECTURE.md, case 83.
 #[test]
 fn a_task_that_shows_running_gets_its_success_once_and_then_runs_again() {
     let mut worker = Worker::new(true);
@@ -109,7 +109,7 @@ fn a_failure_is_not_repeated_for_whoever_starts_the_task_again() {
     }
 }
 
-/// HAZARDS.md case 44.
+/// ARCHITECTURE.md, case 44.
 #[test]
 fn the_very_message_gets_its_result_again_a_failure_too() {
     for number in 0..=6 {
@@ -130,7 +130,7 @@ fn the_very_message_gets_its_result_again_a_failure_too() {
     }
 }
 
-/// HAZARDS.md case 85.
+/// ARCHITECTURE.md, case 85.
 #[test]
 fn a_message_that_was_never_taken_runs_although_it_is_marked_as_sent_before() {
     for number in [3, 4] {

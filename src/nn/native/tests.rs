@@ -20,7 +20,7 @@ fn unknown(core: &Core, key: &CStr) -> Status {
     unsafe { ov::ov_core_get_property(core.0.as_ptr(), c"CPU".as_ptr(), key.as_ptr(), &mut value) }
 }
 
-/// HAZARDS.md case 67.
+/// ARCHITECTURE.md, case 67.
 #[test]
 fn what_is_told_of_a_call_is_never_what_the_library_said_of_another() {
     let core = core();

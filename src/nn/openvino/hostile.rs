@@ -17,7 +17,7 @@ fn through(operator: &str, data: &str, shape: &str) -> (Vec<u8>, Vec<u8>) {
     (net(&layers, &[(0, 0, 1, 0), (1, 1, 2, 0)]), vec![])
 }
 
-/// HAZARDS.md case 67.
+/// ARCHITECTURE.md, case 67.
 #[test]
 fn a_scalar_is_taken_and_given() {
     let nn = nn();
@@ -32,7 +32,7 @@ fn a_scalar_is_taken_and_given() {
     assert_eq!(task.report().diagnostics, Vec::<String>::new());
 }
 
-/// HAZARDS.md case 67.
+/// ARCHITECTURE.md, case 67.
 #[test]
 fn no_text_is_that_of_another_task() {
     let nn = nn();
@@ -87,7 +87,7 @@ const PARTLY: &str = r#"<?xml version="1.0"?><net name="t" version="11"><layers>
  <edge from-layer="1" from-port="1" to-layer="2" to-port="0"/>
 </edges></net>"#;
 
-/// HAZARDS.md case 68.
+/// ARCHITECTURE.md, case 68.
 #[test]
 fn what_an_inference_leaves_unwritten_is_zero() {
     let nn = nn();

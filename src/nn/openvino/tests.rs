@@ -190,7 +190,7 @@ fn what_openvino_refuses_is_told_in_full() {
 
 #[test]
 fn thousands_of_models_leave_memory_flat() {
-    // HAZARDS.md case 32. In a process of its own, where nothing else moves.
+    // ARCHITECTURE.md, case 32. In a process of its own, where nothing else moves.
     let alone = "nn::openvino::tests::models_come_and_go";
     let this = std::env::current_exe().expect("the test program");
     let output = Command::new(this)

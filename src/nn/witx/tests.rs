@@ -108,7 +108,7 @@ fn a_guest_infers() {
 
 #[test]
 fn bad_pointers_end_the_task() {
-    // HAZARDS.md case 27, each pointer of each call; the guest ignores the errno.
+    // ARCHITECTURE.md, case 27, each pointer of each call; the guest ignores the errno.
     let cases = [
         (
             "(drop (call $load (i32.const 0xfffffff8) (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 2000)))",
@@ -171,7 +171,7 @@ fn bad_pointers_end_the_task() {
 
 #[test]
 fn what_a_guest_gets_wrong_is_an_errno_and_a_sentence() {
-    // HAZARDS.md cases 28 to 31 and 37.
+    // ARCHITECTURE.md, cases 28 to 31 and 37.
     let cases = [
         (
             "1",
@@ -286,7 +286,7 @@ fn a_small_buffer_is_too_small_and_stale_outputs_are_not_shown() {
 
 #[test]
 fn loops_meet_quotas() {
-    // HAZARDS.md case 36.
+    // ARCHITECTURE.md, case 36.
     let limits = NnLimits { graphs: 3, contexts: 2, ..NnLimits::default() };
     let load =
         "(call $load (i32.const 1100) (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 2000))";
@@ -326,7 +326,7 @@ fn loops_meet_quotas() {
 
 #[test]
 fn a_model_over_the_limit_is_too_large() {
-    // HAZARDS.md case 35.
+    // ARCHITECTURE.md, case 35.
     let load = "(i32.store (i32.const 1112) (i32.const 95))
         (call $want (i32.const 7) (call $load (i32.const 1100) (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 2000)))";
     let said = run(load).refusals();

@@ -184,7 +184,7 @@ fn a_path_that_no_system_takes_is_not_looked_at() {
     assert_eq!(ends.recv_timeout(LONG), Ok(Ok(())));
 }
 
-/// HAZARDS.md case 71.
+/// ARCHITECTURE.md, case 71.
 #[test]
 fn a_fifo_in_a_granted_directory_blocks_no_thread() {
     let dir = tempfile::tempdir().expect("a folder");
