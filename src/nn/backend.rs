@@ -3,8 +3,7 @@
 //! The traits are narrower than those of `wasmtime_wasi_nn` in three points
 //! that they lack: a tensor is written and read in place (no copy of it on the
 //! way), an inference can be interrupted, and a graph tells its ports, so that
-//! what a guest hands over is proven before native code sees it. Towards
-//! components, [`super::component`] implements the crate's own traits on top.
+//! what a guest hands over is proven before native code sees it.
 
 use std::fmt;
 use std::path::PathBuf;

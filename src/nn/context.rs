@@ -13,7 +13,7 @@ use super::backend::{Errno, Halt, Refusal};
 use super::execution::{Execution, Loaded, Task, timed};
 use super::graph::SharedGraph;
 use super::graphs::Found;
-use super::{NnReport, Shared, checks, component, named};
+use super::{NnReport, Shared, checks, named};
 use crate::task::GraphDir;
 
 /// The names of `$graph_encoding`, by number.
@@ -41,20 +41,6 @@ impl NnCtx {
     /// What the task did so far.
     pub fn report(&self) -> NnReport {
         self.task.so_far()
-    }
-
-    /// The graph of that name behind `wasmtime_wasi_nn`'s own traits, as its
-    /// layer for components takes it; within this task's quotas.
-    ///
-    /// # Errors
-    ///
-    /// One sentence, which is in the report too.
-    pub fn graph(&mut self, name: &str) -> Result<wasmtime_wasi_nn::Graph, String> {
-        let graph = self.resolve(name).and_then(|loaded| {
-            self.add(loaded.clone())?;
-            Ok(component::graph(loaded, self.task.clone()))
-        });
-        self.noted("load-by-name", graph).map_err(super::sentence)
     }
 
     /// The graph behind a handle.

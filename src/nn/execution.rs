@@ -222,11 +222,6 @@ impl Execution {
         self.request()?.read(index as usize, show)
     }
 
-    /// The graph's ports, for those who know them by name.
-    pub(super) fn graph(&self) -> &SharedGraph {
-        &self.graph
-    }
-
     fn request(&mut self) -> Result<&mut Box<dyn Request>, Refusal> {
         self.request.as_mut().ok_or_else(|| Refusal::runtime("the execution context has ended"))
     }

@@ -21,7 +21,6 @@
 
 mod backend;
 mod checks;
-mod component;
 mod context;
 mod execution;
 mod graph;
