@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, TensorType};
 
-use super::backend::{Errno, Halt, Refusal};
-use super::execution::{Execution, Loaded, Task, timed};
+use super::directories;
+use super::execution::{Execution, Loaded, NnReport, Task, timed};
 use super::graph::SharedGraph;
 use super::graphs::Found;
-use super::{NnReport, Shared, checks, named};
+use super::refusal::{Errno, Halt, Refusal};
+use super::shared::NnShared;
+use super::tensors;
 use crate::task::GraphDir;
 
 /// The names of `$graph_encoding`, by number.
@@ -30,11 +32,11 @@ pub struct NnCtx {
     graphs: Vec<Loaded>,
     named: HashMap<String, Loaded>,
     task: Arc<Task>,
-    shared: Arc<Shared>,
+    shared: Arc<NnShared>,
 }
 
 impl NnCtx {
-    pub(super) fn new(shared: Arc<Shared>, task: Arc<Task>) -> NnCtx {
+    pub(super) fn new(shared: Arc<NnShared>, task: Arc<Task>) -> NnCtx {
         NnCtx { executions: Vec::new(), graphs: Vec::new(), named: HashMap::new(), task, shared }
     }
 
@@ -184,7 +186,7 @@ impl NnCtx {
         let size = parts.iter().map(|part| part.len() as u64).sum();
         let max = shared.config.model_bytes;
         if size > max {
-            return Err(named::too_large(size, max).into());
+            return Err(directories::too_large(size, max).into());
         }
         let graph = self.loading(|shared, task| {
             shared.graphs.load(backend, target, parts, None, &task.cancel)
@@ -219,7 +221,7 @@ impl NnCtx {
 
     fn loading(
         &self,
-        load: impl FnOnce(&Shared, &Task) -> Result<(Arc<SharedGraph>, Found), Halt>,
+        load: impl FnOnce(&NnShared, &Task) -> Result<(Arc<SharedGraph>, Found), Halt>,
     ) -> Result<Arc<SharedGraph>, Halt> {
         let loaded =
             timed(&self.task, |report| &mut report.loaded, || load(&self.shared, &self.task));
@@ -293,5 +295,5 @@ fn tensor_type(ty: u8) -> Result<TensorType, Refusal> {
 
 /// The refusal of a tensor whose shape is not even read.
 pub(super) fn rank(rank: usize) -> Refusal {
-    checks::rank(rank)
+    tensors::rank(rank)
 }

@@ -11,15 +11,34 @@ use std::time::{Duration, Instant};
 
 use wasmtime_wasi_nn::wit::TensorType;
 
-use super::backend::{Errno, Halt, Refusal, Request, View};
+use super::backends::{Request, View};
+use super::config::NnLimits;
 use super::graph::SharedGraph;
 use super::inferences::Observer;
-use super::{NnLimits, NnReport, checks};
+use super::refusal::{Errno, Halt, Refusal};
+use super::tensors;
 use crate::cancel::Cancel;
 
 /// The most diagnostics of a task, and the most bytes of one.
 const MAX_DIAGNOSTICS: usize = 32;
 const MAX_DIAGNOSTIC: usize = 4096;
+
+/// What one task did with wasi-nn.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NnReport {
+    /// What was refused and why, one full sentence each: the first 32.
+    pub diagnostics: Vec<String>,
+    /// Time spent in loading graphs, those of `-S nn-graph` included.
+    pub loaded: Duration,
+    /// Graphs that this task had to load: compiled, or from the disk.
+    pub graphs_loaded: u32,
+    /// Graphs that it found compiled.
+    pub graphs_reused: u32,
+    /// Inferences, failed ones included.
+    pub inferences: u32,
+    /// Time spent in inferences.
+    pub inferred: Duration,
+}
 
 /// What the contexts and graphs of one task share.
 pub(super) struct Task {
@@ -162,7 +181,7 @@ impl Execution {
         shape: &[u32],
         data: &[u8],
     ) -> Result<(), Refusal> {
-        checks::tensor(&self.graph.inputs, index, ty, shape, data.len())?;
+        tensors::check(&self.graph.inputs, index, ty, shape, data.len())?;
         let slot = index as usize;
         self.computed = false;
         let extra = match self.graph.inputs[slot].bytes()? {

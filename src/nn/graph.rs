@@ -5,53 +5,16 @@
 //! task, and never given on if they could carry something with them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
-
-use super::backend::{Compiled, Model, Refusal, Request};
-use super::checks::Port;
+use super::backends::{Compiled, Model, Request};
+use super::refusal::Refusal;
+use super::source::Source;
+use super::tensors::Port;
 
 /// The most bytes of a model with open shapes' tensors for which a request is
 /// kept: it would keep the size that the last task chose.
 const KEEP_OPEN: u64 = 4 << 20;
-
-/// A model's bytes, as long as native code may refer to them.
-#[derive(Clone)]
-pub(super) struct Source {
-    encoding: GraphEncoding,
-    target: ExecutionTarget,
-    parts: Arc<[Box<[u8]>]>,
-}
-
-impl Source {
-    pub(super) fn new(encoding: GraphEncoding, target: ExecutionTarget, parts: &[&[u8]]) -> Source {
-        Source { encoding, target, parts: parts.iter().map(|&part| Box::from(part)).collect() }
-    }
-
-    /// The device that it is compiled for.
-    pub(super) fn target(&self) -> ExecutionTarget {
-        self.target
-    }
-
-    /// The builders, in order.
-    pub(super) fn parts(&self) -> &[Box<[u8]>] {
-        &self.parts
-    }
-
-    /// Whether these are the same bytes, all of them, for the same device.
-    pub(super) fn is(
-        &self,
-        encoding: GraphEncoding,
-        target: ExecutionTarget,
-        parts: &[&[u8]],
-    ) -> bool {
-        self.encoding == encoding
-            && self.target == target
-            && self.parts.len() == parts.len()
-            && self.parts.iter().zip(parts).all(|(own, &part)| **own == *part)
-    }
-}
 
 /// A compiled model and its idle inference requests.
 pub(super) struct SharedGraph {

@@ -21,9 +21,11 @@ use std::time::Duration;
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
 
-use super::backend::{Backend, Halt};
-use super::graph::{SharedGraph, Source};
-use super::kept::Kept;
+use super::backends::Backend;
+use super::graph::SharedGraph;
+use super::refusal::Halt;
+use super::source::Source;
+use super::stored::StoredGraph;
 use crate::cancel::Cancel;
 use crate::disk::DiskCache;
 
@@ -119,12 +121,12 @@ impl Graphs {
         };
         backend.check(target, parts)?;
         let source = Source::new(encoding, target, parts);
-        let kept = disk.and_then(|disk| Kept::of(disk, backend, &source));
-        let found = kept.as_ref().and_then(|kept| kept.find(backend, &source));
+        let stored = disk.and_then(|disk| StoredGraph::of(disk, backend, &source));
+        let found = stored.as_ref().and_then(|stored| stored.find(backend, &source));
         let compiles = found.is_none();
         let (compiled, new) = match found {
             Some(compiled) => (compiled, None),
-            None => (backend.compile(&source)?, kept),
+            None => (backend.compile(&source)?, stored),
         };
         let graph = Arc::new(SharedGraph::new(compiled, source, fingerprint)?);
         if compiles {
@@ -251,7 +253,7 @@ mod tests {
     use std::sync::{Barrier, mpsc};
     use std::thread;
 
-    use super::super::fake::{Fake, MODEL, WEIGHT};
+    use super::super::backends::fake::{Fake, MODEL, WEIGHT};
     use super::*;
     use crate::cancel::Reason;
 

@@ -1,88 +1,23 @@
-//! What a backend of wasi-nn owes this crate, and how a refusal is put.
+//! The backends, and what a backend of wasi-nn owes this crate.
 //!
 //! The traits are narrower than those of `wasmtime_wasi_nn` in three points
 //! that they lack: a tensor is written and read in place (no copy of it on the
 //! way), an inference can be interrupted, and a graph tells its ports, so that
 //! what a guest hands over is proven before native code sees it.
 
-use std::fmt;
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "the tests use all of it"))]
+pub(crate) mod fake;
+pub(super) mod openvino;
+
 use std::path::PathBuf;
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 
-use super::checks::Port;
-use super::graph::Source;
-use crate::cancel::{Cancel, Reason};
-
-/// `nn_errno` of wasi-nn's WITX.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
-pub(super) enum Errno {
-    /// An argument is out of range or does not fit the graph.
-    InvalidArgument = 1,
-    /// The encoding is unknown, or not that of the bytes.
-    InvalidEncoding = 2,
-    /// The module exports no memory.
-    MissingMemory = 3,
-    /// The backend failed.
-    RuntimeError = 5,
-    /// Not served, or not in this state.
-    UnsupportedOperation = 6,
-    /// Over a limit, or over the guest's buffer.
-    TooLarge = 7,
-    /// No graph of that name.
-    NotFound = 8,
-}
-
-/// What the guest is told (a number) and what the task's report says (a
-/// sentence without its full stop).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) errno: Errno,
-    pub(super) text: String,
-}
-
-impl Refusal {
-    pub(super) fn new(errno: Errno, text: impl Into<String>) -> Refusal {
-        Refusal { errno, text: text.into() }
-    }
-
-    /// An argument that does not fit.
-    pub(super) fn argument(text: impl Into<String>) -> Refusal {
-        Refusal::new(Errno::InvalidArgument, text)
-    }
-
-    /// Something over a limit.
-    pub(super) fn too_large(text: impl Into<String>) -> Refusal {
-        Refusal::new(Errno::TooLarge, text)
-    }
-
-    /// A failure of the backend's own.
-    pub(super) fn runtime(text: impl Into<String>) -> Refusal {
-        Refusal::new(Errno::RuntimeError, text)
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-/// Why a call came to nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Halt {
-    /// The guest gets an errno and may go on.
-    Refused(Refusal),
-    /// The task is to end.
-    Cancelled(Reason),
-}
-
-impl From<Refusal> for Halt {
-    fn from(refusal: Refusal) -> Halt {
-        Halt::Refused(refusal)
-    }
-}
+use super::refusal::{Errno, Halt, Refusal};
+use super::source::Source;
+use super::tensors::Port;
+use crate::cancel::Cancel;
 
 /// The native library behind a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]

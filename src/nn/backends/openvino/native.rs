@@ -36,8 +36,8 @@ pub(super) use self::load::FUNCTIONS;
 pub(super) use self::load::load;
 pub(super) use self::request::InferRequest;
 use self::request::{RawRequest, Tensor};
-use super::checks::Element;
-use super::graph::Source;
+use crate::nn::source::Source;
+use crate::nn::tensors::Element;
 
 /// OpenVINO's runtime for the process. Thread safe, as `ov::Core` documents.
 pub(super) struct Core(NonNull<ov::ov_core_t>);

@@ -1,16 +1,24 @@
 //! With the real library: it is found as a worker finds it, beside the build.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::super::assets::assets;
-use super::super::context::NnCtx;
-use super::super::graph::SharedGraph;
-use super::super::{Nn, NnLimits, NnReport};
+use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
+
 use super::*;
-use crate::cancel::Reason;
+use crate::cancel::{Cancel, Reason};
+use crate::nn::assets::assets;
+use crate::nn::backends::Backend as _;
+use crate::nn::context::NnCtx;
+use crate::nn::graph::SharedGraph;
+use crate::nn::refusal::Halt;
+use crate::nn::source::Source;
+use crate::nn::tensors::Element;
+use crate::nn::{Nn, NnConfig, NnLimits, NnReport};
 
 /// wasi-nn with the library that the fixtures' setup puts under the build
 /// folder.
@@ -117,7 +125,7 @@ pub(super) fn floats(values: &[f32]) -> Vec<u8> {
 }
 
 pub(super) fn load(nn: &mut NnCtx, (xml, weights): &(Vec<u8>, Vec<u8>)) -> Result<u32, String> {
-    nn.load(0, 0, &[xml, weights]).map_err(super::super::sentence)
+    nn.load(0, 0, &[xml, weights]).map_err(Halt::sentence)
 }
 
 fn infer(nn: &mut NnCtx, context: u32, shape: &[u32], input: &[f32]) -> Vec<u8> {

@@ -9,10 +9,10 @@
 
 use wasmtime::{Caller, Extern, Linker};
 
-use super::backend::{Errno, Halt, Refusal};
-use super::checks::MAX_RANK;
-use super::context::{NnCtx, rank};
 use crate::cancel::Reason;
+use crate::nn::context::{NnCtx, rank};
+use crate::nn::refusal::{Errno, Halt, Refusal};
+use crate::nn::tensors::MAX_RANK;
 
 /// The module's name in imports.
 pub const MODULE: &str = "wasi_ephemeral_nn";

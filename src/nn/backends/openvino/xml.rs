@@ -5,26 +5,26 @@
 //! alone, one root named `net`), so that no parser behind it can see more
 //! nesting or other weights than what was counted here.
 
-use super::backend::{Errno, Refusal};
+use crate::nn::refusal::{Errno, Refusal};
 
 /// The deepest nesting. A plain model needs 7 levels; each `If`, `Loop` or
 /// `TensorIterator` around a body adds 3. OpenVINO recurses through bodies.
-pub(super) const MAX_DEPTH: usize = 64;
+pub(in crate::nn) const MAX_DEPTH: usize = 64;
 
 /// The most elements: a language model of some billions of weights has about
 /// 300,000.
-pub(super) const MAX_ELEMENTS: usize = 1_000_000;
+pub(in crate::nn) const MAX_ELEMENTS: usize = 1_000_000;
 
 /// The largest XML in bytes.
-pub(super) const MAX_BYTES: usize = 32 << 20;
+pub(in crate::nn) const MAX_BYTES: usize = 32 << 20;
 
 /// What the XML says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Scan {
+pub(in crate::nn) struct Scan {
     /// The model has operators that keep a state between inferences.
-    pub(super) stateful: bool,
+    pub(in crate::nn) stateful: bool,
     /// Its elements.
-    pub(super) elements: usize,
+    pub(in crate::nn) elements: usize,
 }
 
 /// Whether these bytes begin as OpenVINO's XML does: `<?xml` or `<net`, after

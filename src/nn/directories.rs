@@ -16,9 +16,10 @@ use std::time::{Duration, SystemTime};
 
 use wasmtime_wasi_nn::wit::ExecutionTarget;
 
-use super::backend::{Backend, Errno, Halt, Refusal};
+use super::backends::Backend;
 use super::graph::SharedGraph;
 use super::graphs::{Found, Graphs};
+use super::refusal::{Errno, Halt, Refusal};
 use crate::cancel::Cancel;
 use crate::directory::Directory;
 use crate::disk::DiskCache;
@@ -59,7 +60,7 @@ impl Stamp {
     }
 }
 
-struct Known {
+struct KnownDirectory {
     backend: &'static str,
     stamps: Vec<Stamp>,
     graph: Weak<SharedGraph>,
@@ -67,11 +68,11 @@ struct Known {
 
 /// What is known of graph directories, by canonical path.
 #[derive(Default)]
-pub(super) struct Named {
-    known: Mutex<HashMap<PathBuf, Known>>,
+pub(super) struct Directories {
+    known: Mutex<HashMap<PathBuf, KnownDirectory>>,
 }
 
-impl Named {
+impl Directories {
     /// The graph of a directory. `max` is the most bytes of a model; it may be
     /// on `disk` as an earlier process compiled it.
     pub(super) fn load(
@@ -144,7 +145,7 @@ impl Named {
             known.clear();
         }
         let graph = Arc::downgrade(graph);
-        known.insert(dir.to_owned(), Known { backend: backend.name(), stamps, graph });
+        known.insert(dir.to_owned(), KnownDirectory { backend: backend.name(), stamps, graph });
     }
 }
 
@@ -215,7 +216,7 @@ fn read(path: &Place, stamp: &Stamp) -> Result<Vec<u8>, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake::{Fake, MODEL};
+    use super::super::backends::fake::{Fake, MODEL};
     use super::*;
 
     /// Waits until the next change of a file would show in its times.
@@ -233,7 +234,7 @@ mod tests {
         dir: tempfile::TempDir,
         fake: Fake,
         graphs: Graphs,
-        named: Named,
+        directories: Directories,
     }
 
     impl Fixture {
@@ -243,7 +244,7 @@ mod tests {
             fs::write(dir.path().join("model.bin"), b"weights").expect("written");
             settle(dir.path());
             let graphs = Graphs::new(1 << 20, 1);
-            Fixture { dir, fake: Fake::default(), graphs, named: Named::default() }
+            Fixture { dir, fake: Fake::default(), graphs, directories: Directories::default() }
         }
 
         fn load(&self, max: u64) -> Result<(Arc<SharedGraph>, Found), Halt> {
@@ -252,7 +253,7 @@ mod tests {
                 dir: self.dir.path().to_owned(),
                 name: "g".into(),
             };
-            self.named.load(&self.graphs, &self.fake, &dir, max, None, &Cancel::default())
+            self.directories.load(&self.graphs, &self.fake, &dir, max, None, &Cancel::default())
         }
 
         fn refused(&self, max: u64) -> String {

@@ -1,4 +1,5 @@
-//! What a guest hands over, proven before a native library sees it.
+//! A graph's ports, and a tensor that a guest hands over, proven against them
+//! before a native library sees it.
 //!
 //! Pure functions: no I/O, no backend, no allocation that a guest's number
 //! decides. A refusal carries the errno that fits best and a full sentence.
@@ -7,8 +8,7 @@ use std::fmt::Write as _;
 
 use wasmtime_wasi_nn::wit::TensorType;
 
-use super::backend::{Errno, Refusal};
-use super::xml::{self, Scan};
+use super::refusal::Refusal;
 
 /// The most dimensions of a tensor. OpenVINO itself stops at 8 in most of its
 /// operators.
@@ -136,7 +136,7 @@ pub(super) fn size(ty: TensorType) -> u64 {
 }
 
 /// Proves a tensor for a graph's input: rank, size, type and shape.
-pub(super) fn tensor(
+pub(super) fn check(
     inputs: &[Port],
     index: u32,
     ty: TensorType,
@@ -193,36 +193,6 @@ pub(super) fn rank(rank: usize) -> Refusal {
     Refusal::argument(format!("the tensor has {rank} dimensions, more than {MAX_RANK}"))
 }
 
-/// Proves the builders of an OpenVINO model: the XML, then its weights.
-pub(super) fn openvino(parts: &[&[u8]]) -> Result<Scan, Refusal> {
-    let &[xml, weights] = parts else {
-        return Err(Refusal::argument(format!(
-            "an OpenVINO model takes two builders, the XML and the weights, not {}",
-            parts.len()
-        )));
-    };
-    if !xml::is_start(xml) {
-        if xml::is_start(weights) {
-            return Err(Refusal::argument(
-                "the builders are in the wrong order: the XML comes first, then the weights",
-            ));
-        }
-        let mut start = String::new();
-        for byte in xml.iter().take(8) {
-            let _ = write!(start, " {byte:02x}");
-        }
-        return Err(Refusal::new(
-            Errno::InvalidEncoding,
-            format!(
-                "the first builder ({} bytes, beginning with{start}) is not OpenVINO's XML, \
-                 which begins with `<?xml` or `<net`",
-                xml.len()
-            ),
-        ));
-    }
-    xml::scan(xml, weights.len() as u64)
-}
-
 // None if the product does not fit. A zero anywhere makes it zero, whatever
 // the others are.
 fn product(dims: impl Iterator<Item = u64> + Clone) -> Option<u64> {
@@ -251,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_tensor_that_fits_is_taken() {
-        assert_eq!(tensor(&image(), 0, TensorType::Fp32, &[1, 3, 4], 48), Ok(()));
+        assert_eq!(check(&image(), 0, TensorType::Fp32, &[1, 3, 4], 48), Ok(()));
     }
 
     #[test]
@@ -290,7 +260,7 @@ mod tests {
             ),
         ];
         for &(index, ty, shape, bytes, text) in cases {
-            let refusal = tensor(&image(), index, ty, shape, bytes).expect_err(text);
+            let refusal = check(&image(), index, ty, shape, bytes).expect_err(text);
             assert_eq!(refusal, Refusal::argument(text));
         }
     }
@@ -299,16 +269,16 @@ mod tests {
     fn an_empty_tensor_with_huge_dimensions_is_refused() {
         // ARCHITECTURE.md, case 29: the stock backend commits 16 GiB for it.
         let open = [port(&[(0, None)])];
-        assert!(tensor(&open, 0, TensorType::Fp32, &[1 << 31], 0).is_err());
+        assert!(check(&open, 0, TensorType::Fp32, &[1 << 31], 0).is_err());
     }
 
     #[test]
     fn open_dimensions_are_respected_within_their_bounds() {
         let batch = [port(&[(1, Some(4)), (2, Some(2))])];
         assert_eq!(batch[0].to_string(), "`x` f32 [1..4,2]");
-        assert_eq!(tensor(&batch, 0, TensorType::Fp32, &[4, 2], 32), Ok(()));
-        assert!(tensor(&batch, 0, TensorType::Fp32, &[5, 2], 40).is_err());
-        assert!(tensor(&batch, 0, TensorType::Fp32, &[0, 2], 0).is_err());
+        assert_eq!(check(&batch, 0, TensorType::Fp32, &[4, 2], 32), Ok(()));
+        assert!(check(&batch, 0, TensorType::Fp32, &[5, 2], 40).is_err());
+        assert!(check(&batch, 0, TensorType::Fp32, &[0, 2], 0).is_err());
         assert_eq!(batch[0].bytes(), Ok(None));
         assert_eq!(image()[0].bytes(), Ok(Some(48)));
     }
@@ -320,25 +290,12 @@ mod tests {
             element: Element::Other("boolean", Some(8)),
             shape: Some(vec![Dim { min: 4, max: Some(4) }]),
         }];
-        let refusal = tensor(&flags, 0, TensorType::U8, &[4], 4).expect_err("no such type");
+        let refusal = check(&flags, 0, TensorType::U8, &[4], 4).expect_err("no such type");
         assert_eq!(
             refusal.text,
             "the tensor for input 0 is u8, but the model's input is boolean [4], \
              a type that wasi-nn has no name for"
         );
-    }
-
-    #[test]
-    fn builders_are_two_and_in_order() {
-        let xml: &[u8] = b"<?xml version=\"1.0\"?><net></net>";
-        assert!(openvino(&[xml, &[]]).is_ok());
-        let count = openvino(&[xml]).expect_err("one builder");
-        assert!(count.text.ends_with("not 1"), "{count}");
-        let swapped = openvino(&[&[1, 2], xml]).expect_err("swapped");
-        assert!(swapped.text.contains("wrong order"), "{swapped}");
-        let onnx = openvino(&[b"\x08\x07\x12\nonnx-wally", &[]]).expect_err("ONNX");
-        assert_eq!(onnx.errno, Errno::InvalidEncoding);
-        assert!(onnx.text.contains("(14 bytes, beginning with 08 07 12 0a"), "{onnx}");
     }
 
     proptest! {
@@ -352,7 +309,7 @@ mod tests {
                 true => Some(0),
                 false => shape.iter().try_fold(8u128, |n, &dim| n.checked_mul(u128::from(dim))),
             };
-            let taken = tensor(&open, 0, TensorType::I64, &shape, bytes).is_ok();
+            let taken = check(&open, 0, TensorType::I64, &shape, bytes).is_ok();
             prop_assert_eq!(taken, shape.len() <= MAX_RANK && exact == Some(bytes as u128));
         }
     }

@@ -3,29 +3,30 @@
 
 use std::sync::Arc;
 
-use super::backend::{Backend, Compiled};
-use super::graph::{SharedGraph, Source};
+use super::backends::{Backend, Compiled};
+use super::graph::SharedGraph;
+use super::source::Source;
 use crate::digest::Digest;
 use crate::disk::DiskCache;
 
 /// The place of one graph.
-pub(super) struct Kept {
+pub(super) struct StoredGraph {
     disk: Arc<DiskCache>,
     key: Digest,
 }
 
-impl Kept {
+impl StoredGraph {
     /// The place of what `backend` makes of this source; none if it can't tell
     /// what that depends on.
     pub(super) fn of(
         disk: &Arc<DiskCache>,
         backend: &dyn Backend,
         source: &Source,
-    ) -> Option<Kept> {
+    ) -> Option<StoredGraph> {
         let settings = backend.settings(source.target())?;
         let source = source.parts().iter().map(|part| &**part);
         let parts = [backend.name().as_bytes(), settings.as_bytes()].into_iter().chain(source);
-        Some(Kept { disk: disk.clone(), key: Digest::of_list(parts) })
+        Some(StoredGraph { disk: disk.clone(), key: Digest::of_list(parts) })
     }
 
     /// The graph, if it is there and of use.
@@ -54,16 +55,16 @@ mod tests {
 
     use wasmtime_wasi_nn::wit::ExecutionTarget;
 
-    use super::super::fake::{Fake, MODEL};
+    use super::super::backends::fake::{Fake, MODEL};
     use super::super::graphs::Graphs;
     use super::*;
     use crate::cancel::Cancel;
 
     const WEIGHTS: &[u8] = b"weights";
 
-    fn kept(disk: &Arc<DiskCache>, fake: &Fake) -> Kept {
+    fn stored(disk: &Arc<DiskCache>, fake: &Fake) -> StoredGraph {
         let source = Source::new(fake.encoding(), ExecutionTarget::Cpu, &[MODEL, WEIGHTS]);
-        Kept::of(disk, fake, &source).expect("a place")
+        StoredGraph::of(disk, fake, &source).expect("a place")
     }
 
     /// What a process does that starts now.
@@ -72,7 +73,7 @@ mod tests {
         graphs
             .load(&fake, ExecutionTarget::Cpu, &[MODEL, WEIGHTS], Some(disk), &Cancel::default())
             .expect("a graph");
-        wait_for(disk, kept(disk, &fake).key);
+        wait_for(disk, stored(disk, &fake).key);
         fake
     }
 
@@ -92,7 +93,7 @@ mod tests {
         assert_eq!((first.compiled(), first.imported()), (1, 0));
         let second = load(&disk);
         assert_eq!((second.compiled(), second.imported()), (0, 1));
-        let key = kept(&disk, &second).key;
+        let key = stored(&disk, &second).key;
         disk.remove(&key);
         disk.keep(key, || Ok(b"of another version".to_vec()));
         wait_for(&disk, key);
@@ -113,7 +114,7 @@ mod tests {
         let fake = Fake::default();
         let key = |parts: &[&[u8]]| {
             let source = Source::new(fake.encoding(), ExecutionTarget::Cpu, parts);
-            Kept::of(&disk, &fake, &source).expect("a place").key
+            StoredGraph::of(&disk, &fake, &source).expect("a place").key
         };
         assert_ne!(key(&[b"ab", b"c"]), key(&[b"a", b"bc"]));
         assert_eq!(key(&[b"ab", b"c"]), key(&[b"ab", b"c"]));

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 
-use super::backend::{Backend, Compiled, Halt, Library, Model, Refusal, Request, View};
-use super::checks::{self, Dim, Element, Port};
-use super::graph::Source;
+use super::openvino::builders;
+use super::{Backend, Compiled, Library, Model, Request, View};
 use crate::cancel::Cancel;
+use crate::nn::refusal::{Halt, Refusal};
+use crate::nn::source::Source;
+use crate::nn::tensors::{Dim, Element, Port};
 
 /// A model that compiles.
-pub(super) const MODEL: &[u8] = b"<net/>";
+pub(in crate::nn) const MODEL: &[u8] = b"<net/>";
 
 /// What an exported model begins with.
 const EXPORTED: &[u8] = b"fake ";
@@ -23,14 +25,14 @@ const EXPORTED: &[u8] = b"fake ";
 const LONG: Duration = Duration::from_secs(600);
 
 /// What each compiled model is said to weigh.
-pub(super) const WEIGHT: u64 = 1000;
+pub(in crate::nn) const WEIGHT: u64 = 1000;
 
 /// See the module's documentation. The model's XML decides: `bad` does not
 /// compile, `panic` panics there, `fails` fails in each inference, `endless`
 /// runs until it is cancelled, `stuck` as well, which takes until the test lets
 /// it, `ReadValue` keeps a state, `open` has an open first dimension.
 #[derive(Clone, Default)]
-pub(super) struct Fake {
+pub(in crate::nn) struct Fake {
     stuck: Arc<Stuck>,
     compiled: Arc<AtomicU64>,
     imported: Arc<AtomicU64>,
@@ -86,31 +88,31 @@ impl Stuck {
 }
 
 impl Fake {
-    pub(super) fn stuck(stuck: Arc<Stuck>) -> Fake {
+    pub(in crate::nn) fn stuck(stuck: Arc<Stuck>) -> Fake {
         Fake { stuck, ..Fake::default() }
     }
 
-    pub(super) fn slow(compiles_for: Duration) -> Fake {
+    pub(in crate::nn) fn slow(compiles_for: Duration) -> Fake {
         Fake { compiles_for, ..Fake::default() }
     }
 
     /// No model is compiled until this is dropped.
-    pub(super) fn hold(&self) -> MutexGuard<'_, ()> {
+    pub(in crate::nn) fn hold(&self) -> MutexGuard<'_, ()> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Models compiled so far.
-    pub(super) fn compiled(&self) -> u64 {
+    pub(in crate::nn) fn compiled(&self) -> u64 {
         self.compiled.load(Ordering::SeqCst)
     }
 
     /// Models taken over so far.
-    pub(super) fn imported(&self) -> u64 {
+    pub(in crate::nn) fn imported(&self) -> u64 {
         self.imported.load(Ordering::SeqCst)
     }
 
     /// Requests made so far.
-    pub(super) fn requests(&self) -> u64 {
+    pub(in crate::nn) fn requests(&self) -> u64 {
         self.requests.load(Ordering::SeqCst)
     }
 }
@@ -139,7 +141,7 @@ impl Backend for Fake {
     fn check(&self, _target: ExecutionTarget, parts: &[&[u8]]) -> Result<(), Refusal> {
         match parts.first() {
             Some(xml) if !xml.starts_with(b"<net") => Ok(()),
-            _ => checks::openvino(parts).map(drop),
+            _ => builders::check(parts).map(drop),
         }
     }
 

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use wasmtime::{Config, Engine, Linker, Module, Store};
 
-use super::super::backend::{Errno, Halt};
-use super::super::fake::{Fake, WEIGHT};
-use super::super::{Nn, NnConfig, NnCtx, NnLimits, NnReport, add_to_linker};
 use crate::cancel::{Cancel, Reason};
+use crate::nn::backends::fake::{Fake, WEIGHT};
+use crate::nn::refusal::{Errno, Halt};
+use crate::nn::{NO_BACKEND, Nn, NnConfig, NnCtx, NnLimits, NnReport, add_to_linker};
 use crate::task::GraphDir;
 
 /// A guest whose memory holds, at fixed places:
@@ -474,5 +474,5 @@ fn graphs_have_names() {
     let error = nn.context(&[graph("x", "onnx")], Arc::default()).err().expect("no such backend");
     assert_eq!(error, "the encoding onnx is not served here: this build has openvino");
     let error = Nn::with_backends(NnConfig::default(), vec![]).context(&[], Arc::default());
-    assert_eq!(error.err().as_deref(), Some(super::super::NO_BACKEND));
+    assert_eq!(error.err().as_deref(), Some(NO_BACKEND));
 }

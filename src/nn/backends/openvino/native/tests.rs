@@ -1,9 +1,9 @@
 use std::path::Path;
 use std::thread;
 
-use super::super::assets::assets;
 use super::super::library::{self, SearchEnv};
 use super::*;
+use crate::nn::assets::assets;
 
 /// The library beside the build, as a worker finds it.
 fn core() -> Core {

@@ -1,10 +1,14 @@
 //! Models that ask for what is not theirs, and libraries that will not do.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Barrier;
 
 use super::tests::{context, floats, layer, load, net, nn};
 use super::*;
+use crate::cancel::Cancel;
+use crate::nn::NnConfig;
+use crate::nn::backends::{Backend as _, Request, View};
 
 /// `x` through an operator that keeps its shape; `""` is a scalar's.
 fn through(operator: &str, data: &str, shape: &str) -> (Vec<u8>, Vec<u8>) {

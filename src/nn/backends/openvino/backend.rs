@@ -4,18 +4,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
+use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
 
-use super::backend::{Backend, Compiled, Errno, Halt, Library, Model, Refusal, Request, View};
-use super::checks::{self, Dim, Element, Port};
-use super::graph::Source;
+use super::builders;
 use super::library::{self, SearchEnv};
-use super::native::{self, Core, InferRequest, RawPort};
-use super::{Hint, NnConfig, Precision};
-use crate::cancel::Cancel;
+use super::model::OpenVinoModel;
+use super::native::{self, Core, RawPort};
+use crate::nn::backends::{Backend, Compiled, Library};
+use crate::nn::config::{Hint, NnConfig, Precision};
+use crate::nn::refusal::{Errno, Refusal};
+use crate::nn::source::Source;
+use crate::nn::tensors::{Dim, Port};
 
 /// The backend. See the module's documentation.
-pub(super) struct OpenVino {
+pub(in crate::nn) struct OpenVino {
     library: Option<PathBuf>,
     search: SearchEnv,
     hint: Hint,
@@ -31,7 +33,7 @@ struct Loaded {
 }
 
 impl OpenVino {
-    pub(super) fn new(config: &NnConfig) -> OpenVino {
+    pub(in crate::nn) fn new(config: &NnConfig) -> OpenVino {
         OpenVino {
             library: config.library.clone(),
             search: config.search.clone(),
@@ -118,14 +120,14 @@ impl Backend for OpenVino {
     }
 
     fn check(&self, target: ExecutionTarget, parts: &[&[u8]]) -> Result<(), Refusal> {
-        checks::openvino(parts)?;
+        builders::check(parts)?;
         self.device(target).map(drop)
     }
 
     fn compile(&self, source: &Source) -> Result<Compiled, Refusal> {
         let core = &self.loaded().map_err(Refusal::runtime)?.core;
         let parts: Vec<&[u8]> = source.parts().iter().map(|part| &**part).collect();
-        let scan = checks::openvino(&parts)?;
+        let scan = builders::check(&parts)?;
         let device = self.device(source.target())?;
         let failed = |error| Refusal::runtime(format!("OpenVINO refuses the model: {error}"));
         if device != "CPU" {
@@ -152,7 +154,7 @@ impl Backend for OpenVino {
     fn import(&self, source: &Source, compiled: Vec<u8>) -> Result<Compiled, Refusal> {
         let core = &self.loaded().map_err(Refusal::runtime)?.core;
         let parts: Vec<&[u8]> = source.parts().iter().map(|part| &**part).collect();
-        let scan = checks::openvino(&parts)?;
+        let scan = builders::check(&parts)?;
         let device = self.device(source.target())?;
         let failed =
             |error| Refusal::runtime(format!("OpenVINO refuses the compiled model: {error}"));
@@ -171,11 +173,7 @@ fn graph(compiled: native::Compiled, source: &Source, stateful: bool) -> Result<
     Ok(Compiled {
         stateful,
         weight: weight(source),
-        model: Box::new(OpenVinoModel {
-            compiled,
-            inputs: inputs.len(),
-            outputs: outputs.clone().into(),
-        }),
+        model: Box::new(OpenVinoModel::new(compiled, inputs.len(), outputs.clone().into())),
         inputs,
         outputs,
     })
@@ -206,130 +204,3 @@ fn port(raw: RawPort) -> Port {
         shape: raw.shape.map(|dims| dims.into_iter().map(dim).collect()),
     }
 }
-
-struct OpenVinoModel {
-    compiled: native::Compiled,
-    inputs: usize,
-    outputs: Arc<[Port]>,
-}
-
-impl Model for OpenVinoModel {
-    fn request(&self) -> Result<Box<dyn Request>, Refusal> {
-        let request = self.compiled.request().map_err(|error| {
-            Refusal::runtime(format!("OpenVINO can't make an inference request: {error}"))
-        })?;
-        let outputs = self.outputs.clone();
-        Ok(Box::new(OpenVinoRequest { request, inputs: self.inputs, outputs }))
-    }
-
-    /// By a file in memory: the library does not tell when a disk is full.
-    #[cfg(target_os = "linux")]
-    fn export(&self) -> Result<Vec<u8>, String> {
-        use rustix::fs::{MemfdFlags, memfd_create};
-        use std::os::fd::AsRawFd as _;
-
-        let file = memfd_create("graph", MemfdFlags::CLOEXEC).map_err(|error| error.to_string())?;
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        self.compiled.export(&path)?;
-        std::fs::read(path).map_err(|error| error.to_string())
-    }
-}
-
-struct OpenVinoRequest {
-    request: InferRequest,
-    inputs: usize,
-    outputs: Arc<[Port]>,
-}
-
-impl OpenVinoRequest {
-    /// Sets the outputs to zero: an operator may leave a part of its output as
-    /// it was, which was another task's or anything that lay in the heap. An
-    /// output whose size an inference decides is written as far as it goes.
-    fn clear_outputs(&mut self) -> Result<(), String> {
-        let mut inputs = Vec::with_capacity(self.inputs);
-        for index in 0..self.inputs {
-            inputs.push(self.request.input(index)?.bytes()?.as_ptr_range());
-        }
-        for (index, port) in self.outputs.iter().enumerate() {
-            if !port.has_bytes() {
-                continue;
-            }
-            let mut tensor = self.request.output(index)?;
-            let bytes = tensor.bytes_mut()?;
-            let range = bytes.as_ptr_range();
-            // A model may hand an input on in its place.
-            if inputs.iter().all(|input| input.end <= range.start || range.end <= input.start) {
-                bytes.fill(0);
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Request for OpenVinoRequest {
-    fn write(&mut self, index: usize, shape: &[u32], data: &[u8]) -> Result<(), Refusal> {
-        let failed = |error| Refusal::runtime(format!("OpenVINO refuses input {index}: {error}"));
-        let mut tensor = self.request.input(index).map_err(failed)?;
-        // An open shape keeps that of the last tensor.
-        if tensor.shape().map_err(failed)? != shape {
-            tensor.set_shape(shape).map_err(failed)?;
-        }
-        let bytes = tensor.bytes_mut().map_err(failed)?;
-        if bytes.len() != data.len() {
-            let sizes = format!("its tensor has {} bytes, not {}", bytes.len(), data.len());
-            return Err(failed(sizes));
-        }
-        bytes.copy_from_slice(data);
-        Ok(())
-    }
-
-    fn run(&mut self, cancel: &Cancel) -> Result<(), Halt> {
-        self.clear_outputs().map_err(|error| {
-            Refusal::runtime(format!("OpenVINO's outputs can't be cleared: {error}"))
-        })?;
-        let (starts, ends) = (self.request.canceller(), self.request.canceller());
-        let request = &mut self.request;
-        let ran = cancel.interruptible(
-            move || ends.cancel(),
-            || {
-                request.start()?;
-                // A reason that came between the registration and the start
-                // found nothing to cancel.
-                if cancel.reason().is_some() {
-                    starts.cancel();
-                }
-                request.wait()
-            },
-        );
-        match (ran, cancel.reason()) {
-            (Ok(Ok(())), _) => Ok(()),
-            (Err(reason), _) | (_, Some(reason)) => Err(Halt::Cancelled(reason)),
-            (Ok(Err(error)), None) => {
-                Err(Refusal::runtime(format!("OpenVINO's inference failed: {error}")).into())
-            }
-        }
-    }
-
-    fn read(&mut self, index: usize, show: &mut dyn FnMut(View<'_>)) -> Result<(), Refusal> {
-        let port = &self.outputs[index];
-        let ty: Option<TensorType> = match port.element {
-            Element::Nn(ty) => Some(ty),
-            Element::Other(_, Some(_)) => None,
-            // Strings are pointers into this process.
-            Element::Other(name, None) => {
-                let text = format!("output {index} is of the type {name}, which has no bytes");
-                return Err(Refusal::new(Errno::UnsupportedOperation, text));
-            }
-        };
-        let failed = |error| Refusal::runtime(format!("OpenVINO has no output {index}: {error}"));
-        let tensor = self.request.output(index).map_err(failed)?;
-        let shape = tensor.shape().map_err(failed)?;
-        show(View { shape, ty, data: tensor.bytes().map_err(failed)? });
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod hostile;
-#[cfg(test)]
-mod tests;

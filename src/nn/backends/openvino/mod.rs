@@ -1,0 +1,22 @@
+//! OpenVINO: the search for its library, what is proven of its models before it
+//! parses them, and, with the feature `openvino`, the backend itself.
+
+pub(in crate::nn) mod builders;
+pub(super) mod library;
+pub(in crate::nn) mod xml;
+
+#[cfg(feature = "openvino")]
+mod backend;
+#[cfg(feature = "openvino")]
+mod model;
+#[cfg(feature = "openvino")]
+mod native;
+
+#[cfg(feature = "openvino")]
+pub(in crate::nn) use backend::OpenVino;
+pub use library::SearchEnv;
+
+#[cfg(all(test, feature = "openvino"))]
+mod hostile;
+#[cfg(all(test, feature = "openvino"))]
+mod tests;

@@ -1,0 +1,75 @@
+//! How wasi-nn is set up, and what one task may use.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::backends::openvino::SearchEnv;
+use crate::disk::DiskCache;
+use crate::task::GraphDir;
+
+/// What OpenVINO optimises for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hint {
+    /// One inference at a time, on all cores.
+    #[default]
+    Latency,
+    /// As many inferences as there are cores to share.
+    Throughput,
+}
+
+/// What OpenVINO computes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// The same everywhere. Processors with bfloat16 would compute in that
+    /// unasked, and a file's type would depend on the machine: Magika's 0.83
+    /// became 0.67.
+    #[default]
+    F32,
+    /// What the processor is fastest in.
+    Auto,
+}
+
+/// What one task may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NnLimits {
+    /// Graphs that it loads, the same one again included.
+    pub graphs: u32,
+    /// Bytes of the different graphs that it holds, as the cache weighs them.
+    pub graph_bytes: u64,
+    /// Execution contexts.
+    pub contexts: u32,
+    /// Bytes of its contexts' input and output tensors.
+    pub tensor_bytes: u64,
+}
+
+impl Default for NnLimits {
+    fn default() -> NnLimits {
+        NnLimits { graphs: 64, graph_bytes: 2 << 30, contexts: 1024, tensor_bytes: 512 << 20 }
+    }
+}
+
+/// How wasi-nn is set up.
+#[derive(Clone, Debug, Default)]
+pub struct NnConfig {
+    /// OpenVINO's C library or the folder that holds it; if it is set, no
+    /// other place is looked at.
+    pub library: Option<PathBuf>,
+    /// Where else to look.
+    pub search: SearchEnv,
+    /// What OpenVINO optimises for.
+    pub hint: Hint,
+    /// What it computes in.
+    pub precision: Precision,
+    /// Bytes of compiled graphs that are kept while no task uses them.
+    pub cache_bytes: u64,
+    /// The largest model in bytes: XML and weights together.
+    pub model_bytes: u64,
+    /// Refuses models that a guest hands over itself: only graphs by name.
+    pub named_only: bool,
+    /// Graphs that every task may load by name.
+    pub graphs: Vec<GraphDir>,
+    /// What one task may use.
+    pub limits: NnLimits,
+    /// Where compiled graphs are kept for the next start, if anywhere.
+    pub disk: Option<Arc<DiskCache>>,
+}
