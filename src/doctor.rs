@@ -15,7 +15,7 @@ mod settings;
 mod state;
 
 use crate::config::{Config, ConfigError, Environment};
-use crate::nn::{Nn, NnConfig};
+use crate::nn::{Nn, NnConfig, OpenVinoConfig};
 use crate::worker;
 use serde::Serialize;
 use std::time::Duration;
@@ -80,8 +80,11 @@ pub(crate) async fn examine(
         // What can be said without a configuration.
         let named = env.variable("PROPLET_OPENVINO_LIB").is_some();
         let nn = Nn::new(NnConfig {
-            library: env.variable("PROPLET_OPENVINO_LIB").map(Into::into),
-            search: env.library_search(),
+            openvino: OpenVinoConfig {
+                library: env.variable("PROPLET_OPENVINO_LIB").map(Into::into),
+                search: env.library_search(),
+                ..OpenVinoConfig::default()
+            },
             ..NnConfig::default()
         });
         each(inference::library(&nn, named));

@@ -3,7 +3,7 @@
 use crate::cancel::Cancel;
 use crate::config::{self, Environment, Inference};
 use crate::flags::{self, FlagError, RunFlags};
-use crate::nn::{Hint, Nn, NnConfig};
+use crate::nn::{Hint, Nn, NnConfig, OpenVinoConfig};
 use crate::policy::{self, Policy, Trust};
 use crate::runtime::{MAX_WASM_STACK, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
 use crate::task::{Binary, Failure, Limits, ModuleSource, Outcome, Rejection, TaskId, TaskSpec};
@@ -110,11 +110,13 @@ fn nn_config(inference: Inference, policy: &Policy) -> NnConfig {
         found.inspect_err(unused).ok()
     });
     NnConfig {
-        library: inference.openvino_lib,
-        search: inference.library_search,
-        // One guest, one inference at a time.
-        hint: inference.hint.unwrap_or(Hint::Latency),
-        precision: inference.precision,
+        openvino: OpenVinoConfig {
+            library: inference.openvino_lib,
+            search: inference.library_search,
+            // One guest, one inference at a time.
+            hint: inference.hint.unwrap_or(Hint::Latency),
+            precision: inference.precision,
+        },
         named_only: !inference.load_bytes,
         graphs: graphs.collect(),
         cache_bytes: u64::MAX,

@@ -1,33 +1,10 @@
 //! How wasi-nn is set up, and what one task may use.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::backends::openvino::SearchEnv;
+use super::backends::openvino::OpenVinoConfig;
 use crate::disk::DiskCache;
 use crate::task::GraphDir;
-
-/// What OpenVINO optimises for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Hint {
-    /// One inference at a time, on all cores.
-    #[default]
-    Latency,
-    /// As many inferences as there are cores to share.
-    Throughput,
-}
-
-/// What OpenVINO computes in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// The same everywhere. Processors with bfloat16 would compute in that
-    /// unasked, and a file's type would depend on the machine: Magika's 0.83
-    /// became 0.67.
-    #[default]
-    F32,
-    /// What the processor is fastest in.
-    Auto,
-}
 
 /// What one task may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,15 +28,8 @@ impl Default for NnLimits {
 /// How wasi-nn is set up.
 #[derive(Clone, Debug, Default)]
 pub struct NnConfig {
-    /// OpenVINO's C library or the folder that holds it; if it is set, no
-    /// other place is looked at.
-    pub library: Option<PathBuf>,
-    /// Where else to look.
-    pub search: SearchEnv,
-    /// What OpenVINO optimises for.
-    pub hint: Hint,
-    /// What it computes in.
-    pub precision: Precision,
+    /// How OpenVINO is found, and what it does.
+    pub openvino: OpenVinoConfig,
     /// Bytes of compiled graphs that are kept while no task uses them.
     pub cache_bytes: u64,
     /// The largest model in bytes: XML and weights together.

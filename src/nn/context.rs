@@ -132,13 +132,13 @@ impl NnCtx {
     ) -> Result<u32, Halt> {
         let got = self.execution(context).and_then(|execution| {
             let mut copied = Err(0);
-            execution.output(index, &mut |view| {
-                copied = match buffer.get_mut(..view.data.len()) {
+            execution.output(index, &mut |bytes| {
+                copied = match buffer.get_mut(..bytes.len()) {
                     Some(start) => {
-                        start.copy_from_slice(view.data);
-                        Ok(view.data.len() as u32)
+                        start.copy_from_slice(bytes);
+                        Ok(bytes.len() as u32)
                     }
-                    None => Err(view.data.len()),
+                    None => Err(bytes.len()),
                 };
             })?;
             copied.map_err(|needed| {

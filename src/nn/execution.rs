@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime_wasi_nn::wit::TensorType;
 
-use super::backends::{Request, View};
+use super::backends::Request;
 use super::config::NnLimits;
 use super::graph::SharedGraph;
 use super::inferences::Observer;
@@ -220,11 +220,11 @@ impl Execution {
         ran
     }
 
-    /// Shows an output of the last compute.
+    /// Shows the bytes of an output of the last compute.
     pub(super) fn output(
         &mut self,
         index: u32,
-        show: &mut dyn FnMut(View<'_>),
+        show: &mut dyn FnMut(&[u8]),
     ) -> Result<(), Refusal> {
         let outputs = self.graph.outputs.len();
         if index as usize >= outputs {

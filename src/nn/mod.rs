@@ -47,8 +47,8 @@ pub use abi::witx::{MODULE, add_to_linker};
 pub use backends::Library;
 #[cfg(test)]
 pub(crate) use backends::fake;
-pub use backends::openvino::SearchEnv;
-pub use config::{Hint, NnConfig, NnLimits, Precision};
+pub use backends::openvino::{Hint, OpenVinoConfig, Precision, SearchEnv};
+pub use config::{NnConfig, NnLimits};
 pub use context::NnCtx;
 pub use execution::NnReport;
 pub use inferences::{INFERENCE_BUCKETS, InferenceTimes};
@@ -99,7 +99,7 @@ impl Nn {
     pub fn new(config: NnConfig) -> Nn {
         let backends: Vec<Box<dyn Backend>> = vec![
             #[cfg(feature = "openvino")]
-            Box::new(openvino::OpenVino::new(&config)),
+            Box::new(openvino::OpenVino::new(config.openvino.clone())),
         ];
         Nn::with_backends(config, backends)
     }

@@ -6,7 +6,7 @@ use crate::journal;
 use crate::machine;
 use crate::manager::Place;
 use crate::mqtt::{self, CleanSession, SessionKind, SessionMemory};
-use crate::nn::{self, Nn, NnConfig};
+use crate::nn::{self, Nn, NnConfig, OpenVinoConfig};
 use crate::policy::{self, Policy, Root, Trust};
 use crate::protocol::{Topics, WorkerMetadata};
 use crate::queue::Bounds;
@@ -126,10 +126,12 @@ pub fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
         found.inspect_err(|e| warn!("nn-graphs: {e}; no task can load it by name")).ok()
     });
     NnConfig {
-        library: config.openvino_lib.clone(),
-        search: config.library_search.clone(),
-        hint: config.nn_hint,
-        precision: config.nn_precision,
+        openvino: OpenVinoConfig {
+            library: config.openvino_lib.clone(),
+            search: config.library_search.clone(),
+            hint: config.nn_hint,
+            precision: config.nn_precision,
+        },
         cache_bytes: config.graph_cache,
         model_bytes: config.model_size,
         graphs: graphs.collect(),

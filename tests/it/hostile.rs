@@ -333,13 +333,14 @@ fn guests() -> Vec<String> {
 #[cfg(feature = "openvino")]
 mod nn {
     use super::*;
-    use proplet::nn::{Nn, NnConfig, SearchEnv};
+    use proplet::nn::{Nn, NnConfig, OpenVinoConfig, SearchEnv};
 
     /// OpenVINO of the build folder.
     pub fn config() -> NnConfig {
         let program = crate::support::assets().join("debug/proplet");
         let search = SearchEnv::from_lookup(Some(program), |_| None);
-        NnConfig { search, cache_bytes: 64 << 20, model_bytes: 64 << 20, ..NnConfig::default() }
+        let openvino = OpenVinoConfig { search, ..OpenVinoConfig::default() };
+        NnConfig { openvino, cache_bytes: 64 << 20, model_bytes: 64 << 20, ..NnConfig::default() }
     }
 
     #[test]

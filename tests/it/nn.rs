@@ -3,7 +3,7 @@
 use crate::support::{
     Answered, Bench, Guest, On, Stage, Task, Worker, assets, fixtures, over_both_brokers, proplet,
 };
-use proplet::nn::{Nn, NnConfig, SearchEnv};
+use proplet::nn::{Nn, NnConfig, OpenVinoConfig, SearchEnv};
 use proplet::task::Outcome;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -223,9 +223,18 @@ fn a_module_is_compiled_once_and_a_graph_loaded_once() {
 fn bench() -> Bench {
     let program = assets().join("debug/proplet");
     let search = SearchEnv::from_lookup(Some(program), |_| None);
-    let config =
-        NnConfig { search, cache_bytes: 1 << 30, model_bytes: 1 << 30, ..NnConfig::default() };
+    let config = NnConfig {
+        openvino: searched(search),
+        cache_bytes: 1 << 30,
+        model_bytes: 1 << 30,
+        ..NnConfig::default()
+    };
     Bench::with_nn(Nn::new(config))
+}
+
+/// OpenVINO, as a search in these places finds it.
+fn searched(search: SearchEnv) -> OpenVinoConfig {
+    OpenVinoConfig { search, ..OpenVinoConfig::default() }
 }
 
 fn two_hundred_tasks_at_once_load_one_graph(on: On) {
@@ -387,7 +396,7 @@ fn where_openvino_was_looked_for_is_listed_with_how_to_install_it() {
         executable: Some(empty.path().join("bin/proplet")),
         variables: vec![("LD_LIBRARY_PATH", empty.path().join("ld").into())],
     };
-    let nn = Nn::new(NnConfig { search, ..NnConfig::default() });
+    let nn = Nn::new(NnConfig { openvino: searched(search), ..NnConfig::default() });
     match nn.libraries() {
         Ok(libraries) => assert!(libraries.iter().all(|found| found.path.starts_with("/"))),
         Err(error) => {

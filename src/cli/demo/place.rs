@@ -2,7 +2,7 @@
 //! In a source checkout it has them fetched.
 
 use crate::config::Environment;
-use crate::nn::{Nn, NnConfig};
+use crate::nn::{Nn, NnConfig, OpenVinoConfig};
 use anyhow::{Context as _, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -86,7 +86,8 @@ impl Place {
             }
             None => {
                 let search = env.library_search();
-                Nn::new(NnConfig { search, ..NnConfig::default() }).libraries().ok()?;
+                let openvino = OpenVinoConfig { search, ..OpenVinoConfig::default() };
+                Nn::new(NnConfig { openvino, ..NnConfig::default() }).libraries().ok()?;
                 None
             }
         };

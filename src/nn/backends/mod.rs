@@ -12,7 +12,7 @@ pub(super) mod openvino;
 
 use std::path::PathBuf;
 
-use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
+use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
 
 use super::refusal::{Errno, Halt, Refusal};
 use super::source::Source;
@@ -105,14 +105,6 @@ pub(super) trait Request: Send + Sync {
     /// Computes the outputs; `cancel` interrupts it.
     fn run(&mut self, cancel: &Cancel) -> Result<(), Halt>;
 
-    /// Shows an output of the last [`Request::run`].
-    fn read(&mut self, index: usize, show: &mut dyn FnMut(View<'_>)) -> Result<(), Refusal>;
-}
-
-/// A tensor in the backend's memory.
-pub(super) struct View<'a> {
-    pub(super) shape: Vec<u32>,
-    /// None if wasi-nn has no name for it.
-    pub(super) ty: Option<TensorType>,
-    pub(super) data: &'a [u8],
+    /// Shows the bytes of an output of the last [`Request::run`].
+    fn read(&mut self, index: usize, show: &mut dyn FnMut(&[u8])) -> Result<(), Refusal>;
 }

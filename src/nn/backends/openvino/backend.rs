@@ -1,27 +1,24 @@
 //! The backend for OpenVINO's IR: one core for the process, made when the
 //! first graph is loaded.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
 
 use super::builders;
-use super::library::{self, SearchEnv};
+use super::config::{Hint, OpenVinoConfig, Precision};
+use super::library;
 use super::model::OpenVinoModel;
 use super::native::{self, Core, RawPort};
 use crate::nn::backends::{Backend, Compiled, Library};
-use crate::nn::config::{Hint, NnConfig, Precision};
 use crate::nn::refusal::{Errno, Refusal};
 use crate::nn::source::Source;
 use crate::nn::tensors::{Dim, Port};
 
 /// The backend. See the module's documentation.
 pub(in crate::nn) struct OpenVino {
-    library: Option<PathBuf>,
-    search: SearchEnv,
-    hint: Hint,
-    precision: Precision,
+    config: OpenVinoConfig,
     loaded: OnceLock<Loaded>,
     /// Held while the library is looked for.
     loading: Mutex<()>,
@@ -33,15 +30,8 @@ struct Loaded {
 }
 
 impl OpenVino {
-    pub(in crate::nn) fn new(config: &NnConfig) -> OpenVino {
-        OpenVino {
-            library: config.library.clone(),
-            search: config.search.clone(),
-            hint: config.hint,
-            precision: config.precision,
-            loaded: OnceLock::new(),
-            loading: Mutex::new(()),
-        }
+    pub(in crate::nn) fn new(config: OpenVinoConfig) -> OpenVino {
+        OpenVino { config, loaded: OnceLock::new(), loading: Mutex::new(()) }
     }
 
     // A failure is not remembered: looking again costs some hundred system
@@ -58,7 +48,7 @@ impl OpenVino {
             let version = native::load(path)?;
             Ok(Library { backend: self.name(), path: path.to_owned(), version })
         };
-        let library = library::find(self.library.as_deref(), &self.search, load)?;
+        let library = library::find(self.config.library.as_deref(), &self.config.search, load)?;
         let failed =
             |error| format!("OpenVINO (`{}`) does not start: {error}", library.path.display());
         let core = Core::new().map_err(failed)?;
@@ -68,12 +58,12 @@ impl OpenVino {
     }
 
     fn set_hint(&self, core: &Core, device: &str) -> Result<(), String> {
-        let hint = match self.hint {
+        let hint = match self.config.hint {
             Hint::Latency => "LATENCY",
             Hint::Throughput => "THROUGHPUT",
         };
         core.set_property(device, "PERFORMANCE_HINT", hint)?;
-        if device == "CPU" && self.precision == Precision::F32 {
+        if device == "CPU" && self.config.precision == Precision::F32 {
             core.set_property(device, "INFERENCE_PRECISION_HINT", "f32")?;
         }
         Ok(())
@@ -148,7 +138,7 @@ impl Backend for OpenVino {
             .map(|property| core.property("CPU", property).unwrap_or_default())
             .join(" ");
         let version = &library.version;
-        Some(format!("{version} {processor} {:?} {:?}", self.hint, self.precision))
+        Some(format!("{version} {processor} {:?} {:?}", self.config.hint, self.config.precision))
     }
 
     fn import(&self, source: &Source, compiled: Vec<u8>) -> Result<Compiled, Refusal> {

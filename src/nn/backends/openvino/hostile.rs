@@ -7,8 +7,7 @@ use std::sync::Barrier;
 use super::tests::{context, floats, layer, load, net, nn};
 use super::*;
 use crate::cancel::Cancel;
-use crate::nn::NnConfig;
-use crate::nn::backends::{Backend as _, Request, View};
+use crate::nn::backends::{Backend as _, Request};
 
 /// `x` through an operator that keeps its shape; `""` is a scalar's.
 fn through(operator: &str, data: &str, shape: &str) -> (Vec<u8>, Vec<u8>) {
@@ -103,7 +102,7 @@ fn what_an_inference_leaves_unwritten_is_zero() {
     let infer = |request: &mut Box<dyn Request>| {
         request.run(&cancel).expect("computed");
         let mut output = Vec::new();
-        request.read(0, &mut |view| output = view.data.to_vec()).expect("an output");
+        request.read(0, &mut |bytes| output = bytes.to_vec()).expect("an output");
         output
     };
     let expected = floats(&[[-1.0; 32], [0.0; 32]].concat());
@@ -117,7 +116,7 @@ fn what_an_inference_leaves_unwritten_is_zero() {
 #[allow(unsafe_code, reason = "the memory is the request's, which nothing else uses now")]
 fn dirty(request: &mut dyn Request) {
     let mut output = (std::ptr::null_mut::<u8>(), 0);
-    let mut place = |view: View<'_>| output = (view.data.as_ptr().cast_mut(), view.data.len());
+    let mut place = |bytes: &[u8]| output = (bytes.as_ptr().cast_mut(), bytes.len());
     request.read(0, &mut place).expect("an output");
     // SAFETY: the library gave this many bytes at this place, and no inference and
     // no other view of them is under way while the request is borrowed.
@@ -171,7 +170,7 @@ fn too_old(dir: &Path) -> PathBuf {
 
 #[test]
 fn a_library_that_is_too_old_leaves_room_for_the_next() {
-    let beside = nn().shared.config.search.executable.clone();
+    let beside = nn().shared.config.openvino.search.executable.clone();
     let dir = tempfile::tempdir().expect("a folder");
     let old = too_old(dir.path());
     let error = native::load(&old).expect_err("too old");
@@ -179,7 +178,7 @@ fn a_library_that_is_too_old_leaves_room_for_the_next() {
     let path = dir.path().as_os_str();
     let search =
         SearchEnv::from_lookup(beside, |name| (name == "LD_LIBRARY_PATH").then(|| path.to_owned()));
-    let backend = OpenVino::new(&NnConfig { search, ..NnConfig::default() });
+    let backend = OpenVino::new(OpenVinoConfig { search, ..OpenVinoConfig::default() });
     let library = backend.open().expect("the next one");
     assert_ne!(library.path, old);
     assert!(!library.version.starts_with("2023"), "{library:?}");

@@ -2,7 +2,8 @@
 //! parses them, and, with the feature `openvino`, the backend itself.
 
 pub(in crate::nn) mod builders;
-pub(super) mod library;
+mod config;
+mod library;
 pub(in crate::nn) mod xml;
 
 #[cfg(feature = "openvino")]
@@ -14,6 +15,7 @@ mod native;
 
 #[cfg(feature = "openvino")]
 pub(in crate::nn) use backend::OpenVino;
+pub use config::{Hint, OpenVinoConfig, Precision};
 pub use library::SearchEnv;
 
 #[cfg(all(test, feature = "openvino"))]

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use wasmtime_wasi_nn::wit::TensorType;
-
 use super::native::{self, InferRequest};
 use crate::cancel::Cancel;
-use crate::nn::backends::{Model, Request, View};
+use crate::nn::backends::{Model, Request};
 use crate::nn::refusal::{Errno, Halt, Refusal};
 use crate::nn::tensors::{Element, Port};
 
@@ -125,21 +123,15 @@ impl Request for OpenVinoRequest {
         }
     }
 
-    fn read(&mut self, index: usize, show: &mut dyn FnMut(View<'_>)) -> Result<(), Refusal> {
-        let port = &self.outputs[index];
-        let ty: Option<TensorType> = match port.element {
-            Element::Nn(ty) => Some(ty),
-            Element::Other(_, Some(_)) => None,
-            // Strings are pointers into this process.
-            Element::Other(name, None) => {
-                let text = format!("output {index} is of the type {name}, which has no bytes");
-                return Err(Refusal::new(Errno::UnsupportedOperation, text));
-            }
-        };
+    fn read(&mut self, index: usize, show: &mut dyn FnMut(&[u8])) -> Result<(), Refusal> {
+        // Strings are pointers into this process.
+        if let Element::Other(name, None) = self.outputs[index].element {
+            let text = format!("output {index} is of the type {name}, which has no bytes");
+            return Err(Refusal::new(Errno::UnsupportedOperation, text));
+        }
         let failed = |error| Refusal::runtime(format!("OpenVINO has no output {index}: {error}"));
         let tensor = self.request.output(index).map_err(failed)?;
-        let shape = tensor.shape().map_err(failed)?;
-        show(View { shape, ty, data: tensor.bytes().map_err(failed)? });
+        show(tensor.bytes().map_err(failed)?);
         Ok(())
     }
 }

@@ -25,8 +25,9 @@ use crate::nn::{Nn, NnConfig, NnLimits, NnReport};
 pub(super) fn nn() -> Nn {
     assets();
     let search = SearchEnv::from_lookup(std::env::current_exe().ok(), |_| None);
+    let openvino = OpenVinoConfig { search, ..OpenVinoConfig::default() };
     let config = NnConfig {
-        search,
+        openvino,
         cache_bytes: 1 << 30,
         model_bytes: 1 << 28,
         limits: NnLimits::default(),
@@ -412,12 +413,12 @@ fn costs() {
 #[cfg(target_os = "linux")]
 #[test]
 fn an_exported_graph_gives_the_same_answers_in_the_next_process() {
-    let backend = OpenVino::new(&nn().shared.config);
+    let backend = OpenVino::new(nn().shared.config.openvino.clone());
     let (xml, weights) = add("1");
     let source = Source::new(GraphEncoding::Openvino, ExecutionTarget::Cpu, &[&xml, &weights]);
     let compiled = backend.compile(&source).expect("compiled");
     let exported = compiled.model.export().expect("exported");
-    let again = OpenVino::new(&nn().shared.config);
+    let again = OpenVino::new(nn().shared.config.openvino.clone());
     let mut garbage = exported.clone();
     garbage.fill(0xaa);
     assert!(again.import(&source, garbage).is_err());
@@ -432,6 +433,6 @@ fn an_exported_graph_gives_the_same_answers_in_the_next_process() {
     request.write(0, &[1, 4], &floats(&[1.0; 4])).expect("written");
     request.run(&Cancel::default()).expect("computed");
     let mut output = Vec::new();
-    request.read(0, &mut |view| output = view.data.to_vec()).expect("an output");
+    request.read(0, &mut |bytes| output = bytes.to_vec()).expect("an output");
     assert_eq!(output, floats(&[2.0, 3.0, 4.0, 5.0]));
 }

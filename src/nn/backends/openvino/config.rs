@@ -1,0 +1,41 @@
+//! How OpenVINO is set up.
+
+use std::path::PathBuf;
+
+use super::library::SearchEnv;
+
+/// What OpenVINO optimises for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hint {
+    /// One inference at a time, on all cores.
+    #[default]
+    Latency,
+    /// As many inferences as there are cores to share.
+    Throughput,
+}
+
+/// What OpenVINO computes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// The same everywhere. Processors with bfloat16 would compute in that
+    /// unasked, and a file's type would depend on the machine: Magika's 0.83
+    /// became 0.67.
+    #[default]
+    F32,
+    /// What the processor is fastest in.
+    Auto,
+}
+
+/// How OpenVINO is found, and what it does.
+#[derive(Clone, Debug, Default)]
+pub struct OpenVinoConfig {
+    /// Its C library or the folder that holds it; if it is set, no other place
+    /// is looked at.
+    pub library: Option<PathBuf>,
+    /// Where else to look.
+    pub search: SearchEnv,
+    /// What it optimises for.
+    pub hint: Hint,
+    /// What it computes in.
+    pub precision: Precision,
+}
