@@ -74,6 +74,7 @@ pub mod process;
 pub mod protocol;
 pub mod queue;
 pub mod runtime;
+pub mod sources;
 mod status;
 pub mod task;
 pub mod usage;

@@ -6,6 +6,7 @@ use crate::flags::{self, FlagError, RunFlags};
 use crate::nn::{Hint, Nn, NnConfig, OpenVinoConfig};
 use crate::policy::{self, Policy, Trust};
 use crate::runtime::{MAX_WASM_STACK, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
+use crate::sources::Fetcher;
 use crate::task::{Binary, Failure, Limits, ModuleSource, Outcome, Rejection, TaskId, TaskSpec};
 use anyhow::{Context as _, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -151,11 +152,12 @@ pub(super) fn read(guest: &str) -> std::io::Result<Vec<u8>> {
 }
 
 fn run(spec: TaskSpec, nn: NnConfig) -> anyhow::Result<Outcome> {
+    let fetcher = Fetcher::new(u64::MAX);
     let config = RuntimeConfig {
         module_cache: u64::MAX,
         disk: None,
         compilers: 1,
-        module_size: u64::MAX,
+        fetch: Arc::new(move |url, cancel| fetcher.get(url, cancel)),
         stdio: Stdio::Inherited,
         pool: None,
     };

@@ -5,7 +5,6 @@
 mod compiler;
 mod engine;
 mod entry;
-mod fetch;
 mod files;
 mod hugepages;
 mod limiter;
@@ -19,14 +18,18 @@ pub use engine::{MAX_WASM_STACK, Pool, THREAD_STACK};
 use crate::cancel::Cancel;
 use crate::disk::DiskCache;
 use crate::nn::Nn;
-use crate::task::{Outcome, TaskSpec};
+use crate::task::{Binary, Outcome, TaskSpec};
 use anyhow::anyhow;
 use std::sync::Arc;
 use tracing::warn;
 use wasmtime::Linker;
 
+/// Gets the code at an address for a task, which may be cancelled meanwhile.
+/// The error is a sentence for the task's result.
+pub type Fetch = dyn Fn(&str, &Arc<Cancel>) -> Result<Binary, String> + Send + Sync;
+
 /// What the runtime needs to know.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RuntimeConfig {
     /// Bytes of compiled code that are kept for the next task.
     pub module_cache: u64,
@@ -34,8 +37,8 @@ pub struct RuntimeConfig {
     pub disk: Option<Arc<DiskCache>>,
     /// Modules that are compiled at the same time.
     pub compilers: usize,
-    /// Bytes of the largest module that is fetched.
-    pub module_size: u64,
+    /// How the code of a task is got that came without it.
+    pub fetch: Arc<Fetch>,
     /// Where guests read and write.
     pub stdio: Stdio,
     /// Slots for instances; without them each one is mapped anew, and may be
@@ -56,7 +59,7 @@ pub enum Stdio {
 /// The engine and everything that outlives a task.
 pub struct Runtime {
     modules: modules::Modules,
-    fetcher: fetch::Fetcher,
+    fetch: Arc<Fetch>,
     ticker: engine::Ticker,
     huge_pages: Option<hugepages::HugePages>,
     nn: Nn,
@@ -82,7 +85,7 @@ impl Runtime {
             ticker: engine::Ticker::start(&engine)?,
             huge_pages,
             modules: modules::Modules::new(engine, linker, config)?,
-            fetcher: fetch::Fetcher::new(config.module_size),
+            fetch: config.fetch.clone(),
             nn,
             stdio: config.stdio,
         })

@@ -138,7 +138,7 @@ impl Run<'_> {
         let started = Instant::now();
         let binary = match self.spec.module() {
             ModuleSource::Bytes(bytes) => Ok(bytes.clone()),
-            ModuleSource::Url(url) => self.runtime.fetcher.get(url, self.cancel),
+            ModuleSource::Url(url) => (self.runtime.fetch)(url, self.cancel),
         };
         let compiled = binary.map_err(Failure::Module).and_then(|binary| {
             let (compiled, reused) = self.runtime.modules.get(&binary, self.cancel)?;

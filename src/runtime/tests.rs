@@ -3,6 +3,7 @@
 use super::*;
 use crate::cancel::Reason;
 use crate::nn::fake::Stuck;
+use crate::sources::Fetcher;
 use crate::task::{Binary, Entry, Failure, Grant, Limits, ModuleSource, Preopen, TaskId};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -74,11 +75,12 @@ const COMPUTE: &str = "
 const LOOPS: &str = r#"(module (func (export "_start") (loop $l (br $l))))"#;
 
 pub(super) fn runtime(nn: Nn) -> Runtime {
+    let fetcher = Fetcher::new(1 << 20);
     let config = RuntimeConfig {
         module_cache: 1 << 20,
         disk: None,
         compilers: 1,
-        module_size: 1 << 20,
+        fetch: Arc::new(move |url, cancel| fetcher.get(url, cancel)),
         stdio: Stdio::Captured,
         pool: Some(Pool { instances: 2, memory: 1 << 20 }),
     };

@@ -11,6 +11,7 @@ use crate::policy::{self, Policy, Root, Trust};
 use crate::protocol::{Topics, WorkerMetadata};
 use crate::queue::Bounds;
 use crate::runtime::{MAX_WASM_STACK, Pool, RuntimeConfig, Stdio};
+use crate::sources::Fetcher;
 use crate::task::{GraphDir, Limits};
 use crate::version;
 use anyhow::bail;
@@ -148,11 +149,12 @@ pub fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
 
 /// The engine and its caches, for tasks of others.
 pub fn runtime_config(config: &Config) -> RuntimeConfig {
+    let fetcher = Fetcher::new(config.module_size);
     RuntimeConfig {
         module_cache: config.module_cache,
         disk: None,
         compilers: config.executors.get().div_ceil(2),
-        module_size: config.module_size,
+        fetch: Arc::new(move |url, cancel| fetcher.get(url, cancel)),
         stdio: Stdio::Captured,
         pool: Some(pool(config)),
     }

@@ -23,6 +23,7 @@ use proplet::disk::DiskCache;
 use proplet::nn::{Nn, NnConfig};
 use proplet::policy::{Policy, Root, Trust, kernel_file_systems, resolve_dir, subdirectories};
 use proplet::runtime::{MAX_WASM_STACK, Pool, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
+use proplet::sources::Fetcher;
 use proplet::task::{Binary, Failure, Limits, ModuleSource, Outcome, TaskId, TaskRequest};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -108,11 +109,12 @@ impl Bench {
 }
 
 fn runtime(disk: Option<Arc<DiskCache>>, nn: Nn) -> Arc<Runtime> {
+    let fetcher = Fetcher::new(10 << 20);
     let config = RuntimeConfig {
         module_cache: 64 << 20,
         disk,
         compilers: 2,
-        module_size: 10 << 20,
+        fetch: Arc::new(move |url, cancel| fetcher.get(url, cancel)),
         stdio: Stdio::Captured,
         pool: Some(Pool { instances: 16, memory: 512 << 20 }),
     };

@@ -12,6 +12,7 @@ use super::guests;
 use crate::support::{Bench, fixtures, wat};
 use proplet::nn::{Nn, NnConfig};
 use proplet::runtime::{Pool, Runtime, RuntimeConfig, Stdio};
+use proplet::sources::Fetcher;
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;
@@ -103,11 +104,12 @@ fn resident() -> u64 {
 /// leak.
 fn bench() -> Bench {
     let mut bench = Bench::with_nn(Nn::new(nn_config())).root(fixtures().join("models"), false);
+    let fetcher = Fetcher::new(10 << 20);
     let config = RuntimeConfig {
         module_cache: 4 << 20,
         disk: None,
         compilers: 2,
-        module_size: 10 << 20,
+        fetch: Arc::new(move |url, cancel| fetcher.get(url, cancel)),
         stdio: Stdio::Captured,
         pool: Some(Pool { instances: 2, memory: 64 << 20 }),
     };

@@ -4,11 +4,11 @@
 //! nor the wait for an answer can be interrupted: a task that is ended leaves
 //! its fetch behind, which ends within [`TIMEOUT`].
 
-use super::compiler::Promise;
 use crate::cancel::Cancel;
 use crate::task::Binary;
 use std::io::Read as _;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 use ureq::Agent;
 
@@ -19,11 +19,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Fetches at the same time, those that tasks have left behind included.
 const MAX_FETCHES: usize = 64;
 
+/// How long a cancelled task may go on waiting.
+const CANCEL_CHECK: Duration = Duration::from_millis(10);
+
 /// Stack of a fetch's thread.
 const STACK: usize = 1 << 20;
 
 /// A client for modules. Connections are kept for the next task.
-pub(super) struct Fetcher {
+pub struct Fetcher {
     client: Client,
     /// Each fetch that is under way holds it.
     under_way: Arc<()>,
@@ -37,7 +40,7 @@ struct Client {
 
 impl Fetcher {
     /// Refuses modules over `limit` bytes.
-    pub(super) fn new(limit: u64) -> Fetcher {
+    pub fn new(limit: u64) -> Fetcher {
         let agent = Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
             .timeout_connect(Some(CONNECT_TIMEOUT))
@@ -47,21 +50,26 @@ impl Fetcher {
         Fetcher { client: Client { agent, limit }, under_way: Arc::default() }
     }
 
-    /// The module at `url`. The error is a sentence for the task's result; a
-    /// task that is cancelled gets one too, and its reason goes before it.
-    pub(super) fn get(&self, url: &str, cancel: &Arc<Cancel>) -> Result<Binary, String> {
+    /// The module at `url`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for the task's result; a task that is cancelled gets one
+    /// too, and its reason goes before it.
+    pub fn get(&self, url: &str, cancel: &Arc<Cancel>) -> Result<Binary, String> {
         let slot = self.under_way.clone();
         // This one and ours apart.
         let others = Arc::strong_count(&slot) - 2;
         if others >= MAX_FETCHES {
             return Err(failed(url, &format!("{others} fetches are under way; try again later")));
         }
-        let promise = Arc::new(Promise::new());
+        let (fetched, answer) = mpsc::channel();
         let fetch = {
             let (client, url) = (self.client.clone(), url.to_owned());
-            let (promise, cancel) = (promise.clone(), cancel.clone());
+            let cancel = cancel.clone();
             move || {
-                promise.keep(client.get(&url, &cancel).map(Binary::new));
+                // A task that was ended waits no more.
+                fetched.send(client.get(&url, &cancel).map(Binary::new)).ok();
                 drop(slot);
             }
         };
@@ -70,7 +78,16 @@ impl Fetcher {
             .stack_size(STACK)
             .spawn(fetch)
             .map_err(|e| failed(url, &format!("no thread for it: {e}")))?;
-        promise.wait(cancel).unwrap_or_else(|_| Err(failed(url, &"cancelled")))
+        loop {
+            match answer.recv_timeout(CANCEL_CHECK) {
+                Ok(fetched) => return fetched,
+                Err(RecvTimeoutError::Timeout) if cancel.reason().is_none() => {}
+                Err(RecvTimeoutError::Timeout) => return Err(failed(url, &"cancelled")),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(failed(url, &"the fetch's thread panicked; see the log"));
+                }
+            }
+        }
     }
 }
 

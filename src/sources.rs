@@ -1,0 +1,7 @@
+//! Where the code of tasks comes from, if not with the message: over http or
+//! https so far. It belongs to the worker: the runtime is handed a way to get
+//! the bytes, and knows nothing of addresses and servers.
+
+mod url;
+
+pub use url::Fetcher;
