@@ -42,11 +42,11 @@
 //! 6. Every error that reaches a user says what was tried, what was found, and
 //!    what to do.
 //!
-//! Arrows point one way: [`digest`], [`flags`] and [`cancel`] depend on nothing
-//! of ours, [`task`] and [`disk`] on [`digest`] alone; [`journal`] knows [`task`], and [`manager`] what the
-//! [`ledger`] has published;
-//! [`runtime`] and [`nn`] never see [`mqtt`], [`protocol`] or [`config`]; only [`worker`], [`client`] and [`cli`]
-//! wire everything.
+//! Arrows point one way: which module may use which other one is the table of
+//! `tests/it/layers.rs`, which is held against the sources. [`runtime`] and
+//! [`nn`] never see [`mqtt`], [`protocol`], [`config`] or [`journal`]; what
+//! crosses between them and the worker is plain data. Only [`worker`],
+//! [`client`] and [`cli`] wire everything.
 
 #[cfg(feature = "broker")]
 pub mod broker;

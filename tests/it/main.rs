@@ -15,6 +15,7 @@ mod guests;
 #[cfg(feature = "openvino")]
 mod guide;
 mod hostile;
+mod layers;
 mod ledger;
 #[path = "../manager/mod.rs"]
 mod manager;
