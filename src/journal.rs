@@ -33,6 +33,7 @@
 //! Nothing here knows of MQTT or of the worker.
 
 mod database;
+mod heap;
 mod marks;
 mod modules;
 mod reader;

@@ -171,6 +171,11 @@ impl Shelf {
         Ok(shelf)
     }
 
+    /// Runs that need one.
+    pub(super) fn runs(&self) -> usize {
+        self.of_run.len()
+    }
+
     /// Bytes of a module that is there.
     pub(super) fn size(&self, digest: &Digest) -> u64 {
         self.kept.get(digest).map_or(0, |kept| kept.size)

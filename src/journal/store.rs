@@ -118,6 +118,11 @@ impl Store {
         Ok(lost)
     }
 
+    /// Tasks that wait with a module of the journal's.
+    pub(super) fn waiting(&self) -> usize {
+        self.shelf.runs()
+    }
+
     /// A write that fails may be on the disk all the same.
     fn may_be_there(&self, run: Run) -> bool {
         !matches!(self.reader().request(run), Err(ReadError::Absent))

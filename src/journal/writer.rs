@@ -1,6 +1,7 @@
 //! The thread that writes: takes what waits, writes it at once, says so.
 
 use super::database::StoreError;
+use super::heap;
 use super::store::Store;
 use super::{Marks, Reader, Run, Step};
 use anyhow::Context as _;
@@ -18,6 +19,11 @@ const BATCH: usize = 1024;
 const LAZY: Duration = Duration::from_millis(500);
 /// Time between attempts while the disk fails: from, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Waiting tasks from which on this is a burst,
+const BURST: usize = 256;
+/// in which the memory of so many accepted tasks is given back at a time.
+const GIVE_BACK: usize = 128;
 
 /// A step, and what follows it.
 struct Item<T> {
@@ -43,7 +49,7 @@ impl<T: Send + 'static> Journal<T> {
         let (items, incoming) = channel();
         let (released, durable) = unbounded_channel();
         let reader = store.reader();
-        let writer = Writer { store, incoming, released, failing: None };
+        let writer = Writer { store, incoming, released, failing: None, accepted: 0 };
         let thread = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || writer.run())
@@ -109,6 +115,8 @@ struct Writer<T> {
     incoming: Receiver<Item<T>>,
     released: UnboundedSender<T>,
     failing: Option<Failing>,
+    /// Tasks accepted since memory was given back.
+    accepted: usize,
 }
 
 impl<T> Writer<T> {
@@ -174,7 +182,12 @@ impl<T> Writer<T> {
         let idle = waiting.iter().all(|item| item.step == Step::Nothing);
         let all = if idle { Ok(()) } else { self.apply(waiting.iter().map(|item| &item.step)) };
         let Err(error) = all else {
+            self.accepted += waiting.iter().filter_map(|item| accepted(&item.step)).count();
             waiting.drain(..).for_each(|item| self.release(item));
+            if self.accepted >= GIVE_BACK && self.store.waiting() >= BURST {
+                self.accepted = 0;
+                heap::give_back();
+            }
             return Ok(());
         };
         // On a full disk the ends of tasks may still fit, and must not wait
