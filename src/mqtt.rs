@@ -16,9 +16,10 @@
 //! Events ◀── Connected · Message · Acknowledged · Disconnected
 //! ```
 //!
-//! Nothing here waits on a channel. That of the events has no bound of its own:
-//! the broker sends only so many messages ahead of their acknowledgement (20 in
-//! mosquitto, 100 in rumqttd), and whoever takes the events acknowledges.
+//! Nothing here waits on a channel. That of the events has no bound of its own,
+//! and brokers send far ahead of the acknowledgements (100 messages in rumqttd;
+//! of mosquitto, which says 20, over 500 were seen): the connection reads slower
+//! while more bytes have come than are done with. See [`Ack`].
 
 mod connection;
 mod failure;

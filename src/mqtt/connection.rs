@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::failure::Phase;
+use super::inbox::Arrivals;
 use super::outbox::Outbox;
 use super::persistence::Persistence;
 use super::session::{Session, set_timeout};
@@ -31,6 +32,15 @@ use super::{Backoff, Command, Event, Failure, FailureKind, Message, Options};
 /// Connections in a row that the broker ended before they were stable, after
 /// which another client with the same id is the likely reason.
 const TAKEOVERS: u32 = 3;
+
+/// Bytes of messages that have come and are not done with, above which no more
+/// is read for a while.
+const ARRIVALS: usize = 8 << 20;
+/// How long at most, after each message, as a part of the keep-alive: as long
+/// as nothing is read nothing is written either, and rumqttc reads ten messages
+/// at a time. Whoever can't be done with any message, on a disk that is full,
+/// must still publish results.
+const PAUSE: u32 = 100;
 
 /// Most that the time for a write grows by.
 const SLOWEST: u32 = 32;
@@ -54,6 +64,7 @@ pub(super) struct Connector {
     /// What the time for a write is multiplied by.
     slowness: u32,
     persistence: Persistence,
+    arrivals: Arrivals,
 }
 
 struct Closing {
@@ -89,6 +100,7 @@ impl Connector {
             closed_early: 0,
             connections: 0,
             slowness: 1,
+            arrivals: Arrivals::default(),
         }
     }
 
@@ -151,6 +163,9 @@ impl Connector {
             self.connections,
         );
         let ended = loop {
+            if self.make_room(&mut session).await.is_break() {
+                return Ended::Left;
+            }
             let polled = {
                 let mut poll = pin!(eventloop.poll());
                 loop {
@@ -190,6 +205,26 @@ impl Connector {
             if matches!(failure.kind, FailureKind::Closed | FailureKind::TakenOver));
         self.outbox.connection_lost(by_the_broker);
         ended
+    }
+
+    /// Reads nothing more, for a moment, while too much of what has come is not
+    /// done with: brokers send far ahead of the acknowledgements.
+    async fn make_room(&mut self, session: &mut Session) -> ControlFlow<()> {
+        let come = std::mem::take(&mut session.come);
+        if !(come && session.phase == Phase::Ready && self.arrivals.exceed(ARRIVALS)) {
+            return ControlFlow::Continue(());
+        }
+        let end = Instant::now() + self.options.keep_alive / PAUSE;
+        let mut room = pin!(self.arrivals.at_most(ARRIVALS));
+        loop {
+            tokio::select! {
+                () = &mut room => return ControlFlow::Continue(()),
+                () = sleep_until(end) => return ControlFlow::Continue(()),
+                command = self.commands.recv(), if self.open => {
+                    self.take(command, Some(session)).await?;
+                }
+            }
+        }
     }
 
     fn deadline(&self, session: &Session) -> Option<Instant> {
@@ -365,8 +400,10 @@ impl Connector {
                 self.ready(session);
             }
             ClientEvent::Incoming(Packet::Publish(publish)) => {
+                session.come = true;
+                let size = publish.topic.len() + publish.payload.len();
                 let message = Message {
-                    ack: session.inbox.received(publish.pkid),
+                    ack: session.inbox.received(publish.pkid, size, &self.arrivals),
                     topic: publish.topic,
                     payload: publish.payload,
                     duplicate: publish.dup,

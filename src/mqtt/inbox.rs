@@ -13,19 +13,63 @@
 use std::collections::{HashMap, VecDeque};
 
 use rumqttc::{Event, Outgoing, Packet, PubAck, SubAck};
+use tokio::sync::watch;
 
 /// The right to acknowledge one message, once. Dropped unused, it leaves the
 /// message with the broker, which sends it again on another connection.
-#[derive(Debug, PartialEq, Eq)]
+///
+/// Until it is used or dropped, the message counts as one that takes up memory.
+#[derive(Debug)]
 #[must_use = "the broker waits for the acknowledgement of each message"]
-pub struct Ack(Option<Receipt>);
+pub struct Ack {
+    receipt: Option<Receipt>,
+    _held: Held,
+}
 
 impl Ack {
     /// What [`super::Event::Acknowledged`] will name, this one or a later one
     /// of the same connection, once the broker is known to have the
     /// acknowledgement; `None` for a message of QoS 0, which has none.
     pub fn receipt(&self) -> Option<Receipt> {
-        self.0
+        self.receipt
+    }
+}
+
+/// Bytes of the messages that have come and are not done with.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals(watch::Sender<usize>);
+
+impl Arrivals {
+    fn hold(&self, bytes: usize) -> Held {
+        self.0.send_modify(|held| *held += bytes);
+        Held { bytes, arrivals: self.0.clone() }
+    }
+
+    /// Whether they are more than this.
+    pub(super) fn exceed(&self, bytes: usize) -> bool {
+        *self.0.borrow() > bytes
+    }
+
+    /// Waits until they are not.
+    pub(super) fn at_most(&self, bytes: usize) -> impl Future<Output = ()> + use<> {
+        let mut held = self.0.subscribe();
+        async move {
+            // Without a sender there are none.
+            held.wait_for(|held| *held <= bytes).await.ok();
+        }
+    }
+}
+
+/// The part of one message in [`Arrivals`], as long as this is there.
+#[derive(Debug)]
+struct Held {
+    bytes: usize,
+    arrivals: watch::Sender<usize>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.arrivals.send_modify(|held| *held -= self.bytes);
     }
 }
 
@@ -80,20 +124,21 @@ impl Inbox {
         }
     }
 
-    /// A message came under this packet id; 0 is that of QoS 0, which is never
-    /// acknowledged.
-    pub(super) fn received(&mut self, id: u16) -> Ack {
-        if id == 0 {
-            return Ack(None);
-        }
-        let number = self.first + self.waiting.len() as u64;
-        self.waiting.push_back(Waiting { id, done: false });
-        Ack(Some(Receipt { connection: self.connection, number }))
+    /// A message of so many bytes came under this packet id; 0 is that of
+    /// QoS 0, which is never acknowledged.
+    pub(super) fn received(&mut self, id: u16, bytes: usize, arrivals: &Arrivals) -> Ack {
+        let receipt = (id != 0).then(|| {
+            let number = self.first + self.waiting.len() as u64;
+            self.waiting.push_back(Waiting { id, done: false });
+            Receipt { connection: self.connection, number }
+        });
+        Ack { receipt, _held: arrivals.hold(bytes) }
     }
 
     /// Marks a message, and gives the packet ids to acknowledge now.
     pub(super) fn acknowledge(&mut self, ack: Ack) -> Vec<u16> {
-        let Some(received) = ack.0.filter(|received| received.connection == self.connection) else {
+        let Some(received) = ack.receipt.filter(|received| received.connection == self.connection)
+        else {
             return Vec::new();
         };
         let index = received.number.checked_sub(self.first).and_then(|n| usize::try_from(n).ok());
@@ -154,11 +199,15 @@ mod tests {
 
     use super::*;
 
+    fn received(inbox: &mut Inbox, id: u16) -> Ack {
+        inbox.received(id, 0, &Arrivals::default())
+    }
+
     #[test]
     fn an_ack_of_an_earlier_connection_means_nothing() {
-        let ack = Inbox::new(1).received(7);
+        let ack = received(&mut Inbox::new(1), 7);
         let mut inbox = Inbox::new(2);
-        let own = inbox.received(7);
+        let own = received(&mut inbox, 7);
         assert!(inbox.acknowledge(ack).is_empty());
         assert_eq!(inbox.acknowledge(own), [7]);
     }
@@ -166,14 +215,14 @@ mod tests {
     #[test]
     fn a_message_of_qos_0_has_no_receipt() {
         let mut inbox = Inbox::new(1);
-        assert_eq!(inbox.received(0).receipt(), None);
-        assert_eq!(inbox.received(7).receipt(), Some(Receipt { connection: 1, number: 0 }));
+        assert_eq!(received(&mut inbox, 0).receipt(), None);
+        assert_eq!(received(&mut inbox, 7).receipt(), Some(Receipt { connection: 1, number: 0 }));
     }
 
     #[test]
     fn an_answer_to_what_went_before_the_acknowledgement_shows_nothing() {
         let mut inbox = Inbox::new(3);
-        let ack = inbox.received(7);
+        let ack = received(&mut inbox, 7);
         let receipt = ack.receipt();
         inbox.asked(Question::Packet(1));
         assert_eq!(inbox.acknowledge(ack), [7]);
@@ -202,7 +251,7 @@ mod tests {
                 match step {
                     0 => {
                         next += 1;
-                        let ack = inbox.received(next);
+                        let ack = received(&mut inbox, next);
                         for _ in inbox.acknowledge(ack) {
                             inbox.written();
                             wire.push_back(Wire::Ack);
@@ -236,7 +285,7 @@ mod tests {
             order in Just((0..30_u16).collect::<Vec<_>>()).prop_shuffle(),
         ) {
             let mut inbox = Inbox::new(0);
-            let mut acks: Vec<_> = (1..=30).map(|id| Some(inbox.received(id))).collect();
+            let mut acks: Vec<_> = (1..=30).map(|id| Some(received(&mut inbox, id))).collect();
             let mut left = Vec::new();
             for index in order {
                 if let Some(ack) = acks[usize::from(index)].take() {

@@ -31,6 +31,8 @@ pub(super) struct Session {
     pub(super) inbox: Inbox,
     /// Came before the subscriptions were confirmed; `Connected` goes first.
     pub(super) early: Vec<Message>,
+    /// A message has come since the last look.
+    pub(super) come: bool,
     /// DISCONNECT has been handed to the client.
     pub(super) leaving: bool,
 }
@@ -69,6 +71,7 @@ impl Session {
             session_present: false,
             inbox: Inbox::new(number),
             early: Vec::new(),
+            come: false,
             leaving: false,
         };
         (session, eventloop)

@@ -272,6 +272,65 @@ async fn a_message_before_the_subscriptions_are_confirmed_comes_after_the_connec
     assert_eq!(message(&mut events).await.payload, "early");
 }
 
+/// A peer that sends this many messages of 1 MiB, whatever the client does.
+fn flood(mut peer: Peer, messages: u16) -> tokio::task::JoinHandle<Peer> {
+    tokio::spawn(async move {
+        for id in 1..=messages {
+            let mut publish = Publish::new("t", QoS::AtLeastOnce, vec![0; 1 << 20]);
+            publish.pkid = id;
+            peer.write(Packet::Publish(publish)).await;
+        }
+        peer
+    })
+}
+
+#[tokio::test]
+async fn no_more_is_read_while_too_much_is_not_done_with() {
+    const MESSAGES: u16 = 100;
+    let (fake, address) = Fake::start().await;
+    let patient = Options { keep_alive: Duration::from_secs(65_535), ..options(address, "full") };
+    let (link, mut events) = connect(patient).expect("the options are right");
+    let peer = flood(fake.greet().await, MESSAGES);
+    assert!(matches!(soon("connecting", events.next()).await, Some(Event::Connected { .. })));
+    let mut acks = vec![message(&mut events).await.ack];
+    // Nobody tells that nothing more comes; too short a time shows too little.
+    while let Ok(Some(Event::Message(message))) =
+        timeout(Duration::from_millis(500), events.next()).await
+    {
+        acks.push(message.ack);
+    }
+    assert!((8..=20).contains(&acks.len()), "{} messages are held", acks.len());
+    let mut come = acks.len();
+    // Half of them are left to the broker.
+    while let Some(ack) = acks.pop() {
+        if come % 2 == 0 {
+            link.ack(ack);
+        }
+        while acks.is_empty() && come < usize::from(MESSAGES) {
+            acks.push(message(&mut events).await.ack);
+            come += 1;
+        }
+    }
+    assert_eq!(come, usize::from(MESSAGES));
+    drop(soon("the last message", peer).await.expect("sent"));
+}
+
+#[tokio::test]
+async fn what_can_not_be_done_with_holds_nothing_up_for_long() {
+    let (fake, address) = Fake::start().await;
+    let quick = Options { keep_alive: Duration::from_secs(1), ..options(address, "stuck") };
+    let (link, mut events) = connect(quick).expect("the options are right");
+    let peer = flood(fake.greet().await, 30);
+    assert!(matches!(soon("connecting", events.next()).await, Some(Event::Connected { .. })));
+    let mut held = Vec::new();
+    while held.len() < 30 {
+        held.push(message(&mut events).await);
+    }
+    drop(link.publish("results", "of another task"));
+    let mut peer = soon("the last message", peer).await.expect("sent");
+    while !matches!(peer.read().await, Packet::Publish(_)) {}
+}
+
 #[tokio::test]
 async fn a_refused_subscription_is_named_and_tried_again() {
     let (fake, address) = Fake::start().await;
