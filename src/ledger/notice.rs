@@ -49,7 +49,7 @@ pub enum Notice {
         /// Results that the broker does not have.
         results: usize,
     },
-    /// A task of the last process runs again.
+    /// A task that was running when the last process died runs again.
     RunningAgain {
         /// Which one.
         id: TaskId,

@@ -84,8 +84,13 @@ impl<A> Ledger<A> {
         if deaths >= DEATHS {
             return self.not_run_again(&id, Failure::Fatal(deaths).to_string(), now, effects);
         }
-        let admission = if suspect { Admission::Alone } else { Admission::Again };
-        effects.push_back(Effect::Notice(Notice::RunningAgain { id: id.clone(), deaths }));
+        let admission = if suspect {
+            // The others may be thousands, and are counted only.
+            effects.push_back(Effect::Notice(Notice::RunningAgain { id: id.clone(), deaths }));
+            Admission::Alone
+        } else {
+            Admission::Again
+        };
         effects.push_back(Effect::Resubmit { run, id, weight, admission });
     }
 
