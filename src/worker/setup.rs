@@ -48,7 +48,9 @@ pub fn policy(config: &Config) -> Policy {
 /// How much may wait.
 pub fn bounds(config: &Config) -> Bounds {
     let (bytes, memory) = match config.state_dir {
-        Some(_) => (config.queue_bytes, Some(config.queue_memory)),
+        // The rest is for what a burst passes through: messages that are being
+        // accepted, the journal's pages, holes in the heap.
+        Some(_) => (config.queue_bytes, Some(config.queue_memory / 2)),
         None => (config.queue_memory, None),
     };
     Bounds { tasks: config.queue, bytes, memory }

@@ -208,10 +208,21 @@ fn memory(process: &Process, field: &str) -> u64 {
 }
 
 #[test]
-#[ignore = "takes minutes, needs a broker in PROPLET_TEST_BROKER, and prints figures"]
-fn figures_of_bursts() {
+#[ignore = "prints figures, needs a broker in PROPLET_TEST_BROKER and a quiet machine"]
+fn figures_of_a_burst_of_1000_tasks() {
     let shared = module(0, 90_000);
     measure("one module", 1000, |_| shared.clone());
+}
+
+#[test]
+#[ignore = "prints figures, needs a broker in PROPLET_TEST_BROKER and a quiet machine"]
+fn figures_of_a_burst_of_20_000_tasks() {
+    let shared = module(0, 90_000);
     measure("one module", 20_000, |_| shared.clone());
+}
+
+#[test]
+#[ignore = "prints figures, needs a broker in PROPLET_TEST_BROKER and a quiet machine"]
+fn figures_of_a_burst_of_2000_large_modules() {
     measure("1 MiB of module each", 2000, |n| module(n, 1 << 20));
 }
