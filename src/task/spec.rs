@@ -1,0 +1,144 @@
+//! What a task is granted.
+
+use super::{ModuleSource, Monitoring, TaskId};
+use crate::digest::Digest;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a waiting task takes up, in memory or on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weight {
+    /// Bytes of its own.
+    pub own: usize,
+    /// Its module and that one's bytes, which count once for all tasks that
+    /// wait with it.
+    pub module: Option<(Digest, usize)>,
+}
+
+/// Which function of a module is the task's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Entry {
+    /// `--invoke NAME`: this export, or the task fails.
+    Invoke(String),
+    /// The export of this name if the module has one, else the default: `""`,
+    /// then `_start`.
+    Label(String),
+}
+
+/// A host directory that the guest sees.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Preopen {
+    /// Canonical path on the host.
+    pub host: PathBuf,
+    /// Path in the guest.
+    pub guest: String,
+    /// Whether the guest may change it.
+    pub writable: bool,
+}
+
+/// A directory that holds a graph (for OpenVINO: `model.xml` and `model.bin`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GraphDir {
+    /// The encoding's name as `-S nn-graph` has it, such as `openvino`.
+    pub encoding: String,
+    /// Canonical path on the host.
+    pub dir: PathBuf,
+    /// What guests call it in `load_by_name`: the last component of the path
+    /// as it was given.
+    pub name: String,
+}
+
+/// What a task may use up.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// Wall-clock time from the end of its wait in the queue: for fetching and
+    /// compiling the module, loading graphs and running the guest together.
+    pub timeout: Option<Duration>,
+    /// Wall-clock time of the guest alone, from the start of its first
+    /// function, as `wasmtime run` counts its `-W timeout`.
+    pub run: Option<Duration>,
+    /// Bytes of linear memory, summed over the instance's memories.
+    pub memory: Option<u64>,
+    /// Bytes kept of each output stream: the first and the last half of it.
+    pub output: usize,
+}
+
+/// What a guest is given.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Grant {
+    /// argv, with argv\[0\]; for `--invoke` the positional values follow it.
+    pub args: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// The directories.
+    pub dirs: Vec<Preopen>,
+    /// The function.
+    pub entry: Entry,
+    /// wasi-nn for a module that imports it, with the graphs to preload; none
+    /// if the task forbids it.
+    pub nn: Option<Vec<GraphDir>>,
+    /// The limits.
+    pub limits: Limits,
+    /// What whoever sent the task should know of the above, one full sentence
+    /// each.
+    pub notes: Vec<String>,
+}
+
+/// A task that the policy has admitted. Only [`crate::policy`] makes one, and
+/// nothing after it checks again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TaskSpec {
+    id: TaskId,
+    module: ModuleSource,
+    grant: Grant,
+    monitoring: Option<Monitoring>,
+}
+
+impl TaskSpec {
+    pub(crate) fn new(id: TaskId, module: ModuleSource, grant: Grant) -> TaskSpec {
+        TaskSpec { id, module, grant, monitoring: None }
+    }
+
+    /// The same, with its use of the machine told as asked for.
+    pub(crate) fn monitored(self, monitoring: Option<Monitoring>) -> TaskSpec {
+        TaskSpec { monitoring, ..self }
+    }
+
+    /// The manager's id.
+    pub fn id(&self) -> &TaskId {
+        &self.id
+    }
+
+    /// Where its module comes from.
+    pub fn module(&self) -> &ModuleSource {
+        &self.module
+    }
+
+    /// What it takes up while it waits.
+    pub fn weight(&self) -> Weight {
+        let grant = &self.grant;
+        let args = grant.args.iter().map(|arg| arg.len() + size_of::<String>());
+        let env = grant.env.iter().map(|(k, v)| k.len() + v.len() + 2 * size_of::<String>());
+        let dirs = grant
+            .dirs
+            .iter()
+            .map(|dir| size_of::<Preopen>() + dir.host.as_os_str().len() + dir.guest.len());
+        let notes = grant.notes.iter().map(|note| note.len() + size_of::<String>());
+        let texts = args.chain(env).chain(dirs).chain(notes).sum::<usize>();
+        let module = match &self.module {
+            ModuleSource::Bytes(binary) => Some((binary.digest(), binary.len())),
+            ModuleSource::Url(_) => None,
+        };
+        Weight { own: size_of::<TaskSpec>() + texts, module }
+    }
+
+    /// How its use of the machine is told, if the manager asks for that.
+    pub fn monitoring(&self) -> Option<Monitoring> {
+        self.monitoring
+    }
+
+    /// What its guest is given.
+    pub fn grant(&self) -> &Grant {
+        &self.grant
+    }
+}
