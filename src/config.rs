@@ -7,6 +7,7 @@
 //! value's source and never with a secret.
 
 mod address;
+mod connection;
 mod elsewhere;
 mod inference;
 mod manager;
@@ -17,6 +18,7 @@ mod sources;
 mod state;
 mod submit;
 mod value;
+mod worker;
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -26,12 +28,10 @@ use std::time::Duration;
 use clap::ArgMatches;
 
 use crate::flags::GraphFlag;
-use crate::mqtt;
 use crate::nn::{Hint, Precision, SearchEnv};
-use crate::protocol::LEAST_RESULT;
-use crate::task::humantime;
 
 pub use crate::mqtt::{CleanSession, Qos};
+pub use connection::{ClientCert, Connection};
 pub use inference::Inference;
 pub use manager::{Manager, ManagerHttp};
 pub use monitoring::{HealthConfig, Monitoring};
@@ -154,67 +154,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The way to the broker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Connection {
-    /// The broker.
-    pub address: mqtt::Address,
-    /// Whether the connection is encrypted.
-    pub tls: bool,
-    /// Time for connecting and for writing one packet. A publish of 100 MB needs
-    /// more than the client's own 5 s.
-    pub timeout: Duration,
-    /// Quality of service of subscriptions and publishes.
-    pub qos: Qos,
-    /// Whole seconds. The answer to a ping waits behind a large publish, so a
-    /// short one takes a busy broker for a dead one.
-    pub keep_alive: Duration,
-    /// Largest packet in bytes, in both directions. The default carries a
-    /// module of 100 MiB as base64 (134 MiB) and what stands around it.
-    pub max_packet_size: usize,
-    /// PEM file with the authorities to trust instead of the system's.
-    pub ca_cert: Option<PathBuf>,
-    /// For mutual TLS.
-    pub client_cert: Option<ClientCert>,
-}
-
-impl Connection {
-    /// Where the broker is, as a URL.
-    pub fn url(&self) -> String {
-        address::url(&self.address, self.tls)
-    }
-
-    /// The same for a client that is called `client_id` and logs in with these
-    /// credentials; what it subscribes to is the caller's.
-    pub fn options(&self, client_id: &str, credentials: &Credentials) -> mqtt::Options {
-        let identity = self.client_cert.as_ref();
-        mqtt::Options {
-            tls: self.tls.then(|| mqtt::Tls {
-                ca: self.ca_cert.clone(),
-                identity: identity.map(|client| (client.cert.clone(), client.key.clone())),
-            }),
-            login: Some(mqtt::Login {
-                username: credentials.client_id.clone(),
-                password: credentials.client_key.expose().to_owned(),
-            }),
-            qos: self.qos,
-            keep_alive: self.keep_alive,
-            connect_timeout: self.timeout,
-            max_packet_size: self.max_packet_size,
-            ..mqtt::Options::new(self.address.clone(), client_id)
-        }
-    }
-}
-
-/// PEM files of a client's certificate and its key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientCert {
-    /// The certificate, with its chain.
-    pub cert: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-}
-
 /// What one task may use. A task's own flags tighten it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskLimits {
@@ -313,208 +252,14 @@ impl Config {
         let file = reader::open_file(flags, env)?;
         let mut reader = Reader::for_worker(flags, env, &file)?;
         reader.warn_unknown();
-        let config = config(&mut reader, env);
+        let config = worker::read(&mut reader, env);
         reader.finish(config)
     }
-}
-
-/// Reads everything before it gives up, so that all problems are found.
-fn config(reader: &mut Reader<'_>, env: &Environment) -> Option<Config> {
-    let credentials = reader.credentials();
-    let connection = connection(reader);
-    let liveliness_interval =
-        reader.read("liveliness-interval", value::duration_within(MILLI * 100, HOUR));
-    let manager = manager::read(reader);
-    let executors = executors(reader, env);
-    let queue = reader.read("queue", value::count_within(1, 1_000_000));
-    let queue_bytes = reader.read("queue-bytes", value::length_within(1 << 10, 1 << 40));
-    let queue_memory = reader.read("queue-memory", value::length_within(1 << 10, 1 << 40));
-    let state_dir = credentials.as_ref().and_then(|who| state::directory(reader, env, who));
-    let clean_session = reader.read("mqtt-clean-session", value::clean_session);
-    if let (Some(None), Some(CleanSession::Never)) = (&state_dir, clean_session) {
-        reader.warn(
-            "mqtt-clean-session is false, but the worker keeps nothing on the disk, so its session \
-             is a clean one all the same"
-                .into(),
-        );
-    }
-    let drain_timeout = reader.read("drain-timeout", value::duration_within(Duration::ZERO, HOUR));
-    let limits = limits(reader);
-    let module_size = reader.read("module-size", value::size_within(1 << 10, 1 << 30));
-    let model_size = reader.read("model-size", value::size_within(1 << 10, 1 << 40));
-    let module_cache = reader.read("module-cache", value::size);
-    let graph_cache = reader.read("graph-cache", value::size);
-    let dirs = reader.read_optional("dirs", value::dirs);
-    let inference = inference::read(reader, env);
-    let disk_cache = reader.read("disk-cache", value::size);
-    let description = description(reader);
-    let monitoring = monitoring::read(reader);
-    let log = log(reader);
-    // Where the file is has been used already; here for the report.
-    reader.read("config-file", value::path);
-    reader.read("config-section", value::text);
-    if let Some(interval) = liveliness_interval.filter(|interval| *interval > MAX_LIVELINESS) {
-        reader.warn(format!(
-            "liveliness-interval is {}, and {} is used: the manager takes a worker for dead after \
-             10 s without a heartbeat, so with the longer one it would come and go",
-            humantime(interval),
-            humantime(MAX_LIVELINESS)
-        ));
-    }
-    let executors = executors?;
-    let inference = inference?;
-    Some(Config {
-        credentials: credentials?,
-        connection: connection?,
-        liveliness_interval: liveliness_interval?.min(MAX_LIVELINESS),
-        executors,
-        queue: queue?,
-        queue_bytes: queue_bytes?,
-        queue_memory: queue_memory?,
-        state_dir: state_dir?,
-        clean_session: clean_session?,
-        drain_timeout: drain_timeout?,
-        limits: limits?,
-        module_size: module_size?,
-        model_size: model_size?,
-        module_cache: module_cache?,
-        graph_cache: graph_cache?,
-        disk_cache: disk_cache?,
-        dirs,
-        working_dir: env.working_dir().to_owned(),
-        openvino_lib: inference.openvino_lib,
-        library_search: inference.library_search,
-        nn_hint: inference.hint.unwrap_or(match executors.get() {
-            1 => Hint::Latency,
-            _ => Hint::Throughput,
-        }),
-        nn_precision: inference.precision,
-        nn_graphs: inference.graphs,
-        nn_load_bytes: inference.load_bytes,
-        description: description?,
-        manager: manager?,
-        monitoring: monitoring?,
-        log: log?,
-        warnings: Vec::new(),
-        report: Vec::new(),
-    })
 }
 
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
-/// Half the time after which the manager takes a silent worker for dead.
-const MAX_LIVELINESS: Duration = Duration::from_secs(5);
-
-fn connection(reader: &mut Reader<'_>) -> Option<Connection> {
-    let address = reader.read("mqtt-address", address::parse);
-    let timeout = reader.read("mqtt-timeout", value::duration_within(SECOND, HOUR));
-    let qos = reader.read("mqtt-qos", value::qos);
-    if let Some((_, true)) = qos {
-        reader.warn(
-            "mqtt-qos is 2 and is taken as 1: QoS 2 does not survive a reconnect, and repeated \
-             messages are known by the task's id"
-                .into(),
-        );
-    }
-    // MQTT counts whole seconds in 16 bits.
-    let keep_alive = reader.read("mqtt-keep-alive", |text| {
-        let duration = value::duration_within(SECOND, SECOND * 65_535)(text)?;
-        match duration.subsec_nanos() {
-            0 => Ok(duration),
-            _ => Err("MQTT counts the keep-alive in whole seconds".into()),
-        }
-    });
-    if let Some(short) = keep_alive.filter(|duration| *duration < SECOND * 30) {
-        reader.warn(format!(
-            "mqtt-keep-alive is {}: below 30 s a large message can look like a dead broker",
-            humantime(short)
-        ));
-    }
-    // 256 MiB less a byte is the most that MQTT can express.
-    let max_packet_size =
-        reader.read("mqtt-max-packet-size", value::length_within(1 << 10, (1 << 28) - 1));
-    let ca_cert = reader.read_optional("mqtt-tls-ca-cert", value::path);
-    let cert = reader.read_optional("mqtt-tls-client-cert", value::path);
-    let key = reader.read_optional("mqtt-tls-client-key", value::path);
-    if cert.is_some() != key.is_some() {
-        let (set, missing) = if cert.is_some() { ("cert", "key") } else { ("key", "cert") };
-        reader.problem(format!(
-            "mqtt-tls-client-{set} is set, but mqtt-tls-client-{missing} is not: mutual TLS needs both"
-        ));
-    }
-    let (address, tls) = address?;
-    if !tls && (ca_cert.is_some() || cert.is_some()) {
-        reader.warn(format!(
-            "the connection to {} is not encrypted, so the mqtt-tls-* settings have no effect; \
-             for TLS, write the address as ssl://{}:8883",
-            address::url(&address, tls),
-            address.host
-        ));
-    }
-    Some(Connection {
-        address,
-        tls,
-        timeout: timeout?,
-        qos: qos?.0,
-        keep_alive: keep_alive?,
-        max_packet_size: max_packet_size?,
-        ca_cert,
-        client_cert: cert.zip(key).map(|(cert, key)| ClientCert { cert, key }),
-    })
-}
-
-fn executors(reader: &mut Reader<'_>, env: &Environment) -> Option<NonZeroUsize> {
-    let count = reader.read_or("executors", env.cores().get(), value::count_within(1, 1024));
-    NonZeroUsize::new(count?)
-}
-
-fn limits(reader: &mut Reader<'_>) -> Option<TaskLimits> {
-    let timeout = reader.read("task-timeout", value::limit);
-    // Less than one page of WebAssembly would be no memory at all.
-    let memory = reader.read("task-memory", value::size_within(64 << 10, 1 << 40));
-    let output = reader.read("task-output", value::length_within(1 << 10, 64 << 20));
-    let result = reader.read("result-size", value::length_within(LEAST_RESULT as u64, 1 << 28));
-    let count = |text: &str| {
-        let number = value::count_within(0, 1_000_000)(text)?;
-        u32::try_from(number).map_err(|_| "too large".to_owned())
-    };
-    let graphs = reader.read("task-graphs", count);
-    let graph_bytes = reader.read("task-graph-memory", value::size);
-    let contexts = reader.read("task-contexts", count);
-    let tensor_bytes = reader.read("task-tensor-memory", value::size);
-    Some(TaskLimits {
-        timeout: timeout?,
-        memory: memory?,
-        output: output?,
-        result: result?,
-        graphs: graphs?,
-        graph_bytes: graph_bytes?,
-        contexts: contexts?,
-        tensor_bytes: tensor_bytes?,
-    })
-}
-
-fn description(reader: &mut Reader<'_>) -> Option<Description> {
-    let text = reader.read_optional("description", value::text);
-    let tags = reader.read_optional("tags", value::list).unwrap_or_default();
-    let location = reader.read_optional("location", value::text);
-    let namespace = reader.read("namespace", value::text);
-    let collect_system_info = reader.read("collect-system-info", value::boolean);
-    Some(Description {
-        text,
-        tags,
-        location,
-        namespace: namespace?,
-        collect_system_info: collect_system_info?,
-    })
-}
-
-fn log(reader: &mut Reader<'_>) -> Option<LogConfig> {
-    let directives = reader.read("log-level", value::log_level);
-    let format = reader.read("log-format", value::log_format);
-    Some(LogConfig { directives: directives?, format: format? })
-}
 
 #[cfg(test)]
 mod tests;

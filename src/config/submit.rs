@@ -6,7 +6,7 @@ use clap::ArgMatches;
 use super::reader::{self, Reader};
 use super::settings::{self, CREDENTIALS};
 use super::sources::{Environment, Scope, Source};
-use super::{ConfigError, Connection, Credentials, LogConfig, Secret, connection, log};
+use super::{ConfigError, Connection, Credentials, LogConfig, Secret, connection, worker};
 
 /// What `proplet submit` runs with.
 #[derive(Clone, Debug)]
@@ -62,8 +62,8 @@ impl SubmitConfig {
             }
             Err(error) => return Err(error),
         };
-        let connection = connection(&mut worker);
-        let log = log(&mut worker);
+        let connection = connection::read(&mut worker);
+        let log = worker::log(&mut worker);
         let mut manager = Reader::new(scope(Some(flags)), None);
         let credentials = if of_manager {
             // The manager and its workers share the domain and the channel.
