@@ -1,0 +1,79 @@
+//! What becomes of a message, by its topic.
+
+use super::{Happening, Worker};
+use crate::mqtt::Message;
+use crate::protocol::{self, InvokeResult, Malformed};
+use tracing::{debug, warn};
+
+/// A message from this size on is decoded beside the loop's other work.
+const LARGE_MESSAGE: usize = 1 << 20;
+
+impl Worker {
+    pub(super) fn on_message(&mut self, message: Message) {
+        if message.payload.len() >= LARGE_MESSAGE {
+            tokio::task::block_in_place(|| self.dispatch(message));
+        } else {
+            self.dispatch(message);
+        }
+    }
+
+    fn dispatch(&mut self, Message { topic, payload, duplicate, retained, ack }: Message) {
+        if payload.is_empty() {
+            // What removes a retained message is itself passed on.
+            debug!(topic, "an empty message");
+        } else if retained {
+            warn!(
+                "a message that the broker retains on `{topic}` was dropped, because it comes again \
+                 with each connection; remove it: `mosquitto_pub -r -n -t {topic}`, or publish an \
+                 empty retained message there in another way"
+            );
+        } else if topic == self.topics.start() {
+            match protocol::decode_start(&payload, &self.id, self.module_limit) {
+                Ok(Some(request)) => return self.start(request, duplicate, ack),
+                Ok(None) => debug!("a start for another worker"),
+                Err(malformed) => {
+                    return self.malformed_start(malformed, &payload, duplicate, ack);
+                }
+            }
+        } else if topic == self.topics.stop() {
+            match protocol::decode_stop(&payload, &self.id) {
+                Ok(Some(id)) => return self.on(Happening::Stop { id, ack }),
+                Ok(None) => debug!("a stop for another worker"),
+                Err(malformed) => warn!("a stop message was dropped: {malformed}"),
+            }
+        } else if topic == self.topics.invoke() {
+            self.invoke(&payload);
+        } else {
+            warn!(topic, "a message on a topic that was not subscribed to");
+        }
+        self.link.ack(ack);
+    }
+
+    fn invoke(&self, payload: &[u8]) {
+        let (invocation_id, task_id, reason) = match protocol::decode_invoke(payload, &self.id) {
+            Ok(None) => return,
+            Ok(Some(invoke)) => {
+                // By these words the manager knows to deploy it again.
+                let reason = format!(
+                    "the task {} has not been precompiled: this version of the worker has no \
+                     latent tasks yet",
+                    invoke.id
+                );
+                (invoke.invocation_id, Some(invoke.id), reason)
+            }
+            Err(Malformed { invocation_id: Some(invocation_id), id, reason }) => {
+                (invocation_id, id, format!("malformed invoke message: {reason}"))
+            }
+            Err(malformed) => return warn!("an invoke message was dropped: {malformed}"),
+        };
+        warn!(invocation_id, "invoke refused: {reason}");
+        let result = InvokeResult {
+            invocation_id,
+            task_id: task_id.map(|id| id.to_string()).unwrap_or_default(),
+            proplet_id: self.id.clone(),
+            results: String::new(),
+            error: Some(reason),
+        };
+        drop(self.link.publish(&self.topics.invoke_results(), result.encode()));
+    }
+}

@@ -1,0 +1,151 @@
+//! Wires a worker: opens its journal, starts its runtime, its threads and its
+//! connection, and has it serve.
+
+use super::admission::Admission;
+use super::tasks::Tasks;
+use super::{Happening, Inputs, Phase, Worker, monitor, recall, results, setup};
+use crate::config::Config;
+use crate::executor::Executor;
+use crate::journal::{Journal, Opened, Recovered};
+use crate::ledger::{After, Ledger};
+use crate::metrics::{Metrics, RuntimeLevels};
+use crate::mqtt::{self, Ack};
+use crate::nn::{Nn, NnConfig};
+use crate::policy::{self, Policy, Resolve};
+use crate::process;
+use crate::protocol::Topics;
+use crate::runtime::{Runtime, RuntimeConfig, THREAD_STACK};
+use crate::status::{self, Health, Status};
+use crate::version;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tracing::{info, warn};
+
+/// How long what was compiled may take to be kept on the disk.
+const KEEP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs a worker until `shutdown` is ready and its tasks have ended or been
+/// ended. What `shutdown` gives is dropped as soon as it is noted that no task
+/// is the cause of the end.
+///
+/// # Errors
+///
+/// A setting that can't work (a certificate that is not there, …); a broker
+/// that can't be reached is none.
+pub async fn run<T>(config: Config, shutdown: impl Future<Output = T>) -> anyhow::Result<()> {
+    run_with(config, policy::resolve_dir, shutdown).await
+}
+
+/// The same, with another way to find directories.
+///
+/// # Errors
+///
+/// As above.
+pub async fn run_with<T>(
+    config: Config,
+    resolve: Resolve,
+    shutdown: impl Future<Output = T>,
+) -> anyhow::Result<()> {
+    let id = config.credentials.client_id.clone();
+    info!(
+        proplet_id = id,
+        version = version::LONG,
+        broker = config.connection.url(),
+        executors = config.executors,
+        "Starting Proplet"
+    );
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    let sessions = setup::sessions(&config);
+    let Kept { journal, recovered, durable } = open_state(&config)?;
+    let marks = journal.as_ref().map(Journal::marks);
+    let policy = Policy { resolve, ..setup::policy(&config) };
+    setup::check_roots(&config, &policy)?;
+    let [modules, graphs] = ["modules", "graphs"].map(|kind| setup::disk_cache(&config, kind));
+    let nn = Nn::new(NnConfig { disk: graphs.clone(), ..setup::nn_config(&config, &policy) });
+    let engine = RuntimeConfig { disk: modules.clone(), ..setup::runtime_config(&config) };
+    let runtime = Arc::new(Runtime::new(&engine, nn.clone())?);
+    // The engine has opened what it needs of `/proc/self`.
+    process::hide_memory();
+    setup::preload(nn.clone());
+    let caches = runtime.clone();
+    let status = Arc::new(Status {
+        proplet_id: id.clone(),
+        health: Health::default(),
+        metrics: Metrics::new(move || RuntimeLevels {
+            modules_compiled: caches.modules_compiled(),
+            module_bytes: caches.module_bytes(),
+            nn: nn.stats(),
+            inferences: nn.inference_times(),
+        }),
+    });
+    let _server = match config.monitoring.listen {
+        Some(address) => status::serve(address, status.clone()).await,
+        None => None,
+    };
+    let reader = journal.as_ref().map(Journal::reader);
+    let (executor, ended) = Executor::start(
+        config.executors.get(),
+        setup::bounds(&config),
+        THREAD_STACK,
+        recall::recall(reader, policy.clone()),
+        Box::new(move |spec, cancel| {
+            let _mark = marks.as_ref().map(|marks| marks.begin(spec.id()));
+            runtime.run(spec, cancel)
+        }),
+    )?;
+    let topics = Topics::new(&config.credentials.domain, &config.credentials.channel);
+    let manager = results::Manager::start(&config, journal.as_ref().map(Journal::reader))?;
+    let (link, events) = mqtt::connect(setup::options(&config, &topics, sessions))?;
+    let about = setup::about(&config);
+    let memory = about.total_memory_bytes;
+    let result_limit = setup::result_limit(&config, &topics);
+    let (admission, admitted) = Admission::start(policy)?;
+    let ledger = Ledger::new(&id, result_limit, journal.is_some());
+    let mut worker = Worker {
+        about,
+        reports: monitor::Reports::new(config.monitoring.report_every, memory),
+        status,
+        namespace: config.description.namespace,
+        module_limit: usize::try_from(config.module_size).unwrap_or(usize::MAX),
+        id,
+        topics,
+        executor,
+        link,
+        phase: Phase::Serving,
+        tasks: Tasks::new(ledger, journal, admission),
+        manager,
+    };
+    worker.take_over(&recovered.finished);
+    worker.on(Happening::Recovered(recovered));
+    let inputs = Inputs { events, admitted, ended, durable };
+    let served =
+        worker.serve(inputs, config.liveliness_interval, config.drain_timeout, shutdown).await;
+    for disk in [modules, graphs].into_iter().flatten() {
+        tokio::task::block_in_place(|| disk.close(KEEP_TIMEOUT));
+    }
+    served
+}
+
+/// The journal, if there is to be one.
+struct Kept {
+    journal: Option<Journal<After<Ack>>>,
+    recovered: Recovered,
+    durable: UnboundedReceiver<After<Ack>>,
+}
+
+fn open_state(config: &Config) -> anyhow::Result<Kept> {
+    match &config.state_dir {
+        Some(directory) => {
+            let Opened { journal, recovered, durable } =
+                Journal::open(directory, config.executors.get())?;
+            Ok(Kept { journal: Some(journal), recovered, durable })
+        }
+        None => {
+            let durable = unbounded_channel().1;
+            Ok(Kept { journal: None, recovered: Recovered::default(), durable })
+        }
+    }
+}
