@@ -3,8 +3,8 @@
 # the image's root. For CI and for hand; needs no container engine.
 #
 #   docker/check.sh static [BINARY]           builds it, unless one is given
-#   docker/check.sh image BINARY [LIBS]       an image around BINARY, a worker built with `--features
-#                                             openvino`, and LIBS, OpenVINO's folder (target/openvino/libs)
+#   docker/check.sh image BINARY [LIBS]       an image around BINARY, a worker built with `--no-default-features
+#                                             --features openvino`, and LIBS, OpenVINO's folder (target/openvino/libs)
 #   docker/check.sh run IMAGE                 an image that `buildah` has built in target/ship/storage
 #
 # All but the compiling needs root, for chroot, port 53 and a network of its own, and is run with sudo by
@@ -157,12 +157,17 @@ compile() {
     flags=${flags/=\/src=/=$PWD=}
     flags=${flags/=\/usr\/local\/cargo=/=$home=}
     CARGO_TARGET_DIR="$ship/static" CARGO_INCREMENTAL=0 RUSTFLAGS=$flags \
-        cargo build --locked --target "$triple" --config 'profile.dev.package."*".opt-level=0' \
+        cargo build --locked --no-default-features --target "$triple" --config 'profile.dev.package."*".opt-level=0' \
             --config profile.dev.opt-level=0 --config profile.dev.debug=0
     binary=$ship/static/$triple/debug/proplet
     # What tells where it was compiled would make it another file elsewhere.
     ! grep -qF -e "$PWD" -e "$home" "$binary" || fail "$binary names folders of this machine"
     echo "ok: sha256 $(sha256sum < "$binary" | cut -c1-64)"
+}
+
+# What is shipped has neither the demo nor its broker.
+no_demo() {
+    ! "$1" demo --help >/dev/null 2>&1 || fail "$1 has the demo: build it with \`--no-default-features\`"
 }
 
 static() {
@@ -172,6 +177,7 @@ static() {
     # ldd answers a static file with its exit code, too.
     local ldd; ldd=$(ldd "$binary" 2>&1 || true)
     grep -qE 'statically linked|not a dynamic executable' <<< "$ldd" || fail "$binary is not static: $ldd"
+    no_demo "$binary"
     echo "ok: ldd: $(xargs <<< "$ldd"); $(stat -c %s "$binary") bytes"
 
     # An empty root but for the file, its state, the authority's certificate, and where names are
@@ -236,6 +242,7 @@ image() {
     root image "$binary" "$libs"
     need buildah strip
     "$binary" --version | grep -q openvino || fail "$binary was built without \`--features openvino\`"
+    no_demo "$binary"
     [ -e "$libs" ] || fail "$libs is not there: fixtures/setup.py makes it"
     base
     local context=$work/context

@@ -1,10 +1,7 @@
 //! `proplet demo`: everything at once, on this machine, with real files.
 
-#[cfg(feature = "broker")]
 mod place;
-#[cfg(feature = "broker")]
 mod show;
-#[cfg(feature = "broker")]
 mod tour;
 
 use anyhow::bail;
@@ -40,20 +37,7 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
              `cargo run --features openvino -- demo`"
         );
     }
-    with_broker(matches)
-}
-
-#[cfg(feature = "broker")]
-fn with_broker(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let files: Vec<String> =
         matches.get_many::<String>("files").into_iter().flatten().cloned().collect();
     tour::main(&files, matches.get_flag("keep"))
-}
-
-#[cfg(not(feature = "broker"))]
-fn with_broker(_matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    bail!(
-        "this build has no broker of its own (feature `broker`). The one that has is \
-         `cargo run --features openvino -- demo`"
-    )
 }

@@ -1,5 +1,6 @@
 //! The command line, one file a verb.
 
+#[cfg(feature = "broker")]
 mod demo;
 mod doctor;
 mod health;
@@ -20,6 +21,7 @@ pub fn main() -> ExitCode {
         Some(("worker", matches)) => worker::main(matches),
         Some(("run", matches)) => run::main(matches),
         Some(("submit", matches)) => submit::main(matches),
+        #[cfg(feature = "broker")]
         Some(("demo", matches)) => demo::main(matches),
         Some(("health", matches)) => health::main(matches),
         Some(("doctor", matches)) => doctor::main(matches),
@@ -33,7 +35,7 @@ pub fn main() -> ExitCode {
 
 /// The whole command line, for parsing and for help.
 fn command() -> Command {
-    Command::new("proplet")
+    let command = Command::new("proplet")
         .about("A Propeller worker that runs WebAssembly inference tasks in one process")
         .version(version::VERSION)
         .long_version(version::LONG)
@@ -50,7 +52,9 @@ fn command() -> Command {
         .subcommand(worker::command())
         .subcommand(run::command())
         .subcommand(submit::command())
-        .subcommand(demo::command())
         .subcommand(health::command())
-        .subcommand(doctor::command())
+        .subcommand(doctor::command());
+    #[cfg(feature = "broker")]
+    let command = command.subcommand(demo::command());
+    command
 }
