@@ -2,11 +2,10 @@
 
 use super::Finding;
 use crate::config::Config;
-use crate::nn::Nn;
+use crate::nn::{Library, Nn};
 use crate::policy::Policy;
 use crate::runtime::{Runtime, THREAD_STACK};
 use crate::task::{Binary, ModuleSource, Outcome, TaskId, TaskRequest};
-use crate::version;
 use crate::worker;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,39 +20,38 @@ const ANSWER: &[u8] = b"2\n0\n6\n4\n";
 
 /// Whether OpenVINO is there. `named` says that a setting names it.
 pub(super) fn library(nn: &Nn, named: bool) -> Vec<Finding> {
-    if nn.encodings().is_empty() {
-        // The build has said so.
-        return Vec::new();
-    }
-    match nn.libraries() {
-        Err(e) if named => vec![Finding::failed(
+    // A build without a backend has said so.
+    nn.libraries().into_iter().map(|library| backend(nn, library, named)).collect()
+}
+
+fn backend(nn: &Nn, library: Result<Library, String>, named: bool) -> Finding {
+    let library = match library {
+        Ok(library) => library,
+        Err(e) if named => {
+            return Finding::failed(
+                "OpenVINO",
+                format!(
+                    "{e}; correct PROPLET_OPENVINO_LIB, or take it out to have the usual places searched"
+                ),
+            );
+        }
+        Err(e) => return Finding::failed("OpenVINO", e),
+    };
+    let found = format!("{} at {}", library.version, library.path.display());
+    match nn.devices(library.backend) {
+        Ok(devices) if devices.iter().any(|device| device == "CPU") => {
+            Finding::ok("OpenVINO", format!("{found}; devices: {}", devices.join(", ")))
+        }
+        Ok(devices) => Finding::failed(
             "OpenVINO",
             format!(
-                "{e}; correct PROPLET_OPENVINO_LIB, or take it out to have the usual places searched"
+                "{found} has no device CPU (it has {}): its plugin \
+                 `libopenvino_intel_cpu_plugin` or `libopenvino_arm_cpu_plugin` must lie \
+                 beside it",
+                if devices.is_empty() { "none".into() } else { devices.join(", ") }
             ),
-        )],
-        Err(e) => vec![Finding::failed("OpenVINO", e)],
-        Ok(libraries) => libraries
-            .into_iter()
-            .map(|library| {
-                let found = format!("{} at {}", library.version, library.path.display());
-                match nn.devices() {
-                    Ok(devices) if devices.iter().any(|device| device == "CPU") => {
-                        Finding::ok("OpenVINO", format!("{found}; devices: {}", devices.join(", ")))
-                    }
-                    Ok(devices) => Finding::failed(
-                        "OpenVINO",
-                        format!(
-                            "{found} has no device CPU (it has {}): its plugin \
-                             `libopenvino_intel_cpu_plugin` or `libopenvino_arm_cpu_plugin` must lie \
-                             beside it",
-                            if devices.is_empty() { "none".into() } else { devices.join(", ") }
-                        ),
-                    ),
-                    Err(e) => Finding::failed("OpenVINO", format!("{found} lists no devices: {e}")),
-                }
-            })
-            .collect(),
+        ),
+        Err(e) => Finding::failed("OpenVINO", format!("{found} lists no devices: {e}")),
     }
 }
 
@@ -70,7 +68,7 @@ pub(super) async fn tasks(config: &Config, policy: &Policy, nn: &Nn) -> Vec<Find
         Err(e) => Finding::failed("a task", format!("a task that only prints fails: {e}")),
     }];
     // Why there is no library has been said.
-    if nn.libraries().is_err() {
+    if !nn.libraries().iter().any(Result::is_ok) {
         return findings;
     }
     let (inferred, took) = run(&runtime, policy, SELF_TEST, &["-S", "nn"]).await;
@@ -150,7 +148,8 @@ fn admitted(
 /// Loads the graphs of the configuration.
 pub(super) async fn graphs(config: &Config, policy: &Policy, nn: &Nn) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if !nn.encodings().is_empty() && nn.libraries().is_err() {
+    let none = nn.encodings().is_empty();
+    if !none && !nn.libraries().iter().any(Result::is_ok) {
         return findings;
     }
     for graph in &config.nn_graphs {
@@ -177,7 +176,7 @@ pub(super) async fn graphs(config: &Config, policy: &Policy, nn: &Nn) -> Vec<Fin
         loaded
     });
     findings.extend(loading.await.unwrap_or_default());
-    if version::BACKENDS == "none" && !config.nn_graphs.is_empty() && findings.is_empty() {
+    if none && !config.nn_graphs.is_empty() && findings.is_empty() {
         findings.push(Finding::failed("graphs", crate::nn::NO_BACKEND));
     }
     findings

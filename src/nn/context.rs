@@ -164,7 +164,7 @@ impl NnCtx {
             let text = format!("{encoding} is no encoding of wasi-nn");
             return Err(Refusal::new(Errno::InvalidEncoding, text).into());
         };
-        let backend = shared.backend(name)?;
+        let served = shared.served(name)?;
         let target = match target {
             0 => ExecutionTarget::Cpu,
             1 => ExecutionTarget::Gpu,
@@ -189,7 +189,7 @@ impl NnCtx {
             return Err(directories::too_large(size, max).into());
         }
         let graph = self.loading(|shared, task| {
-            shared.graphs.load(backend, target, parts, None, &task.cancel)
+            shared.graphs.load(served, target, parts, None, &task.cancel)
         })?;
         self.add(Loaded { graph, observer: shared.inferences.of_bytes() })
     }

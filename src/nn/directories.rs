@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use wasmtime_wasi_nn::wit::ExecutionTarget;
 
-use super::backends::Backend;
+use super::backends::{Encoding, Served};
 use super::graph::SharedGraph;
 use super::graphs::{Found, Graphs};
 use super::refusal::{Errno, Halt, Refusal};
@@ -61,7 +61,7 @@ impl Stamp {
 }
 
 struct KnownDirectory {
-    backend: &'static str,
+    encoding: &'static str,
     stamps: Vec<Stamp>,
     graph: Weak<SharedGraph>,
 }
@@ -78,7 +78,7 @@ impl Directories {
     pub(super) fn load(
         &self,
         graphs: &Graphs,
-        backend: &dyn Backend,
+        served: Served<'_>,
         dir: &GraphDir,
         max: u64,
         disk: Option<&Arc<DiskCache>>,
@@ -89,15 +89,16 @@ impl Directories {
             let text = format!("the directory {} can't be opened: {error}", dir.dir.display());
             Refusal::new(Errno::NotFound, text)
         })?;
-        let files = backend.files().iter();
+        let encoding = served.encoding;
+        let files = encoding.files.iter();
         let paths: Vec<_> = files
             .map(|file| Place { name: dir.dir.join(file), at: opened.path().join(file) })
             .collect();
         let stamps = paths
             .iter()
-            .map(|path| Ok(Stamp::of(&regular(backend, path)?)))
+            .map(|path| Ok(Stamp::of(&regular(encoding, path)?)))
             .collect::<Result<Vec<_>, Refusal>>()?;
-        if let Some(graph) = self.find(backend, &dir.dir, &stamps) {
+        if let Some(graph) = self.find(encoding, &dir.dir, &stamps) {
             graphs.hit(&graph);
             return Ok((graph, Found::Reused));
         }
@@ -111,28 +112,23 @@ impl Directories {
             parts.push(read(path, stamp)?);
         }
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        let (graph, found) = graphs.load(backend, ExecutionTarget::Cpu, &parts, disk, cancel)?;
+        let (graph, found) = graphs.load(served, ExecutionTarget::Cpu, &parts, disk, cancel)?;
         if !stamps.iter().any(|stamp| stamp.is_fresh(begun)) {
-            self.remember(backend, &dir.dir, stamps, &graph);
+            self.remember(encoding, &dir.dir, stamps, &graph);
         }
         Ok((graph, found))
     }
 
-    fn find(
-        &self,
-        backend: &dyn Backend,
-        dir: &Path,
-        stamps: &[Stamp],
-    ) -> Option<Arc<SharedGraph>> {
+    fn find(&self, encoding: &Encoding, dir: &Path, stamps: &[Stamp]) -> Option<Arc<SharedGraph>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.get(dir)?;
-        let same = known.backend == backend.name() && known.stamps == stamps;
+        let same = known.encoding == encoding.name && known.stamps == stamps;
         same.then(|| known.graph.upgrade()).flatten()
     }
 
     fn remember(
         &self,
-        backend: &dyn Backend,
+        encoding: &'static Encoding,
         dir: &Path,
         stamps: Vec<Stamp>,
         graph: &Arc<SharedGraph>,
@@ -145,7 +141,7 @@ impl Directories {
             known.clear();
         }
         let graph = Arc::downgrade(graph);
-        known.insert(dir.to_owned(), KnownDirectory { backend: backend.name(), stamps, graph });
+        known.insert(dir.to_owned(), KnownDirectory { encoding: encoding.name, stamps, graph });
     }
 }
 
@@ -170,15 +166,15 @@ pub(super) fn too_large(size: u64, max: u64) -> Refusal {
 
 // A link could lead out of the directories that the task was granted, and a
 // pipe would never end. The directory's own path is the policy's to prove.
-fn regular(backend: &dyn Backend, path: &Place) -> Result<Metadata, Refusal> {
+fn regular(encoding: &Encoding, path: &Place) -> Result<Metadata, Refusal> {
     let metadata = fs::symlink_metadata(&path.at).map_err(|error| {
-        let files = backend.files().join("` and `");
+        let files = encoding.files.join("` and `");
         Refusal::new(
             Errno::NotFound,
             format!(
                 "`{}` can't be read: {error} (the directory of an {} graph holds `{files}`)",
                 path.display(),
-                backend.name()
+                encoding.name
             ),
         )
     })?;
@@ -253,7 +249,14 @@ mod tests {
                 dir: self.dir.path().to_owned(),
                 name: "g".into(),
             };
-            self.directories.load(&self.graphs, &self.fake, &dir, max, None, &Cancel::default())
+            self.directories.load(
+                &self.graphs,
+                self.fake.served(),
+                &dir,
+                max,
+                None,
+                &Cancel::default(),
+            )
         }
 
         fn refused(&self, max: u64) -> String {
@@ -285,7 +288,7 @@ mod tests {
         let parts: [&[u8]; 2] = [MODEL, b"weights"];
         let (by_value, _) = fixture
             .graphs
-            .load(&fixture.fake, ExecutionTarget::Cpu, &parts, None, &Cancel::default())
+            .load(fixture.fake.served(), ExecutionTarget::Cpu, &parts, None, &Cancel::default())
             .expect("a graph");
         let (by_name, found) = fixture.load(100).expect("a graph");
         assert!(found == Found::Reused && Arc::ptr_eq(&by_value, &by_name));

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
 
-use super::backends::Backend;
+use super::backends::Served;
 use super::graph::SharedGraph;
 use super::refusal::Halt;
 use super::source::Source;
@@ -87,19 +87,19 @@ impl Graphs {
     /// `disk`, an earlier process may have compiled it.
     pub(super) fn load(
         &self,
-        backend: &dyn Backend,
+        served: Served<'_>,
         target: ExecutionTarget,
         parts: &[&[u8]],
         disk: Option<&Arc<DiskCache>>,
         cancel: &Cancel,
     ) -> Result<(Arc<SharedGraph>, Found), Halt> {
-        let encoding = backend.encoding();
-        let fingerprint = self.fingerprint(encoding, target, parts);
+        let Served { backend, encoding } = served;
+        let id = encoding.id;
+        let fingerprint = self.fingerprint(id, target, parts);
         let _flight = loop {
             let candidates = self.lock().candidates(fingerprint);
             // Not under the lock: comparing takes milliseconds.
-            if let Some(graph) = candidates.iter().find(|e| e.source().is(encoding, target, parts))
-            {
+            if let Some(graph) = candidates.iter().find(|e| e.source().is(id, target, parts)) {
                 self.touch(graph);
                 self.lock().stats.hits += 1;
                 return Ok((graph.clone(), Found::Reused));
@@ -119,9 +119,9 @@ impl Graphs {
             state.flights.push(fingerprint);
             break Flight { graphs: self, fingerprint };
         };
-        backend.check(target, parts)?;
-        let source = Source::new(encoding, target, parts);
-        let stored = disk.and_then(|disk| StoredGraph::of(disk, backend, &source));
+        backend.check(id, target, parts)?;
+        let source = Source::new(id, target, parts);
+        let stored = disk.and_then(|disk| StoredGraph::of(disk, served, &source));
         let found = stored.as_ref().and_then(|stored| stored.find(backend, &source));
         let compiles = found.is_none();
         let (compiled, new) = match found {
@@ -258,7 +258,13 @@ mod tests {
     use crate::cancel::Reason;
 
     fn load(graphs: &Graphs, fake: &Fake, xml: &[u8]) -> Result<(Arc<SharedGraph>, Found), Halt> {
-        graphs.load(fake, ExecutionTarget::Cpu, &[xml, b"weights"], None, &Cancel::default())
+        graphs.load(
+            fake.served(),
+            ExecutionTarget::Cpu,
+            &[xml, b"weights"],
+            None,
+            &Cancel::default(),
+        )
     }
 
     fn model(n: usize) -> Vec<u8> {
@@ -293,7 +299,7 @@ mod tests {
         let get = |weights: &[u8]| {
             let parts = [MODEL, weights];
             graphs
-                .load(&fake, ExecutionTarget::Cpu, &parts, None, &Cancel::default())
+                .load(fake.served(), ExecutionTarget::Cpu, &parts, None, &Cancel::default())
                 .expect("a graph")
         };
         let (first, _) = get(&weights);
@@ -306,7 +312,7 @@ mod tests {
         }
         assert!(Arc::ptr_eq(&first, &get(&weights).0));
         let (_, found) = graphs
-            .load(&fake, ExecutionTarget::Gpu, &[MODEL, &weights], None, &Cancel::default())
+            .load(fake.served(), ExecutionTarget::Gpu, &[MODEL, &weights], None, &Cancel::default())
             .expect("a graph");
         assert_eq!(found, Found::Compiled, "another target is another graph");
     }
@@ -380,7 +386,8 @@ mod tests {
             let stop = cancel.clone();
             scope.spawn(move || {
                 let parts = [MODEL, b"weights"];
-                let waited = graphs.load(fake, ExecutionTarget::Cpu, &parts, None, &cancel);
+                let waited =
+                    graphs.load(fake.served(), ExecutionTarget::Cpu, &parts, None, &cancel);
                 // Nobody may wait for it any more.
                 ended.send(waited.err()).ok();
             });

@@ -131,8 +131,8 @@ impl Nn {
     }
 
     /// The encodings that this build serves, by the names of `-S nn-graph`.
-    pub fn encodings(&self) -> &'static [&'static str] {
-        if cfg!(feature = "openvino") { &["openvino"] } else { &[] }
+    pub fn encodings(&self) -> Vec<&'static str> {
+        self.shared.encodings().map(|served| served.encoding.name).collect()
     }
 
     /// Loads the graphs of the configuration for the start of a worker, as
@@ -163,11 +163,12 @@ impl Nn {
     ///
     /// # Errors
     ///
-    /// One sentence: no backend, its library was not found, or a graph could
-    /// not be loaded.
+    /// One sentence: not a single backend can be used, or a graph could not be
+    /// loaded. A backend that can't be used while another can is told of where
+    /// a graph of its encodings is asked for.
     pub fn context(&self, graphs: &[GraphDir], cancel: Arc<Cancel>) -> Result<NnCtx, String> {
-        self.libraries()?;
         let shared = &self.shared;
+        shared.usable()?;
         let limits = shared.config.limits;
         let task = Task::new(cancel, limits, KEPT_REQUESTS * shared.cores);
         let mut context = NnCtx::new(shared.clone(), Arc::new(task));
@@ -177,33 +178,22 @@ impl Nn {
         Ok(context)
     }
 
-    /// The backends' libraries, loaded now if they were not.
-    ///
-    /// # Errors
-    ///
-    /// One sentence, if not a single backend is usable: where it was looked
-    /// for and how to install it. Nothing is remembered of a failure: once the
-    /// library is installed, the next task finds it.
-    pub fn libraries(&self) -> Result<Vec<Library>, String> {
-        let mut libraries = Vec::new();
-        let mut failure = NO_BACKEND.to_owned();
-        for backend in &self.shared.backends {
-            match backend.open() {
-                Ok(library) => libraries.push(library),
-                Err(error) => failure = error,
-            }
-        }
-        if libraries.is_empty() { Err(failure) } else { Ok(libraries) }
+    /// The backends' libraries, loaded now if they were not: each one, or a
+    /// sentence on where it was looked for and how to install it. Nothing is
+    /// remembered of a failure: once the library is installed, the next task
+    /// finds it.
+    pub fn libraries(&self) -> Vec<Result<Library, String>> {
+        self.shared.backends.iter().map(|backend| backend.open().cloned()).collect()
     }
 
-    /// What the backends can compute on, by their libraries' own names.
+    /// What a backend can compute on, by its library's own names.
     ///
     /// # Errors
     ///
-    /// One sentence, if a backend's library can't be used.
-    pub fn devices(&self) -> Result<Vec<String>, String> {
-        let devices = self.shared.backends.iter().map(|backend| backend.devices());
-        Ok(devices.collect::<Result<Vec<_>, _>>()?.concat())
+    /// One sentence, if its library can't be used.
+    pub fn devices(&self, backend: &str) -> Result<Vec<String>, String> {
+        let found = self.shared.backends.iter().find(|found| found.name() == backend);
+        found.map_or_else(|| Err(NO_BACKEND.to_owned()), |backend| backend.devices())
     }
 
     /// How long inferences took, by graph.
@@ -234,3 +224,6 @@ pub fn fixed_limits() -> Vec<(&'static str, u64)> {
         ("elements of a model's XML", openvino::xml::MAX_ELEMENTS as u64),
     ]
 }
+
+#[cfg(test)]
+mod tests;

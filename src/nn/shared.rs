@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::backends::Backend;
+use super::backends::{Backend, Served};
 use super::config::NnConfig;
 use super::directories::Directories;
 use super::graph::SharedGraph;
@@ -33,11 +33,11 @@ impl NnShared {
         dir: &GraphDir,
         cancel: &Cancel,
     ) -> Result<(Arc<SharedGraph>, Found), Halt> {
-        let backend = self.backend(&dir.encoding)?;
+        let served = self.served(&dir.encoding)?;
         let max = self.config.model_bytes;
         let ours = self.config.graphs.contains(dir);
         let disk = self.config.disk.as_ref().filter(|_| ours);
-        self.directories.load(&self.graphs, backend, dir, max, disk, cancel).map_err(|halt| {
+        self.directories.load(&self.graphs, served, dir, max, disk, cancel).map_err(|halt| {
             match halt {
                 Halt::Refused(mut refusal) => {
                     refusal.text = format!("graph `{}`: {}", dir.name, refusal.text);
@@ -48,11 +48,11 @@ impl NnShared {
         })
     }
 
-    /// The backend of an encoding, by its name.
-    pub(super) fn backend(&self, encoding: &str) -> Result<&dyn Backend, Refusal> {
-        let found = self.backends.iter().find(|backend| backend.name() == encoding);
-        found.map(|backend| &**backend).ok_or_else(|| {
-            let names: Vec<_> = self.backends.iter().map(|backend| backend.name()).collect();
+    /// The encoding of that name, with its backend, whose library is open.
+    pub(super) fn served(&self, encoding: &str) -> Result<Served<'_>, Refusal> {
+        let found = self.encodings().find(|served| served.encoding.name == encoding);
+        let served = found.ok_or_else(|| {
+            let names: Vec<_> = self.encodings().map(|served| served.encoding.name).collect();
             let text = match names.as_slice() {
                 [] => NO_BACKEND.to_owned(),
                 names => format!(
@@ -61,6 +61,28 @@ impl NnShared {
                 ),
             };
             Refusal::new(Errno::InvalidEncoding, text)
+        })?;
+        served.backend.open().map_err(Refusal::runtime)?;
+        Ok(served)
+    }
+
+    /// Proves that a backend can be used.
+    pub(super) fn usable(&self) -> Result<(), String> {
+        let mut failures = Vec::new();
+        for backend in &self.backends {
+            match backend.open() {
+                Ok(_) => return Ok(()),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        Err(if failures.is_empty() { NO_BACKEND.to_owned() } else { failures.join("; ") })
+    }
+
+    /// All encodings that are served, with their backends.
+    pub(super) fn encodings(&self) -> impl Iterator<Item = Served<'_>> {
+        self.backends.iter().flat_map(|backend| {
+            let backend = &**backend;
+            backend.encodings().iter().map(move |encoding| Served { backend, encoding })
         })
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::backends::{Backend, Compiled};
+use super::backends::{Backend, Compiled, Served};
 use super::graph::SharedGraph;
 use super::source::Source;
 use crate::digest::Digest;
@@ -16,16 +16,17 @@ pub(super) struct StoredGraph {
 }
 
 impl StoredGraph {
-    /// The place of what `backend` makes of this source; none if it can't tell
+    /// The place of what the backend makes of this source; none if it can't tell
     /// what that depends on.
     pub(super) fn of(
         disk: &Arc<DiskCache>,
-        backend: &dyn Backend,
+        Served { backend, encoding }: Served<'_>,
         source: &Source,
     ) -> Option<StoredGraph> {
         let settings = backend.settings(source.target())?;
         let source = source.parts().iter().map(|part| &**part);
-        let parts = [backend.name().as_bytes(), settings.as_bytes()].into_iter().chain(source);
+        let parts =
+            [backend.name(), encoding.name, &settings].map(str::as_bytes).into_iter().chain(source);
         Some(StoredGraph { disk: disk.clone(), key: Digest::of_list(parts) })
     }
 
@@ -63,15 +64,22 @@ mod tests {
     const WEIGHTS: &[u8] = b"weights";
 
     fn stored(disk: &Arc<DiskCache>, fake: &Fake) -> StoredGraph {
-        let source = Source::new(fake.encoding(), ExecutionTarget::Cpu, &[MODEL, WEIGHTS]);
-        StoredGraph::of(disk, fake, &source).expect("a place")
+        let source =
+            Source::new(fake.served().encoding.id, ExecutionTarget::Cpu, &[MODEL, WEIGHTS]);
+        StoredGraph::of(disk, fake.served(), &source).expect("a place")
     }
 
     /// What a process does that starts now.
     fn load(disk: &Arc<DiskCache>) -> Fake {
         let (graphs, fake) = (Graphs::new(1 << 20, 1), Fake::default());
         graphs
-            .load(&fake, ExecutionTarget::Cpu, &[MODEL, WEIGHTS], Some(disk), &Cancel::default())
+            .load(
+                fake.served(),
+                ExecutionTarget::Cpu,
+                &[MODEL, WEIGHTS],
+                Some(disk),
+                &Cancel::default(),
+            )
             .expect("a graph");
         wait_for(disk, stored(disk, &fake).key);
         fake
@@ -113,8 +121,8 @@ mod tests {
         let disk = Arc::new(DiskCache::open(&dir.path().join("cache"), 1 << 20).expect("a cache"));
         let fake = Fake::default();
         let key = |parts: &[&[u8]]| {
-            let source = Source::new(fake.encoding(), ExecutionTarget::Cpu, parts);
-            StoredGraph::of(&disk, &fake, &source).expect("a place").key
+            let source = Source::new(fake.served().encoding.id, ExecutionTarget::Cpu, parts);
+            StoredGraph::of(&disk, fake.served(), &source).expect("a place").key
         };
         assert_ne!(key(&[b"ab", b"c"]), key(&[b"a", b"bc"]));
         assert_eq!(key(&[b"ab", b"c"]), key(&[b"ab", b"c"]));

@@ -178,7 +178,7 @@ pub(super) fn disk_cache(config: &Config, kind: &str) -> Option<Arc<DiskCache>> 
 pub(super) fn preload(nn: Nn) {
     tokio::task::spawn_blocking(move || {
         // So that the first task finds them, too.
-        if let (false, Err(e)) = (nn.encodings().is_empty(), nn.libraries()) {
+        for e in nn.libraries().into_iter().filter_map(Result::err) {
             warn!("tasks with wasi-nn will fail until this is mended: {e}");
         }
         nn.preload(|GraphDir { name, dir, .. }, loaded| match loaded {

@@ -87,7 +87,8 @@ impl Place {
             None => {
                 let search = env.library_search();
                 let openvino = OpenVinoConfig { search, ..OpenVinoConfig::default() };
-                Nn::new(NnConfig { openvino, ..NnConfig::default() }).libraries().ok()?;
+                let nn = Nn::new(NnConfig { openvino, ..NnConfig::default() });
+                nn.libraries().into_iter().find_map(Result::ok)?;
                 None
             }
         };

@@ -2,14 +2,14 @@
 //! each of them, and models that misbehave when they say so.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 
-use super::openvino::builders;
-use super::{Backend, Compiled, Library, Model, Request};
+use super::openvino::{IR, builders};
+use super::{Backend, Compiled, Encoding, Library, Model, Request, Served};
 use crate::cancel::Cancel;
 use crate::nn::refusal::{Halt, Refusal};
 use crate::nn::source::Source;
@@ -38,7 +38,22 @@ pub(in crate::nn) struct Fake {
     imported: Arc<AtomicU64>,
     requests: Arc<AtomicU64>,
     compiles_for: Duration,
+    serves: Serves,
+    missing: bool,
     gate: Arc<Mutex<()>>,
+}
+
+/// Another encoding, of one file.
+pub(in crate::nn) const ONNX: Encoding =
+    Encoding { id: GraphEncoding::Onnx, name: "onnx", files: &["model.onnx"] };
+
+/// The encodings that a fake backend serves.
+#[derive(Clone, Copy, Default)]
+pub(in crate::nn) enum Serves {
+    #[default]
+    Ir,
+    Onnx,
+    Both,
 }
 
 /// A native cancellation that blocks.
@@ -92,6 +107,20 @@ impl Fake {
         Fake { stuck, ..Fake::default() }
     }
 
+    pub(in crate::nn) fn serving(serves: Serves) -> Fake {
+        Fake { serves, ..Fake::default() }
+    }
+
+    /// One whose library can't be opened.
+    pub(in crate::nn) fn missing() -> Fake {
+        Fake { missing: true, ..Fake::default() }
+    }
+
+    /// Itself, for its first encoding.
+    pub(in crate::nn) fn served(&self) -> Served<'_> {
+        Served { backend: self, encoding: &self.encodings()[0] }
+    }
+
     pub(in crate::nn) fn slow(compiles_for: Duration) -> Fake {
         Fake { compiles_for, ..Fake::default() }
     }
@@ -118,27 +147,45 @@ impl Fake {
 }
 
 impl Backend for Fake {
-    fn encoding(&self) -> GraphEncoding {
-        GraphEncoding::Openvino
-    }
-
     fn name(&self) -> &'static str {
-        "openvino"
+        "fake"
     }
 
-    fn files(&self) -> &'static [&'static str] {
-        &["model.xml", "model.bin"]
+    fn encodings(&self) -> &'static [Encoding] {
+        match self.serves {
+            Serves::Ir => &[IR],
+            Serves::Onnx => &[ONNX],
+            Serves::Both => &[IR, ONNX],
+        }
     }
 
-    fn open(&self) -> Result<Library, String> {
-        Ok(Library { backend: "openvino", path: "fake".into(), version: "0".into() })
+    fn open(&self) -> Result<&Library, String> {
+        static LIBRARY: OnceLock<Library> = OnceLock::new();
+        if self.missing {
+            return Err("the fake library is missing".to_owned());
+        }
+        let library = || Library { backend: "fake", path: "fake".into(), version: "0".into() };
+        Ok(LIBRARY.get_or_init(library))
     }
 
     fn devices(&self) -> Result<Vec<String>, String> {
         Ok(vec!["CPU".to_owned()])
     }
 
-    fn check(&self, _target: ExecutionTarget, parts: &[&[u8]]) -> Result<(), Refusal> {
+    fn check(
+        &self,
+        encoding: GraphEncoding,
+        _target: ExecutionTarget,
+        parts: &[&[u8]],
+    ) -> Result<(), Refusal> {
+        if encoding == ONNX.id {
+            return match parts {
+                [_] => Ok(()),
+                parts => {
+                    Err(Refusal::argument(format!("ONNX takes 1 builder, not {}", parts.len())))
+                }
+            };
+        }
         match parts.first() {
             Some(xml) if !xml.starts_with(b"<net") => Ok(()),
             _ => builders::check(parts).map(drop),

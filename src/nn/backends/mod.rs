@@ -30,23 +30,38 @@ pub struct Library {
     pub version: String,
 }
 
-/// Makes graphs of one encoding.
-pub(super) trait Backend: Send + Sync {
-    /// The encoding that it serves.
-    fn encoding(&self) -> GraphEncoding;
+/// An encoding of models.
+#[derive(Debug)]
+pub(super) struct Encoding {
+    /// wasi-nn's own number for it.
+    pub(super) id: GraphEncoding,
+    /// Its name, as `-S nn-graph` and messages have it.
+    pub(super) name: &'static str,
+    /// What a graph directory holds, in the order of the builders.
+    pub(super) files: &'static [&'static str],
+}
 
-    /// The encoding's name, as `-S nn-graph` and messages have it.
+/// An encoding with the backend that serves it.
+#[derive(Clone, Copy)]
+pub(super) struct Served<'a> {
+    pub(super) backend: &'a dyn Backend,
+    pub(super) encoding: &'static Encoding,
+}
+
+/// Makes graphs of some encodings.
+pub(super) trait Backend: Send + Sync {
+    /// Its name, such as `openvino`.
     fn name(&self) -> &'static str;
 
-    /// What a graph directory holds, in the order of the builders.
-    fn files(&self) -> &'static [&'static str];
+    /// The encodings that it serves.
+    fn encodings(&self) -> &'static [Encoding];
 
     /// Makes the native library ready, which is cheap when it is already.
     ///
     /// # Errors
     ///
     /// One sentence: where it was looked for and how to install it.
-    fn open(&self) -> Result<Library, String>;
+    fn open(&self) -> Result<&Library, String>;
 
     /// What it can compute on, by the library's own names.
     ///
@@ -56,7 +71,12 @@ pub(super) trait Backend: Send + Sync {
     fn devices(&self) -> Result<Vec<String>, String>;
 
     /// Proves the builders and the target, without compiling anything.
-    fn check(&self, target: ExecutionTarget, parts: &[&[u8]]) -> Result<(), Refusal>;
+    fn check(
+        &self,
+        encoding: GraphEncoding,
+        target: ExecutionTarget,
+        parts: &[&[u8]],
+    ) -> Result<(), Refusal>;
 
     /// Compiles what [`Backend::check`] has proven.
     fn compile(&self, source: &Source) -> Result<Compiled, Refusal>;

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
 
+use super::IR;
 use super::builders;
 use super::config::{Hint, OpenVinoConfig, Precision};
 use super::library;
 use super::model::OpenVinoModel;
 use super::native::{self, Core, RawPort};
-use crate::nn::backends::{Backend, Compiled, Library};
+use crate::nn::backends::{Backend, Compiled, Encoding, Library};
 use crate::nn::refusal::{Errno, Refusal};
 use crate::nn::source::Source;
 use crate::nn::tensors::{Dim, Port};
@@ -89,27 +90,28 @@ impl OpenVino {
 }
 
 impl Backend for OpenVino {
-    fn encoding(&self) -> GraphEncoding {
-        GraphEncoding::Openvino
-    }
-
     fn name(&self) -> &'static str {
         "openvino"
     }
 
-    fn files(&self) -> &'static [&'static str] {
-        &["model.xml", "model.bin"]
+    fn encodings(&self) -> &'static [Encoding] {
+        &[IR]
     }
 
-    fn open(&self) -> Result<Library, String> {
-        self.loaded().map(|loaded| loaded.library.clone())
+    fn open(&self) -> Result<&Library, String> {
+        self.loaded().map(|loaded| &loaded.library)
     }
 
     fn devices(&self) -> Result<Vec<String>, String> {
         self.loaded()?.core.devices()
     }
 
-    fn check(&self, target: ExecutionTarget, parts: &[&[u8]]) -> Result<(), Refusal> {
+    fn check(
+        &self,
+        _encoding: GraphEncoding,
+        target: ExecutionTarget,
+        parts: &[&[u8]],
+    ) -> Result<(), Refusal> {
         builders::check(parts)?;
         self.device(target).map(drop)
     }

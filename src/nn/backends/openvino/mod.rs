@@ -18,6 +18,14 @@ pub(in crate::nn) use backend::OpenVino;
 pub use config::{Hint, OpenVinoConfig, Precision};
 pub use library::SearchEnv;
 
+use wasmtime_wasi_nn::wit::GraphEncoding;
+
+use super::Encoding;
+
+/// OpenVINO's intermediate representation: the XML, and the weights.
+pub(super) const IR: Encoding =
+    Encoding { id: GraphEncoding::Openvino, name: "openvino", files: &["model.xml", "model.bin"] };
+
 #[cfg(all(test, feature = "openvino"))]
 mod hostile;
 #[cfg(all(test, feature = "openvino"))]

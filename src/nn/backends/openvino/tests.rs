@@ -34,7 +34,7 @@ pub(super) fn nn() -> Nn {
         ..NnConfig::default()
     };
     let nn = Nn::new(config);
-    if let Err(error) = nn.libraries() {
+    if let Err(error) = &nn.libraries()[0] {
         panic!("OpenVINO is not installed: run fixtures/setup.py ({error})");
     }
     nn
