@@ -114,7 +114,7 @@ struct Parser {
 }
 
 impl Parser {
-    /// Reads flags up to the first argument that is none; gives back that one
+    /// Reads flags up to the first argument that is not a flag; gives back that one
     /// and what follows.
     fn take<'a>(&mut self, args: &'a [String]) -> Result<&'a [String], FlagError> {
         let mut rest = args;

@@ -184,8 +184,8 @@ impl<T: Send + 'static> Journal<T> {
     /// # Errors
     ///
     /// The directory can't be made or written, or another process uses it. A
-    /// damaged journal is none: that is set aside, and damaged modules are for
-    /// who reads them.
+    /// damaged journal is not an error: it is set aside, and damaged modules are
+    /// for who reads them.
     pub fn open(directory: &Path, executors: usize) -> anyhow::Result<Opened<T>> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700).create(directory).with_context(|| {

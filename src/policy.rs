@@ -24,7 +24,7 @@
 //! - OpenVINO runs in this process. What can be proven of a model before is
 //!   (its XML's form, depth and size, its constants against its weights), but
 //!   its parsing and compiling can neither be interrupted nor bounded in
-//!   memory, and a crash in it ends the process. Where guests are strangers'
+//!   memory, and a crash in it ends the process. Where guests are not trusted
 //!   set `nn-load-bytes` to false: then models come from allowed directories
 //!   alone, which no stranger should be able to write to. Have the worker
 //!   restarted when it ends, and give its container a memory limit.

@@ -1,4 +1,4 @@
-//! `proplet run`: a guest by its user's own hand, as `wasmtime run` runs it.
+//! `proplet run`: a guest with the rights of its user, as `wasmtime run` runs it.
 
 use crate::cancel::Cancel;
 use crate::config::{self, Environment, Inference};

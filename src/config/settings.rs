@@ -211,7 +211,7 @@ pub static SETTINGS: &[Setting] = &[
         "mqtt-keep-alive",
         "DURATION",
         Text("30s"),
-        "Silence after which the broker is asked whether it is there",
+        "Time without a packet after which the broker is pinged",
     ),
     setting(
         Group::Connection,
@@ -233,7 +233,7 @@ pub static SETTINGS: &[Setting] = &[
         "mqtt-tls-ca-cert",
         "FILE",
         Absent,
-        "PEM file with the certificates that the broker's must come from; without it the system's",
+        "PEM file with the authorities that may sign the broker's certificate; default: the system's",
     ),
     setting(
         Group::Connection,
@@ -292,7 +292,7 @@ pub static SETTINGS: &[Setting] = &[
         "manager-ca-cert",
         "FILE",
         Absent,
-        "PEM file with the certificates that its own must come from; without it the system's",
+        "PEM file with the authorities that may sign its certificate; default: the system's",
     ),
     setting(
         Group::Tasks,
@@ -462,7 +462,7 @@ pub static SETTINGS: &[Setting] = &[
         "nn-load-bytes",
         BOOLEAN,
         Text("true"),
-        "Whether guests may hand over models of their own; false for guests of strangers: then only graphs by name",
+        "Whether guests may hand over models of their own; false where guests are not trusted: then only graphs by name",
     ),
     setting(
         Group::Inference,
@@ -503,14 +503,14 @@ pub static SETTINGS: &[Setting] = &[
         "metrics-port",
         "PORT",
         Text("9092"),
-        "Their port; 0 is any free one, which the log then tells",
+        "Their port; 0 is any free one, which the log names",
     ),
     setting(
         Group::Monitoring,
         "metrics-bind",
         "ADDRESS",
         Text("127.0.0.1"),
-        "The address they are served on; 0.0.0.0 or [::] is every one of this machine",
+        "The address they are served on; 0.0.0.0 or [::] means all of this machine's",
     ),
     setting(
         Group::Monitoring,

@@ -27,7 +27,7 @@ impl Environment {
     /// This process's: the only place of the crate that asks.
     pub fn from_process() -> Environment {
         Environment {
-            // A name that is not Unicode is none that anybody here looks for.
+            // No setting has a name that is not Unicode.
             variables: std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
                 .collect(),
@@ -151,7 +151,7 @@ pub(super) struct File {
 }
 
 impl File {
-    /// Reads a file; a missing one that nobody named is none.
+    /// Reads a file; one that is missing is an error only if it was named.
     pub(super) fn read(
         path: &Path,
         named: Option<&Source>,

@@ -42,7 +42,7 @@ impl Sequence {
         sealed(&[self.steps.to_le_bytes(), self.accepted.to_le_bytes()].concat())
     }
 
-    /// None if that is none.
+    /// None if the bytes are damaged.
     pub(super) fn decode(bytes: &[u8]) -> Option<Sequence> {
         let (steps, accepted) = opened(bytes)?.split_at_checked(8)?;
         Some(Sequence {

@@ -130,7 +130,7 @@ pub(super) fn read(status: u16, date: Option<&str>, body: impl Read) -> Answer {
     let read = std::io::BufReader::with_capacity(16 << 10, body.take(TASK));
     let mut json = serde_json::Deserializer::from_reader(read);
     let parsed = fields.deserialize(&mut json);
-    // An error that comes after the last field is none: there reading stops.
+    // An error after the last field does not count: reading stops there.
     match (fields.task(), parsed) {
         (Some(task), _) => Answer::Task(task, seconds(now)),
         (None, Err(e)) => failed(format!("the manager's answer can't be read: {e}")),

@@ -98,7 +98,7 @@ impl Policy {
         let mut granted = Granted::default();
         for flag in flags {
             let (host, writable) = self.directory("--dir", &flag.host)?;
-            // A root is none of these, so this is the user's own hand.
+            // A root is none of these, so a user runs this guest directly.
             if let Some(place) = self.kernel_at(&host) {
                 granted.notes.push(format!(
                     "`--dir {}` reaches {}, which shows the guest all processes and devices of \
@@ -115,7 +115,7 @@ impl Policy {
     /// What a task gets that names no directory: each root under its own path
     /// and under its last component, and the working directory, where that is
     /// allowed, as `.` too. In place of a root with something of the worker's
-    /// own it gets the subdirectories without. A guest by its user's own hand
+    /// own it gets the subdirectories without. A guest that its user runs directly
     /// gets nothing.
     pub fn unasked(&self) -> Granted {
         let Trust::Stranger { roots, .. } = &self.trust else { return Granted::default() };

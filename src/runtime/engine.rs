@@ -138,7 +138,7 @@ impl Ticker {
     /// `cancel` gets [`Reason::Timeout`] when it has passed.
     pub(super) fn watch(&self, cancel: &Arc<Cancel>, limit: Option<Duration>) -> Watch<'_> {
         let deadline = limit.and_then(|limit| {
-            // A limit beyond the clock's range is none.
+            // A limit beyond the clock's range never passes.
             let at = Instant::now().checked_add(limit)?;
             Some(Deadline { at, limit, cancel: cancel.clone() })
         });

@@ -93,7 +93,7 @@ fn values(name: &str, params: &[ValType], inputs: &[String]) -> Result<Vec<Val>,
     }
     let parse = |(ty, input): (&ValType, &String)| {
         value(ty, input).ok_or_else(|| {
-            Failure::Module(format!("the function `{name}` takes a {ty}, and `{input}` is none"))
+            Failure::Module(format!("the function `{name}` takes a {ty}, which `{input}` is not"))
         })
     };
     params.iter().zip(inputs).map(parse).collect()

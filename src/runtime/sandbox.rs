@@ -154,7 +154,7 @@ impl Run<'_> {
         let grant = self.spec.grant();
         let started = Instant::now();
         let nn = match &grant.nn {
-            // Without either, a missing library is none of the task's business.
+            // Without either, a missing library does not concern the task.
             Some(graphs) if artefact.imports_nn || !graphs.is_empty() => Some(
                 self.runtime
                     .nn

@@ -32,7 +32,7 @@ const KEEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 ///
 /// A setting that can't work (a certificate that is not there, …); a broker
-/// that can't be reached is none.
+/// that can't be reached is not an error.
 pub async fn run<T>(config: Config, shutdown: impl Future<Output = T>) -> anyhow::Result<()> {
     run_with(config, policy::resolve_dir, shutdown).await
 }

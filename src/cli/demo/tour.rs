@@ -138,7 +138,7 @@ impl Demo {
             }
         };
         drop(stop);
-        // An end that takes longer is none that anybody waits for.
+        // Nobody waits for an end that takes longer.
         tokio::select! {
             stopped = tokio::time::timeout(CLOSE_TIMEOUT, worker) => { stopped.ok(); }
             () = signals::interrupted()? => {}

@@ -393,7 +393,7 @@ impl World {
         self.clock += 1;
         match deed {
             Deed::Start { id: n, content, state } => {
-                // The number after the last is none.
+                // The number after the last stands for no state.
                 let state = (*state < 7).then(|| ManagerState::from(*state));
                 let (number, id) = (self.sent, id(&n.to_string()));
                 self.sent += 1;
