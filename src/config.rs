@@ -8,7 +8,7 @@
 
 mod address;
 mod connection;
-mod elsewhere;
+mod foreign;
 mod inference;
 mod manager;
 mod monitoring;

@@ -34,10 +34,10 @@
 
 mod database;
 mod heap;
-mod marks;
 mod modules;
 mod reader;
 mod record;
+mod running;
 mod sequence;
 mod store;
 mod writer;
@@ -61,9 +61,9 @@ use store::Store;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::error;
 
-pub use marks::{Mark, Marks};
 pub use reader::{ReadError, Reader};
 pub use record::{Arrival, Ending, Fingerprint, Finished, Waiting, fingerprint};
+pub use running::{RunningMark, RunningTasks};
 pub use writer::Journal;
 
 /// Memory that the store may use for pages that it has read or written.
@@ -198,7 +198,7 @@ impl<T: Send + 'static> Journal<T> {
         let lock = lock(directory)?;
         let (mut store, mut recovered) = open_or_begin(directory)?;
         let running = directory.join("running");
-        let (marks, died) = Marks::open(&running, executors)
+        let (marks, died) = RunningTasks::open(&running, executors)
             .with_context(|| format!("opening {}", running.display()))?;
         // First, so that no death is counted twice, whatever happens here.
         marks.clear().with_context(|| format!("writing {}", running.display()))?;

@@ -9,17 +9,17 @@
 //! ```
 
 mod admission;
-mod effective;
 mod messages;
 mod monitor;
 mod oversize;
+mod permissions;
 mod recall;
 mod results;
 mod setup;
 mod start;
 mod tasks;
 
-pub use effective::{Effective, effective};
+pub use permissions::{Permissions, permissions};
 pub(crate) use setup::manager_place;
 pub use setup::{bounds, nn_config, policy, runtime_config};
 pub use start::{run, run_with};

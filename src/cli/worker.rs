@@ -53,10 +53,10 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     process::empty_variables(config::is_secret);
     let config = Config::load(matches, &env)?;
     if matches.get_flag(PRINT_POLICY) {
-        let effective = worker::effective(&config);
+        let permissions = worker::permissions(&config);
         let text = match matches.get_flag("json") {
-            true => serde_json::to_string_pretty(&effective).context("writing JSON")?,
-            false => effective.to_string(),
+            true => serde_json::to_string_pretty(&permissions).context("writing JSON")?,
+            false => permissions.to_string(),
         };
         writeln!(std::io::stdout(), "{text}").context("printing the policy")?;
         return Ok(ExitCode::SUCCESS);

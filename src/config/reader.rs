@@ -7,7 +7,7 @@ use clap::ArgMatches;
 
 use crate::flags::closest;
 
-use super::elsewhere::{self, Elsewhere};
+use super::foreign::{self, ForeignSetting};
 use super::settings::{self, CREDENTIALS, DefaultValue, SETTINGS, Setting};
 use super::sources::{Environment, File, Raw, Scope, Section, Source};
 use super::{Config, ConfigError, Credentials, Resolved, Secret, value};
@@ -274,10 +274,10 @@ impl<'a> Reader<'a> {
         known: &[String],
         without_effect: &mut Vec<String>,
     ) {
-        match elsewhere::find(bare) {
-            Some(_) if elsewhere::is_off(value) => {}
-            Some(Elsewhere::NoEffect) => without_effect.push(name.to_owned()),
-            Some(Elsewhere::Say(what)) => self.warn(format!("{name} is set: {what}")),
+        match foreign::find(bare) {
+            Some(_) if foreign::is_off(value) => {}
+            Some(ForeignSetting::NoEffect) => without_effect.push(name.to_owned()),
+            Some(ForeignSetting::Say(what)) => self.warn(format!("{name} is set: {what}")),
             None => {
                 let typed = name
                     .strip_prefix('`')

@@ -116,7 +116,7 @@ impl Disk {
 
     fn journal(&self) -> (Journal<u64>, UnboundedReceiver<u64>, tempfile::TempDir) {
         let dir = tempfile::tempdir().expect("a folder");
-        let marks = Marks::open(&dir.path().join("running"), 2).expect("a file").0;
+        let marks = RunningTasks::open(&dir.path().join("running"), 2).expect("a file").0;
         let lock = lock(dir.path()).expect("a lock");
         let (journal, durable) = Journal::start(self.store().0, marks, lock).expect("a journal");
         (journal, durable, dir)
@@ -497,7 +497,7 @@ fn a_task_that_was_running_comes_first_and_alone_it_is_counted() {
     };
     // The process dies with them.
     let die_with = |opened: &Opened<u64>, runs: &[u64]| {
-        let marks = opened.journal.marks();
+        let marks = opened.journal.running();
         runs.iter().for_each(|run| std::mem::forget(marks.begin(&arrival(*run).id)));
     };
     let opened = open();
@@ -511,7 +511,7 @@ fn a_task_that_was_running_comes_first_and_alone_it_is_counted() {
     }
     let opened = open();
     die_with(&opened, &[2]);
-    opened.journal.marks().close();
+    opened.journal.running().close();
     drop(opened);
     let opened = open();
     assert_eq!(order(&opened)[1], (2, true, 3), "an end that was asked for is no death");

@@ -3,7 +3,7 @@
 use super::database::StoreError;
 use super::heap;
 use super::store::Store;
-use super::{Marks, Reader, Run, Step};
+use super::{Reader, Run, RunningTasks, Step};
 use anyhow::Context as _;
 use std::collections::HashSet;
 use std::fs::File;
@@ -35,7 +35,7 @@ struct Item<T> {
 pub struct Journal<T> {
     items: Option<Sender<Item<T>>>,
     thread: Option<JoinHandle<()>>,
-    marks: Marks,
+    marks: RunningTasks,
     reader: Reader,
     _lock: File,
 }
@@ -43,7 +43,7 @@ pub struct Journal<T> {
 impl<T: Send + 'static> Journal<T> {
     pub(super) fn start(
         store: Store,
-        marks: Marks,
+        marks: RunningTasks,
         lock: File,
     ) -> anyhow::Result<(Journal<T>, UnboundedReceiver<T>)> {
         let (items, incoming) = channel();
@@ -78,7 +78,7 @@ impl<T: Send + 'static> Journal<T> {
     }
 
     /// Which tasks are in execution.
-    pub fn marks(&self) -> Marks {
+    pub fn running(&self) -> RunningTasks {
         self.marks.clone()
     }
 

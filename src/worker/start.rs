@@ -60,7 +60,7 @@ pub async fn run_with<T>(
     }
     let sessions = setup::sessions(&config);
     let Kept { journal, recovered, durable } = open_state(&config)?;
-    let marks = journal.as_ref().map(Journal::marks);
+    let marks = journal.as_ref().map(Journal::running);
     let policy = Policy { resolve, ..setup::policy(&config) };
     setup::check_roots(&config, &policy)?;
     let [modules, graphs] = ["modules", "graphs"].map(|kind| setup::disk_cache(&config, kind));

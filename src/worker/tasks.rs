@@ -55,7 +55,7 @@ impl Tasks {
     /// the cause.
     pub(super) fn exonerate(&self) {
         if let Some(journal) = &self.journal {
-            journal.marks().close();
+            journal.running().close();
         }
     }
 

@@ -2,17 +2,17 @@
 //! have: what to say about each.
 
 /// What a setting of another worker means here.
-pub(super) enum Elsewhere {
+pub(super) enum ForeignSetting {
     /// Nothing yet; named together with its like in one line.
     NoEffect,
     /// This, if it is switched on or set at all.
     Say(&'static str),
 }
 
-use Elsewhere::{NoEffect, Say};
+use ForeignSetting::{NoEffect, Say};
 
 /// By the name behind `PROPLET_`; TOML keys are the same in lower case.
-const KNOWN: &[(&str, Elsewhere)] = &[
+const KNOWN: &[(&str, ForeignSetting)] = &[
     (
         "EXTERNAL_WASM_RUNTIME",
         Say("this worker runs tasks itself and starts no other program: the setting can go"),
@@ -37,7 +37,7 @@ const KNOWN: &[(&str, Elsewhere)] = &[
 ];
 
 /// What is known of a setting, by its name behind `PROPLET_`.
-pub(super) fn find(name: &str) -> Option<&'static Elsewhere> {
+pub(super) fn find(name: &str) -> Option<&'static ForeignSetting> {
     KNOWN.iter().find(|(known, _)| *known == name).map(|(_, what)| what)
 }
 

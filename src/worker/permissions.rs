@@ -10,7 +10,7 @@ use std::fmt;
 
 /// See the module's documentation.
 #[derive(Debug, Serialize)]
-pub struct Effective {
+pub struct Permissions {
     /// What settings decide.
     limits: Vec<Limit>,
     /// What nothing changes.
@@ -64,7 +64,7 @@ struct Graph {
 }
 
 /// Collects it, without starting anything.
-pub fn effective(config: &Config) -> Effective {
+pub fn permissions(config: &Config) -> Permissions {
     let policy = setup::policy(config);
     let limits = config.report.iter().filter(|known| {
         let group = known.setting.group;
@@ -111,7 +111,7 @@ pub fn effective(config: &Config) -> Effective {
             problem: found.err().map(|e| e.to_string()),
         }
     });
-    Effective {
+    Permissions {
         limits: limits.collect(),
         fixed: fixed.map(|(what, value)| Fixed { what, value }).collect(),
         directories: directories.collect(),
@@ -131,7 +131,7 @@ fn access(writable: bool) -> &'static str {
     if writable { "read-write" } else { "read-only" }
 }
 
-impl fmt::Display for Effective {
+impl fmt::Display for Permissions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "Limits (a task may tighten some of them, never loosen one):")?;
         for Limit { setting, value, source, .. } in &self.limits {

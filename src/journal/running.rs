@@ -21,7 +21,7 @@ const SLOT: usize = 512;
 
 /// The file. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Marks(Arc<Inner>);
+pub struct RunningTasks(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -33,16 +33,16 @@ struct Inner {
 
 /// The mark of a task that runs; dropping it says that the process survived.
 #[derive(Debug)]
-pub struct Mark {
+pub struct RunningMark {
     slot: Option<usize>,
-    marks: Marks,
+    marks: RunningTasks,
 }
 
-impl Marks {
+impl RunningTasks {
     /// Opens or makes the file, with a slot for each of `executors`. Gives the
-    /// tasks that were running when the last process ended; [`Marks::clear`]
+    /// tasks that were running when the last process ended; [`RunningTasks::clear`]
     /// then forgets them.
-    pub(super) fn open(path: &Path, executors: usize) -> io::Result<(Marks, Vec<TaskId>)> {
+    pub(super) fn open(path: &Path, executors: usize) -> io::Result<(RunningTasks, Vec<TaskId>)> {
         let mut options = File::options();
         let mut file = options.read(true).write(true).create(true).truncate(false).open(path)?;
         let mut bytes = Vec::new();
@@ -50,7 +50,7 @@ impl Marks {
         let running = bytes.chunks(SLOT).filter_map(read_slot).collect();
         let free = Mutex::new((0..executors).rev().collect());
         let closed = AtomicBool::new(false);
-        Ok((Marks(Arc::new(Inner { file, free, closed })), running))
+        Ok((RunningTasks(Arc::new(Inner { file, free, closed })), running))
     }
 
     /// Makes all slots empty, and takes the room for them on the disk.
@@ -70,14 +70,14 @@ impl Marks {
     }
 
     /// This task runs from now on, until the mark is dropped.
-    pub fn begin(&self, id: &TaskId) -> Mark {
+    pub fn begin(&self, id: &TaskId) -> RunningMark {
         // There is one for each executor; more would be a fault of ours that
         // costs nothing but the count.
         let slot = self.free().pop();
         if let Some(slot) = slot {
             self.write(slot, &slot_of(id));
         }
-        let mark = Mark { slot, marks: self.clone() };
+        let mark = RunningMark { slot, marks: self.clone() };
         if self.0.closed.load(Ordering::SeqCst) {
             // They may have been cleared before this one was written.
             mark.erase();
@@ -96,7 +96,7 @@ impl Marks {
     }
 }
 
-impl Mark {
+impl RunningMark {
     fn erase(&self) {
         if let Some(slot) = self.slot {
             self.marks.write(slot, &[0; 10]);
@@ -104,7 +104,7 @@ impl Mark {
     }
 }
 
-impl Drop for Mark {
+impl Drop for RunningMark {
     fn drop(&mut self) {
         self.erase();
         self.marks.free().extend(self.slot);
@@ -134,19 +134,19 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("running");
         let id = |id: &str| TaskId::new(id).expect("an id");
-        let (marks, running) = Marks::open(&path, 3).expect("a file");
+        let (marks, running) = RunningTasks::open(&path, 3).expect("a file");
         assert_eq!(running, []);
         marks.clear().expect("cleared");
         let long = id(&"x".repeat(TaskId::MAX_LEN));
         let (first, second) = (marks.begin(&id("a")), marks.begin(&long));
         drop(first);
         let third = marks.begin(&id("b"));
-        let (again, mut running) = Marks::open(&path, 3).expect("a file");
+        let (again, mut running) = RunningTasks::open(&path, 3).expect("a file");
         running.sort();
         assert_eq!(running, [id("b"), long]);
         drop((second, third));
         again.clear().expect("cleared");
-        assert_eq!(Marks::open(&path, 3).expect("a file").1, []);
+        assert_eq!(RunningTasks::open(&path, 3).expect("a file").1, []);
     }
 
     #[test]
@@ -154,13 +154,13 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("running");
         let id = TaskId::new("a").expect("an id");
-        let (marks, _) = Marks::open(&path, 2).expect("a file");
+        let (marks, _) = RunningTasks::open(&path, 2).expect("a file");
         let before = marks.begin(&id);
         marks.close();
         let after = marks.begin(&id);
-        assert_eq!(Marks::open(&path, 2).expect("a file").1, []);
+        assert_eq!(RunningTasks::open(&path, 2).expect("a file").1, []);
         drop((before, after));
-        assert_eq!(Marks::open(&path, 2).expect("a file").1, []);
+        assert_eq!(RunningTasks::open(&path, 2).expect("a file").1, []);
     }
 
     #[test]
@@ -168,6 +168,6 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("running");
         std::fs::write(&path, vec![0xA5; 3 * SLOT + 7]).expect("written");
-        assert_eq!(Marks::open(&path, 1).expect("a file").1, []);
+        assert_eq!(RunningTasks::open(&path, 1).expect("a file").1, []);
     }
 }
