@@ -7,7 +7,7 @@
 //! the later ones of a task that several workers ran, are dropped.
 
 use crate::config::{Connection, Credentials};
-use crate::mqtt::{self, Event, Events, Failure, Link, PublishError};
+use crate::mqtt::{self, ConnectionFailure, Event, Events, Link, PublishError};
 use crate::protocol::{self, TaskResult, Topics};
 use crate::task::{TaskId, TaskRequest, humantime};
 use anyhow::{Context as _, anyhow};
@@ -28,7 +28,7 @@ pub struct Client {
     topics: Topics,
     /// The channel, for messages.
     place: String,
-    shared: Arc<Shared>,
+    shared: Arc<ChannelState>,
     listener: JoinHandle<()>,
 }
 
@@ -60,7 +60,7 @@ impl From<PublishError> for NoResult {
 
 /// What the listener and the callers share.
 #[derive(Debug)]
-struct Shared {
+struct ChannelState {
     seen: watch::Sender<Seen>,
     waiting: Mutex<HashMap<TaskId, Waiting>>,
 }
@@ -70,7 +70,7 @@ struct Shared {
 struct Seen {
     connected: bool,
     /// Why there is no connection, once one failed.
-    failure: Option<Failure>,
+    failure: Option<ConnectionFailure>,
     losses: u32,
     /// Workers by client id, and when each was last heard.
     workers: BTreeMap<String, Instant>,
@@ -89,7 +89,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// The first failure to connect is final, and its [`mqtt::Failure`] can be
+    /// The first failure to connect is final, and its [`mqtt::ConnectionFailure`] can be
     /// downcast; so is a setting that can't work.
     pub async fn connect(
         connection: &Connection,
@@ -103,7 +103,7 @@ impl Client {
         let place = format!("channel {channel} of domain {domain} at {}", options.address);
         let (link, events) = mqtt::connect(options)?;
         let (seen, _) = watch::channel(Seen::default());
-        let shared = Arc::new(Shared { seen, waiting: Mutex::default() });
+        let shared = Arc::new(ChannelState { seen, waiting: Mutex::default() });
         let listener =
             tokio::spawn(listen(events, link.clone(), topics.clone(), Arc::clone(&shared)));
         let client = Client { link, topics, place, shared, listener };
@@ -286,7 +286,7 @@ impl Seen {
     }
 }
 
-impl Shared {
+impl ChannelState {
     fn waiting(&self) -> MutexGuard<'_, HashMap<TaskId, Waiting>> {
         // The map is whole between any two of its methods.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
@@ -323,7 +323,7 @@ impl Shared {
 
 /// Forgets who waited, when it ends waiting.
 struct Registered<'a> {
-    shared: &'a Shared,
+    shared: &'a ChannelState,
     id: &'a TaskId,
 }
 
@@ -333,7 +333,7 @@ impl Drop for Registered<'_> {
     }
 }
 
-async fn listen(mut events: Events, link: Link, topics: Topics, shared: Arc<Shared>) {
+async fn listen(mut events: Events, link: Link, topics: Topics, shared: Arc<ChannelState>) {
     while let Some(event) = events.next().await {
         match event {
             Event::Connected { .. } => shared.seen.send_modify(|seen| seen.connected = true),

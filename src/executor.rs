@@ -10,7 +10,7 @@
 
 use crate::cancel::{Cancel, Reason};
 use crate::journal::Run;
-use crate::queue::{Admission, Bounds, Queue, Refusal, Stopped};
+use crate::queue::{Admission, Bounds, Queue, QueueRefusal, Stopped};
 use crate::task::{Failure, Monitoring, Outcome, Rejection, TaskId, TaskSpec, Weight};
 use crate::usage::{self, Thread, ThreadUsage};
 use anyhow::Context as _;
@@ -152,7 +152,7 @@ struct Job {
     admitted: Instant,
 }
 
-struct Shared {
+struct Pool {
     queue: Mutex<Queue<Job, Handle>>,
     /// A task was admitted, or draining began.
     changed: Condvar,
@@ -172,7 +172,7 @@ pub enum Leftover {
     Leave,
 }
 
-impl Shared {
+impl Pool {
     // The queue changes state in steps that can't panic half way.
     fn queue(&self) -> MutexGuard<'_, Queue<Job, Handle>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -181,7 +181,7 @@ impl Shared {
 
 /// The pool. Its threads end once it has drained.
 pub struct Executor {
-    shared: Arc<Shared>,
+    shared: Arc<Pool>,
     threads: Vec<JoinHandle<()>>,
     drained: watch::Receiver<bool>,
 }
@@ -200,7 +200,7 @@ impl Executor {
     ) -> anyhow::Result<(Executor, UnboundedReceiver<Ended>)> {
         let (results, receiver) = unbounded_channel();
         let (drained_sender, drained) = watch::channel(false);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(Pool {
             queue: Mutex::new(Queue::new(bounds)),
             changed: Condvar::new(),
             run,
@@ -243,11 +243,11 @@ impl Executor {
         let admitted = self.shared.queue().admit(&id, weight, whole, admission, job);
         let bounds = self.shared.bounds;
         admitted.map_err(|refusal| match refusal {
-            Refusal::Draining => Rejection::ShuttingDown,
-            Refusal::Full { running, queued } => {
+            QueueRefusal::Draining => Rejection::ShuttingDown,
+            QueueRefusal::Full { running, queued } => {
                 Rejection::Busy { running, queued, limit: bounds.tasks }
             }
-            Refusal::Heavy { running, queued, bytes } => {
+            QueueRefusal::Heavy { running, queued, bytes } => {
                 let limit = bounds.bytes;
                 match bounds.memory {
                     Some(_) => Rejection::BusyBytes { running, queued, bytes, limit },
@@ -359,7 +359,7 @@ impl Drop for Executor {
     }
 }
 
-fn work(shared: &Shared) {
+fn work(shared: &Pool) {
     let thread = Thread::current();
     while let Some((job, handle)) = next(shared) {
         let queued = job.admitted.elapsed();
@@ -398,7 +398,7 @@ fn work(shared: &Shared) {
     }
 }
 
-fn next(shared: &Shared) -> Option<(Job, Handle)> {
+fn next(shared: &Pool) -> Option<(Job, Handle)> {
     let handle = |job: &Job| Handle {
         id: job.reply.id.clone(),
         cancel: Arc::default(),

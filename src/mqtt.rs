@@ -39,7 +39,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-pub use failure::{Failure, FailureKind};
+pub use failure::{ConnectionFailure, FailureKind};
 pub use inbox::{Ack, Receipt};
 pub use memory::SessionMemory;
 pub use options::{Address, Backoff, Login, Options, Qos, Tls};
@@ -67,7 +67,7 @@ pub enum Event {
     /// There is no connection; another attempt follows by itself.
     Disconnected {
         /// What was tried, what happened, what to do.
-        failure: Failure,
+        failure: ConnectionFailure,
         /// When the next attempt is.
         retry_in: Duration,
     },

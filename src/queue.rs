@@ -31,7 +31,7 @@ pub struct Bounds {
 
 /// Why a task was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum QueueRefusal {
     /// As many tasks as allowed are waiting.
     Full {
         /// Tasks in execution.
@@ -177,21 +177,21 @@ impl<T, H: Clone> Queue<T, H> {
         whole: bool,
         admission: Admission,
         task: impl FnOnce(bool) -> T,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), QueueRefusal> {
         debug_assert!(
             !self.places.contains_key(id) && !self.running.contains_key(id),
             "{id} is queued or running"
         );
         if self.draining {
-            return Err(Refusal::Draining);
+            return Err(QueueRefusal::Draining);
         }
         let (queued, running) = self.len();
         if matches!(admission, Admission::Ready | Admission::Held) {
             if queued >= self.bounds.tasks {
-                return Err(Refusal::Full { running, queued });
+                return Err(QueueRefusal::Full { running, queued });
             }
             if queued > 0 && self.load.with(weight) > self.bounds.bytes {
-                return Err(Refusal::Heavy { running, queued, bytes: self.load.bytes });
+                return Err(QueueRefusal::Heavy { running, queued, bytes: self.load.bytes });
             }
         }
         let fits = |memory| self.in_memory.with(weight) <= memory;

@@ -9,7 +9,7 @@ use self::summary::{Answer, Summary};
 use super::{logging, signals};
 use crate::client::{Client, HEARTBEAT_PATIENCE, NoResult};
 use crate::config::{Credentials, Environment, LogConfig, SubmitConfig};
-use crate::mqtt::{Failure, FailureKind};
+use crate::mqtt::{ConnectionFailure, FailureKind};
 use crate::protocol::TaskResult;
 use crate::task::TaskId;
 use anyhow::{Context as _, anyhow};
@@ -95,11 +95,13 @@ async fn connect(config: &SubmitConfig) -> anyhow::Result<Client> {
         client_key: config.password.clone(),
     };
     let client = Client::connect(&config.connection, &credentials, &config.client_id).await;
-    client.map_err(|error| match error.downcast_ref::<Failure>().map(|failure| failure.kind) {
-        Some(FailureKind::Credentials | FailureKind::Dropped | FailureKind::Subscription) => {
-            anyhow!("{error:#} (user name {}, from {})", config.username, config.source)
+    client.map_err(|error| {
+        match error.downcast_ref::<ConnectionFailure>().map(|failure| failure.kind) {
+            Some(FailureKind::Credentials | FailureKind::Dropped | FailureKind::Subscription) => {
+                anyhow!("{error:#} (user name {}, from {})", config.username, config.source)
+            }
+            _ => error,
         }
-        _ => error,
     })
 }
 

@@ -90,7 +90,8 @@ async fn a_broker_that_is_not_there_or_refuses_is_a_final_failure() {
     let gone = Broker::start().expect("a broker").address();
     let error = client(gone, "a").await.expect_err("nobody listens");
     assert!(
-        error.downcast_ref::<Failure>().is_some() && error.to_string().contains("nothing listens")
+        error.downcast_ref::<ConnectionFailure>().is_some()
+            && error.to_string().contains("nothing listens")
     );
     let settings = Settings {
         credentials: [("manager".to_owned(), "another".to_owned())].into(),
@@ -98,7 +99,7 @@ async fn a_broker_that_is_not_there_or_refuses_is_a_final_failure() {
     };
     let broker = Broker::start_with(settings).expect("a broker");
     let error = client(broker.address(), "a").await.expect_err("refused");
-    let kind = error.downcast_ref::<Failure>().map(|failure| failure.kind);
+    let kind = error.downcast_ref::<ConnectionFailure>().map(|failure| failure.kind);
     assert_eq!(kind, Some(mqtt::FailureKind::Credentials), "{error}");
 }
 

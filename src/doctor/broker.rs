@@ -189,8 +189,8 @@ async fn session(config: &Config) -> Finding {
 }
 
 /// Connects and leaves again.
-async fn first_event(options: mqtt::Options) -> Result<(), mqtt::Failure> {
-    let timeout = mqtt::Failure::no_answer(&options);
+async fn first_event(options: mqtt::Options) -> Result<(), mqtt::ConnectionFailure> {
+    let timeout = mqtt::ConnectionFailure::no_answer(&options);
     let Ok((link, mut events)) = mqtt::connect(options) else { return Err(timeout) };
     let first = tokio::time::timeout(PATIENCE * 3, events.next()).await;
     match first {

@@ -51,7 +51,7 @@ fn guarded<T>(f: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError
     })
 }
 
-pub(super) struct Shared {
+pub(super) struct SharedDatabase {
     open: Open,
     state: RwLock<State>,
 }
@@ -64,9 +64,9 @@ enum State {
     Closed,
 }
 
-impl Shared {
-    pub(super) fn new(open: Open) -> Shared {
-        Shared { open, state: RwLock::new(State::Shut) }
+impl SharedDatabase {
+    pub(super) fn new(open: Open) -> SharedDatabase {
+        SharedDatabase { open, state: RwLock::new(State::Shut) }
     }
 
     /// Has `f` use the database. Several may at the same time.

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::debug;
 
-/// Modules that are kept although no task waits with them: the next task
+/// ModuleFiles that are kept although no task waits with them: the next task
 /// usually brings the same one.
 const IDLE: usize = 256;
 /// Bytes of those.
@@ -88,15 +88,15 @@ impl Files for Folder {
 }
 
 /// The files, for the thread that writes and those that read.
-pub(super) struct Modules {
+pub(super) struct ModuleFiles {
     files: Box<dyn Files>,
     /// Those that this process has neither written nor found to be right.
     unproven: Mutex<HashSet<Digest>>,
 }
 
-impl Modules {
-    pub(super) fn new(files: Box<dyn Files>) -> Modules {
-        Modules { files, unproven: Mutex::default() }
+impl ModuleFiles {
+    pub(super) fn new(files: Box<dyn Files>) -> ModuleFiles {
+        ModuleFiles { files, unproven: Mutex::default() }
     }
 
     /// The module of this digest; none if it is not there or damaged.
@@ -132,28 +132,31 @@ impl Modules {
     }
 }
 
-struct Kept {
+struct StoredModule {
     runs: usize,
     size: u64,
 }
 
 /// Which modules are on the disk, and who needs them.
 pub(super) struct Shelf {
-    modules: Arc<Modules>,
+    modules: Arc<ModuleFiles>,
     of_run: HashMap<Run, Digest>,
-    kept: HashMap<Digest, Kept>,
+    kept: HashMap<Digest, StoredModule>,
     /// Those that no run needs, oldest first.
     idle: VecDeque<Digest>,
 }
 
 impl Shelf {
     /// Takes stock; `of_run` tells which modules are needed.
-    pub(super) fn open(modules: Arc<Modules>, of_run: HashMap<Run, Digest>) -> io::Result<Shelf> {
+    pub(super) fn open(
+        modules: Arc<ModuleFiles>,
+        of_run: HashMap<Run, Digest>,
+    ) -> io::Result<Shelf> {
         let mut kept = HashMap::new();
         for (name, size) in modules.files.list()? {
             match name.parse::<Digest>() {
                 Ok(digest) => {
-                    kept.insert(digest, Kept { runs: 0, size });
+                    kept.insert(digest, StoredModule { runs: 0, size });
                 }
                 // Not whole, or none of ours.
                 Err(_) => modules.files.remove(&name)?,
@@ -200,7 +203,8 @@ impl Shelf {
                 written = true;
             }
             self.modules.unproven().remove(&digest);
-            self.kept.entry(digest).or_insert(Kept { runs: 0, size: 0 }).size = binary.len() as u64;
+            self.kept.entry(digest).or_insert(StoredModule { runs: 0, size: 0 }).size =
+                binary.len() as u64;
         }
         if written { self.modules.sync() } else { Ok(()) }
     }

@@ -1,8 +1,8 @@
 //! Reads of single runs, beside the thread that writes.
 
 use super::Run;
-use super::database::{Shared, StoreError};
-use super::modules::Modules;
+use super::database::{SharedDatabase, StoreError};
+use super::modules::ModuleFiles;
 use super::record::{Header, Module, opened};
 use super::store::{RESULTS, RUNS};
 use crate::task::{ModuleSource, TaskRequest};
@@ -13,8 +13,8 @@ use std::sync::Arc;
 /// Reads what is on the disk of a run. Clones share the journal.
 #[derive(Clone)]
 pub struct Reader {
-    database: Arc<Shared>,
-    modules: Arc<Modules>,
+    database: Arc<SharedDatabase>,
+    modules: Arc<ModuleFiles>,
 }
 
 /// Why something can't be read back.
@@ -46,7 +46,7 @@ impl ReadError {
 }
 
 impl Reader {
-    pub(super) fn new(database: Arc<Shared>, modules: Arc<Modules>) -> Reader {
+    pub(super) fn new(database: Arc<SharedDatabase>, modules: Arc<ModuleFiles>) -> Reader {
         Reader { database, modules }
     }
 

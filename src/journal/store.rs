@@ -13,8 +13,8 @@
 //! modules that a transaction speaks of are on the disk before it, and removed
 //! after it.
 
-use super::database::{Open, Shared, StoreError};
-use super::modules::{Files, Modules, Shelf};
+use super::database::{Open, SharedDatabase, StoreError};
+use super::modules::{Files, ModuleFiles, Shelf};
 use super::reader::{ReadError, Reader};
 use super::record::{Finished, Header, Module, Waiting, millis, opened, sealed, time};
 use super::sequence::{Counter, Sequence};
@@ -44,8 +44,8 @@ const UNCONFIRMED: TableDefinition<'_, u64, u64> = TableDefinition::new("unconfi
 const OLD_MODULES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("modules");
 
 pub(super) struct Store {
-    database: Arc<Shared>,
-    modules: Arc<Modules>,
+    database: Arc<SharedDatabase>,
+    modules: Arc<ModuleFiles>,
     shelf: Shelf,
     counter: Box<dyn Counter>,
     /// How far the journal has come, by what was on the disk.
@@ -59,8 +59,8 @@ impl Store {
         files: Box<dyn Files>,
         mut counter: Box<dyn Counter>,
     ) -> Result<(Store, Recovered), StoreError> {
-        let database = Arc::new(Shared::new(open));
-        let modules = Arc::new(Modules::new(files));
+        let database = Arc::new(SharedDatabase::new(open));
+        let modules = Arc::new(ModuleFiles::new(files));
         let loaded = database.with(|database| load(database, &modules));
         let (shelf, sequence, mut recovered) = loaded.inspect_err(|_| database.close())?;
         let counted = counter.read().map_err(disk)?;
@@ -147,7 +147,7 @@ fn disk(error: io::Error) -> StoreError {
 /// Reads all but requests and modules, and removes what can't be used.
 fn load(
     database: &Database,
-    modules: &Arc<Modules>,
+    modules: &Arc<ModuleFiles>,
 ) -> Result<(Shelf, Sequence, Recovered), StoreError> {
     let write = database.begin_write().map_err(StoreError::of)?;
     move_old_modules(&write, modules)?;
@@ -165,7 +165,7 @@ fn sequence_in(table: &impl ReadableTable<(), (u64, u64)>) -> Result<Sequence, S
 
 fn read(
     write: &WriteTransaction,
-    modules: &Arc<Modules>,
+    modules: &Arc<ModuleFiles>,
 ) -> Result<(Shelf, Recovered), StoreError> {
     let mut recovered = Recovered::default();
     let mut runs = write.open_table(RUNS).map_err(StoreError::of)?;
@@ -338,7 +338,7 @@ fn transaction<'a>(
 }
 
 /// Moves the modules of version 0.1.0 out of the database.
-fn move_old_modules(write: &WriteTransaction, modules: &Modules) -> Result<(), StoreError> {
+fn move_old_modules(write: &WriteTransaction, modules: &ModuleFiles) -> Result<(), StoreError> {
     let mut tables = write.list_tables().map_err(StoreError::of)?;
     if !tables.any(|table| table.name() == OLD_MODULES.name()) {
         return Ok(());

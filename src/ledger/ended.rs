@@ -60,14 +60,14 @@ impl Remembered {
 
 /// The last run of each task that has ended.
 #[derive(Debug, Default)]
-pub(super) struct Ended {
+pub(super) struct EndedTasks {
     runs: HashMap<TaskId, Remembered>,
     /// Those that were delivered, oldest first, with some that are gone.
     delivered: VecDeque<(TaskId, Run)>,
     bytes: usize,
 }
 
-impl Ended {
+impl EndedTasks {
     /// A task has ended. Gives an earlier run of it that nobody needs any more.
     pub(super) fn insert(&mut self, id: TaskId, ended: Remembered) -> Option<Run> {
         let run = ended.run;

@@ -47,7 +47,7 @@ pub use notice::Notice;
 use crate::journal::{Fingerprint, Run, Step};
 use crate::mqtt::Receipt;
 use crate::task::{Failure, ManagerState, Rejection, TaskId};
-use ended::Ended;
+use ended::EndedTasks;
 use receipts::{Receipts, Role};
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -88,7 +88,7 @@ pub struct Ledger<A> {
     active: HashMap<TaskId, Active<A>>,
     /// How many of them wait for their admission, unacknowledged.
     admitting: usize,
-    ended: Ended,
+    ended: EndedTasks,
     receipts: Receipts,
 }
 
@@ -106,7 +106,7 @@ impl<A> Ledger<A> {
             next: Run(0),
             active: HashMap::new(),
             admitting: 0,
-            ended: Ended::default(),
+            ended: EndedTasks::default(),
             receipts: Receipts::default(),
         }
     }

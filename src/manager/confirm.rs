@@ -73,7 +73,7 @@ pub enum Step {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct Unconfirmed {
     run: Run,
     id: TaskId,
     /// How old the result was at `since`.
@@ -92,7 +92,7 @@ struct Entry {
 pub struct Confirmations {
     next: u64,
     /// Oldest first.
-    entries: BTreeMap<u64, Entry>,
+    entries: BTreeMap<u64, Unconfirmed>,
     by_id: HashMap<TaskId, u64>,
     by_run: HashMap<Run, u64>,
     due: BTreeSet<(Instant, u64)>,
@@ -124,7 +124,8 @@ impl Confirmations {
         self.by_id.insert(id.clone(), number);
         self.by_run.insert(run, number);
         self.due.insert((due, number));
-        let entry = Entry { run, id, age, since: now, due, asked: 0, size, payload, forget: false };
+        let entry =
+            Unconfirmed { run, id, age, since: now, due, asked: 0, size, payload, forget: false };
         self.entries.insert(number, entry);
         while (self.entries.len() > WAITING || self.bytes > most)
             && let Some((&oldest, _)) = self.entries.first_key_value()

@@ -27,7 +27,7 @@ use super::inbox::Arrivals;
 use super::outbox::Outbox;
 use super::persistence::Persistence;
 use super::session::{Session, set_timeout};
-use super::{Backoff, Command, Event, Failure, FailureKind, Message, Options};
+use super::{Backoff, Command, ConnectionFailure, Event, FailureKind, Message, Options};
 
 /// Connections in a row that the broker ended before they were stable, after
 /// which another client with the same id is the likely reason.
@@ -73,11 +73,11 @@ struct Closing {
 }
 
 /// How a connection ended.
-enum Ended {
+enum ConnectionEnd {
     /// As asked for.
     Left,
     /// By itself.
-    Failed(Failure),
+    Failed(ConnectionFailure),
 }
 
 impl Connector {
@@ -108,8 +108,8 @@ impl Connector {
     pub(super) async fn run(mut self) {
         loop {
             let failure = match self.connection().await {
-                Ended::Left => break,
-                Ended::Failed(failure) => failure,
+                ConnectionEnd::Left => break,
+                ConnectionEnd::Failed(failure) => failure,
             };
             let retry_in = delay(&self.options.backoff, self.failures);
             self.failures = self.failures.saturating_add(1);
@@ -154,7 +154,7 @@ impl Connector {
     }
 
     /// Makes one connection and stays in it to its end.
-    async fn connection(&mut self) -> Ended {
+    async fn connection(&mut self) -> ConnectionEnd {
         self.connections += 1;
         let (mut session, mut eventloop) = Session::start(
             &self.options,
@@ -164,7 +164,7 @@ impl Connector {
         );
         let ended = loop {
             if self.make_room(&mut session).await.is_break() {
-                return Ended::Left;
+                return ConnectionEnd::Left;
             }
             let polled = {
                 let mut poll = pin!(eventloop.poll());
@@ -174,7 +174,7 @@ impl Connector {
                         polled = &mut poll => break Some(polled),
                         command = self.commands.recv(), if self.open => {
                             if self.take(command, Some(&mut session)).await.is_break() {
-                                return Ended::Left;
+                                return ConnectionEnd::Left;
                             }
                         }
                         () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
@@ -191,17 +191,17 @@ impl Connector {
                     .as_ref()
                     .is_some_and(|closing| closing.deadline <= Instant::now()) =>
                 {
-                    ControlFlow::Break(Ended::Left)
+                    ControlFlow::Break(ConnectionEnd::Left)
                 }
-                None => {
-                    ControlFlow::Break(Ended::Failed(Failure::subscription_timeout(&self.options)))
-                }
+                None => ControlFlow::Break(ConnectionEnd::Failed(
+                    ConnectionFailure::subscription_timeout(&self.options),
+                )),
             };
             if let ControlFlow::Break(ended) = step {
                 break ended;
             }
         };
-        let by_the_broker = matches!(&ended, Ended::Failed(failure)
+        let by_the_broker = matches!(&ended, ConnectionEnd::Failed(failure)
             if matches!(failure.kind, FailureKind::Closed | FailureKind::TakenOver));
         self.outbox.connection_lost(by_the_broker);
         ended
@@ -313,18 +313,18 @@ impl Connector {
         error: &ConnectionError,
         session: &mut Session,
         eventloop: &mut EventLoop,
-    ) -> ControlFlow<Ended> {
+    ) -> ControlFlow<ConnectionEnd> {
         for event in std::mem::take(&mut eventloop.state.events) {
             self.absorb(event, session, eventloop).await?;
         }
         if session.leaving {
             // Some brokers close faster than rumqttc reports its DISCONNECT.
-            return ControlFlow::Break(Ended::Left);
+            return ControlFlow::Break(ConnectionEnd::Left);
         }
         if matches!(error, ConnectionError::FlushTimeout) {
             self.slowness = (self.slowness * 2).min(SLOWEST);
         }
-        let failure = Failure::of(error, session.phase, session.kind, &self.options);
+        let failure = ConnectionFailure::of(error, session.phase, session.kind, &self.options);
         if session.phase == Phase::Connecting {
             self.persistence.refused(session.kind, failure.kind);
         }
@@ -335,20 +335,20 @@ impl Connector {
         }
         if failure.kind != FailureKind::Closed || stable {
             self.closed_early = 0;
-            return ControlFlow::Break(Ended::Failed(failure));
+            return ControlFlow::Break(ConnectionEnd::Failed(failure));
         }
         if let Some((topic, size)) = self.outbox.suspect() {
-            return ControlFlow::Break(Ended::Failed(Failure::message_refused(
+            return ControlFlow::Break(ConnectionEnd::Failed(ConnectionFailure::message_refused(
                 topic,
                 size,
                 &self.options,
             )));
         }
         self.closed_early += 1;
-        ControlFlow::Break(Ended::Failed(if self.closed_early < TAKEOVERS {
+        ControlFlow::Break(ConnectionEnd::Failed(if self.closed_early < TAKEOVERS {
             failure
         } else {
-            Failure::taken_over(self.closed_early, &self.options)
+            ConnectionFailure::taken_over(self.closed_early, &self.options)
         }))
     }
 
@@ -357,11 +357,11 @@ impl Connector {
         event: ClientEvent,
         session: &mut Session,
         eventloop: &mut EventLoop,
-    ) -> ControlFlow<Ended> {
+    ) -> ControlFlow<ConnectionEnd> {
         self.absorb(event, session, eventloop).await?;
         match self.pump(session).await {
             ControlFlow::Continue(()) => ControlFlow::Continue(()),
-            ControlFlow::Break(()) => ControlFlow::Break(Ended::Left),
+            ControlFlow::Break(()) => ControlFlow::Break(ConnectionEnd::Left),
         }
     }
 
@@ -371,7 +371,7 @@ impl Connector {
         event: ClientEvent,
         session: &mut Session,
         eventloop: &mut EventLoop,
-    ) -> ControlFlow<Ended> {
+    ) -> ControlFlow<ConnectionEnd> {
         if let Some(receipt) = session.inbox.saw(&event) {
             self.tell(Event::Acknowledged(receipt));
         }
@@ -392,8 +392,8 @@ impl Connector {
                 for (index, topic) in self.options.subscriptions.iter().enumerate() {
                     let Some(SubscribeReasonCode::Success(_)) = suback.return_codes.get(index)
                     else {
-                        let failure = Failure::subscription_refused(topic, &self.options);
-                        return ControlFlow::Break(Ended::Failed(failure));
+                        let failure = ConnectionFailure::subscription_refused(topic, &self.options);
+                        return ControlFlow::Break(ConnectionEnd::Failed(failure));
                     };
                     tracing::info!("Subscribed to topic {topic}");
                 }
@@ -422,7 +422,9 @@ impl Connector {
                 }
             }
             ClientEvent::Outgoing(Sent::Publish(id)) => self.outbox.sent(id),
-            ClientEvent::Outgoing(Sent::Disconnect) => return ControlFlow::Break(Ended::Left),
+            ClientEvent::Outgoing(Sent::Disconnect) => {
+                return ControlFlow::Break(ConnectionEnd::Left);
+            }
             ClientEvent::Incoming(_) | ClientEvent::Outgoing(_) => {}
         }
         ControlFlow::Continue(())

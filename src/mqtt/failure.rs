@@ -12,19 +12,19 @@ use super::{Options, SessionKind};
 
 /// A connection that could not be made, or was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct ConnectionFailure {
     /// What kind it is, for callers that give up on some.
     pub kind: FailureKind,
     text: String,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ConnectionFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for ConnectionFailure {}
 
 /// What ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +64,9 @@ pub(super) enum Phase {
     Ready,
 }
 
-impl Failure {
-    pub(super) fn new(kind: FailureKind, text: String) -> Failure {
-        Failure { kind, text }
+impl ConnectionFailure {
+    pub(super) fn new(kind: FailureKind, text: String) -> ConnectionFailure {
+        ConnectionFailure { kind, text }
     }
 
     /// rumqttc's error as a sentence.
@@ -75,12 +75,12 @@ impl Failure {
         phase: Phase,
         session: SessionKind,
         options: &Options,
-    ) -> Failure {
+    ) -> ConnectionFailure {
         let at = &options.address;
         match error {
             ConnectionError::Io(error) => unreachable_broker(error, options),
-            ConnectionError::NetworkTimeout => Failure::no_answer(options),
-            ConnectionError::FlushTimeout => Failure::new(
+            ConnectionError::NetworkTimeout => ConnectionFailure::no_answer(options),
+            ConnectionError::FlushTimeout => ConnectionFailure::new(
                 FailureKind::Timeout,
                 format!("the broker at {at} took a packet too slowly, or the network is stuck"),
             ),
@@ -95,8 +95,8 @@ impl Failure {
     }
 
     /// A connection that could not be made in time.
-    pub(crate) fn no_answer(options: &Options) -> Failure {
-        Failure::new(
+    pub(crate) fn no_answer(options: &Options) -> ConnectionFailure {
+        ConnectionFailure::new(
             FailureKind::Timeout,
             format!(
                 "the broker at {} did not answer within {}; check PROPLET_MQTT_ADDRESS, and whether that \
@@ -110,8 +110,8 @@ impl Failure {
 
     /// A connection that was confirmed and then closed by the broker, for the
     /// `times`th time in a row shortly after it was made.
-    pub(super) fn taken_over(times: u32, options: &Options) -> Failure {
-        Failure::new(
+    pub(super) fn taken_over(times: u32, options: &Options) -> ConnectionFailure {
+        ConnectionFailure::new(
             FailureKind::TakenOver,
             format!(
                 "the broker at {} closed the connection {times} times in a row soon after it was made: is there \
@@ -122,8 +122,12 @@ impl Failure {
     }
 
     /// A connection that the broker closed while it was sent a large message.
-    pub(super) fn message_refused(topic: &str, size: usize, options: &Options) -> Failure {
-        Failure::new(
+    pub(super) fn message_refused(
+        topic: &str,
+        size: usize,
+        options: &Options,
+    ) -> ConnectionFailure {
+        ConnectionFailure::new(
             FailureKind::Closed,
             format!(
                 "the broker at {} closed the connection while it was sent a message of {size} bytes to `{topic}`; \
@@ -133,8 +137,8 @@ impl Failure {
         )
     }
 
-    pub(super) fn subscription_refused(topic: &str, options: &Options) -> Failure {
-        Failure::new(
+    pub(super) fn subscription_refused(topic: &str, options: &Options) -> ConnectionFailure {
+        ConnectionFailure::new(
             FailureKind::Subscription,
             format!(
                 "the broker at {} refused the subscription to `{topic}`; {}",
@@ -144,8 +148,8 @@ impl Failure {
         )
     }
 
-    pub(super) fn subscription_timeout(options: &Options) -> Failure {
-        Failure::new(
+    pub(super) fn subscription_timeout(options: &Options) -> ConnectionFailure {
+        ConnectionFailure::new(
             FailureKind::Timeout,
             format!(
                 "the broker at {} did not confirm the subscriptions within {}",
@@ -160,12 +164,12 @@ fn seconds(duration: Duration) -> String {
     crate::task::humantime(duration)
 }
 
-fn unreachable_broker(error: &io::Error, options: &Options) -> Failure {
+fn unreachable_broker(error: &io::Error, options: &Options) -> ConnectionFailure {
     let at = &options.address;
     let text = error.to_string();
     // The standard library has no kind for it.
     if text.contains("failed to lookup address") || text.contains("could not resolve") {
-        return Failure::new(
+        return ConnectionFailure::new(
             FailureKind::Dns,
             format!(
                 "the broker's name `{}` can't be resolved ({error}); check PROPLET_MQTT_ADDRESS and the network",
@@ -179,26 +183,26 @@ fn unreachable_broker(error: &io::Error, options: &Options) -> Failure {
         }
         _ => "check PROPLET_MQTT_ADDRESS, the network and firewalls",
     };
-    Failure::new(
+    ConnectionFailure::new(
         FailureKind::Unreachable,
         format!("the broker at {at} can't be reached ({error}): {advice}"),
     )
 }
 
-fn refused(code: ConnectReturnCode, options: &Options) -> Failure {
+fn refused(code: ConnectReturnCode, options: &Options) -> ConnectionFailure {
     let at = &options.address;
     match code {
         ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
-            Failure::new(FailureKind::Credentials, credentials(options))
+            ConnectionFailure::new(FailureKind::Credentials, credentials(options))
         }
-        ConnectReturnCode::BadClientId => Failure::new(
+        ConnectReturnCode::BadClientId => ConnectionFailure::new(
             FailureKind::Credentials,
             format!(
                 "the broker at {at} does not take {} as a client id; check PROPLET_CLIENT_ID",
                 options.client_id
             ),
         ),
-        ConnectReturnCode::ServiceUnavailable => Failure::new(
+        ConnectReturnCode::ServiceUnavailable => ConnectionFailure::new(
             FailureKind::Unavailable,
             format!("the broker at {at} takes no connections for now; it may be full or starting"),
         ),
@@ -226,7 +230,12 @@ fn membership(options: &Options) -> String {
     )
 }
 
-fn state(error: &StateError, phase: Phase, session: SessionKind, options: &Options) -> Failure {
+fn state(
+    error: &StateError,
+    phase: Phase,
+    session: SessionKind,
+    options: &Options,
+) -> ConnectionFailure {
     let at = &options.address;
     match error {
         StateError::ConnectionAborted => closed(phase, session, options),
@@ -245,7 +254,7 @@ fn state(error: &StateError, phase: Phase, session: SessionKind, options: &Optio
                 _ if error.to_string().contains("bytes remaining on stream") => {
                     closed(phase, session, options)
                 }
-                _ => Failure::new(
+                _ => ConnectionFailure::new(
                     FailureKind::Unreachable,
                     format!("the connection to the broker at {at} was lost ({error})"),
                 ),
@@ -259,8 +268,8 @@ fn state(error: &StateError, phase: Phase, session: SessionKind, options: &Optio
     }
 }
 
-fn silent(options: &Options) -> Failure {
-    Failure::new(
+fn silent(options: &Options) -> ConnectionFailure {
+    ConnectionFailure::new(
         FailureKind::Timeout,
         format!(
             "the broker at {} did not answer within the keep-alive of {}; the network may be down",
@@ -270,18 +279,18 @@ fn silent(options: &Options) -> Failure {
     )
 }
 
-fn closed(phase: Phase, session: SessionKind, options: &Options) -> Failure {
+fn closed(phase: Phase, session: SessionKind, options: &Options) -> ConnectionFailure {
     let at = &options.address;
     match phase {
         Phase::Connecting => dropped(session, options),
-        Phase::Subscribing => Failure::new(
+        Phase::Subscribing => ConnectionFailure::new(
             FailureKind::Subscription,
             format!(
                 "the broker at {at} closed the connection instead of confirming the subscriptions; {}",
                 membership(options)
             ),
         ),
-        Phase::Ready => Failure::new(
+        Phase::Ready => ConnectionFailure::new(
             FailureKind::Closed,
             format!("the broker at {at} closed the connection; it may have restarted"),
         ),
@@ -291,13 +300,13 @@ fn closed(phase: Phase, session: SessionKind, options: &Options) -> Failure {
 /// Why is not to be known: Propeller's MQTT adapter refuses credentials in this
 /// way, FluxMQ without a cluster persistent sessions, and a proxy does so while
 /// its broker is down.
-fn dropped(session: SessionKind, options: &Options) -> Failure {
+fn dropped(session: SessionKind, options: &Options) -> ConnectionFailure {
     let sessions = match session {
         SessionKind::Persistent => "it may keep no sessions, ",
         SessionKind::Clean => "it may ",
     };
     let given = if options.login.is_some() { "" } else { ", of which none are set" };
-    Failure::new(
+    ConnectionFailure::new(
         FailureKind::Dropped,
         format!(
             "the broker at {} closed the connection without an answer: {sessions}refuse the \
@@ -308,8 +317,8 @@ fn dropped(session: SessionKind, options: &Options) -> Failure {
     )
 }
 
-fn protocol(options: &Options, what: &str) -> Failure {
-    Failure::new(
+fn protocol(options: &Options, what: &str) -> ConnectionFailure {
+    ConnectionFailure::new(
         FailureKind::Protocol,
         format!(
             "the broker at {} does not follow MQTT: {what}; is PROPLET_MQTT_ADDRESS that of an MQTT port?",
@@ -318,7 +327,7 @@ fn protocol(options: &Options, what: &str) -> Failure {
     )
 }
 
-fn tls(error: &TlsError, options: &Options) -> Failure {
+fn tls(error: &TlsError, options: &Options) -> ConnectionFailure {
     match error {
         TlsError::TLS(error) => tls_sentence(error, options),
         TlsError::Io(error) => match rustls_error(error) {
@@ -333,8 +342,8 @@ fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
-fn tls_sentence(error: &dyn std::error::Error, options: &Options) -> Failure {
-    Failure::new(
+fn tls_sentence(error: &dyn std::error::Error, options: &Options) -> ConnectionFailure {
+    ConnectionFailure::new(
         FailureKind::Tls,
         format!(
             "the TLS handshake with the broker at {} failed ({error}); check PROPLET_MQTT_TLS_CA_CERT, the client \
@@ -419,7 +428,7 @@ mod tests {
             (StateError::Unsolicited(3).into(), Ready, Kind::Protocol, "does not follow MQTT"),
         ];
         for (error, phase, kind, words) in cases {
-            let failure = Failure::of(&error, phase, SessionKind::Persistent, &options());
+            let failure = ConnectionFailure::of(&error, phase, SessionKind::Persistent, &options());
             let text = failure.to_string();
             assert_eq!(failure.kind, kind, "{text}");
             assert!(text.contains(words), "{text}");

@@ -28,7 +28,7 @@ const BEATS: usize = 2;
 
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    entries: BTreeMap<u64, Entry>,
+    entries: BTreeMap<u64, PendingMessage>,
     next: u64,
     announcements: VecDeque<Outgoing>,
     once: VecDeque<Outgoing>,
@@ -44,7 +44,7 @@ pub(super) struct Outbox {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct PendingMessage {
     message: Outgoing,
     attempts: u32,
 }
@@ -59,7 +59,7 @@ enum Handed {
 
 impl Outbox {
     pub(super) fn publish(&mut self, message: Outgoing) {
-        self.entries.insert(self.next, Entry { message, attempts: 0 });
+        self.entries.insert(self.next, PendingMessage { message, attempts: 0 });
         self.next += 1;
     }
 
@@ -223,7 +223,7 @@ impl Outbox {
             return;
         }
         let attempts = entry.attempts;
-        if let Some(Entry { message, .. }) = self.entries.remove(&number) {
+        if let Some(PendingMessage { message, .. }) = self.entries.remove(&number) {
             let topic = message.topic.clone();
             let error = PublishError::Rejected { topic, size, attempts };
             tracing::error!("{error}");

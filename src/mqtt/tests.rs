@@ -57,7 +57,7 @@ async fn message(events: &mut Events) -> Message {
     }
 }
 
-async fn failure(events: &mut Events) -> Failure {
+async fn failure(events: &mut Events) -> ConnectionFailure {
     loop {
         match soon("a failure", events.next()).await {
             Some(Event::Disconnected { failure, .. }) => return failure,

@@ -14,7 +14,7 @@ fn weight(own: usize, module: u8, bytes: usize) -> Weight {
     Weight { own, module: Some((Digest::of(&[module]), bytes)) }
 }
 
-fn admit(queue: &mut Queue<u8, ()>, n: u8) -> Result<(), Refusal> {
+fn admit(queue: &mut Queue<u8, ()>, n: u8) -> Result<(), QueueRefusal> {
     queue.admit(&id(n), weight(1, n % 3, 10), true, Admission::Ready, |_| n)
 }
 
@@ -40,7 +40,7 @@ fn bytes_are_bounded_and_what_is_shared_counts_once() {
         queue.admit(&id(n), weight, true, Admission::Ready, |_| n)
     };
     assert_eq!(admit(&mut queue, 1, weight(500, 1, 50)), Ok(()), "the only one may be any size");
-    let heavy = Refusal::Heavy { running: 0, queued: 1, bytes: 550 };
+    let heavy = QueueRefusal::Heavy { running: 0, queued: 1, bytes: 550 };
     assert_eq!(admit(&mut queue, 2, weight(0, 1, 50)), Err(heavy));
     assert_eq!(take(&mut queue), Some(1));
     assert_eq!(admit(&mut queue, 2, weight(10, 1, 50)), Ok(()));
@@ -77,7 +77,7 @@ fn a_full_queue_says_how_full() {
     admit(&mut queue, 1).expect("room");
     assert_eq!(take(&mut queue), Some(1));
     admit(&mut queue, 2).expect("room");
-    assert_eq!(admit(&mut queue, 3), Err(Refusal::Full { running: 1, queued: 1 }));
+    assert_eq!(admit(&mut queue, 3), Err(QueueRefusal::Full { running: 1, queued: 1 }));
 }
 
 #[test]

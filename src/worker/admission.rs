@@ -32,7 +32,7 @@ impl Admission {
         let (requests, incoming) = mpsc::channel::<(Run, TaskRequest)>();
         let (verdicts, admitted) = unbounded_channel();
         let admit = move || {
-            let mut modules = Modules::default();
+            let mut modules = SharedModules::default();
             for (run, mut request) in incoming {
                 modules.share(&mut request);
                 let id = request.id.clone();
@@ -55,12 +55,12 @@ impl Admission {
 
 /// The modules of tasks that are there: equal ones are held once.
 #[derive(Default)]
-struct Modules {
+struct SharedModules {
     held: HashMap<Digest, WeakBinary>,
     sweep_at: usize,
 }
 
-impl Modules {
+impl SharedModules {
     /// Gives a task the module that another one already holds.
     fn share(&mut self, request: &mut TaskRequest) {
         let Some(ModuleSource::Bytes(binary)) = &mut request.module else { return };

@@ -59,7 +59,7 @@ pub async fn run_with<T>(
         warn!("{warning}");
     }
     let sessions = setup::sessions(&config);
-    let Kept { journal, recovered, durable } = open_state(&config)?;
+    let OpenedState { journal, recovered, durable } = open_state(&config)?;
     let marks = journal.as_ref().map(Journal::running);
     let policy = Policy { resolve, ..setup::policy(&config) };
     setup::check_roots(&config, &policy)?;
@@ -130,22 +130,22 @@ pub async fn run_with<T>(
 }
 
 /// The journal, if there is to be one.
-struct Kept {
+struct OpenedState {
     journal: Option<Journal<After<Ack>>>,
     recovered: Recovered,
     durable: UnboundedReceiver<After<Ack>>,
 }
 
-fn open_state(config: &Config) -> anyhow::Result<Kept> {
+fn open_state(config: &Config) -> anyhow::Result<OpenedState> {
     match &config.state_dir {
         Some(directory) => {
             let Opened { journal, recovered, durable } =
                 Journal::open(directory, config.executors.get())?;
-            Ok(Kept { journal: Some(journal), recovered, durable })
+            Ok(OpenedState { journal: Some(journal), recovered, durable })
         }
         None => {
             let durable = unbounded_channel().1;
-            Ok(Kept { journal: None, recovered: Recovered::default(), durable })
+            Ok(OpenedState { journal: None, recovered: Recovered::default(), durable })
         }
     }
 }

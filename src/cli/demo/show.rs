@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// One run of a task: the time from sending it to having its result, and that.
-pub(super) type Run = (Duration, TaskResult);
+pub(super) type TimedResult = (Duration, TaskResult);
 
 /// The lines of the file-type guest, `PATH: TYPE PROBABILITY`, in columns.
 pub(super) fn file_types(output: &str) -> String {
@@ -40,7 +40,7 @@ pub(super) fn indented(output: &str) -> String {
 }
 
 /// Where the time of each task went, cold and warm.
-pub(super) fn table(tasks: &[(&str, Run, Vec<Run>)]) -> String {
+pub(super) fn table(tasks: &[(&str, TimedResult, Vec<TimedResult>)]) -> String {
     const COLUMNS: [&str; 5] = ["queued", "compiled", "loaded", "ran", "total"];
     let mut text = format!("  {:27}", "");
     for column in COLUMNS {
@@ -64,13 +64,13 @@ pub(super) fn table(tasks: &[(&str, Run, Vec<Run>)]) -> String {
     text
 }
 
-fn times((total, result): &Run) -> [f64; 5] {
+fn times((total, result): &TimedResult) -> [f64; 5] {
     let took = &result.timings;
     [took.queued, took.compiled, took.loaded, took.ran, total.as_secs_f64() * 1e3]
 }
 
 /// What every one of the runs found ready.
-fn reused(runs: &[Run]) -> String {
+fn reused(runs: &[TimedResult]) -> String {
     let all = |of: fn(&Reused) -> bool| runs.iter().all(|(_, result)| of(&result.reused));
     let model = |reused: &Reused| reused.graphs_reused > 0 && reused.graphs_loaded == 0;
     let found: Vec<_> = [("program", all(|reused| reused.module)), ("model", all(model))]
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn run(total: u64, ran: f64, warm: bool) -> Run {
+    fn run(total: u64, ran: f64, warm: bool) -> TimedResult {
         let json = json!({
             "task_id": "a",
             "timings": {"queued": 0.1, "compiled": 2.0, "loaded": 3.0, "ran": ran},

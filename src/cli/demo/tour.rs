@@ -1,7 +1,7 @@
 //! The demo itself: broker, worker, tasks, and how to go on.
 
 use super::place::{Files, Place};
-use super::show::{self, Run, quoted, short};
+use super::show::{self, TimedResult, quoted, short};
 use crate::broker::{Broker, Settings};
 use crate::cli::{logging, signals};
 use crate::client::Client;
@@ -264,7 +264,7 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
-    async fn run(&self) -> anyhow::Result<Run> {
+    async fn run(&self) -> anyhow::Result<TimedResult> {
         let request = TaskRequest {
             name: self.what.to_owned(),
             module: Some(ModuleSource::Bytes(Binary::new(self.guest))),
@@ -287,7 +287,7 @@ impl Task<'_> {
         }
     }
 
-    async fn repeat(&self) -> anyhow::Result<Vec<Run>> {
+    async fn repeat(&self) -> anyhow::Result<Vec<TimedResult>> {
         let mut runs = Vec::with_capacity(WARM);
         for _ in 0..WARM {
             runs.push(self.run().await?);
