@@ -89,8 +89,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// The first failure to connect is final, and its [`mqtt::ConnectionFailure`] can be
-    /// downcast; so is a setting that can't work.
+    /// The first failure to connect is final, and its
+    /// [`mqtt::ConnectionFailure`] can be downcast; so is a setting that can't work.
     pub async fn connect(
         connection: &Connection,
         credentials: &Credentials,

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::debug;
 
-/// ModuleFiles that are kept although no task waits with them: the next task
+/// Modules that are kept although no task waits with them: the next task
 /// usually brings the same one.
 const IDLE: usize = 256;
 /// Bytes of those.

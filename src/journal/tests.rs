@@ -29,7 +29,7 @@ struct Parts {
     /// The sequence beside the database, and what of it would survive a loss
     /// of power.
     counter: Mutex<[Vec<u8>; 2]>,
-    /// ModuleFiles that were read.
+    /// Modules that were read.
     reads: AtomicUsize,
     /// The modules' files, and those whose names would survive a loss of power.
     modules: Mutex<[BTreeMap<String, Vec<u8>>; 2]>,

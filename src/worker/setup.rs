@@ -246,6 +246,5 @@ pub(super) fn about(config: &Config) -> WorkerMetadata {
         total_memory_bytes: machine.memory_bytes,
         proplet_version: version::VERSION.to_owned(),
         wasm_runtime: version::WASMTIME.to_owned(),
-        ..WorkerMetadata::default()
     }
 }

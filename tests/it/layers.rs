@@ -175,7 +175,7 @@ impl Uses {
         while let Some((head, tail)) = rest.split_once("::") {
             let name = &head[head.rfind(|c: char| !is_name(c)).map_or(0, |at| at + 1)..];
             // Not the middle of a path.
-            let first = !(name.len() == head.len() && !before.is_empty());
+            let first = name.len() < head.len() || before.is_empty();
             if first && matches!(name, "crate" | "proplet") {
                 for name in first_names(tail) {
                     self.ours.entry(name.to_owned()).or_default().insert(file.to_owned());
@@ -203,10 +203,8 @@ fn first_names(text: &str) -> Vec<&str> {
             '}' if depth == 0 => break,
             '}' => depth -= 1,
             ',' if depth == 0 => start = Some(at + 1),
-            c if is_name(c) => {
-                if start.take().is_some() {
-                    names.push(&list[at..at + name(&list[at..])]);
-                }
+            c if is_name(c) && start.take().is_some() => {
+                names.push(&list[at..at + name(&list[at..])]);
             }
             _ => {}
         }
