@@ -77,3 +77,20 @@ fn each_hazard_has_its_tests_or_is_open() {
     }
     assert_eq!(cases, (1..=*cases.last().expect("a case")).collect(), "a case is missing");
 }
+
+/// Files move; the pages for contributors must follow.
+#[test]
+fn each_file_that_the_pages_for_contributors_name_is_there() {
+    for page in ["ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let text = read(&source(page));
+        let names = text.split('`').skip(1).step_by(2);
+        let files = names.filter(|name| name.ends_with(".rs") || name.ends_with(".json"));
+        let mut seen = 0;
+        for file in files {
+            seen += 1;
+            let there = ["", "src"].iter().any(|folder| source(folder).join(file).exists());
+            assert!(there, "{page} names `{file}`, which is not there");
+        }
+        assert!(seen > 5, "{page} names {seen} files");
+    }
+}
