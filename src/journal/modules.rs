@@ -6,7 +6,7 @@
 //! its room back at once; and the threads that run tasks read them without the
 //! database.
 
-use super::Run;
+use super::{Run, heap};
 use crate::digest::Digest;
 use crate::task::Binary;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -14,6 +14,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::debug;
 
@@ -22,6 +23,8 @@ use tracing::debug;
 const IDLE: usize = 256;
 /// Bytes of those.
 const IDLE_BYTES: u64 = 64 << 20;
+/// Bytes of modules that are read back until their memory is given back.
+const GIVE_BACK: u64 = 16 << 20;
 /// How the name of a file ends that is being written.
 const UNFINISHED: &str = ".new";
 
@@ -92,11 +95,13 @@ pub(super) struct ModuleFiles {
     files: Box<dyn Files>,
     /// Those that this process has neither written nor found to be right.
     unproven: Mutex<HashSet<Digest>>,
+    /// Bytes that have been read.
+    read: AtomicU64,
 }
 
 impl ModuleFiles {
     pub(super) fn new(files: Box<dyn Files>) -> ModuleFiles {
-        ModuleFiles { files, unproven: Mutex::default() }
+        ModuleFiles { files, unproven: Mutex::default(), read: AtomicU64::default() }
     }
 
     /// The module of this digest; none if it is not there or damaged.
@@ -106,7 +111,15 @@ impl ModuleFiles {
     /// The disk fails.
     pub(super) fn read(&self, digest: Digest) -> io::Result<Option<Binary>> {
         let binary = match self.files.read(&digest.to_string()) {
-            Ok(bytes) => Some(Binary::new(bytes)).filter(|binary| binary.digest() == digest),
+            Ok(bytes) => {
+                let size = bytes.len() as u64;
+                let before = self.read.fetch_add(size, Ordering::Relaxed);
+                if before / GIVE_BACK < (before + size) / GIVE_BACK {
+                    // Those of tasks that have ended, with their results between.
+                    heap::give_back();
+                }
+                Some(Binary::new(bytes)).filter(|binary| binary.digest() == digest)
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
