@@ -1,6 +1,6 @@
 //! OpenVINO and the models: fetched by the first test that needs them.
 //!
-//! Also part of the library's own tests (`src/nn/openvino/tests.rs`), so that
+//! Also part of the library's own tests (`src/nn/backends/openvino/tests.rs`), so that
 //! whichever of the two test programs runs first does the set-up.
 
 use std::path::{Path, PathBuf};
