@@ -2,14 +2,15 @@
 //! tasks, and a fresh sandbox for each. Knows nothing of messages, brokers or
 //! configuration files.
 
+mod artefacts;
 mod compiler;
+mod core;
 mod engine;
-mod entry;
 mod files;
 mod hugepages;
 mod limiter;
-mod modules;
 mod output;
+mod run;
 mod sandbox;
 mod sleep;
 
@@ -58,7 +59,7 @@ pub enum Stdio {
 
 /// The engine and everything that outlives a task.
 pub struct Runtime {
-    modules: modules::Modules,
+    artefacts: artefacts::Artefacts,
     fetch: Arc<Fetch>,
     ticker: engine::Ticker,
     huge_pages: Option<hugepages::HugePages>,
@@ -84,7 +85,7 @@ impl Runtime {
         Ok(Runtime {
             ticker: engine::Ticker::start(&engine)?,
             huge_pages,
-            modules: modules::Modules::new(engine, linker, config)?,
+            artefacts: artefacts::Artefacts::new(engine, linker, config)?,
             fetch: config.fetch.clone(),
             nn,
             stdio: config.stdio,
@@ -95,7 +96,7 @@ impl Runtime {
     /// [`THREAD_STACK`] bytes. Whatever the guest does, this returns: a panic
     /// on its behalf is the task's failure. `timings.queued` is the caller's.
     pub fn run(&self, spec: &TaskSpec, cancel: &Arc<Cancel>) -> Outcome {
-        sandbox::run(self, spec, cancel)
+        run::run(self, spec, cancel)
     }
 
     /// wasi-nn, with its graphs.
@@ -105,12 +106,12 @@ impl Runtime {
 
     /// How many modules were compiled since the start.
     pub fn modules_compiled(&self) -> u64 {
-        self.modules.compiled()
+        self.artefacts.compiled()
     }
 
     /// Bytes of compiled code that are kept for the next task.
     pub fn module_bytes(&self) -> u64 {
-        self.modules.bytes()
+        self.artefacts.bytes()
     }
 }
 

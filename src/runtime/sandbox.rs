@@ -1,27 +1,18 @@
-//! One task in one fresh instance: [`TaskSpec`] → store → call → [`Outcome`].
-//!
-//! Nothing of a task outlives it but what its module and its graphs left in
-//! the shared caches, and nothing that its guest does leaves this module
-//! otherwise than as an outcome.
+//! What a task gets: a store with its WASI context, its wasi-nn context, its
+//! limiter, its deadline and a place for its output. Built here alone, and
+//! fresh for each task.
 
-use super::engine::Watch;
-use super::entry::{self, CallError};
 use super::limiter::Limiter;
-use super::modules::Artefact;
 use super::output::Capture;
-use super::{Runtime, Stdio, sleep};
 use crate::cancel::{Cancel, Reason};
 use crate::directory::Directory;
 use crate::nn::NnCtx;
-use crate::task::{Failure, ModuleSource, Outcome, Preopen, TaskSpec};
-use std::io::Write as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::task::{Failure, Grant, Preopen};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use wasmtime::component::ResourceTableError;
-use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
+use std::time::Instant;
+use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiView as _};
+use wasmtime_wasi::{FsPerms, HostMonotonicClock, WasiCtxBuilder, WasiView as _};
 
 /// Files, directories and streams that a task may hold open. Descriptors are
 /// the process's, and the connection to the broker needs one, too.
@@ -30,7 +21,7 @@ pub(super) const MAX_HANDLES: usize = 256;
 /// The host's side of one guest.
 pub(super) struct TaskState {
     wasi: WasiP1Ctx,
-    nn: Option<NnCtx>,
+    pub(super) nn: Option<NnCtx>,
     limiter: Limiter,
     pub(super) cancel: Arc<Cancel>,
     /// Zero of the guest's monotonic clock.
@@ -62,214 +53,61 @@ impl From<Reason> for Failure {
     }
 }
 
-pub(super) fn run(runtime: &Runtime, spec: &TaskSpec, cancel: &Arc<Cancel>) -> Outcome {
-    let limit = spec.grant().limits.output;
-    let mut run = Run {
-        runtime,
-        spec,
-        cancel,
-        stdout: Capture::new(limit),
-        stderr: Capture::new(limit),
-        // Filled in as the task gets on.
-        outcome: Outcome {
-            verdict: Ok(()),
-            diagnostics: spec.grant().notes.clone(),
-            ..Outcome::failed(Failure::Stopped)
-        },
+/// The guest's monotonic clock, whose zero we know.
+struct Monotonic(Instant);
+
+impl HostMonotonicClock for Monotonic {
+    fn resolution(&self) -> u64 {
+        1
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The store of one task. Its standard output and error go to `output`; without
+/// that, the guest has the terminal and no bound on what it holds open.
+///
+/// # Errors
+///
+/// A directory that was granted can't be opened.
+pub(super) fn store(
+    engine: &Engine,
+    grant: &Grant,
+    nn: Option<NnCtx>,
+    output: Option<(&Capture, &Capture)>,
+    cancel: &Arc<Cancel>,
+) -> Result<Store<TaskState>, Failure> {
+    let clock_zero = Instant::now();
+    let mut wasi = WasiCtxBuilder::new();
+    wasi.args(&grant.args)
+        .envs(&grant.env)
+        .monotonic_clock(Monotonic(clock_zero))
+        // File reads copy straight into the guest's memory.
+        .allow_blocking_current_thread(true);
+    match output {
+        Some((stdout, stderr)) => wasi.stdout(stdout.clone()).stderr(stderr.clone()),
+        None => wasi.inherit_stdio(),
     };
-    // Unwind safe: what a panic may leave half done is dropped with the store.
-    let verdict = catch_unwind(AssertUnwindSafe(|| run.attempt())).unwrap_or_else(|panic| {
-        Err(Failure::Internal(format!("panic while the task ran: {}", panic_message(&*panic))))
+    for dir in &grant.dirs {
+        preopen(&mut wasi, dir)?;
+    }
+    let mut wasi = wasi.build_p1();
+    if output.is_some() {
+        wasi.ctx().table.set_max_capacity(MAX_HANDLES);
+    }
+    let limiter = Limiter::new(grant.limits.memory, cancel.clone());
+    let state = TaskState { wasi, nn, limiter, cancel: cancel.clone(), clock_zero };
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.limiter);
+    // Before instantiation, since the start function runs there.
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|store| match store.data().cancel.reason() {
+        None => Ok(UpdateDeadline::Continue(1)),
+        Some(reason) => Err(Interrupted(reason).into()),
     });
-    let Run { stdout, stderr, mut outcome, .. } = run;
-    outcome.verdict = verdict;
-    outcome.stdout = stdout.take();
-    outcome.stderr = stderr.take();
-    outcome
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
-}
-
-struct Run<'a> {
-    runtime: &'a Runtime,
-    spec: &'a TaskSpec,
-    cancel: &'a Arc<Cancel>,
-    stdout: Capture,
-    stderr: Capture,
-    outcome: Outcome,
-}
-
-impl Run<'_> {
-    fn attempt(&mut self) -> Result<(), Failure> {
-        self.go_on()?;
-        let grant = self.spec.grant();
-        // One deadline for everything that follows.
-        let _whole: Watch<'_> = self.runtime.ticker.watch(self.cancel, grant.limits.timeout);
-        let artefact = self.artefact()?;
-        if artefact.imports_nn && grant.nn.is_none() {
-            return Err(Failure::Module(
-                "the module imports wasi-nn, which the task forbids: \
-                 take `-S nn=n` out of its cli_args"
-                    .into(),
-            ));
-        }
-        let mut store = self.store(&artefact)?;
-        let ticker = &self.runtime.ticker;
-        let _run = grant.limits.run.map(|limit| ticker.watch(self.cancel, Some(limit)));
-        let started = Instant::now();
-        let verdict = self.call(&mut store, &artefact);
-        let elapsed = started.elapsed();
-        let in_graphs = self.report_nn(&store);
-        self.outcome.timings.ran = elapsed.saturating_sub(in_graphs);
-        verdict
-    }
-
-    fn go_on(&self) -> Result<(), Failure> {
-        self.cancel.reason().map_or(Ok(()), |reason| Err(reason.into()))
-    }
-
-    fn artefact(&mut self) -> Result<Arc<Artefact>, Failure> {
-        let started = Instant::now();
-        let binary = match self.spec.module() {
-            ModuleSource::Bytes(bytes) => Ok(bytes.clone()),
-            ModuleSource::Url(url) => (self.runtime.fetch)(url, self.cancel),
-        };
-        let compiled = binary.map_err(Failure::Module).and_then(|binary| {
-            let (compiled, reused) = self.runtime.modules.get(&binary, self.cancel)?;
-            self.outcome.reuse.module = reused;
-            compiled.map_err(|e| Failure::Module(e.to_string()))
-        });
-        self.outcome.timings.compiled = started.elapsed();
-        self.go_on()?;
-        compiled
-    }
-
-    fn store(&mut self, artefact: &Artefact) -> Result<Store<TaskState>, Failure> {
-        let grant = self.spec.grant();
-        let started = Instant::now();
-        let nn = match &grant.nn {
-            // Without either, a missing library does not concern the task.
-            Some(graphs) if artefact.imports_nn || !graphs.is_empty() => Some(
-                self.runtime
-                    .nn
-                    .context(graphs, self.cancel.clone())
-                    .map_err(|e| self.cancel.reason().map_or(Failure::Graph(e), Failure::from))?,
-            ),
-            _ => None,
-        };
-        self.outcome.timings.loaded = started.elapsed();
-
-        let clock_zero = Instant::now();
-        let mut wasi = WasiCtxBuilder::new();
-        wasi.args(&grant.args)
-            .envs(&grant.env)
-            .monotonic_clock(sleep::Monotonic(clock_zero))
-            // File reads copy straight into the guest's memory.
-            .allow_blocking_current_thread(true);
-        match self.runtime.stdio {
-            Stdio::Captured => wasi.stdout(self.stdout.clone()).stderr(self.stderr.clone()),
-            Stdio::Inherited => wasi.inherit_stdio(),
-        };
-        for dir in &grant.dirs {
-            preopen(&mut wasi, dir)?;
-        }
-        let mut wasi = wasi.build_p1();
-        if self.runtime.stdio == Stdio::Captured {
-            wasi.ctx().table.set_max_capacity(MAX_HANDLES);
-        }
-        let state = TaskState {
-            wasi,
-            nn,
-            limiter: Limiter::new(grant.limits.memory, self.cancel.clone()),
-            cancel: self.cancel.clone(),
-            clock_zero,
-        };
-        let mut store = Store::new(self.runtime.modules.engine(), state);
-        store.limiter(|state| &mut state.limiter);
-        // Before instantiation, since the start function runs there.
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(|store| match store.data().cancel.reason() {
-            None => Ok(UpdateDeadline::Continue(1)),
-            Some(reason) => Err(Interrupted(reason).into()),
-        });
-        Ok(store)
-    }
-
-    fn call(&mut self, store: &mut Store<TaskState>, artefact: &Artefact) -> Result<(), Failure> {
-        let grant = self.spec.grant();
-        let inputs = grant.args.get(1..).unwrap_or_default();
-        let result =
-            artefact.pre.instantiate(&mut *store).map_err(CallError::Guest).and_then(|instance| {
-                if let Some(memory) = instance.get_memory(&mut *store, "memory")
-                    && let Some(huge_pages) = &self.runtime.huge_pages
-                {
-                    huge_pages.advise(&memory, &*store);
-                }
-                entry::call(store, instance, &grant.entry, inputs)
-            });
-        match result {
-            Ok(results) => {
-                for line in results {
-                    self.print(&line);
-                }
-                self.outcome.exit_code = Some(0);
-                Ok(())
-            }
-            Err(CallError::Refused(failure)) => Err(failure),
-            Err(CallError::Guest(error)) => self.guest_ended(&error),
-        }
-    }
-
-    /// A result of an invoked function goes where the guest's output goes.
-    fn print(&self, line: &str) {
-        match self.runtime.stdio {
-            Stdio::Captured => {
-                self.stdout.write(line.as_bytes());
-                self.stdout.write(b"\n");
-            }
-            // As with the guest's own writes, who closed the pipe knows it.
-            Stdio::Inherited => {
-                writeln!(std::io::stdout(), "{line}").ok();
-            }
-        }
-    }
-
-    fn guest_ended(&mut self, error: &wasmtime::Error) -> Result<(), Failure> {
-        if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
-            self.outcome.exit_code = Some(*code);
-            return if *code == 0 { Ok(()) } else { Err(Failure::Exit(*code)) };
-        }
-        // Also where a native call noticed it in words of its own.
-        self.go_on()?;
-        if error.is::<ResourceTableError>() && self.runtime.stdio == Stdio::Captured {
-            return Err(Failure::Fault(format!(
-                "the guest holds more than {MAX_HANDLES} files, directories and streams open \
-                 at the same time, its limit"
-            )));
-        }
-        let text = describe(error);
-        Err(if error.is::<Trap>() { Failure::Trap(text) } else { Failure::Fault(text) })
-    }
-
-    /// Takes over what wasi-nn did. Returns the time in loading graphs that
-    /// passed within the call.
-    fn report_nn(&mut self, store: &Store<TaskState>) -> Duration {
-        let Some(nn) = &store.data().nn else { return Duration::ZERO };
-        let report = nn.report();
-        let preloaded = self.outcome.timings.loaded;
-        self.outcome.timings.loaded = preloaded.max(report.loaded);
-        self.outcome.reuse.graphs_loaded = report.graphs_loaded;
-        self.outcome.reuse.graphs_reused = report.graphs_reused;
-        let refused = report.diagnostics.iter().map(|sentence| format!("wasi-nn: {sentence}"));
-        self.outcome.diagnostics.extend(refused);
-        report.loaded.saturating_sub(preloaded)
-    }
+    Ok(store)
 }
 
 fn preopen(wasi: &mut WasiCtxBuilder, dir: &Preopen) -> Result<(), Failure> {
@@ -283,33 +121,4 @@ fn preopen(wasi: &mut WasiCtxBuilder, dir: &Preopen) -> Result<(), Failure> {
     let opened = Directory::open(&dir.host).map_err(|e| failed(&e))?;
     let given = wasi.preopened_dir(opened.path(), &dir.guest, perms);
     given.map(drop).map_err(|e| failed(&e))
-}
-
-/// The cause first, then where it happened.
-fn describe(error: &wasmtime::Error) -> String {
-    const FRAMES: usize = 16;
-    let mut text = match error.downcast_ref::<Trap>() {
-        Some(trap) => trap.to_string(),
-        None => error
-            .chain()
-            .map(ToString::to_string)
-            .filter(|cause| !cause.starts_with("error while executing at wasm backtrace"))
-            .collect::<Vec<_>>()
-            .join(": "),
-    };
-    let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return text };
-    for frame in backtrace.frames().iter().take(FRAMES) {
-        let name = frame.func_name().map_or_else(
-            || format!("function {}", frame.func_index()),
-            |name| format!("{:#}", rustc_demangle::demangle(name)),
-        );
-        match frame.module_offset() {
-            Some(offset) => text.push_str(&format!("\n  at {name} (offset {offset:#x})")),
-            None => text.push_str(&format!("\n  at {name}")),
-        }
-    }
-    if let Some(more) = backtrace.frames().len().checked_sub(FRAMES).filter(|more| *more > 0) {
-        text.push_str(&format!("\n  … and {more} more"));
-    }
-    text
 }

@@ -6,10 +6,9 @@
 //! are always ready, as they are there, and standard input is closed: a
 //! subscription to any of them makes the call return at once.
 
-use super::sandbox::TaskState;
+use super::sandbox::{Interrupted, TaskState};
 use std::time::{Duration, Instant, SystemTime};
 use wasmtime::{Caller, Extern, Linker};
-use wasmtime_wasi::HostMonotonicClock;
 
 // Sizes, offsets and values from the witx files: `subscription`, `event`.
 const EVENT: usize = 32;
@@ -21,19 +20,6 @@ const ABSOLUTE: u16 = 1;
 const ERRNO_SUCCESS: i32 = 0;
 const ERRNO_FAULT: i32 = 21;
 const ERRNO_INVAL: i32 = 28;
-
-/// The guest's monotonic clock, whose zero we know.
-pub(super) struct Monotonic(pub(super) Instant);
-
-impl HostMonotonicClock for Monotonic {
-    fn resolution(&self) -> u64 {
-        1
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-}
 
 /// Where a version of WASI keeps the clock in a `subscription`, in bytes.
 #[derive(Clone, Copy)]
@@ -115,7 +101,7 @@ fn poll_oneoff(
     });
     // Where no subscription is ever due, look again from time to time.
     let first = first.min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
-    state.cancel.wait_until(first).map_err(super::sandbox::Interrupted)?;
+    state.cancel.wait_until(first).map_err(Interrupted)?;
 
     let now = Instant::now();
     let due = parsed.iter().filter(|s| match s.due {

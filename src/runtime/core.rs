@@ -1,5 +1,5 @@
-//! Which function of an instance a task means, and calling it as
-//! `wasmtime run` does.
+//! Core modules: which function of an instance a task means, and calling it
+//! as `wasmtime run` does.
 
 use crate::task::{Entry, Failure};
 use wasmtime::{AsContextMut, Func, Instance, Store, Val, ValType};

@@ -31,7 +31,7 @@ pub(super) struct Artefact {
 pub(super) type Compiled = Result<Arc<Artefact>, Arc<str>>;
 
 /// The cache. See the module's documentation.
-pub(super) struct Modules {
+pub(super) struct Artefacts {
     shared: Arc<Shared>,
     compiler: Compiler,
 }
@@ -52,7 +52,7 @@ struct Pending {
     binary: Option<Binary>,
 }
 
-impl Modules {
+impl Artefacts {
     /// Keeps no more compiled code and metadata than the configuration says,
     /// what was used least recently goes first; compiles no more modules at
     /// the same time.
@@ -60,7 +60,7 @@ impl Modules {
         engine: Engine,
         linker: Linker<TaskState>,
         config: &RuntimeConfig,
-    ) -> anyhow::Result<Modules> {
+    ) -> anyhow::Result<Artefacts> {
         let cache = Cache::builder()
             .name("modules")
             .max_capacity(config.module_cache)
@@ -70,7 +70,7 @@ impl Modules {
         let pending = Mutex::default();
         let disk = config.disk.clone();
         let shared = Shared { engine, linker, cache, disk, pending, compiled: AtomicU64::new(0) };
-        Ok(Modules { shared: Arc::new(shared), compiler: Compiler::start(config.compilers)? })
+        Ok(Artefacts { shared: Arc::new(shared), compiler: Compiler::start(config.compilers)? })
     }
 
     /// The artefact of `binary`, and whether this task found it compiled or
