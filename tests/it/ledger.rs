@@ -150,6 +150,11 @@ fn a_worker_that_is_killed_after_it_was_told_to_end_charges_nobody() {
     let started = |worker: &Process| {
         scene.runs("long", worker);
     };
+    // A suspect is told before it runs.
+    let suspects_nobody = |worker: &Process| {
+        let log = worker.log();
+        assert!(!log.iter().any(|line| line.contains("running the task again")), "{log:#?}");
+    };
     let mut worker = scene.worker("1");
     scene.start("long", "go", "0");
     started(&worker);
@@ -159,8 +164,9 @@ fn a_worker_that_is_killed_after_it_was_told_to_end_charges_nobody() {
         // As `docker stop` does after ten seconds.
         drop(worker);
         worker = scene.worker("1");
-        worker.logs("running the task again task=long deaths=0");
+        worker.logs("taking over what the last process left tasks=1");
         started(&worker);
+        suspects_nobody(&worker);
     }
     worker.signal("TERM");
     worker.logs("shutting down");
@@ -168,10 +174,9 @@ fn a_worker_that_is_killed_after_it_was_told_to_end_charges_nobody() {
     worker.signal("TERM");
     assert_eq!(worker.ended().code(), Some(130), "{:#?}", worker.log());
     worker = scene.worker("1");
-    worker.logs("running the task again task=long deaths=0");
     std::fs::write(scene.work("go"), "").expect("written");
     scene.stage.result("long").succeeded("done\n");
-    drop(worker);
+    suspects_nobody(&worker);
 }
 
 /// Something that a resolver waits for.
