@@ -39,8 +39,13 @@ impl Ack {
 #[derive(Debug, Default)]
 pub(super) struct Arrivals(watch::Sender<usize>);
 
+/// What a message takes up at the least. So the number of messages is bounded,
+/// too: each that is small waits for the same steps as a large one.
+const LEAST: usize = 16 << 10;
+
 impl Arrivals {
     fn hold(&self, bytes: usize) -> Held {
+        let bytes = bytes.max(LEAST);
         self.0.send_modify(|held| *held += bytes);
         Held { bytes, arrivals: self.0.clone() }
     }
