@@ -121,7 +121,13 @@ impl Manager {
     pub fn result(&mut self) -> anyhow::Result<()> {
         let topic = self.topics.results();
         loop {
-            let Event::Message(message) = self.event()? else { bail!("the connection ended") };
+            let message = match self.event()? {
+                Event::Message(message) => message,
+                Event::Acknowledged(_) => continue,
+                Event::Connected { .. } | Event::Disconnected { .. } => {
+                    bail!("the connection ended")
+                }
+            };
             self.link.ack(message.ack);
             if message.topic == topic {
                 let result: Result<'_> = serde_json::from_slice(&message.payload)?;
