@@ -1,11 +1,13 @@
-//! Compiled modules, shared by all tasks: digest of the binary → what is ready
-//! to be instantiated. Tasks that bring the same module at the same time wait
-//! for one compile, and a module that does not compile is remembered as such.
-//! What was compiled before the last restart is found on the disk.
+//! Compiled code, shared by all tasks: digest of the binary → what is ready to
+//! be instantiated, a core module or a component. Tasks that bring the same code
+//! at the same time wait for one compile, and code that does not compile is
+//! remembered as such. What was compiled before the last restart is found on
+//! the disk.
 
 use super::RuntimeConfig;
+use super::code::{Code, Kind};
 use super::compiler::{Compiler, Promise};
-use super::sandbox::TaskState;
+use super::link::{Artefact, Linkers};
 use crate::cancel::{Cancel, Reason};
 use crate::digest::Digest;
 use crate::disk::DiskCache;
@@ -18,14 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::debug;
-use wasmtime::{Engine, ExternType, InstancePre, Linker, Module};
-
-/// A module that is ready to be instantiated.
-pub(super) struct Artefact {
-    pub(super) pre: InstancePre<TaskState>,
-    /// Whether it imports anything of wasi-nn.
-    pub(super) imports_nn: bool,
-}
+use wasmtime::Engine;
 
 /// The artefact, or a sentence for the task's result.
 pub(super) type Compiled = Result<Arc<Artefact>, Arc<str>>;
@@ -38,7 +33,7 @@ pub(super) struct Artefacts {
 
 struct Shared {
     engine: Engine,
-    linker: Linker<TaskState>,
+    linkers: Linkers,
     cache: Cache<Digest, Compiled>,
     disk: Option<Arc<DiskCache>>,
     pending: Mutex<HashMap<Digest, Pending>>,
@@ -58,7 +53,7 @@ impl Artefacts {
     /// the same time.
     pub(super) fn new(
         engine: Engine,
-        linker: Linker<TaskState>,
+        linkers: Linkers,
         config: &RuntimeConfig,
     ) -> anyhow::Result<Artefacts> {
         let cache = Cache::builder()
@@ -69,7 +64,7 @@ impl Artefacts {
             .build();
         let pending = Mutex::default();
         let disk = config.disk.clone();
-        let shared = Shared { engine, linker, cache, disk, pending, compiled: AtomicU64::new(0) };
+        let shared = Shared { engine, linkers, cache, disk, pending, compiled: AtomicU64::new(0) };
         Ok(Artefacts { shared: Arc::new(shared), compiler: Compiler::start(config.compilers)? })
     }
 
@@ -131,7 +126,7 @@ impl Shared {
         let Some(binary) = binary else { return };
         // A fault of the compiler's must not leave anyone waiting.
         let made = catch_unwind(AssertUnwindSafe(|| self.make(&binary)))
-            .unwrap_or_else(|_| Err("the compiler panicked on this module; see the log".into()));
+            .unwrap_or_else(|_| Err("the compiler panicked on this code; see the log".into()));
         let (compiled, new) = match made {
             Ok((artefact, new)) => (Ok(Arc::new(artefact)), new),
             Err(reason) => (Err(Arc::from(reason)), false),
@@ -143,7 +138,7 @@ impl Shared {
         // Nobody waits for this.
         if let (true, Ok(artefact), Some(disk)) = (new, compiled, &self.disk) {
             disk.keep(digest, move || {
-                artefact.pre.module().serialize().map_err(|error| format!("{error:#}"))
+                artefact.code.serialize().map_err(|error| format!("{error:#}"))
             });
         }
     }
@@ -165,52 +160,30 @@ impl Shared {
 
     /// The artefact, and whether it had to be compiled.
     fn make(&self, binary: &Binary) -> Result<(Artefact, bool), String> {
-        recognise(binary)?;
-        if let Some(module) = self.find(&binary.digest()) {
-            return Ok((self.link(&module)?, false));
+        let kind = Kind::of(binary)?;
+        if let Some(code) = self.find(kind, &binary.digest()) {
+            return Ok((self.linkers.link(&code)?, false));
         }
         self.compiled.fetch_add(1, Ordering::Relaxed);
-        let module = Module::from_binary(&self.engine, binary)
-            .map_err(|e| format!("the module does not compile: {e:#}"))?;
-        Ok((self.link(&module)?, true))
+        let code = Code::compile(&self.engine, kind, binary)?;
+        Ok((self.linkers.link(&code)?, true))
     }
 
     /// What an earlier process compiled, if this engine can run it.
-    fn find(&self, digest: &Digest) -> Option<Module> {
+    fn find(&self, kind: Kind, digest: &Digest) -> Option<Code> {
         let disk = self.disk.as_ref()?;
         let bytes = disk.get(digest)?;
-        // SAFETY: they are what `Module::serialize` gave this program, whole by
-        // their digest, in a folder for modules alone that nobody else can
-        // write to; that they are of this version, these settings and this kind
-        // of processor is looked at by the engine.
+        // SAFETY: they are what `Code::serialize` gave this program, whole by
+        // their digest, in a folder for code alone that nobody else can write
+        // to; that they are of this kind, this version, these settings and this
+        // sort of processor is looked at by the engine.
         #[allow(unsafe_code, reason = "compiled code is run as it is found")]
-        let module = unsafe { Module::deserialize(&self.engine, &bytes) };
-        module
-            .inspect_err(|error| {
-                debug!("a compiled module on the disk is of no use: {error:#}");
-                disk.remove(digest);
-            })
-            .ok()
-    }
-
-    fn link(&self, module: &Module) -> Result<Artefact, String> {
-        let imports_nn = module.imports().any(|import| import.module() == crate::nn::MODULE);
-        let pre = self.linker.instantiate_pre(module).map_err(|e| {
-            let unknown = module
-                .imports()
-                .filter(|import| matches!(import.ty(), ExternType::Func(_)))
-                .map(|import| import.module())
-                .find(|name| !PROVIDED.contains(name));
-            match unknown {
-                Some(name) => format!(
-                    "the module can't be linked: {e:#}; this worker provides {} and knows nothing \
-                     of `{name}`",
-                    PROVIDED.join(", ")
-                ),
-                None => format!("the module can't be linked: {e:#}"),
-            }
-        })?;
-        Ok(Artefact { pre, imports_nn })
+        let code = unsafe { Code::deserialize(&self.engine, kind, &bytes) };
+        code.inspect_err(|error| {
+            debug!("compiled code on the disk is of no use: {error:#}");
+            disk.remove(digest);
+        })
+        .ok()
     }
 
     // Entries come and go whole.
@@ -219,44 +192,11 @@ impl Shared {
     }
 }
 
-/// The import modules that guests find here.
-const PROVIDED: [&str; 3] = ["wasi_snapshot_preview1", "wasi_unstable", crate::nn::MODULE];
-
-/// Says what a binary is that is not a core module. The engine would, too, in
-/// words that help only who knows the format.
-fn recognise(binary: &[u8]) -> Result<(), String> {
-    const MAGIC: &[u8] = b"\0asm";
-    // A component has layer 1 where a module has the upper half of its version.
-    const COMPONENT_LAYER: &[u8] = &[1, 0];
-    if !binary.starts_with(MAGIC) {
-        let text = std::str::from_utf8(&binary[..binary.len().min(4096)]).is_ok();
-        let hint = if binary.is_empty() {
-            "it is empty".to_owned()
-        } else if binary.starts_with(b"<") {
-            "it looks like an HTML or XML page: was a link to a web page given?".to_owned()
-        } else if text {
-            "it is text: convert WebAssembly text with `wat2wasm` or `wasm-tools parse`".to_owned()
-        } else {
-            format!("it starts with {:02x?}", &binary[..binary.len().min(4)])
-        };
-        return Err(format!("the module is not a WebAssembly binary: {hint}"));
-    }
-    if binary.get(6..8) == Some(COMPONENT_LAYER) {
-        return Err("the module is a component, which this version does not run yet: \
-                    build the guest for `wasm32-wasip1`"
-            .into());
-    }
-    Ok(())
-}
-
 fn weight(compiled: &Compiled) -> u32 {
     // What the entry itself costs.
     const ENTRY: usize = 1024;
     let bytes = match compiled {
-        Ok(artefact) => {
-            let image = artefact.pre.module().image_range();
-            (image.end as usize).saturating_sub(image.start as usize)
-        }
+        Ok(artefact) => artefact.code.size(),
         Err(message) => message.len(),
     };
     u32::try_from(bytes.saturating_add(ENTRY)).unwrap_or(u32::MAX)

@@ -1,20 +1,13 @@
 //! Core modules: which function of an instance a task means, and calling it
 //! as `wasmtime run` does.
 
+use super::CallError;
 use crate::task::{Entry, Failure};
 use wasmtime::{AsContextMut, Func, Instance, Store, Val, ValType};
 
 /// The default function of a module, in the order of preference.
 const DEFAULTS: [&str; 2] = ["", "_start"];
 const INITIALIZE: &str = "_initialize";
-
-/// What a call ended with besides success.
-pub(super) enum CallError {
-    /// The module or the arguments do not fit: no function was called.
-    Refused(Failure),
-    /// The guest's own end: a trap, an exit, an interruption.
-    Guest(wasmtime::Error),
-}
 
 /// Calls the task's function with `inputs` as positional values if it takes
 /// any, after `_initialize` if there is one. Returns a line for each result.

@@ -32,15 +32,23 @@ pub struct Pool {
     pub memory: u64,
 }
 
-/// Memories and tables of one module. LLVM emits one of each.
+/// Memories of a module, or of all modules of a component. LLVM emits one for a
+/// program, however many libraries it links.
 pub(super) const MAX_MEMORIES: u32 = 16;
+/// Tables of one module. LLVM emits one.
 pub(super) const MAX_TABLES: u32 = 16;
-/// Elements of one table, and of all tables of a module.
+/// Modules that a component may instantiate: one a command with its adapters has
+/// four, one of an interpreter with its native libraries some dozens.
+pub(super) const MAX_CORE_INSTANCES: u32 = 256;
+/// Tables of all modules of a component: an adapter has one of its own.
+pub(super) const MAX_COMPONENT_TABLES: u32 = 64;
+/// Elements of one table, and of all tables of a task.
 pub(super) const MAX_TABLE_ELEMENTS: usize = 1_000_000;
 /// What a slot keeps resident of the memory that its last guest has touched.
 const KEEP_RESIDENT: usize = 32 << 20;
 /// The instance's own data, 24 bytes for each function that is referred to and
-/// 16 for each global: the engine's default of 1 MiB is little for Python.
+/// 16 for each global: the engine's default of 1 MiB is little for Python. All
+/// instances of a component have it together.
 pub(super) const MAX_INSTANCE_SIZE: usize = 16 << 20;
 
 /// Makes the engine that all tasks share.
@@ -66,14 +74,19 @@ fn pooling(pool: Pool) -> wasmtime::InstanceAllocationStrategy {
     let instances = pool.instances;
     let mut pooling = wasmtime::PoolingAllocationConfig::new();
     pooling
-        .total_core_instances(instances)
+        .total_component_instances(instances)
+        .total_core_instances(instances * MAX_CORE_INSTANCES)
         .total_memories(instances * MAX_MEMORIES)
-        .total_tables(instances * MAX_TABLES)
+        .total_tables(instances * MAX_COMPONENT_TABLES)
         .max_memories_per_module(MAX_MEMORIES)
         .max_tables_per_module(MAX_TABLES)
+        .max_core_instances_per_component(MAX_CORE_INSTANCES)
+        .max_memories_per_component(MAX_MEMORIES)
+        .max_tables_per_component(MAX_COMPONENT_TABLES)
         .max_memory_size(pool.reserved())
         .table_elements(MAX_TABLE_ELEMENTS)
         .max_core_instance_size(MAX_INSTANCE_SIZE)
+        .max_component_instance_size(MAX_INSTANCE_SIZE)
         .max_unused_warm_slots(instances)
         .linear_memory_keep_resident(KEEP_RESIDENT)
         .table_keep_resident(1 << 20)

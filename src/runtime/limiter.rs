@@ -1,7 +1,8 @@
-//! What one instance may use: linear memory summed over its memories (the
-//! engine's own limit is for each of them), tables, and how many of either.
+//! What one task may use: linear memory summed over the memories of its module
+//! or component (the engine's own limit is for each of them), tables, and how
+//! many of either.
 
-use super::engine::{MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
+use super::engine::{MAX_COMPONENT_TABLES, MAX_CORE_INSTANCES, MAX_MEMORIES, MAX_TABLE_ELEMENTS};
 use crate::cancel::Cancel;
 use std::sync::Arc;
 use wasmtime::ResourceLimiter;
@@ -67,11 +68,11 @@ impl ResourceLimiter for Limiter {
     }
 
     fn instances(&self) -> usize {
-        1
+        MAX_CORE_INSTANCES as usize
     }
 
     fn tables(&self) -> usize {
-        MAX_TABLES as usize
+        MAX_COMPONENT_TABLES as usize
     }
 
     fn memories(&self) -> usize {

@@ -3,12 +3,15 @@
 //! configuration files.
 
 mod artefacts;
+mod code;
 mod compiler;
+mod component;
 mod core;
 mod engine;
 mod files;
 mod hugepages;
 mod limiter;
+mod link;
 mod output;
 mod run;
 mod sandbox;
@@ -19,11 +22,10 @@ pub use engine::{MAX_WASM_STACK, Pool, THREAD_STACK};
 use crate::cancel::Cancel;
 use crate::disk::DiskCache;
 use crate::nn::Nn;
-use crate::task::{Binary, Outcome, TaskSpec};
+use crate::task::{Binary, Failure, Outcome, TaskSpec};
 use anyhow::anyhow;
 use std::sync::Arc;
 use tracing::warn;
-use wasmtime::Linker;
 
 /// Gets the code at an address for a task, which may be cancelled meanwhile.
 /// The error is a sentence for the task's result.
@@ -80,12 +82,12 @@ impl Runtime {
             })
             .map_err(|e| anyhow!("creating the WebAssembly engine: {e:#}"))?;
         let huge_pages = pool.map(|pool| hugepages::HugePages::new(pool.reserved()));
-        let linker = linker(&engine, config.stdio)
+        let linkers = link::Linkers::new(&engine, config.stdio)
             .map_err(|e| anyhow!("providing WASI and wasi-nn: {e:#}"))?;
         Ok(Runtime {
             ticker: engine::Ticker::start(&engine)?,
             huge_pages,
-            artefacts: artefacts::Artefacts::new(engine, linker, config)?,
+            artefacts: artefacts::Artefacts::new(engine, linkers, config)?,
             fetch: config.fetch.clone(),
             nn,
             stdio: config.stdio,
@@ -119,8 +121,10 @@ impl Runtime {
 pub fn fixed_limits() -> Vec<(&'static str, u64)> {
     vec![
         ("bytes of a guest's stack", MAX_WASM_STACK as u64),
-        ("memories of a module", engine::MAX_MEMORIES.into()),
+        ("memories of a module or component", engine::MAX_MEMORIES.into()),
         ("tables of a module", engine::MAX_TABLES.into()),
+        ("tables of a component", engine::MAX_COMPONENT_TABLES.into()),
+        ("modules that a component instantiates", engine::MAX_CORE_INSTANCES.into()),
         ("elements of a task's tables together", engine::MAX_TABLE_ELEMENTS as u64),
         ("bytes of an instance's own data", engine::MAX_INSTANCE_SIZE as u64),
         ("files, directories and streams open in a task", sandbox::MAX_HANDLES as u64),
@@ -128,21 +132,12 @@ pub fn fixed_limits() -> Vec<(&'static str, u64)> {
     ]
 }
 
-fn linker(engine: &wasmtime::Engine, stdio: Stdio) -> wasmtime::Result<Linker<sandbox::TaskState>> {
-    let mut linker = Linker::new(engine);
-    wasmtime_wasi::p1::add_to_linker_sync(&mut linker, sandbox::TaskState::wasi)?;
-    wasmtime_wasi::p0::add_to_linker_sync(&mut linker, sandbox::TaskState::wasi)?;
-    crate::nn::add_to_linker(&mut linker, sandbox::TaskState::nn)?;
-    match stdio {
-        Stdio::Captured => {
-            sleep::shadow(&mut linker)?;
-            files::shadow(&mut linker)?;
-        }
-        // A poll on the terminal must really wait for it, and who runs a guest
-        // by hand may mean a FIFO.
-        Stdio::Inherited => {}
-    }
-    Ok(linker)
+/// What a call ended with besides success.
+enum CallError {
+    /// The code or the arguments do not fit: no function was called.
+    Refused(Failure),
+    /// The guest's own end: a trap, an exit, an interruption.
+    Guest(wasmtime::Error),
 }
 
 #[cfg(test)]

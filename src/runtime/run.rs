@@ -4,12 +4,11 @@
 //! the shared caches, and nothing that its guest does leaves this module
 //! otherwise than as an outcome.
 
-use super::artefacts::Artefact;
-use super::core::{self, CallError};
 use super::engine::Watch;
+use super::link::{Artefact, Pre};
 use super::output::Capture;
 use super::sandbox::{self, MAX_HANDLES, TaskState};
-use super::{Runtime, Stdio};
+use super::{CallError, Runtime, Stdio, component, core};
 use crate::cancel::Cancel;
 use crate::task::{Failure, ModuleSource, Outcome, TaskSpec};
 use std::io::Write as _;
@@ -133,15 +132,19 @@ impl Run<'_> {
     fn call(&mut self, store: &mut Store<TaskState>, artefact: &Artefact) -> Result<(), Failure> {
         let grant = self.spec.grant();
         let inputs = grant.args.get(1..).unwrap_or_default();
-        let result =
-            artefact.pre.instantiate(&mut *store).map_err(CallError::Guest).and_then(|instance| {
-                if let Some(memory) = instance.get_memory(&mut *store, "memory")
-                    && let Some(huge_pages) = &self.runtime.huge_pages
-                {
-                    huge_pages.advise(&memory, &*store);
-                }
-                core::call(store, instance, &grant.entry, inputs)
-            });
+        let result = match &artefact.pre {
+            Pre::Module(pre) => {
+                pre.instantiate(&mut *store).map_err(CallError::Guest).and_then(|instance| {
+                    if let Some(memory) = instance.get_memory(&mut *store, "memory")
+                        && let Some(huge_pages) = &self.runtime.huge_pages
+                    {
+                        huge_pages.advise(&memory, &*store);
+                    }
+                    core::call(store, instance, &grant.entry, inputs)
+                })
+            }
+            Pre::Component(pre) => component::call(store, pre, &grant.entry, inputs),
+        };
         match result {
             Ok(results) => {
                 for line in results {

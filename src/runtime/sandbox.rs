@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::{FsPerms, HostMonotonicClock, WasiCtxBuilder, WasiView as _};
+use wasmtime_wasi::{FsPerms, HostMonotonicClock, WasiCtxBuilder, WasiCtxView, WasiView};
 
 /// Files, directories and streams that a task may hold open. Descriptors are
 /// the process's, and the connection to the broker needs one, too.
@@ -29,12 +29,20 @@ pub(super) struct TaskState {
 }
 
 impl TaskState {
+    /// The state of preview 1, within which that of WASI 0.2 is.
     pub(super) fn wasi(&mut self) -> &mut WasiP1Ctx {
         &mut self.wasi
     }
 
+    /// wasi-nn, if the task has it.
     pub(super) fn nn(&mut self) -> Option<&mut NnCtx> {
         self.nn.as_mut()
+    }
+}
+
+impl WasiView for TaskState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.wasi.ctx()
     }
 }
 

@@ -7,6 +7,7 @@
 mod arrival;
 mod bursts;
 mod cli_args;
+mod components;
 #[cfg(all(feature = "broker", feature = "openvino"))]
 mod demo;
 #[cfg(feature = "broker")]

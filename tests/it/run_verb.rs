@@ -37,6 +37,14 @@ fn a_guest_that_succeeds_exits_with_0_and_its_output_passes_through() {
 }
 
 #[test]
+fn a_command_component_runs_like_a_module() {
+    let guests = Guests::new();
+    let ran = guests.run(&[], "component-hello", &[]);
+    assert_eq!((ran.code, ran.text(), ran.stderr.as_str()), (Some(0), "hello\n", ""));
+    assert_eq!(guests.run(&[], "component-exit", &["error"]).code, Some(1));
+}
+
+#[test]
 fn the_guests_exit_code_is_the_programs() {
     let guests = Guests::new();
     for code in [0, 1, 7, 125] {

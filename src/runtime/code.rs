@@ -1,0 +1,104 @@
+//! A task's code, compiled: a core module or a component, told by its header.
+
+use wasmtime::component::Component;
+use wasmtime::{Engine, Module};
+
+/// What a binary is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A core module.
+    Module,
+    /// A component.
+    Component,
+}
+
+impl Kind {
+    /// What `binary` is by its header, or a sentence on what it is instead. The
+    /// engine would say so, too, in words that help only who knows the format.
+    pub(super) fn of(binary: &[u8]) -> Result<Kind, String> {
+        const MAGIC: &[u8] = b"\0asm";
+        // A component has layer 1 where a module has the upper half of its version.
+        const COMPONENT_LAYER: &[u8] = &[1, 0];
+        if binary.starts_with(MAGIC) {
+            let component = binary.get(6..8) == Some(COMPONENT_LAYER);
+            return Ok(if component { Kind::Component } else { Kind::Module });
+        }
+        let text = std::str::from_utf8(&binary[..binary.len().min(4096)]).is_ok();
+        let hint = if binary.is_empty() {
+            "it is empty".to_owned()
+        } else if binary.starts_with(b"<") {
+            "it looks like an HTML or XML page: was a link to a web page given?".to_owned()
+        } else if text {
+            "it is text: convert WebAssembly text with `wat2wasm` or `wasm-tools parse`".to_owned()
+        } else {
+            format!("it starts with {:02x?}", &binary[..binary.len().min(4)])
+        };
+        Err(format!("the module is not a WebAssembly binary: {hint}"))
+    }
+}
+
+/// Compiled code. Clones share it.
+#[derive(Clone)]
+pub(super) enum Code {
+    /// A core module.
+    Module(Module),
+    /// A component.
+    Component(Component),
+}
+
+impl Code {
+    /// Compiles `binary`, which is of this kind.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for the task's result.
+    pub(super) fn compile(engine: &Engine, kind: Kind, binary: &[u8]) -> Result<Code, String> {
+        match kind {
+            Kind::Module => Module::from_binary(engine, binary)
+                .map(Code::Module)
+                .map_err(|e| format!("the module does not compile: {e:#}")),
+            Kind::Component => Component::from_binary(engine, binary)
+                .map(Code::Component)
+                .map_err(|e| format!("the component does not compile: {e:#}")),
+        }
+    }
+
+    /// What [`Code::serialize`] gave. Refuses what is of another kind, another
+    /// version of the engine, or other settings.
+    ///
+    /// # Safety
+    ///
+    /// The bytes are run as they are: nobody may have changed them.
+    #[allow(unsafe_code, reason = "passes the engine's own contract on")]
+    pub(super) unsafe fn deserialize(
+        engine: &Engine,
+        kind: Kind,
+        bytes: &[u8],
+    ) -> wasmtime::Result<Code> {
+        match kind {
+            // SAFETY: the caller's promise.
+            Kind::Module => unsafe { Module::deserialize(engine, bytes) }.map(Code::Module),
+            // SAFETY: the caller's promise.
+            Kind::Component => {
+                unsafe { Component::deserialize(engine, bytes) }.map(Code::Component)
+            }
+        }
+    }
+
+    /// As bytes, for another process of this program.
+    pub(super) fn serialize(&self) -> wasmtime::Result<Vec<u8>> {
+        match self {
+            Code::Module(module) => module.serialize(),
+            Code::Component(component) => component.serialize(),
+        }
+    }
+
+    /// Bytes of the compiled code.
+    pub(super) fn size(&self) -> usize {
+        let image = match self {
+            Code::Module(module) => module.image_range(),
+            Code::Component(component) => component.image_range(),
+        };
+        (image.end as usize).saturating_sub(image.start as usize)
+    }
+}
