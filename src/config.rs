@@ -28,7 +28,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 
 use crate::flags::GraphFlag;
-use crate::nn::{Hint, Precision, SearchEnv};
+use crate::nn::{Hint, Operators, Precision, SearchEnv};
 
 pub use crate::mqtt::{CleanSession, Qos};
 pub use connection::{ClientCert, Connection};
@@ -100,6 +100,8 @@ pub struct Config {
     pub nn_hint: Hint,
     /// What it computes in.
     pub nn_precision: Precision,
+    /// Which operators a model may have.
+    pub nn_operators: Operators,
     /// Whether guests may hand over models of their own. OpenVINO parses and
     /// compiles those in this process, where nothing can contain it.
     pub nn_load_bytes: bool,

@@ -117,6 +117,7 @@ fn nn_config(inference: Inference, policy: &Policy) -> NnConfig {
             // One guest, one inference at a time.
             hint: inference.hint.unwrap_or(Hint::Latency),
             precision: inference.precision,
+            operators: inference.operators,
         },
         named_only: !inference.load_bytes,
         graphs: graphs.collect(),

@@ -6,7 +6,7 @@ use super::reader::{self, Reader};
 use super::sources::Environment;
 use super::{ConfigError, value};
 use crate::flags::GraphFlag;
-use crate::nn::{Hint, Precision, SearchEnv};
+use crate::nn::{Hint, Operators, Precision, SearchEnv};
 use std::path::PathBuf;
 
 /// The settings of [`super::Group::Inference`].
@@ -20,6 +20,8 @@ pub struct Inference {
     pub hint: Option<Hint>,
     /// What it computes in.
     pub precision: Precision,
+    /// Which operators a model may have.
+    pub operators: Operators,
     /// Whether guests may hand over models of their own.
     pub load_bytes: bool,
     /// Graphs for every task, as typed.
@@ -42,6 +44,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Inferen
     let openvino_lib = reader.read_optional("openvino-lib", value::path);
     let hint = reader.read("nn-hint", value::hint);
     let precision = reader.read("nn-precision", value::precision);
+    let operators = reader.read("nn-operators", value::operators);
     let load_bytes = reader.read("nn-load-bytes", value::boolean);
     let graphs = reader.read_optional("nn-graphs", value::graphs).unwrap_or_default();
     Some(Inference {
@@ -49,6 +52,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Inferen
         library_search: env.library_search(),
         hint: hint?,
         precision: precision?,
+        operators: operators?,
         load_bytes: load_bytes?,
         graphs,
     })

@@ -459,6 +459,13 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         Group::Inference,
+        "nn-operators",
+        "OPERATORS",
+        Text("checked"),
+        "Operators of models: checked, those that can't reach memory that is not theirs, or all, where every model is trusted with this worker",
+    ),
+    setting(
+        Group::Inference,
         "nn-load-bytes",
         BOOLEAN,
         Text("true"),

@@ -513,7 +513,10 @@ fn running_by_hand_reads_what_concerns_inference_as_a_worker_would() {
     let file = "[proplet]\nnn_precision = \"auto\"\nnn_hint = \"latency\"\n";
     std::fs::write(folder.path().join("config.toml"), file).expect("written");
     let env = env.with("PROPLET_NN_HINT", "throughput").with("PROPLET_OPENVINO_LIB", "/lib");
-    let set = load(&["--nn-load-bytes=false", "--nn-graphs=openvino::/m/a"], &env).expect("read");
+    assert_eq!(plain.operators, Operators::Checked);
+    let flags = ["--nn-load-bytes=false", "--nn-graphs=openvino::/m/a", "--nn-operators=all"];
+    let set = load(&flags, &env).expect("read");
+    assert_eq!(set.operators, Operators::All);
     assert_eq!((set.precision, set.hint), (Precision::Auto, Some(Hint::Throughput)));
     assert_eq!((set.load_bytes, set.graphs.len()), (false, 1));
     assert_eq!(set.openvino_lib.as_deref(), Some(Path::new("/lib")));

@@ -10,7 +10,7 @@ use crate::flags::{GraphFlag, parse_duration, parse_integer};
 use crate::task::humantime;
 
 use super::{AllowedDir, CleanSession, LogFormat, Qos};
-use crate::nn::{Hint, Precision};
+use crate::nn::{Hint, Operators, Precision};
 
 /// Units of a size. A bare `M` is left out: it is 10⁶ to some and 2²⁰ to
 /// others.
@@ -229,6 +229,15 @@ pub(super) fn precision(text: &str) -> Result<Precision, String> {
         "f32" => Ok(Precision::F32),
         "auto" => Ok(Precision::Auto),
         _ => Err("not a precision: it is f32 or auto".into()),
+    }
+}
+
+/// Reads which operators models may have.
+pub(super) fn operators(text: &str) -> Result<Operators, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "checked" => Ok(Operators::Checked),
+        "all" => Ok(Operators::All),
+        _ => Err("not a choice of operators: it is checked or all".into()),
     }
 }
 

@@ -28,6 +28,7 @@ mod execution;
 mod graph;
 mod graphs;
 mod inferences;
+mod operators;
 mod refusal;
 mod shared;
 mod source;
@@ -52,6 +53,7 @@ pub use config::{NnConfig, NnLimits};
 pub use context::NnCtx;
 pub use execution::NnReport;
 pub use inferences::{INFERENCE_BUCKETS, InferenceTimes};
+pub use operators::Operators;
 pub use shared::NO_BACKEND;
 
 use self::backends::{Backend, openvino};

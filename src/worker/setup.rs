@@ -134,6 +134,7 @@ pub fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
             search: config.library_search.clone(),
             hint: config.nn_hint,
             precision: config.nn_precision,
+            operators: config.nn_operators,
         },
         cache_bytes: config.graph_cache,
         model_bytes: config.model_size,

@@ -29,6 +29,7 @@ fn other_value(name: &str) -> &'static str {
         "task-output" | "result-size" => "64KiB",
         "nn-hint" => "latency",
         "nn-precision" => "auto",
+        "nn-operators" => "all",
         "nn-graphs" => "openvino::models/tiny",
         "log-level" => "debug",
         "log-format" => "json",

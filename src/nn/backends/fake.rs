@@ -11,6 +11,7 @@ use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 use super::openvino::{IR, builders};
 use super::{Backend, Compiled, Encoding, Library, Model, Request, Served};
 use crate::cancel::Cancel;
+use crate::nn::operators::Operators;
 use crate::nn::refusal::{Halt, Refusal};
 use crate::nn::source::Source;
 use crate::nn::tensors::{Dim, Element, Port};
@@ -188,7 +189,7 @@ impl Backend for Fake {
         }
         match parts.first() {
             Some(xml) if !xml.starts_with(b"<net") => Ok(()),
-            _ => builders::check(parts).map(drop),
+            _ => builders::check(parts, Operators::All).map(drop),
         }
     }
 

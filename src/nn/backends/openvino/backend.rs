@@ -112,14 +112,14 @@ impl Backend for OpenVino {
         target: ExecutionTarget,
         parts: &[&[u8]],
     ) -> Result<(), Refusal> {
-        builders::check(parts)?;
+        builders::check(parts, self.config.operators)?;
         self.device(target).map(drop)
     }
 
     fn compile(&self, source: &Source) -> Result<Compiled, Refusal> {
         let core = &self.loaded().map_err(Refusal::runtime)?.core;
         let parts: Vec<&[u8]> = source.parts().iter().map(|part| &**part).collect();
-        let scan = builders::check(&parts)?;
+        let scan = builders::check(&parts, self.config.operators)?;
         let device = self.device(source.target())?;
         let failed = |error| Refusal::runtime(format!("OpenVINO refuses the model: {error}"));
         if device != "CPU" {
@@ -140,13 +140,14 @@ impl Backend for OpenVino {
             .map(|property| core.property("CPU", property).unwrap_or_default())
             .join(" ");
         let version = &library.version;
-        Some(format!("{version} {processor} {:?} {:?}", self.config.hint, self.config.precision))
+        let OpenVinoConfig { hint, precision, operators, .. } = &self.config;
+        Some(format!("{version} {processor} {hint:?} {precision:?} {operators:?}"))
     }
 
     fn import(&self, source: &Source, compiled: Vec<u8>) -> Result<Compiled, Refusal> {
         let core = &self.loaded().map_err(Refusal::runtime)?.core;
         let parts: Vec<&[u8]> = source.parts().iter().map(|part| &**part).collect();
-        let scan = builders::check(&parts)?;
+        let scan = builders::check(&parts, self.config.operators)?;
         let device = self.device(source.target())?;
         let failed =
             |error| Refusal::runtime(format!("OpenVINO refuses the compiled model: {error}"));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::library::SearchEnv;
+use crate::nn::operators::Operators;
 
 /// What OpenVINO optimises for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,4 +39,6 @@ pub struct OpenVinoConfig {
     pub hint: Hint,
     /// What it computes in.
     pub precision: Precision,
+    /// Which operators a model may have.
+    pub operators: Operators,
 }

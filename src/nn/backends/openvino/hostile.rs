@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Barrier;
 
-use super::tests::{context, floats, layer, load, net, nn};
+use super::tests::{context, floats, layer, load, net, nn, nn_with};
 use super::*;
 use crate::cancel::Cancel;
 use crate::nn::backends::{Backend as _, Request};
+use crate::nn::operators::Operators;
 
 /// `x` through an operator that keeps its shape; `""` is a scalar's.
 fn through(operator: &str, data: &str, shape: &str) -> (Vec<u8>, Vec<u8>) {
@@ -38,7 +39,7 @@ fn a_scalar_is_taken_and_given() {
 /// ARCHITECTURE.md, case 67.
 #[test]
 fn no_text_is_that_of_another_task() {
-    let nn = nn();
+    let nn = nn_with(Operators::All);
     let together = Barrier::new(2);
     let refused = |mine: &str| {
         let model = through(mine, "", "4");

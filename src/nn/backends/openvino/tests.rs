@@ -15,6 +15,7 @@ use crate::nn::assets::assets;
 use crate::nn::backends::Backend as _;
 use crate::nn::context::NnCtx;
 use crate::nn::graph::SharedGraph;
+use crate::nn::operators::Operators;
 use crate::nn::refusal::Halt;
 use crate::nn::source::Source;
 use crate::nn::tensors::Element;
@@ -23,9 +24,14 @@ use crate::nn::{Nn, NnConfig, NnLimits, NnReport};
 /// wasi-nn with the library that the fixtures' setup puts under the build
 /// folder.
 pub(super) fn nn() -> Nn {
+    nn_with(Operators::Checked)
+}
+
+/// The same, for models with these operators.
+pub(super) fn nn_with(operators: Operators) -> Nn {
     assets();
     let search = SearchEnv::from_lookup(std::env::current_exe().ok(), |_| None);
-    let openvino = OpenVinoConfig { search, ..OpenVinoConfig::default() };
+    let openvino = OpenVinoConfig { search, operators, ..OpenVinoConfig::default() };
     let config = NnConfig {
         openvino,
         cache_bytes: 1 << 30,
@@ -179,7 +185,7 @@ fn an_open_dimension_takes_one_shape_after_the_other() {
 
 #[test]
 fn what_openvino_refuses_is_told_in_full() {
-    let nn = nn();
+    let nn = nn_with(Operators::All);
     let mut task = context(&nn);
     let (xml, weights) = add("1");
     let unknown = String::from_utf8(xml).expect("text").replace("\"Add\"", "\"Bad\"");
@@ -213,7 +219,7 @@ fn thousands_of_models_leave_memory_flat() {
 #[ignore = "`thousands_of_models_leave_memory_flat` runs it, alone in its process"]
 fn models_come_and_go() {
     // The stock bindings would keep each message and each port.
-    let nn = nn();
+    let nn = nn_with(Operators::All);
     let mut task = context(&nn);
     let (xml, weights) = add("1");
     let unknown = String::from_utf8(xml).expect("text").replace("\"Add\"", "\"Bad\"");

@@ -5,6 +5,7 @@
 //! alone, one root named `net`), so that no parser behind it can see more
 //! nesting or other weights than what was counted here.
 
+use crate::nn::operators::{self, Operators};
 use crate::nn::refusal::{Errno, Refusal};
 
 /// The deepest nesting. A plain model needs 7 levels; each `If`, `Loop` or
@@ -34,9 +35,9 @@ pub(super) fn is_start(bytes: &[u8]) -> bool {
     bytes.starts_with(b"<?xml") || bytes.starts_with(b"<net")
 }
 
-/// Proves the XML against its limits and its constants against `weights`, the
-/// number of bytes that come with it.
-pub(super) fn scan(xml: &[u8], weights: u64) -> Result<Scan, Refusal> {
+/// Proves the XML against its limits, its constants against `weights`, the
+/// number of bytes that come with it, and its layers against `operators`.
+pub(super) fn scan(xml: &[u8], weights: u64, operators: Operators) -> Result<Scan, Refusal> {
     if xml.len() > MAX_BYTES {
         return Err(Refusal::too_large(format!(
             "the model's XML has {} bytes, more than {MAX_BYTES}",
@@ -50,7 +51,7 @@ pub(super) fn scan(xml: &[u8], weights: u64) -> Result<Scan, Refusal> {
         return Err(malformed(at, "holds a NUL"));
     }
     let at = if xml.starts_with(BOM) { BOM.len() } else { 0 };
-    Scanner { xml, at, open: Vec::new(), weights, elements: 0, stateful: false }.run()
+    Scanner { xml, at, open: Vec::new(), weights, operators, elements: 0, stateful: false }.run()
 }
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -61,6 +62,7 @@ struct Scanner<'a> {
     /// The names of the elements around `at`.
     open: Vec<&'a [u8]>,
     weights: u64,
+    operators: Operators,
     elements: usize,
     stateful: bool,
 }
@@ -122,6 +124,7 @@ impl<'a> Scanner<'a> {
             )));
         }
         let (mut offset, mut size) = (None, None);
+        let (mut ty, mut version, mut label) = (None, None, None);
         loop {
             let spaced = self.skip_space();
             if self.take(b"/>") {
@@ -142,7 +145,9 @@ impl<'a> Scanner<'a> {
             }
             let (key, value) = self.attribute()?;
             match (name, key) {
-                (b"layer", b"type") => self.layer(value)?,
+                (b"layer", b"type") => self.once(&mut ty, value)?,
+                (b"layer", b"version") => self.once(&mut version, value)?,
+                (b"layer", b"name") => self.once(&mut label, value)?,
                 (b"data", b"offset") => self.once(&mut offset, value)?,
                 (b"data", b"size") => self.once(&mut size, value)?,
                 _ => {}
@@ -153,15 +158,27 @@ impl<'a> Scanner<'a> {
         if let (Some(offset), Some(size)) = (offset, size) {
             self.constant(offset, size)?;
         }
-        Ok(())
+        match (name, ty) {
+            (b"layer", Some(ty)) => {
+                self.layer(ty, version.unwrap_or_default(), label.unwrap_or_default())
+            }
+            _ => Ok(()),
+        }
     }
 
-    fn layer(&mut self, ty: &[u8]) -> Result<(), Refusal> {
-        if ty.contains(&b'&') {
+    fn layer(&mut self, ty: &[u8], version: &[u8], name: &[u8]) -> Result<(), Refusal> {
+        if ty.contains(&b'&') || version.contains(&b'&') {
             return Err(self.malformed("has a layer whose type is not a plain name"));
         }
-        self.stateful |= matches!(ty, b"ReadValue" | b"Assign");
-        Ok(())
+        // OpenVINO takes upper case for lower case.
+        let is = |operator: &str| ty.eq_ignore_ascii_case(operator.as_bytes());
+        self.stateful |= is("ReadValue") || is("Assign");
+        if self.operators == Operators::All {
+            return Ok(());
+        }
+        // All of the XML was found to be UTF-8.
+        let [ty, version, name] = [ty, version, name].map(String::from_utf8_lossy);
+        operators::known(&ty, &version).map_err(|doubt| doubt.refusal(&ty, &name))
     }
 
     fn once(&self, slot: &mut Option<&'a [u8]>, value: &'a [u8]) -> Result<(), Refusal> {
@@ -274,7 +291,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn refused(xml: &str) -> String {
-        scan(xml.as_bytes(), 100).expect_err(xml).text
+        scan(xml.as_bytes(), 100, Operators::All).expect_err(xml).text
     }
 
     #[test]
@@ -282,16 +299,43 @@ mod tests {
         let xml = "\u{feff}<?xml version=\"1.0\"?>\n<!-- <a> -->\n<net name='a>b' version=\"11\">
             <layers><layer id=\"0\" type=\"Const\"><data element_type='f32' offset=\"60\" size=\"40\" /></layer></layers>
             <rt_info><![CDATA[<x>]]></rt_info></net>\n";
-        assert_eq!(scan(xml.as_bytes(), 100), Ok(Scan { stateful: false, elements: 5 }));
+        assert_eq!(
+            scan(xml.as_bytes(), 100, Operators::All),
+            Ok(Scan { stateful: false, elements: 5 })
+        );
     }
 
     #[test]
     fn operators_with_a_state_are_noted() {
-        for ty in ["ReadValue", "Assign"] {
+        for ty in ["ReadValue", "Assign", "readvalue"] {
             let xml = format!("<net><layers><layer type='{ty}'/></layers></net>");
-            assert!(scan(xml.as_bytes(), 0).expect("a model").stateful);
+            assert!(scan(xml.as_bytes(), 0, Operators::All).expect("a model").stateful);
         }
         assert!(refused("<net><layer type='&#82;eadValue'/></net>").contains("plain name"));
+    }
+
+    #[test]
+    fn layers_are_held_to_the_list() {
+        let model = |ty: &str, version: &str| {
+            format!(
+                "<net><layers><layer name='here' type='{ty}' version='{version}'/></layers></net>"
+            )
+        };
+        let checked = |xml: &str| scan(xml.as_bytes(), 0, Operators::Checked);
+        assert!(checked(&model("ReLU", "opset1")).is_ok());
+        for (ty, version) in [
+            ("CTCLoss", "opset4"),
+            ("ctcloss", "opset4"),
+            ("Unheard", "opset1"),
+            ("FullyConnected", "ie_internal_opset"),
+            ("ReLU", "extension"),
+            ("ReLU", ""),
+        ] {
+            let xml = model(ty, version);
+            let refusal = checked(&xml).expect_err(ty);
+            assert!(refusal.text.contains(&format!("{ty} (layer `here`)")), "{refusal}");
+            assert!(scan(xml.as_bytes(), 0, Operators::All).is_ok());
+        }
     }
 
     #[test]
@@ -299,7 +343,7 @@ mod tests {
         let model = |offset: &str, size: &str| {
             format!("<net><layer><data offset='{offset}' size='{size}'/></layer></net>")
         };
-        assert!(scan(model("60", "40").as_bytes(), 100).is_ok());
+        assert!(scan(model("60", "40").as_bytes(), 100, Operators::All).is_ok());
         assert_eq!(
             refused(&model("60", "41")),
             "the model's weights have 100 bytes, but its XML has a constant of 41 bytes at 60"
@@ -349,26 +393,26 @@ mod tests {
             "<net\0/>",
             "<1/>",
         ] {
-            assert!(scan(xml.as_bytes(), 0).is_err(), "{xml}");
+            assert!(scan(xml.as_bytes(), 0, Operators::All).is_err(), "{xml}");
         }
-        assert!(scan(b"<net>\xff</net>", 0).is_err());
+        assert!(scan(b"<net>\xff</net>", 0, Operators::All).is_err());
     }
 
     proptest! {
         #[test]
         fn any_bytes_come_to_an_end(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = scan(&bytes, 10);
+            let _ = scan(&bytes, 10, Operators::Checked);
         }
 
         #[test]
         fn any_markup_comes_to_an_end(markup in "(<|>|/|net|data|layer|type|offset|size|=|'1'|\"2\"| |!--|--|\\?|x|\\[CDATA\\[){0,60}") {
-            let _ = scan(markup.as_bytes(), 10);
+            let _ = scan(markup.as_bytes(), 10, Operators::Checked);
         }
 
         #[test]
         fn nesting_is_counted_exactly(depth in 1usize..200) {
             let xml = format!("<net>{}{}</net>", "<a>".repeat(depth - 1), "</a>".repeat(depth - 1));
-            prop_assert_eq!(scan(xml.as_bytes(), 0).is_ok(), depth <= MAX_DEPTH);
+            prop_assert_eq!(scan(xml.as_bytes(), 0, Operators::All).is_ok(), depth <= MAX_DEPTH);
         }
     }
 }
