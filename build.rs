@@ -5,8 +5,10 @@ use std::process::Command;
 
 fn main() {
     println!("cargo::rustc-env=PROPLET_COMMIT={}", commit());
-    let backends =
-        if std::env::var_os("CARGO_FEATURE_OPENVINO").is_some() { "openvino" } else { "none" };
+    let built = |feature: &str| std::env::var_os(format!("CARGO_FEATURE_{feature}")).is_some();
+    let backends = [("OPENVINO", "openvino")];
+    let backends: Vec<_> = backends.iter().filter(|(f, _)| built(f)).map(|(_, b)| *b).collect();
+    let backends = if backends.is_empty() { "none".to_owned() } else { backends.join(", ") };
     println!("cargo::rustc-env=PROPLET_BACKENDS={backends}");
     println!("cargo::rustc-env=PROPLET_WASMTIME={}", wasmtime());
     println!("cargo::rerun-if-changed=Cargo.lock");

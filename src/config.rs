@@ -28,7 +28,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 
 use crate::flags::GraphFlag;
-use crate::nn::{Hint, Operators, Precision, SearchEnv};
+use crate::nn::{BackendName, Hint, Operators, Precision, SearchEnv};
 
 pub use crate::mqtt::{CleanSession, Qos};
 pub use connection::{ClientCert, Connection};
@@ -92,6 +92,8 @@ pub struct Config {
     pub dirs: Option<Vec<AllowedDir>>,
     /// The working directory of the process.
     pub working_dir: PathBuf,
+    /// The one backend for models, or all that there are.
+    pub nn_backend: Option<BackendName>,
     /// OpenVINO's C library or its folder, if it is not to be searched for.
     pub openvino_lib: Option<PathBuf>,
     /// Where else to look for it.

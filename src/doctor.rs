@@ -87,7 +87,7 @@ pub(crate) async fn examine(
             },
             ..NnConfig::default()
         });
-        each(inference::library(&nn, named));
+        each(inference::libraries(&nn, named));
         each(vec![Finding::warning(
             "other checks",
             "tasks, directories, machine and broker were not looked at: they need a configuration \
@@ -99,7 +99,7 @@ pub(crate) async fn examine(
     let nn = Nn::new(worker::nn_config(config, &policy));
     each(files::directories(&policy));
     each(state::check(config));
-    each(inference::library(&nn, config.openvino_lib.is_some()));
+    each(inference::libraries(&nn, config.openvino_lib.is_some()));
     each(inference::tasks(config, &policy, &nn).await);
     each(inference::graphs(config, &policy, &nn).await);
     each(host::check(config, env));

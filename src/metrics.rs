@@ -94,6 +94,7 @@ struct ByKind {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByGraph {
     graph: String,
+    backend: String,
 }
 
 impl Metrics {
@@ -306,15 +307,15 @@ fn encode_inferences(
 ) -> Result<(), fmt::Error> {
     let mut series = encoder.encode_descriptor(
         "proplet_inference",
-        "Time of inferences by graph, failed ones included (bytes: models that guests brought \
+        "Time of inferences by graph and backend, failed ones included (bytes: models that guests brought \
          along; other: what has one name too many)",
         Some(&Unit::Seconds),
         MetricType::Histogram,
     )?;
     let bounds = INFERENCE_BUCKETS.into_iter().chain([f64::INFINITY]);
-    for InferenceTimes { graph, total, counts } in graphs {
+    for InferenceTimes { graph, backend, total, counts } in graphs {
         let buckets: Vec<_> = bounds.clone().zip(counts).collect();
-        series.encode_family(&ByGraph { graph })?.encode_histogram::<NoLabelSet>(
+        series.encode_family(&ByGraph { graph, backend })?.encode_histogram::<NoLabelSet>(
             total.as_secs_f64(),
             counts.iter().sum(),
             &buckets,
@@ -399,17 +400,22 @@ mod tests {
         (counts[0], counts[1], counts[14]) = (1, 2, 4);
         let total = Duration::from_millis(125_500);
         let metrics = metrics(move || RuntimeLevels {
-            inferences: vec![InferenceTimes { graph: "net".into(), total, counts }],
+            inferences: vec![InferenceTimes {
+                graph: "net".into(),
+                backend: "rten".into(),
+                total,
+                counts,
+            }],
             ..RuntimeLevels::default()
         });
         let text = text(&metrics);
         for line in [
             "# TYPE proplet_inference_seconds histogram",
-            "proplet_inference_seconds_sum{graph=\"net\"} 125.5",
-            "proplet_inference_seconds_count{graph=\"net\"} 7",
-            "proplet_inference_seconds_bucket{le=\"0.0001\",graph=\"net\"} 1",
-            "proplet_inference_seconds_bucket{le=\"30.0\",graph=\"net\"} 3",
-            "proplet_inference_seconds_bucket{le=\"+Inf\",graph=\"net\"} 7",
+            "proplet_inference_seconds_sum{graph=\"net\",backend=\"rten\"} 125.5",
+            "proplet_inference_seconds_count{graph=\"net\",backend=\"rten\"} 7",
+            "proplet_inference_seconds_bucket{le=\"0.0001\",graph=\"net\",backend=\"rten\"} 1",
+            "proplet_inference_seconds_bucket{le=\"30.0\",graph=\"net\",backend=\"rten\"} 3",
+            "proplet_inference_seconds_bucket{le=\"+Inf\",graph=\"net\",backend=\"rten\"} 7",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

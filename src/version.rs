@@ -6,7 +6,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit, or `unknown`.
 pub const COMMIT: &str = env!("PROPLET_COMMIT");
 
-/// The wasi-nn backends of this build: `openvino` or `none`.
+/// The wasi-nn backends of this build, such as `openvino, rten`; or `none`.
 pub const BACKENDS: &str = env!("PROPLET_BACKENDS");
 
 /// The WebAssembly engine with its version.

@@ -111,6 +111,7 @@ fn nn_config(inference: Inference, policy: &Policy) -> NnConfig {
         found.inspect_err(unused).ok()
     });
     NnConfig {
+        backend: inference.backend,
         openvino: OpenVinoConfig {
             library: inference.openvino_lib,
             search: inference.library_search,

@@ -6,12 +6,14 @@ use super::reader::{self, Reader};
 use super::sources::Environment;
 use super::{ConfigError, value};
 use crate::flags::GraphFlag;
-use crate::nn::{Hint, Operators, Precision, SearchEnv};
+use crate::nn::{BackendName, Hint, Operators, Precision, SearchEnv};
 use std::path::PathBuf;
 
 /// The settings of [`super::Group::Inference`].
 #[derive(Clone, Debug)]
 pub struct Inference {
+    /// The one backend for models; none is `auto`: all that there are.
+    pub backend: Option<BackendName>,
     /// OpenVINO's C library or its folder, if it is not to be searched for.
     pub openvino_lib: Option<PathBuf>,
     /// Where else to look for it.
@@ -41,6 +43,7 @@ impl Inference {
 }
 
 pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Inference> {
+    let backend = reader.read("nn-backend", value::backend);
     let openvino_lib = reader.read_optional("openvino-lib", value::path);
     let hint = reader.read("nn-hint", value::hint);
     let precision = reader.read("nn-precision", value::precision);
@@ -48,6 +51,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Inferen
     let load_bytes = reader.read("nn-load-bytes", value::boolean);
     let graphs = reader.read_optional("nn-graphs", value::graphs).unwrap_or_default();
     Some(Inference {
+        backend: backend?,
         openvino_lib,
         library_search: env.library_search(),
         hint: hint?,

@@ -438,6 +438,13 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         Group::Inference,
+        "nn-backend",
+        "BACKEND",
+        Text("auto"),
+        "What runs models: openvino, rten (ONNX without a native library), or auto: OpenVINO, and rten for what that can't take",
+    ),
+    setting(
+        Group::Inference,
         "openvino-lib",
         "PATH",
         Computed("searched for"),

@@ -10,7 +10,7 @@ use crate::flags::{GraphFlag, parse_duration, parse_integer};
 use crate::task::humantime;
 
 use super::{AllowedDir, CleanSession, LogFormat, Qos};
-use crate::nn::{Hint, Operators, Precision};
+use crate::nn::{BackendName, Hint, Operators, Precision};
 
 /// Units of a size. A bare `M` is left out: it is 10⁶ to some and 2²⁰ to
 /// others.
@@ -211,6 +211,23 @@ pub(super) fn clean_session(text: &str) -> Result<CleanSession, String> {
         Ok(false) => Ok(CleanSession::Never),
         Err(_) => Err("neither auto nor true or false".into()),
     }
+}
+
+/// Reads the one backend for models; none is `auto`.
+pub(super) fn backend(text: &str) -> Result<Option<BackendName>, String> {
+    let text = text.to_ascii_lowercase();
+    if text == "auto" {
+        return Ok(None);
+    }
+    let known = BackendName::ALL.into_iter().find(|backend| backend.name() == text);
+    let backend = known.ok_or_else(|| {
+        let names = BackendName::ALL.map(BackendName::name).join(", ");
+        format!("not a backend: it is auto or one of {names}")
+    })?;
+    if !backend.is_built() {
+        return Err("not a backend of this build, see `proplet --version`".into());
+    }
+    Ok(Some(backend))
 }
 
 /// Reads a performance hint; none is `auto`.

@@ -78,6 +78,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
         disk_cache: disk_cache?,
         dirs,
         working_dir: env.working_dir().to_owned(),
+        nn_backend: inference.backend,
         openvino_lib: inference.openvino_lib,
         library_search: inference.library_search,
         nn_hint: inference.hint.unwrap_or(match executors.get() {

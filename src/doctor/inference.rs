@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::config::Config;
-use crate::nn::{Library, Nn};
+use crate::nn::{BackendName, Library, Nn};
 use crate::policy::Policy;
 use crate::runtime::{Runtime, THREAD_STACK};
 use crate::task::{Binary, ModuleSource, Outcome, TaskId, TaskRequest};
@@ -18,32 +18,43 @@ const SELF_TEST: &[u8] = include_bytes!("self-test.wasm");
 /// What it prints.
 const ANSWER: &[u8] = b"2\n0\n6\n4\n";
 
-/// Whether OpenVINO is there. `named` says that a setting names it.
-pub(super) fn library(nn: &Nn, named: bool) -> Vec<Finding> {
+/// Whether each backend is there. `named` says that a setting names OpenVINO.
+pub(super) fn libraries(nn: &Nn, named: bool) -> Vec<Finding> {
     // A build without a backend has said so.
-    nn.libraries().into_iter().map(|library| backend(nn, library, named)).collect()
+    let libraries = nn.libraries().into_iter();
+    libraries.map(|(backend, library)| library_of(nn, backend, library, named)).collect()
 }
 
-fn backend(nn: &Nn, library: Result<Library, String>, named: bool) -> Finding {
+fn library_of(
+    nn: &Nn,
+    backend: &'static str,
+    library: Result<Library, String>,
+    named: bool,
+) -> Finding {
+    let openvino = backend == BackendName::OpenVino.name();
+    let title = if openvino { "OpenVINO" } else { backend };
     let library = match library {
         Ok(library) => library,
-        Err(e) if named => {
+        Err(e) if openvino && named => {
             return Finding::failed(
-                "OpenVINO",
+                title,
                 format!(
                     "{e}; correct PROPLET_OPENVINO_LIB, or take it out to have the usual places searched"
                 ),
             );
         }
-        Err(e) => return Finding::failed("OpenVINO", e),
+        Err(e) => return Finding::failed(title, e),
     };
-    let found = format!("{} at {}", library.version, library.path.display());
-    match nn.devices(library.backend) {
+    let found = match &library.path {
+        Some(path) => format!("{} at {}", library.version, path.display()),
+        None => format!("{}, a part of this program", library.version),
+    };
+    match nn.devices(backend) {
         Ok(devices) if devices.iter().any(|device| device == "CPU") => {
-            Finding::ok("OpenVINO", format!("{found}; devices: {}", devices.join(", ")))
+            Finding::ok(title, format!("{found}; devices: {}", devices.join(", ")))
         }
         Ok(devices) => Finding::failed(
-            "OpenVINO",
+            title,
             format!(
                 "{found} has no device CPU (it has {}): its plugin \
                  `libopenvino_intel_cpu_plugin` or `libopenvino_arm_cpu_plugin` must lie \
@@ -51,7 +62,7 @@ fn backend(nn: &Nn, library: Result<Library, String>, named: bool) -> Finding {
                 if devices.is_empty() { "none".into() } else { devices.join(", ") }
             ),
         ),
-        Err(e) => Finding::failed("OpenVINO", format!("{found} lists no devices: {e}")),
+        Err(e) => Finding::failed(title, format!("{found} lists no devices: {e}")),
     }
 }
 
@@ -68,7 +79,7 @@ pub(super) async fn tasks(config: &Config, policy: &Policy, nn: &Nn) -> Vec<Find
         Err(e) => Finding::failed("a task", format!("a task that only prints fails: {e}")),
     }];
     // Why there is no library has been said.
-    if !nn.libraries().iter().any(Result::is_ok) {
+    if !nn.serves("openvino") {
         return findings;
     }
     let (inferred, took) = run(&runtime, policy, SELF_TEST, &["-S", "nn"]).await;
@@ -149,7 +160,7 @@ fn admitted(
 pub(super) async fn graphs(config: &Config, policy: &Policy, nn: &Nn) -> Vec<Finding> {
     let mut findings = Vec::new();
     let none = nn.encodings().is_empty();
-    if !none && !nn.libraries().iter().any(Result::is_ok) {
+    if !none && !nn.libraries().iter().any(|(_, library)| library.is_ok()) {
         return findings;
     }
     for graph in &config.nn_graphs {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::backends::BackendName;
 use super::backends::openvino::OpenVinoConfig;
 use crate::disk::DiskCache;
 use crate::task::GraphDir;
@@ -28,6 +29,8 @@ impl Default for NnLimits {
 /// How wasi-nn is set up.
 #[derive(Clone, Debug, Default)]
 pub struct NnConfig {
+    /// The one backend that is used, or all of this build.
+    pub backend: Option<BackendName>,
     /// How OpenVINO is found, and what it does.
     pub openvino: OpenVinoConfig,
     /// Bytes of compiled graphs that are kept while no task uses them.

@@ -58,9 +58,9 @@ impl NnCtx {
             let text = format!("the task names more than {limit} graphs, its limit");
             return Err(Refusal::too_large(text).into());
         }
-        let graph = self.loading(|shared, task| shared.load_dir(dir, &task.cancel))?;
+        let graph = self.load_dir(dir)?;
         self.hold(&graph)?;
-        let observer = self.shared.inferences.of_name(&dir.name);
+        let observer = self.shared.inferences.of_name(&dir.name, graph.backend);
         self.named.insert(dir.name.clone(), Loaded { graph, observer });
         Ok(())
     }
@@ -188,10 +188,11 @@ impl NnCtx {
         if size > max {
             return Err(directories::too_large(size, max).into());
         }
-        let graph = self.loading(|shared, task| {
+        let graph = self.loading("the model", |shared, task| {
             shared.graphs.load(served, target, parts, None, &task.cancel)
         })?;
-        self.add(Loaded { graph, observer: shared.inferences.of_bytes() })
+        let observer = shared.inferences.of_bytes(graph.backend);
+        self.add(Loaded { graph, observer })
     }
 
     fn resolve(&mut self, name: &str) -> Result<Loaded, Halt> {
@@ -213,19 +214,27 @@ impl NnCtx {
             let text = format!("there is no graph `{short}`: the task has {known}");
             return Err(Refusal::new(Errno::NotFound, text).into());
         };
-        let graph = self.loading(|shared, task| shared.load_dir(dir, &task.cancel))?;
-        let loaded = Loaded { graph, observer: shared.inferences.of_name(name) };
+        let graph = self.load_dir(dir)?;
+        let observer = shared.inferences.of_name(name, graph.backend);
+        let loaded = Loaded { graph, observer };
         self.named.insert(name.to_owned(), loaded.clone());
         Ok(loaded)
     }
 
+    fn load_dir(&self, dir: &GraphDir) -> Result<Arc<SharedGraph>, Halt> {
+        let what = format!("graph `{}`", dir.name);
+        self.loading(&what, |shared, task| shared.load_dir(dir, &task.cancel))
+    }
+
     fn loading(
         &self,
+        what: &str,
         load: impl FnOnce(&NnShared, &Task) -> Result<(Arc<SharedGraph>, Found), Halt>,
     ) -> Result<Arc<SharedGraph>, Halt> {
         let loaded =
             timed(&self.task, |report| &mut report.loaded, || load(&self.shared, &self.task));
         let (graph, found) = loaded?;
+        self.task.loaded(&graph, what);
         self.task.report(|report| match found {
             Found::Compiled => report.graphs_loaded += 1,
             Found::Reused => report.graphs_reused += 1,

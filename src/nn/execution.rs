@@ -34,6 +34,8 @@ pub struct NnReport {
     pub graphs_loaded: u32,
     /// Graphs that it found compiled.
     pub graphs_reused: u32,
+    /// The backends that they are of, in the order of their first graph.
+    pub backends: Vec<&'static str>,
     /// Inferences, failed ones included.
     pub inferences: u32,
     /// Time spent in inferences.
@@ -75,6 +77,25 @@ impl Task {
             sentence.push_str("...");
         }
         tally.report.diagnostics.push(sentence);
+    }
+
+    /// Reports the backend of a graph that the task has loaded; `what` is that
+    /// graph. Where it was one of several, the task's report says so.
+    pub(super) fn loaded(&self, graph: &SharedGraph, what: &str) {
+        let backend = graph.backend;
+        self.report(|report| {
+            if !report.backends.contains(&backend) {
+                report.backends.push(backend);
+            }
+        });
+        if !graph.several {
+            return;
+        }
+        let since = if graph.passed.is_empty() { "" } else { ", since " };
+        let sentence = format!("{what} runs on {backend}{since}{}", graph.passed);
+        if !self.lock().report.diagnostics.contains(&sentence) {
+            self.note(sentence);
+        }
     }
 
     /// Changes the report.

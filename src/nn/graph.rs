@@ -16,6 +16,15 @@ use super::tensors::Port;
 /// kept: it would keep the size that the last task chose.
 const KEEP_OPEN: u64 = 4 << 20;
 
+/// What a backend made, and why those that were asked before it did not, if
+/// there are several.
+pub(super) struct Taken {
+    pub(super) compiled: Compiled,
+    pub(super) backend: &'static str,
+    pub(super) passed: String,
+    pub(super) several: bool,
+}
+
 /// A compiled model and its idle inference requests.
 pub(super) struct SharedGraph {
     // Before the model: what is dropped first.
@@ -29,6 +38,12 @@ pub(super) struct SharedGraph {
     pub(super) tensor_bytes: u64,
     /// Whether the shapes of all ports are fixed.
     fixed: bool,
+    /// The backend that made it.
+    pub(super) backend: &'static str,
+    /// Why those that were asked before it did not; empty if it was the first.
+    pub(super) passed: String,
+    /// Several backends serve its encoding.
+    pub(super) several: bool,
     source: Source,
     fingerprint: u64,
     used: AtomicU64,
@@ -39,10 +54,11 @@ impl SharedGraph {
     ///
     /// A port is larger than can be counted.
     pub(super) fn new(
-        compiled: Compiled,
+        taken: Taken,
         source: Source,
         fingerprint: u64,
     ) -> Result<SharedGraph, Refusal> {
+        let Taken { compiled, backend, passed, several } = taken;
         let Compiled { model, inputs, outputs, stateful, weight } = compiled;
         let (mut tensor_bytes, mut fixed) = (0u64, true);
         for port in inputs.iter().chain(&outputs) {
@@ -60,6 +76,9 @@ impl SharedGraph {
             weight,
             tensor_bytes,
             fixed,
+            backend,
+            passed,
+            several,
             source,
             fingerprint,
             used: AtomicU64::new(0),

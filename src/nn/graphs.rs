@@ -21,9 +21,9 @@ use std::time::Duration;
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
 
-use super::backends::Served;
-use super::graph::SharedGraph;
-use super::refusal::Halt;
+use super::backends::{Backend, Encoding, Served};
+use super::graph::{SharedGraph, Taken};
+use super::refusal::{Errno, Halt, Refusal};
 use super::source::Source;
 use super::stored::StoredGraph;
 use crate::cancel::Cancel;
@@ -83,8 +83,9 @@ impl Graphs {
         }
     }
 
-    /// The graph of these bytes: the one that is there, or a new one. With
-    /// `disk`, an earlier process may have compiled it.
+    /// The graph of these bytes: the one that is there, or a new one by the
+    /// first backend that takes them. With `disk`, an earlier process may have
+    /// compiled it.
     pub(super) fn load(
         &self,
         served: Served<'_>,
@@ -93,8 +94,7 @@ impl Graphs {
         disk: Option<&Arc<DiskCache>>,
         cancel: &Cancel,
     ) -> Result<(Arc<SharedGraph>, Found), Halt> {
-        let Served { backend, encoding } = served;
-        let id = encoding.id;
+        let id = served.encoding.id;
         let fingerprint = self.fingerprint(id, target, parts);
         let _flight = loop {
             let candidates = self.lock().candidates(fingerprint);
@@ -119,21 +119,13 @@ impl Graphs {
             state.flights.push(fingerprint);
             break Flight { graphs: self, fingerprint };
         };
-        backend.check(id, target, parts)?;
-        let source = Source::new(id, target, parts);
-        let stored = disk.and_then(|disk| StoredGraph::of(disk, served, &source));
-        let found = stored.as_ref().and_then(|stored| stored.find(backend, &source));
-        let compiles = found.is_none();
-        let (compiled, new) = match found {
-            Some(compiled) => (compiled, None),
-            None => (backend.compile(&source)?, stored),
-        };
-        let graph = Arc::new(SharedGraph::new(compiled, source, fingerprint)?);
-        if compiles {
+        let made = Made::by_the_first(served, target, parts, disk, cancel)?;
+        let graph = Arc::new(SharedGraph::new(made.taken, made.source, fingerprint)?);
+        if made.compiled {
             self.lock().stats.compiled += 1;
         }
         self.insert(&graph);
-        if let Some(new) = new {
+        if let Some(new) = made.new {
             new.keep(&graph);
         }
         Ok((graph, Found::Compiled))
@@ -213,6 +205,79 @@ impl Graphs {
     // Whoever panicked left the state whole: each change is one step.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A model as a backend has taken it.
+struct Made {
+    taken: Taken,
+    source: Source,
+    /// It was not on the disk.
+    compiled: bool,
+    /// Where it is to be put there.
+    new: Option<StoredGraph>,
+}
+
+impl Made {
+    /// Asks the backends in their order. What none takes is refused with what
+    /// each says, and with the errno of the last, which takes what others don't.
+    fn by_the_first(
+        served: Served<'_>,
+        target: ExecutionTarget,
+        parts: &[&[u8]],
+        disk: Option<&Arc<DiskCache>>,
+        cancel: &Cancel,
+    ) -> Result<Made, Halt> {
+        let mut passed: Vec<String> = Vec::new();
+        let mut last = None;
+        let several = served.backends.len() > 1;
+        for backend in served.backends {
+            match Made::by(backend, served.encoding, target, parts, disk, cancel) {
+                Ok(mut made) => {
+                    made.taken.passed = passed.join("; ");
+                    made.taken.several = several;
+                    return Ok(made);
+                }
+                Err(refusal) => {
+                    // Also why what was interrupted failed.
+                    if let Some(reason) = cancel.reason() {
+                        return Err(Halt::Cancelled(reason));
+                    }
+                    last = Some(refusal.errno);
+                    if !passed.contains(&refusal.text) {
+                        passed.push(refusal.text);
+                    }
+                }
+            }
+        }
+        let errno = last.unwrap_or(Errno::InvalidEncoding);
+        Err(Refusal::new(errno, passed.join("; ")).into())
+    }
+
+    fn by(
+        backend: &dyn Backend,
+        encoding: &Encoding,
+        target: ExecutionTarget,
+        parts: &[&[u8]],
+        disk: Option<&Arc<DiskCache>>,
+        cancel: &Cancel,
+    ) -> Result<Made, Refusal> {
+        backend.open().map_err(Refusal::runtime)?;
+        backend.check(encoding.id, target, parts)?;
+        let source = Source::new(encoding.id, target, parts);
+        let stored = disk.and_then(|disk| StoredGraph::of(disk, backend, encoding, &source));
+        let found = stored.as_ref().and_then(|stored| stored.find(backend, &source));
+        let (compiled, new, graph) = match found {
+            Some(graph) => (false, None, graph),
+            None => (true, stored, backend.compile(&source, cancel)?),
+        };
+        let taken = Taken {
+            compiled: graph,
+            backend: backend.name(),
+            passed: String::new(),
+            several: false,
+        };
+        Ok(Made { taken, source, compiled, new })
     }
 }
 

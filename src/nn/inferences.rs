@@ -1,4 +1,5 @@
-//! How many inferences there were and how long they took, by graph.
+//! How many inferences there were and how long they took, by graph and by the
+//! backend that ran them.
 //!
 //! A graph is looked up when it is loaded, so that an inference touches
 //! nothing but its own counters. There is a bounded number of them whatever
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::backends::Backend;
 use crate::task::GraphDir;
 
 /// Graphs with counters of their own. Whoever may write `-S nn-graph` and into
@@ -31,6 +33,8 @@ pub struct InferenceTimes {
     /// The graph's name; `bytes` for what guests handed over, `other` for what
     /// has one name too many.
     pub graph: String,
+    /// The backend's name.
+    pub backend: String,
     /// All of them together.
     pub total: Duration,
     /// How many took up to each bound of [`INFERENCE_BUCKETS`] and more than
@@ -38,9 +42,12 @@ pub struct InferenceTimes {
     pub counts: [u64; INFERENCE_BUCKETS.len() + 1],
 }
 
+/// By graph, then by backend.
+type Series = BTreeMap<String, BTreeMap<&'static str, Arc<Counters>>>;
+
 /// The inferences of the process.
 pub(super) struct Inferences {
-    graphs: Mutex<BTreeMap<String, Arc<Counters>>>,
+    graphs: Mutex<Series>,
     total: Arc<AtomicU64>,
 }
 
@@ -60,38 +67,46 @@ pub(super) struct Observer {
 impl Inferences {
     /// With counters at zero for bytes and for what is configured: a series
     /// that begins with 1 has no rate.
-    pub(super) fn new(configured: &[GraphDir]) -> Inferences {
+    pub(super) fn new(configured: &[GraphDir], backends: &[Box<dyn Backend>]) -> Inferences {
         let inferences = Inferences { graphs: Mutex::default(), total: Arc::default() };
-        drop(inferences.of_bytes());
-        for dir in configured {
-            drop(inferences.of_name(&dir.name));
+        for backend in backends {
+            drop(inferences.of_bytes(backend.name()));
+            let serves =
+                |dir: &GraphDir| backend.encodings().iter().any(|e| e.name == dir.encoding);
+            for dir in configured.iter().filter(|dir| serves(dir)) {
+                drop(inferences.of_name(&dir.name, backend.name()));
+            }
         }
         inferences
     }
 
     /// For a model that a guest handed over.
-    pub(super) fn of_bytes(&self) -> Observer {
-        self.of(BYTES)
+    pub(super) fn of_bytes(&self, backend: &'static str) -> Observer {
+        self.of(BYTES, backend)
     }
 
     /// For a graph that was loaded by its name.
-    pub(super) fn of_name(&self, name: &str) -> Observer {
+    pub(super) fn of_name(&self, name: &str, backend: &'static str) -> Observer {
         let graphs = self.graphs();
         let names = graphs.keys().filter(|known| ![BYTES, OTHER].contains(&known.as_str())).count();
         let own = graphs.contains_key(name) || names < MAX_NAMES;
         drop(graphs);
-        self.of(if own { name } else { OTHER })
+        self.of(if own { name } else { OTHER }, backend)
     }
 
     /// By graph, in the order of their names.
     pub(super) fn times(&self) -> Vec<InferenceTimes> {
         let graphs = self.graphs();
-        let times = |(graph, counters): (&String, &Arc<Counters>)| InferenceTimes {
+        let series = graphs.iter().flat_map(|(graph, backends)| {
+            backends.iter().map(move |(backend, counters)| (graph, *backend, counters))
+        });
+        let times = |(graph, backend, counters): (&String, &str, &Arc<Counters>)| InferenceTimes {
             graph: graph.clone(),
+            backend: backend.to_owned(),
             total: Duration::from_nanos(counters.nanoseconds.load(Ordering::Relaxed)),
             counts: counters.counts.each_ref().map(|count| count.load(Ordering::Relaxed)),
         };
-        graphs.iter().map(times).collect()
+        series.map(times).collect()
     }
 
     /// All inferences.
@@ -99,13 +114,15 @@ impl Inferences {
         self.total.load(Ordering::Relaxed)
     }
 
-    fn of(&self, graph: &str) -> Observer {
-        let graph = self.graphs().entry(graph.to_owned()).or_default().clone();
+    fn of(&self, graph: &str, backend: &'static str) -> Observer {
+        let mut graphs = self.graphs();
+        let graph = graphs.entry(graph.to_owned()).or_default().entry(backend).or_default().clone();
+        drop(graphs);
         Observer { graph, total: self.total.clone() }
     }
 
     // Entries are added whole.
-    fn graphs(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Counters>>> {
+    fn graphs(&self) -> MutexGuard<'_, Series> {
         self.graphs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -124,6 +141,7 @@ impl Observer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::backends::fake::{Fake, Serves};
     use super::*;
 
     fn counts(inferences: &Inferences) -> Vec<(String, u64)> {
@@ -135,22 +153,25 @@ mod tests {
     fn what_is_configured_is_there_before_it_is_used() {
         let encoding = "openvino".to_owned();
         let dir = GraphDir { encoding, name: "net".into(), dir: "/models/net".into() };
-        let counts = counts(&Inferences::new(&[dir]));
-        assert_eq!(counts, [("bytes".into(), 0), ("net".into(), 0)]);
+        let backends: [Box<dyn Backend>; 2] = [
+            Box::new(Fake::serving(Serves::Both)),
+            Box::new(Fake::serving(Serves::Onnx).named("other")),
+        ];
+        let times = Inferences::new(&[dir], &backends).times();
+        let series: Vec<_> = times.iter().map(|of| (&*of.graph, &*of.backend)).collect();
+        assert_eq!(series, [("bytes", "fake"), ("bytes", "other"), ("net", "fake")]);
     }
 
     #[test]
     fn any_number_of_names_has_a_bounded_number_of_counters() {
-        let inferences = Inferences::new(&[]);
+        let inferences = Inferences::new(&[], &[]);
         for n in 0..10 * MAX_NAMES {
-            inferences.of_name(&format!("graph-{n}")).observe(Duration::from_millis(1));
+            inferences.of_name(&format!("graph-{n}"), "fake").observe(Duration::from_millis(1));
         }
-        inferences.of_name("graph-1").observe(Duration::from_millis(1));
+        inferences.of_name("graph-1", "fake").observe(Duration::from_millis(1));
         let counts = counts(&inferences);
-        assert_eq!(counts.len(), MAX_NAMES + 2, "the others, and bytes");
-        for expected in
-            [("graph-1".to_owned(), 2), ("other".to_owned(), 900), ("bytes".to_owned(), 0)]
-        {
+        assert_eq!(counts.len(), MAX_NAMES + 1, "and the others");
+        for expected in [("graph-1".to_owned(), 2), ("other".to_owned(), 900)] {
             assert!(counts.contains(&expected), "{expected:?}: {counts:?}");
         }
         assert_eq!(inferences.total(), 1001);
@@ -158,8 +179,8 @@ mod tests {
 
     #[test]
     fn an_inference_counts_up_to_its_bound() {
-        let inferences = Inferences::new(&[]);
-        let observer = inferences.of_bytes();
+        let inferences = Inferences::new(&[], &[]);
+        let observer = inferences.of_bytes("fake");
         for micros in [100, 101, 40_000_000] {
             observer.observe(Duration::from_micros(micros));
         }

@@ -15,7 +15,7 @@
 //! A guest's mistake is an errno for the guest and a sentence in the task's
 //! report; a bad pointer ends the task; nothing that a guest does panics.
 #![cfg_attr(
-    not(feature = "openvino"),
+    not(any(feature = "openvino", feature = "onnx")),
     allow(dead_code, reason = "what only a backend calls is built and tested without one too")
 )]
 
@@ -45,10 +45,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use abi::witx::{MODULE, add_to_linker};
-pub use backends::Library;
 #[cfg(test)]
 pub(crate) use backends::fake;
 pub use backends::openvino::{Hint, OpenVinoConfig, Precision, SearchEnv};
+pub use backends::{BackendName, Library};
 pub use config::{NnConfig, NnLimits};
 pub use context::NnCtx;
 pub use execution::NnReport;
@@ -103,16 +103,19 @@ impl Nn {
             #[cfg(feature = "openvino")]
             Box::new(openvino::OpenVino::new(config.openvino.clone())),
         ];
+        let pinned = |name: &str| config.backend.is_none_or(|pin| pin.name() == name);
+        let backends = backends.into_iter().filter(|backend| pinned(backend.name())).collect();
         Nn::with_backends(config, backends)
     }
 
+    /// The backends in the order in which they are asked for a model.
     fn with_backends(config: NnConfig, backends: Vec<Box<dyn Backend>>) -> Nn {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = NnShared {
+            inferences: Inferences::new(&config.graphs, &backends),
             backends,
             graphs: Graphs::new(config.cache_bytes, cores),
             directories: Directories::default(),
-            inferences: Inferences::new(&config.graphs),
             config,
             cores,
         };
@@ -134,7 +137,7 @@ impl Nn {
 
     /// The encodings that this build serves, by the names of `-S nn-graph`.
     pub fn encodings(&self) -> Vec<&'static str> {
-        self.shared.encodings().map(|served| served.encoding.name).collect()
+        self.shared.encodings()
     }
 
     /// Loads the graphs of the configuration for the start of a worker, as
@@ -180,12 +183,21 @@ impl Nn {
         Ok(context)
     }
 
-    /// The backends' libraries, loaded now if they were not: each one, or a
-    /// sentence on where it was looked for and how to install it. Nothing is
-    /// remembered of a failure: once the library is installed, the next task
-    /// finds it.
-    pub fn libraries(&self) -> Vec<Result<Library, String>> {
-        self.shared.backends.iter().map(|backend| backend.open().cloned()).collect()
+    /// The backends' libraries by the backends' names, loaded now if they were
+    /// not: each one, or a sentence on where it was looked for and how to
+    /// install it. Nothing is remembered of a failure: once the library is
+    /// installed, the next task finds it.
+    pub fn libraries(&self) -> Vec<(&'static str, Result<Library, String>)> {
+        let backends = self.shared.backends.iter();
+        backends.map(|backend| (backend.name(), backend.open().cloned())).collect()
+    }
+
+    /// Whether a backend that is there takes models of this encoding, by the
+    /// name of `-S nn-graph`.
+    pub fn serves(&self, encoding: &str) -> bool {
+        let mut backends = self.shared.backends.iter();
+        let has = |backend: &dyn Backend| backend.encodings().iter().any(|e| e.name == encoding);
+        backends.any(|backend| has(&**backend) && backend.open().is_ok())
     }
 
     /// What a backend can compute on, by its library's own names.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::backends::{Backend, Served};
+use super::backends::{Backend, Encoding, Served};
 use super::config::NnConfig;
 use super::directories::Directories;
 use super::graph::SharedGraph;
@@ -13,8 +13,8 @@ use crate::cancel::Cancel;
 use crate::task::GraphDir;
 
 /// What a build without a backend answers.
-pub const NO_BACKEND: &str = "this build has no wasi-nn backend; the build with OpenVINO is \
-     `cargo build --features openvino` or the container image";
+pub const NO_BACKEND: &str = "this build has no wasi-nn backend; the one with OpenVINO and ONNX is \
+     `cargo build --features openvino,onnx` or the container image";
 
 /// What tasks share.
 pub(super) struct NnShared {
@@ -48,28 +48,42 @@ impl NnShared {
         })
     }
 
-    /// The encoding of that name, with its backend, whose library is open.
+    /// The encoding of that name with its backends, whose libraries may be
+    /// missing.
     pub(super) fn served(&self, encoding: &str) -> Result<Served<'_>, Refusal> {
-        let found = self.encodings().find(|served| served.encoding.name == encoding);
-        let served = found.ok_or_else(|| {
-            let names: Vec<_> = self.encodings().map(|served| served.encoding.name).collect();
-            let text = match names.as_slice() {
-                [] => NO_BACKEND.to_owned(),
-                names => format!(
-                    "the encoding {encoding} is not served here: this build has {}",
-                    names.join(", ")
-                ),
-            };
-            Refusal::new(Errno::InvalidEncoding, text)
-        })?;
-        served.backend.open().map_err(Refusal::runtime)?;
-        Ok(served)
+        let mut backends = Vec::new();
+        let mut found = None;
+        for backend in &self.backends {
+            if let Some(serves) = backend.encodings().iter().find(|e| e.name == encoding) {
+                found.get_or_insert(serves);
+                backends.push(&**backend);
+            }
+        }
+        if let Some(encoding) = found {
+            return Ok(Served { encoding, backends });
+        }
+        let text = match (self.encodings().as_slice(), self.config.backend) {
+            ([], _) => NO_BACKEND.to_owned(),
+            (names, None) => format!(
+                "the encoding {encoding} is not served here: this build has {}",
+                names.join(", ")
+            ),
+            (names, Some(pin)) => format!(
+                "the encoding {encoding} is not served here: this worker's one backend is {} \
+                 (--nn-backend), which has {}",
+                pin.name(),
+                names.join(", ")
+            ),
+        };
+        Err(Refusal::new(Errno::InvalidEncoding, text))
     }
 
     /// Proves that a backend can be used.
     pub(super) fn usable(&self) -> Result<(), String> {
         let mut failures = Vec::new();
-        for backend in &self.backends {
+        // The last ones need no library: one that is not there is looked for
+        // each time.
+        for backend in self.backends.iter().rev() {
             match backend.open() {
                 Ok(_) => return Ok(()),
                 Err(failure) => failures.push(failure),
@@ -78,11 +92,15 @@ impl NnShared {
         Err(if failures.is_empty() { NO_BACKEND.to_owned() } else { failures.join("; ") })
     }
 
-    /// All encodings that are served, with their backends.
-    pub(super) fn encodings(&self) -> impl Iterator<Item = Served<'_>> {
-        self.backends.iter().flat_map(|backend| {
-            let backend = &**backend;
-            backend.encodings().iter().map(move |encoding| Served { backend, encoding })
-        })
+    /// The names of all encodings that are served.
+    pub(super) fn encodings(&self) -> Vec<&'static str> {
+        let all = self.backends.iter().flat_map(|backend| backend.encodings());
+        let mut names = Vec::new();
+        for Encoding { name, .. } in all {
+            if !names.contains(name) {
+                names.push(*name);
+            }
+        }
+        names
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::backends::{Backend, Compiled, Served};
+use super::backends::{Backend, Compiled, Encoding};
 use super::graph::SharedGraph;
 use super::source::Source;
 use crate::digest::Digest;
@@ -20,7 +20,8 @@ impl StoredGraph {
     /// what that depends on.
     pub(super) fn of(
         disk: &Arc<DiskCache>,
-        Served { backend, encoding }: Served<'_>,
+        backend: &dyn Backend,
+        encoding: &Encoding,
         source: &Source,
     ) -> Option<StoredGraph> {
         let settings = backend.settings(source.target())?;
@@ -66,7 +67,7 @@ mod tests {
     fn stored(disk: &Arc<DiskCache>, fake: &Fake) -> StoredGraph {
         let source =
             Source::new(fake.served().encoding.id, ExecutionTarget::Cpu, &[MODEL, WEIGHTS]);
-        StoredGraph::of(disk, fake.served(), &source).expect("a place")
+        StoredGraph::of(disk, fake, fake.served().encoding, &source).expect("a place")
     }
 
     /// What a process does that starts now.
@@ -122,7 +123,7 @@ mod tests {
         let fake = Fake::default();
         let key = |parts: &[&[u8]]| {
             let source = Source::new(fake.served().encoding.id, ExecutionTarget::Cpu, parts);
-            StoredGraph::of(&disk, fake.served(), &source).expect("a place").key
+            StoredGraph::of(&disk, &fake, fake.served().encoding, &source).expect("a place").key
         };
         assert_ne!(key(&[b"ab", b"c"]), key(&[b"a", b"bc"]));
         assert_eq!(key(&[b"ab", b"c"]), key(&[b"ab", b"c"]));

@@ -48,6 +48,8 @@ pub struct TaskResult {
     /// What was found ready.
     #[serde(default)]
     pub reused: Reused,
+    /// The wasi-nn backends that its graphs ran on, by name.
+    pub backends: Vec<String>,
     /// What was granted otherwise than it may have been meant, then what wasi-nn
     /// refused and why, also when the guest coped.
     #[serde(default)]
@@ -73,6 +75,7 @@ impl TaskResult {
             stderr: outcome.stderr.into(),
             timings: outcome.timings.into(),
             reused: outcome.reuse.into(),
+            backends: outcome.backends,
             diagnostics: outcome.diagnostics,
         }
     }
@@ -88,6 +91,7 @@ impl TaskResult {
             stderr: Output::default(),
             timings: TimingsMs::default(),
             reused: Reused::default(),
+            backends: Vec::new(),
             diagnostics: Vec::new(),
         }
     }

@@ -371,6 +371,7 @@ fn outcome() -> Outcome {
             ran: Duration::from_micros(7_012),
         },
         reuse: Reuse { module: true, graphs_reused: 1, graphs_loaded: 0 },
+        backends: vec!["openvino".into()],
         diagnostics: Vec::new(),
     }
 }
@@ -390,6 +391,7 @@ fn a_result_says_what_the_manager_and_a_person_read() {
             "exit_code": 0, "stderr": "",
             "timings": {"queued": 0.012, "compiled": 3.0, "loaded": 0.0, "ran": 7.012},
             "reused": {"module": true, "graphs_reused": 1, "graphs_loaded": 0},
+            "backends": ["openvino"],
             "diagnostics": [],
         })
     );
@@ -588,6 +590,7 @@ proptest! {
             stderr: Captured { bytes: stderr, dropped: 0 },
             timings: Timings { queued: at(0), compiled: at(1), loaded: at(2), ran: at(3) },
             reuse: Reuse::default(),
+            backends: vec!["rten".into()],
             diagnostics: Vec::new(),
         };
         let sent = TaskResult::new(&id(), ME, outcome);

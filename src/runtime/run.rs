@@ -198,6 +198,7 @@ impl Run<'_> {
         self.outcome.timings.loaded = preloaded.max(report.loaded);
         self.outcome.reuse.graphs_loaded = report.graphs_loaded;
         self.outcome.reuse.graphs_reused = report.graphs_reused;
+        self.outcome.backends = report.backends.iter().map(|&name| name.to_owned()).collect();
         let refused = report.diagnostics.iter().map(|sentence| format!("wasi-nn: {sentence}"));
         self.outcome.diagnostics.extend(refused);
         report.loaded.saturating_sub(preloaded)

@@ -120,6 +120,8 @@ pub struct Outcome {
     pub timings: Timings,
     /// What was reused.
     pub reuse: Reuse,
+    /// The wasi-nn backends that its graphs ran on, by name.
+    pub backends: Vec<String>,
     /// What was granted otherwise than it may have been meant, then what wasi-nn
     /// refused and why, one full sentence each.
     pub diagnostics: Vec<String>,
@@ -135,6 +137,7 @@ impl Outcome {
             stderr: Captured::default(),
             timings: Timings::default(),
             reuse: Reuse::default(),
+            backends: Vec::new(),
             diagnostics: Vec::new(),
         }
     }

@@ -129,6 +129,7 @@ pub fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
         found.inspect_err(|e| warn!("nn-graphs: {e}; no task can load it by name")).ok()
     });
     NnConfig {
+        backend: config.nn_backend,
         openvino: OpenVinoConfig {
             library: config.openvino_lib.clone(),
             search: config.library_search.clone(),
@@ -179,7 +180,7 @@ pub(super) fn disk_cache(config: &Config, kind: &str) -> Option<Arc<DiskCache>> 
 pub(super) fn preload(nn: Nn) {
     tokio::task::spawn_blocking(move || {
         // So that the first task finds them, too.
-        for e in nn.libraries().into_iter().filter_map(Result::err) {
+        for e in nn.libraries().into_iter().filter_map(|(_, found)| found.err()) {
             warn!("tasks with wasi-nn will fail until this is mended: {e}");
         }
         nn.preload(|GraphDir { name, dir, .. }, loaded| match loaded {

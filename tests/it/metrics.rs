@@ -78,7 +78,7 @@ fn inferences_are_counted_by_graph() {
     let settings = [("nn-graphs", "openvino::models/tiny"), ("dirs", &dirs)];
     let process = stage.process(&[&SERVED[..], &settings].concat());
     let address = address(&process);
-    let zero = "proplet_inference_seconds_count{graph=\"tiny\"} 0";
+    let zero = "proplet_inference_seconds_count{graph=\"tiny\",backend=\"openvino\"} 0";
     assert!(get(&address, "/metrics").1.lines().any(|line| line == zero), "before its first use");
     for _ in 0..2 {
         stage.run(Task::wat("nn-tiny").args(&["-S", "nn"])).succeeded("2\n0\n6\n4\n");
@@ -89,7 +89,9 @@ fn inferences_are_counted_by_graph() {
     stage.run(Task::wat("nn-self-test").args(&["-S", "nn"])).succeeded("2\n0\n6\n4\n");
     let (_, metrics) = get(&address, "/metrics");
     for (graph, count) in [("tiny", 2), ("own", 1), ("bytes", 1)] {
-        let line = format!("proplet_inference_seconds_count{{graph=\"{graph}\"}} {count}");
+        let line = format!(
+            "proplet_inference_seconds_count{{graph=\"{graph}\",backend=\"openvino\"}} {count}"
+        );
         assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
     }
 }

@@ -397,8 +397,8 @@ fn where_openvino_was_looked_for_is_listed_with_how_to_install_it() {
         variables: vec![("LD_LIBRARY_PATH", empty.path().join("ld").into())],
     };
     let nn = Nn::new(NnConfig { openvino: searched(search), ..NnConfig::default() });
-    match nn.libraries().remove(0) {
-        Ok(library) => assert!(library.path.starts_with("/")),
+    match nn.libraries().remove(0).1 {
+        Ok(library) => assert!(library.path.is_some_and(|path| path.starts_with("/"))),
         Err(error) => {
             for part in [
                 "pip install openvino",

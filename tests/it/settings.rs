@@ -27,6 +27,8 @@ fn other_value(name: &str) -> &'static str {
         "state-dir" => "state",
         "stateless" => "true",
         "task-output" | "result-size" => "64KiB",
+        "nn-backend" if cfg!(feature = "openvino") => "openvino",
+        "nn-backend" => "auto",
         "nn-hint" => "latency",
         "nn-precision" => "auto",
         "nn-operators" => "all",

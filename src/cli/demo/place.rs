@@ -2,7 +2,7 @@
 //! In a source checkout it has them fetched.
 
 use crate::config::Environment;
-use crate::nn::{Nn, NnConfig, OpenVinoConfig};
+use crate::nn::{BackendName, Nn, NnConfig, OpenVinoConfig};
 use anyhow::{Context as _, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -87,8 +87,9 @@ impl Place {
             None => {
                 let search = env.library_search();
                 let openvino = OpenVinoConfig { search, ..OpenVinoConfig::default() };
-                let nn = Nn::new(NnConfig { openvino, ..NnConfig::default() });
-                nn.libraries().into_iter().find_map(Result::ok)?;
+                let backend = Some(BackendName::OpenVino);
+                let nn = Nn::new(NnConfig { backend, openvino, ..NnConfig::default() });
+                nn.libraries().into_iter().find_map(|(_, found)| found.ok())?;
                 None
             }
         };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 
 use super::openvino::{IR, builders};
-use super::{Backend, Compiled, Encoding, Library, Model, Request, Served};
+use super::{Backend, Compiled, Encoding, Library, Model, ONNX, Request, Served};
 use crate::cancel::Cancel;
 use crate::nn::operators::Operators;
 use crate::nn::refusal::{Halt, Refusal};
@@ -41,12 +41,11 @@ pub(in crate::nn) struct Fake {
     compiles_for: Duration,
     serves: Serves,
     missing: bool,
+    lenient: bool,
+    compiling: Arc<AtomicU64>,
+    name: Option<&'static str>,
     gate: Arc<Mutex<()>>,
 }
-
-/// Another encoding, of one file.
-pub(in crate::nn) const ONNX: Encoding =
-    Encoding { id: GraphEncoding::Onnx, name: "onnx", files: &["model.onnx"] };
 
 /// The encodings that a fake backend serves.
 #[derive(Clone, Copy, Default)]
@@ -117,9 +116,31 @@ impl Fake {
         Fake { missing: true, ..Fake::default() }
     }
 
+    /// The same for another encoding.
+    pub(in crate::nn) fn also(self, serves: Serves) -> Fake {
+        Fake { serves, ..self }
+    }
+
+    /// One that compiles what is `bad` too.
+    pub(in crate::nn) fn lenient(self) -> Fake {
+        Fake { lenient: true, ..self }
+    }
+
+    /// Waits until a model is compiled.
+    pub(in crate::nn) fn until_compiling(&self) {
+        while self.compiling.load(Ordering::SeqCst) == 0 {
+            thread::yield_now();
+        }
+    }
+
+    /// The same by another name.
+    pub(in crate::nn) fn named(self, name: &'static str) -> Fake {
+        Fake { name: Some(name), ..self }
+    }
+
     /// Itself, for its first encoding.
     pub(in crate::nn) fn served(&self) -> Served<'_> {
-        Served { backend: self, encoding: &self.encodings()[0] }
+        Served { encoding: &self.encodings()[0], backends: vec![self] }
     }
 
     pub(in crate::nn) fn slow(compiles_for: Duration) -> Fake {
@@ -149,7 +170,7 @@ impl Fake {
 
 impl Backend for Fake {
     fn name(&self) -> &'static str {
-        "fake"
+        self.name.unwrap_or("fake")
     }
 
     fn encodings(&self) -> &'static [Encoding] {
@@ -165,7 +186,7 @@ impl Backend for Fake {
         if self.missing {
             return Err("the fake library is missing".to_owned());
         }
-        let library = || Library { backend: "fake", path: "fake".into(), version: "0".into() };
+        let library = || Library { backend: "fake", path: None, version: "0".into() };
         Ok(LIBRARY.get_or_init(library))
     }
 
@@ -193,14 +214,18 @@ impl Backend for Fake {
         }
     }
 
-    fn compile(&self, source: &Source) -> Result<Compiled, Refusal> {
+    fn compile(&self, source: &Source, _cancel: &Cancel) -> Result<Compiled, Refusal> {
+        self.compiling.fetch_add(1, Ordering::SeqCst);
         thread::sleep(self.compiles_for);
         drop(self.hold());
         let xml = String::from_utf8_lossy(&source.parts()[0]).into_owned();
         let says = |word: &str| xml.contains(word);
         assert!(!says("panic"), "a model that panics");
-        if says("bad") {
-            return Err(Refusal::runtime("the fake backend can't compile this"));
+        if says("bad") && !self.lenient {
+            return Err(Refusal::runtime(format!(
+                "the {} backend can't compile this",
+                self.name()
+            )));
         }
         self.compiled.fetch_add(1, Ordering::SeqCst);
         Ok(self.graph(&xml))

@@ -19,13 +19,43 @@ use super::source::Source;
 use super::tensors::Port;
 use crate::cancel::Cancel;
 
-/// The native library behind a backend.
+/// A backend that can be pinned; each serves some of the encodings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendName {
+    /// OpenVINO, a native library.
+    OpenVino,
+    /// The engine for ONNX in Rust alone.
+    Rten,
+}
+
+impl BackendName {
+    /// All of them, also those that this build is without.
+    pub const ALL: [BackendName; 2] = [BackendName::OpenVino, BackendName::Rten];
+
+    /// Whether this build has it.
+    pub fn is_built(self) -> bool {
+        match self {
+            BackendName::OpenVino => cfg!(feature = "openvino"),
+            BackendName::Rten => false,
+        }
+    }
+
+    /// As settings, results and metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            BackendName::OpenVino => "openvino",
+            BackendName::Rten => "rten",
+        }
+    }
+}
+
+/// What a backend computes with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Library {
     /// The backend's name, such as `openvino`.
     pub backend: &'static str,
-    /// The file that was loaded.
-    pub path: PathBuf,
+    /// The file that was loaded; none if it is a part of this program.
+    pub path: Option<PathBuf>,
     /// What it says its version is.
     pub version: String,
 }
@@ -41,11 +71,17 @@ pub(super) struct Encoding {
     pub(super) files: &'static [&'static str],
 }
 
-/// An encoding with the backend that serves it.
-#[derive(Clone, Copy)]
+/// Open Neural Network Exchange: one file with its weights.
+#[cfg_attr(not(test), allow(dead_code, reason = "not every build serves it"))]
+pub(super) const ONNX: Encoding =
+    Encoding { id: GraphEncoding::Onnx, name: "onnx", files: &["model.onnx"] };
+
+/// An encoding with the backends that serve it: a model is the first one's that
+/// takes it.
+#[derive(Clone)]
 pub(super) struct Served<'a> {
-    pub(super) backend: &'a dyn Backend,
     pub(super) encoding: &'static Encoding,
+    pub(super) backends: Vec<&'a dyn Backend>,
 }
 
 /// Makes graphs of some encodings.
@@ -53,7 +89,7 @@ pub(super) trait Backend: Send + Sync {
     /// Its name, such as `openvino`.
     fn name(&self) -> &'static str;
 
-    /// The encodings that it serves.
+    /// The encodings that it serves. Several backends may serve one.
     fn encodings(&self) -> &'static [Encoding];
 
     /// Makes the native library ready, which is cheap when it is already.
@@ -78,8 +114,10 @@ pub(super) trait Backend: Send + Sync {
         parts: &[&[u8]],
     ) -> Result<(), Refusal>;
 
-    /// Compiles what [`Backend::check`] has proven.
-    fn compile(&self, source: &Source) -> Result<Compiled, Refusal>;
+    /// Compiles what [`Backend::check`] has proven. Where that can be
+    /// interrupted, `cancel` does it, and what comes of it then is a refusal
+    /// that nobody reads.
+    fn compile(&self, source: &Source, cancel: &Cancel) -> Result<Compiled, Refusal>;
 
     /// What a graph for this target depends on beside its source: versions and
     /// settings. None if graphs can't be taken over from an earlier process.

@@ -12,7 +12,8 @@ use super::config::{Hint, OpenVinoConfig, Precision};
 use super::library;
 use super::model::OpenVinoModel;
 use super::native::{self, Core, RawPort};
-use crate::nn::backends::{Backend, Compiled, Encoding, Library};
+use crate::cancel::Cancel;
+use crate::nn::backends::{Backend, BackendName, Compiled, Encoding, Library};
 use crate::nn::refusal::{Errno, Refusal};
 use crate::nn::source::Source;
 use crate::nn::tensors::{Dim, Port};
@@ -45,16 +46,14 @@ impl OpenVino {
         if let Some(loaded) = self.loaded.get() {
             return Ok(loaded);
         }
-        let load = |path: &Path| {
-            let version = native::load(path)?;
-            Ok(Library { backend: self.name(), path: path.to_owned(), version })
-        };
-        let library = library::find(self.config.library.as_deref(), &self.config.search, load)?;
-        let failed =
-            |error| format!("OpenVINO (`{}`) does not start: {error}", library.path.display());
+        let load = |path: &Path| Ok((path.to_owned(), native::load(path)?));
+        let (path, version) =
+            library::find(self.config.library.as_deref(), &self.config.search, load)?;
+        let failed = |error| format!("OpenVINO (`{}`) does not start: {error}", path.display());
         let core = Core::new().map_err(failed)?;
         self.set_hint(&core, "CPU").map_err(failed)?;
-        tracing::info!(path = %library.path.display(), version = library.version, "OpenVINO loaded");
+        tracing::info!(path = %path.display(), version, "OpenVINO loaded");
+        let library = Library { backend: self.name(), path: Some(path), version };
         Ok(self.loaded.get_or_init(|| Loaded { core: Arc::new(core), library }))
     }
 
@@ -91,7 +90,7 @@ impl OpenVino {
 
 impl Backend for OpenVino {
     fn name(&self) -> &'static str {
-        "openvino"
+        BackendName::OpenVino.name()
     }
 
     fn encodings(&self) -> &'static [Encoding] {
@@ -116,7 +115,7 @@ impl Backend for OpenVino {
         self.device(target).map(drop)
     }
 
-    fn compile(&self, source: &Source) -> Result<Compiled, Refusal> {
+    fn compile(&self, source: &Source, _cancel: &Cancel) -> Result<Compiled, Refusal> {
         let core = &self.loaded().map_err(Refusal::runtime)?.core;
         let parts: Vec<&[u8]> = source.parts().iter().map(|part| &**part).collect();
         let scan = builders::check(&parts, self.config.operators)?;

@@ -40,7 +40,7 @@ pub(super) fn nn_with(operators: Operators) -> Nn {
         ..NnConfig::default()
     };
     let nn = Nn::new(config);
-    if let Err(error) = &nn.libraries()[0] {
+    if let Err(error) = &nn.libraries()[0].1 {
         panic!("OpenVINO is not installed: run fixtures/setup.py ({error})");
     }
     nn
@@ -422,7 +422,7 @@ fn an_exported_graph_gives_the_same_answers_in_the_next_process() {
     let backend = OpenVino::new(nn().shared.config.openvino.clone());
     let (xml, weights) = add("1");
     let source = Source::new(GraphEncoding::Openvino, ExecutionTarget::Cpu, &[&xml, &weights]);
-    let compiled = backend.compile(&source).expect("compiled");
+    let compiled = backend.compile(&source, &Cancel::default()).expect("compiled");
     let exported = compiled.model.export().expect("exported");
     let again = OpenVino::new(nn().shared.config.openvino.clone());
     let mut garbage = exported.clone();
