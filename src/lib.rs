@@ -62,6 +62,7 @@ pub mod executor;
 pub mod flags;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+pub mod host;
 pub mod journal;
 pub mod ledger;
 mod machine;

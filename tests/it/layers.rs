@@ -23,6 +23,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     // nothing of messages, settings or the journal.
     ("nn", &["cancel", "digest", "directory", "disk", "task"]),
     ("runtime", &["cancel", "digest", "directory", "disk", "nn", "task"]),
+    // What the process that runs them may do.
+    ("host", &[]),
     // Where code comes from.
     ("sources", &["cancel", "task"]),
     // Messages and the line that they come on.

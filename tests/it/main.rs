@@ -8,6 +8,8 @@ mod arrival;
 mod bursts;
 mod cli_args;
 mod components;
+#[cfg(target_os = "linux")]
+mod confinement;
 #[cfg(all(feature = "broker", feature = "openvino"))]
 mod demo;
 #[cfg(feature = "broker")]

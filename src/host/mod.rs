@@ -1,0 +1,3 @@
+//! The runtime as a process of its own: what it may do.
+
+pub mod confine;
