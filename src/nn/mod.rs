@@ -28,6 +28,8 @@ mod execution;
 mod graph;
 mod graphs;
 mod inferences;
+#[allow(dead_code, reason = "the backends that call it come next")]
+mod onnx;
 mod operators;
 mod refusal;
 mod shared;
@@ -236,6 +238,8 @@ pub fn fixed_limits() -> Vec<(&'static str, u64)> {
         ("bytes of a model's XML", openvino::xml::MAX_BYTES as u64),
         ("nested elements of a model's XML", openvino::xml::MAX_DEPTH as u64),
         ("elements of a model's XML", openvino::xml::MAX_ELEMENTS as u64),
+        ("nodes of an ONNX model", onnx::MAX_NODES as u64),
+        ("nested graphs of an ONNX model", onnx::MAX_DEPTH as u64),
     ]
 }
 
