@@ -3,8 +3,11 @@
 //! A [`Cancel`] is shared by who runs a task and who may end it. WebAssembly
 //! code asks for the reason at each epoch, a sleep waits on it, and a native
 //! call that can be interrupted registers how. The first reason stays. The
-//! other way round it tells who may end the task what its guest holds.
+//! other way round it tells who may end the task what its guest holds, and what
+//! the task is doing.
 
+use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -12,7 +15,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 /// Why a task is to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
     /// The manager said `stop`.
     Stopped,
@@ -20,6 +23,49 @@ pub enum Reason {
     Timeout(Duration),
     /// The worker ends and will not wait any longer.
     ShuttingDown,
+}
+
+/// What a task is doing. A graph is known by its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Doing {
+    /// It has not begun, or is between two of the others.
+    #[default]
+    Preparing,
+    /// Its module is compiled.
+    Compiling,
+    /// This graph is loaded.
+    Loading(#[serde(with = "shared_text")] Arc<str>),
+    /// Its guest runs.
+    Running,
+    /// This graph is computed.
+    Computing(#[serde(with = "shared_text")] Arc<str>),
+}
+
+/// A text that clones share, as plain data.
+mod shared_text {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use std::sync::Arc;
+
+    pub(super) fn serialize<S: Serializer>(text: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<str>, D::Error> {
+        String::deserialize(from).map(Arc::from)
+    }
+}
+
+impl fmt::Display for Doing {
+    /// What follows 'while'.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Doing::Preparing => f.write_str("the task was prepared"),
+            Doing::Compiling => f.write_str("its module was compiled"),
+            Doing::Loading(graph) => write!(f, "the graph {graph} was loaded"),
+            Doing::Running => f.write_str("its guest ran"),
+            Doing::Computing(graph) => write!(f, "the graph {graph} was computed"),
+        }
+    }
 }
 
 /// How a native call is interrupted, once, unless it has ended before. Its
@@ -38,9 +84,31 @@ pub struct Cancel {
     state: Mutex<State>,
     changed: Condvar,
     memory: AtomicU64,
+    doing: Mutex<Doing>,
+    listener: Listener,
+}
+
+/// Who is told of a task.
+#[derive(Default)]
+struct Listener {
+    cancelled: Option<Box<dyn Fn(Reason) + Send + Sync>>,
+    doing: Option<Box<dyn Fn(&Doing) + Send + Sync>>,
 }
 
 impl Cancel {
+    /// One that calls `cancelled`, which must not wait, when its task is to end.
+    pub fn told(cancelled: impl Fn(Reason) + Send + Sync + 'static) -> Cancel {
+        let listener = Listener { cancelled: Some(Box::new(cancelled)), doing: None };
+        Cancel { listener, ..Cancel::default() }
+    }
+
+    /// One that calls `doing`, which must not wait, when its task goes on to
+    /// something else.
+    pub fn shown(doing: impl Fn(&Doing) + Send + Sync + 'static) -> Cancel {
+        let listener = Listener { cancelled: None, doing: Some(Box::new(doing)) };
+        Cancel { listener, ..Cancel::default() }
+    }
+
     /// Ends the task for `reason`, unless another reason came first. Never
     /// waits: a native call is interrupted on a thread of its own.
     pub fn cancel(&self, reason: Reason) {
@@ -50,8 +118,12 @@ impl Cancel {
         }
         state.reason = Some(reason);
         self.changed.notify_all();
-        let Some(hook) = state.hook.clone() else { return };
+        let hook = state.hook.clone();
         drop(state);
+        if let Some(cancelled) = &self.listener.cancelled {
+            cancelled(reason);
+        }
+        let Some(hook) = hook else { return };
         let interrupt = move || {
             let mut hook = held(&hook);
             if let Some(interrupt) = hook.take() {
@@ -127,6 +199,28 @@ impl Cancel {
         self.memory.load(Ordering::Relaxed)
     }
 
+    /// The task does this from now on.
+    pub fn set_doing(&self, doing: Doing) {
+        if let Some(show) = &self.listener.doing {
+            show(&doing);
+        }
+        *held(&self.doing) = doing;
+    }
+
+    /// What the task is doing.
+    pub fn doing(&self) -> Doing {
+        held(&self.doing).clone()
+    }
+
+    /// The task does this until `call` returns, then what it did before.
+    pub fn during<R>(&self, doing: Doing, call: impl FnOnce() -> R) -> R {
+        let before = self.doing();
+        self.set_doing(doing);
+        let result = call();
+        self.set_doing(before);
+        result
+    }
+
     // Each change is one step: whole whoever panicked.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -151,6 +245,28 @@ mod tests {
         cancel.cancel(Reason::Stopped);
         cancel.cancel(Reason::ShuttingDown);
         assert_eq!(cancel.reason(), Some(Reason::Stopped));
+    }
+
+    #[test]
+    fn whoever_shows_a_task_hears_what_it_goes_on_to() {
+        let seen = Arc::<Mutex<Vec<String>>>::default();
+        let shown = seen.clone();
+        let cancel = Cancel::shown(move |doing| held(&shown).push(doing.to_string()));
+        cancel.set_doing(Doing::Running);
+        cancel.during(Doing::Computing("x".into()), || {
+            assert_eq!(cancel.doing().to_string(), "the graph x was computed");
+        });
+        assert_eq!(*held(&seen), ["its guest ran", "the graph x was computed", "its guest ran"]);
+    }
+
+    #[test]
+    fn whoever_is_told_hears_of_the_end_once() {
+        let seen = Arc::<Mutex<Vec<Reason>>>::default();
+        let told = seen.clone();
+        let cancel = Cancel::told(move |reason| held(&told).push(reason));
+        cancel.cancel(Reason::Stopped);
+        cancel.cancel(Reason::ShuttingDown);
+        assert_eq!(*held(&seen), [Reason::Stopped]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod binary;
 mod monitoring;
 mod outcome;
+mod plain;
 mod rejection;
 mod request;
 mod spec;
@@ -17,9 +18,10 @@ pub use monitoring::Monitoring;
 pub use outcome::{Captured, Failure, Outcome, Reuse, Timings, gap, gap_in};
 pub use rejection::Rejection;
 pub use request::TaskRequest;
-pub use spec::{Entry, Grant, GraphDir, Limits, Preopen, TaskSpec, Weight};
+pub use spec::{Code, Entry, Grant, GraphDir, Limits, Preopen, TaskSpec, Weight};
 pub use state::ManagerState;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +53,18 @@ impl TaskId {
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl Serialize for TaskId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for TaskId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<TaskId, D::Error> {
+        TaskId::new(&String::deserialize(from)?).map_err(de::Error::custom)
     }
 }
 

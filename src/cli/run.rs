@@ -159,7 +159,7 @@ fn run(spec: TaskSpec, nn: NnConfig) -> anyhow::Result<Outcome> {
         module_cache: u64::MAX,
         disk: None,
         compilers: 1,
-        fetch: Arc::new(move |url, cancel| fetcher.get(url, cancel)),
+        fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
         stdio: Stdio::Inherited,
         pool: None,
     };

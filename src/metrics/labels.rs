@@ -3,7 +3,7 @@
 use crate::mqtt::FailureKind;
 use crate::task::{Failure, Rejection};
 
-pub(super) const OUTCOMES: [&str; 13] = [
+pub(super) const OUTCOMES: [&str; 15] = [
     "completed",
     "module",
     "graph",
@@ -16,6 +16,8 @@ pub(super) const OUTCOMES: [&str; 13] = [
     "stopped",
     "shutting_down",
     "fatal",
+    "crash",
+    "stuck",
     "internal",
 ];
 pub(super) const REASONS: [&str; 7] =
@@ -49,6 +51,8 @@ pub(super) fn outcome(verdict: &Result<(), Failure>) -> &'static str {
         Err(Failure::Stopped) => "stopped",
         Err(Failure::ShuttingDown) => "shutting_down",
         Err(Failure::Fatal(_)) => "fatal",
+        Err(Failure::Crash(_)) => "crash",
+        Err(Failure::Stuck(_)) => "stuck",
         Err(Failure::Internal(_)) => "internal",
     }
 }

@@ -16,11 +16,15 @@ use super::graphs::Found;
 use super::refusal::{Errno, Halt, Refusal};
 use super::shared::NnShared;
 use super::tensors;
+use crate::cancel::Doing;
 use crate::task::GraphDir;
 
 /// The names of `$graph_encoding`, by number.
 const ENCODINGS: [&str; 6] =
     ["openvino", "onnx", "tensorflow", "pytorch", "tensorflowlite", "autodetect"];
+
+/// What a model is called that a guest hands over.
+const HANDED_OVER: &str = "that the guest handed over";
 
 /// The most bytes of a name that a message repeats.
 const MAX_NAME: usize = 200;
@@ -58,10 +62,11 @@ impl NnCtx {
             let text = format!("the task names more than {limit} graphs, its limit");
             return Err(Refusal::too_large(text).into());
         }
-        let graph = self.load_dir(dir)?;
+        let name: Arc<str> = short(&dir.name).into();
+        let graph = self.load_dir(dir, &name)?;
         self.hold(&graph)?;
         let observer = self.shared.inferences.of_name(&dir.name, graph.backend);
-        self.named.insert(dir.name.clone(), Loaded { graph, observer });
+        self.named.insert(dir.name.clone(), Loaded { graph, observer, name });
         Ok(())
     }
 
@@ -188,11 +193,12 @@ impl NnCtx {
         if size > max {
             return Err(directories::too_large(size, max).into());
         }
-        let graph = self.loading("the model", |shared, task| {
+        let name: Arc<str> = HANDED_OVER.into();
+        let graph = self.loading("the model", &name, |shared, task| {
             shared.graphs.load(served, target, parts, None, &task.cancel)
         })?;
         let observer = shared.inferences.of_bytes(graph.backend);
-        self.add(Loaded { graph, observer })
+        self.add(Loaded { graph, observer, name })
     }
 
     fn resolve(&mut self, name: &str) -> Result<Loaded, Halt> {
@@ -202,7 +208,7 @@ impl NnCtx {
         }
         let shared = self.shared.clone();
         let Some(dir) = shared.config.graphs.iter().rev().find(|dir| dir.name == name) else {
-            let short = &name[..name.floor_char_boundary(MAX_NAME)];
+            let short = short(name);
             let mut known: Vec<_> = self.named.keys().map(String::as_str).collect();
             known.extend(shared.config.graphs.iter().map(|dir| dir.name.as_str()));
             known.sort_unstable();
@@ -214,26 +220,28 @@ impl NnCtx {
             let text = format!("there is no graph `{short}`: the task has {known}");
             return Err(Refusal::new(Errno::NotFound, text).into());
         };
-        let graph = self.load_dir(dir)?;
+        let called: Arc<str> = short(name).into();
+        let graph = self.load_dir(dir, &called)?;
         let observer = shared.inferences.of_name(name, graph.backend);
-        let loaded = Loaded { graph, observer };
+        let loaded = Loaded { graph, observer, name: called };
         self.named.insert(name.to_owned(), loaded.clone());
         Ok(loaded)
     }
 
-    fn load_dir(&self, dir: &GraphDir) -> Result<Arc<SharedGraph>, Halt> {
+    fn load_dir(&self, dir: &GraphDir, name: &Arc<str>) -> Result<Arc<SharedGraph>, Halt> {
         let what = format!("graph `{}`", dir.name);
-        self.loading(&what, |shared, task| shared.load_dir(dir, &task.cancel))
+        self.loading(&what, name, |shared, task| shared.load_dir(dir, &task.cancel))
     }
 
     fn loading(
         &self,
         what: &str,
+        name: &Arc<str>,
         load: impl FnOnce(&NnShared, &Task) -> Result<(Arc<SharedGraph>, Found), Halt>,
     ) -> Result<Arc<SharedGraph>, Halt> {
-        let loaded =
-            timed(&self.task, |report| &mut report.loaded, || load(&self.shared, &self.task));
-        let (graph, found) = loaded?;
+        let doing = Doing::Loading(name.clone());
+        let load = || self.task.cancel.during(doing, || load(&self.shared, &self.task));
+        let (graph, found) = timed(&self.task, |report| &mut report.loaded, load)?;
         self.task.loaded(&graph, what);
         self.task.report(|report| match found {
             Found::Compiled => report.graphs_loaded += 1,
@@ -288,6 +296,10 @@ impl NnCtx {
         }
         result
     }
+}
+
+fn short(name: &str) -> &str {
+    &name[..name.floor_char_boundary(MAX_NAME)]
 }
 
 fn tensor_type(ty: u8) -> Result<TensorType, Refusal> {

@@ -17,7 +17,7 @@ use super::graph::SharedGraph;
 use super::inferences::Observer;
 use super::refusal::{Errno, Halt, Refusal};
 use super::tensors;
-use crate::cancel::Cancel;
+use crate::cancel::{Cancel, Doing};
 
 /// The most diagnostics of a task, and the most bytes of one.
 const MAX_DIAGNOSTICS: usize = 32;
@@ -158,6 +158,8 @@ pub(super) struct Loaded {
     pub(super) graph: Arc<SharedGraph>,
     /// Where its inferences are counted, by how it was loaded.
     pub(super) observer: Observer,
+    /// What whoever asks for the task's doing hears of it.
+    pub(super) name: Arc<str>,
 }
 
 /// An execution context. See the module's documentation.
@@ -166,6 +168,7 @@ pub(super) struct Execution {
     request: Option<Box<dyn Request>>,
     graph: Arc<SharedGraph>,
     observer: Observer,
+    name: Arc<str>,
     task: Arc<Task>,
     inputs: Vec<Input>,
     /// The outputs are of the inputs as they are set now.
@@ -177,7 +180,7 @@ pub(super) struct Execution {
 impl Execution {
     /// A context of the graph, within the task's limits.
     pub(super) fn new(loaded: Loaded, task: Arc<Task>) -> Result<Execution, Refusal> {
-        let Loaded { graph, observer } = loaded;
+        let Loaded { graph, observer, name } = loaded;
         task.hold_context(graph.tensor_bytes)?;
         // From here on dropping it gives back what was held.
         let inputs = vec![Input::default(); graph.inputs.len()];
@@ -185,6 +188,7 @@ impl Execution {
             request: None,
             graph,
             observer,
+            name,
             task,
             inputs,
             computed: false,
@@ -229,7 +233,9 @@ impl Execution {
         self.computed = false;
         let task = self.task.clone();
         let begun = Instant::now();
-        let ran = self.request()?.run(&task.cancel);
+        let doing = Doing::Computing(self.name.clone());
+        let request = self.request()?;
+        let ran = task.cancel.during(doing, || request.run(&task.cancel));
         let took = begun.elapsed();
         self.computed = ran.is_ok();
         self.clean &= ran.is_ok();

@@ -102,6 +102,26 @@ impl Artefacts {
         }
     }
 
+    /// The artefact of the binary with this digest, if it is there or is being
+    /// made.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the task did not wait any longer.
+    pub(super) fn find(
+        &self,
+        digest: &Digest,
+        cancel: &Cancel,
+    ) -> Result<Option<Compiled>, Reason> {
+        if let Some(compiled) = self.shared.cache.get(digest) {
+            return Ok(Some(compiled));
+        }
+        let promise = self.shared.pending().get(digest).map(|pending| pending.promise.clone());
+        let Some(promise) = promise else { return Ok(None) };
+        let waited = promise.wait(cancel);
+        waited.map(Some).inspect_err(|_| self.shared.give_up(*digest, &promise))
+    }
+
     /// The engine that they are compiled for.
     pub(super) fn engine(&self) -> &Engine {
         &self.shared.engine

@@ -27,9 +27,9 @@ use anyhow::anyhow;
 use std::sync::Arc;
 use tracing::warn;
 
-/// Gets the code at an address for a task, which may be cancelled meanwhile.
-/// The error is a sentence for the task's result.
-pub type Fetch = dyn Fn(&str, &Arc<Cancel>) -> Result<Binary, String> + Send + Sync;
+/// Gets the code of a task that came without it, and that may be cancelled
+/// meanwhile. The error is a sentence for the task's result.
+pub type Fetch = dyn Fn(&TaskSpec, &Arc<Cancel>) -> Result<Binary, String> + Send + Sync;
 
 /// What the runtime needs to know.
 #[derive(Clone)]

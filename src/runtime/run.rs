@@ -4,13 +4,14 @@
 //! the shared caches, and nothing that its guest does leaves this module
 //! otherwise than as an outcome.
 
+use super::artefacts::Compiled;
 use super::engine::Watch;
 use super::link::{Artefact, Pre};
 use super::output::Capture;
 use super::sandbox::{self, MAX_HANDLES, TaskState};
 use super::{CallError, Runtime, Stdio, component, core};
-use crate::cancel::Cancel;
-use crate::task::{Failure, ModuleSource, Outcome, TaskSpec};
+use crate::cancel::{Cancel, Doing};
+use crate::task::{Code, Failure, Outcome, TaskSpec};
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -80,6 +81,7 @@ impl Run<'_> {
         let ticker = &self.runtime.ticker;
         let _run = grant.limits.run.map(|limit| ticker.watch(self.cancel, Some(limit)));
         let started = Instant::now();
+        self.cancel.set_doing(Doing::Running);
         let verdict = self.call(&mut store, &artefact);
         let elapsed = started.elapsed();
         let in_graphs = self.report_nn(&store);
@@ -93,18 +95,27 @@ impl Run<'_> {
 
     fn artefact(&mut self) -> Result<Arc<Artefact>, Failure> {
         let started = Instant::now();
-        let binary = match self.spec.module() {
-            ModuleSource::Bytes(bytes) => Ok(bytes.clone()),
-            ModuleSource::Url(url) => (self.runtime.fetch)(url, self.cancel),
-        };
-        let compiled = binary.map_err(Failure::Module).and_then(|binary| {
-            let (compiled, reused) = self.runtime.artefacts.get(&binary, self.cancel)?;
+        let compiled = self.cancel.during(Doing::Compiling, || self.compiled());
+        let compiled = compiled.and_then(|(compiled, reused)| {
             self.outcome.reuse.module = reused;
             compiled.map_err(|e| Failure::Module(e.to_string()))
         });
         self.outcome.timings.compiled = started.elapsed();
         self.go_on()?;
         compiled
+    }
+
+    /// The artefact, and whether this task found it.
+    fn compiled(&self) -> Result<(Compiled, bool), Failure> {
+        let artefacts = &self.runtime.artefacts;
+        let binary = match self.spec.code() {
+            Code::Bytes(bytes) => Ok(bytes.clone()),
+            Code::Held(digest) if let Some(compiled) = artefacts.find(digest, self.cancel)? => {
+                return Ok((compiled, true));
+            }
+            Code::Held(_) | Code::Url(_) => (self.runtime.fetch)(self.spec, self.cancel),
+        };
+        Ok(artefacts.get(&binary.map_err(Failure::Module)?, self.cancel)?)
     }
 
     fn store(&mut self, artefact: &Artefact) -> Result<Store<TaskState>, Failure> {

@@ -5,7 +5,7 @@
 //! its fetch behind, which ends within [`TIMEOUT`].
 
 use crate::cancel::Cancel;
-use crate::task::Binary;
+use crate::task::{Binary, Code, TaskSpec};
 use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -48,6 +48,19 @@ impl Fetcher {
             .build()
             .new_agent();
         Fetcher { client: Client { agent, limit }, under_way: Arc::default() }
+    }
+
+    /// The code of a task that came without it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Fetcher::get`].
+    pub fn code(&self, spec: &TaskSpec, cancel: &Arc<Cancel>) -> Result<Binary, String> {
+        match spec.code() {
+            Code::Bytes(binary) => Ok(binary.clone()),
+            Code::Url(url) => self.get(url, cancel),
+            Code::Held(digest) => Err(format!("nobody here has the module {digest}")),
+        }
     }
 
     /// The module at `url`.

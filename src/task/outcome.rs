@@ -1,10 +1,11 @@
 //! What came of a task.
 
-use super::humantime;
+use super::{humantime, plain};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Why a task that was admitted failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Failure {
     /// The module could not be fetched, compiled or linked.
     #[error("{0}")]
@@ -44,13 +45,24 @@ pub enum Failure {
         "the worker died {0} times while it ran this task (killed, out of memory, or a crash of a native library), so it is not run again"
     )]
     Fatal(u32),
+    /// The runtime's process crashed twice with this task alone in it: how the
+    /// last time, and what the task was doing.
+    #[error(
+        "{0}: the runtime's process crashed with this task alone in it, so it is not run again"
+    )]
+    Crash(String),
+    /// It did not end when the worker did; what it was doing.
+    #[error(
+        "the worker ended, and the task did not end with it while {0}, which nothing can interrupt, so it is not run again"
+    )]
+    Stuck(String),
     /// A fault of this worker's own, which says so.
     #[error("internal error of the worker: {0}")]
     Internal(String),
 }
 
 /// Where a task's time went. The phases do not overlap.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timings {
     /// From admission to an executor's hand.
     pub queued: Duration,
@@ -63,7 +75,7 @@ pub struct Timings {
 }
 
 /// What a task found ready.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reuse {
     /// The module was in memory, compiled.
     pub module: bool,
@@ -74,11 +86,12 @@ pub struct Reuse {
 }
 
 /// One of a guest's output streams, as far as it was kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Captured {
     /// What was written; when `dropped` is not zero the first half and the
     /// last half of the limit, with a line between them that says so, and no
     /// character of a text cut in two.
+    #[serde(with = "plain::bytes")]
     pub bytes: Vec<u8>,
     /// Bytes between the halves that were not kept.
     pub dropped: u64,
@@ -106,7 +119,7 @@ pub fn gap_in(bytes: &[u8]) -> Option<u64> {
 }
 
 /// What came of a task.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Success, or why not.
     pub verdict: Result<(), Failure>,

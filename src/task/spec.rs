@@ -1,7 +1,9 @@
 //! What a task is granted.
 
-use super::{ModuleSource, Monitoring, TaskId};
+use super::{Binary, ModuleSource, Monitoring, TaskId, plain};
 use crate::digest::Digest;
+use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ pub struct Weight {
 }
 
 /// Which function of a module is the task's.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Entry {
     /// `--invoke NAME`: this export, or the task fails.
     Invoke(String),
@@ -25,10 +27,69 @@ pub enum Entry {
     Label(String),
 }
 
+/// The code of a task, or where it is. As plain data it goes by its digest:
+/// the bytes go to another process once, and apart.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "Reference", from = "Reference")]
+pub enum Code {
+    /// The binary itself.
+    Bytes(Binary),
+    /// Whoever handed the task over has the binary with this digest.
+    Held(Digest),
+    /// To be fetched over http or https.
+    Url(String),
+}
+
+/// A [`Code`] without any bytes.
+#[derive(Serialize, Deserialize)]
+enum Reference {
+    Held(Digest),
+    Url(String),
+}
+
+impl From<Code> for Reference {
+    fn from(code: Code) -> Reference {
+        match code {
+            Code::Bytes(binary) => Reference::Held(binary.digest()),
+            Code::Held(digest) => Reference::Held(digest),
+            Code::Url(url) => Reference::Url(url),
+        }
+    }
+}
+
+impl From<Reference> for Code {
+    fn from(reference: Reference) -> Code {
+        match reference {
+            Reference::Held(digest) => Code::Held(digest),
+            Reference::Url(url) => Code::Url(url),
+        }
+    }
+}
+
+impl From<ModuleSource> for Code {
+    fn from(module: ModuleSource) -> Code {
+        match module {
+            ModuleSource::Bytes(binary) => Code::Bytes(binary),
+            ModuleSource::Url(url) => Code::Url(url),
+        }
+    }
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Code::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+            Code::Held(digest) => write!(f, "Held({digest})"),
+            Code::Url(url) => write!(f, "Url({url})"),
+        }
+    }
+}
+
 /// A host directory that the guest sees.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Preopen {
     /// Canonical path on the host.
+    #[serde(with = "plain::path")]
     pub host: PathBuf,
     /// Path in the guest.
     pub guest: String,
@@ -37,11 +98,12 @@ pub struct Preopen {
 }
 
 /// A directory that holds a graph (for OpenVINO: `model.xml` and `model.bin`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GraphDir {
     /// The encoding's name as `-S nn-graph` has it, such as `openvino`.
     pub encoding: String,
     /// Canonical path on the host.
+    #[serde(with = "plain::path")]
     pub dir: PathBuf,
     /// What guests call it in `load_by_name`: the last component of the path
     /// as it was given.
@@ -49,7 +111,7 @@ pub struct GraphDir {
 }
 
 /// What a task may use up.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Limits {
     /// Wall-clock time from the end of its wait in the queue: for fetching and
     /// compiling the module, loading graphs and running the guest together.
@@ -64,7 +126,7 @@ pub struct Limits {
 }
 
 /// What a guest is given.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Grant {
     /// argv, with argv\[0\]; for `--invoke` the positional values follow it.
     pub args: Vec<String>,
@@ -85,18 +147,18 @@ pub struct Grant {
 }
 
 /// A task that the policy has admitted. Only [`crate::policy`] makes one, and
-/// nothing after it checks again.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// nothing after it checks again; [`crate::host`] takes it to another process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TaskSpec {
     id: TaskId,
-    module: ModuleSource,
+    code: Code,
     grant: Grant,
     monitoring: Option<Monitoring>,
 }
 
 impl TaskSpec {
     pub(crate) fn new(id: TaskId, module: ModuleSource, grant: Grant) -> TaskSpec {
-        TaskSpec { id, module, grant, monitoring: None }
+        TaskSpec { id, code: module.into(), grant, monitoring: None }
     }
 
     /// The same, with its use of the machine told as asked for.
@@ -109,9 +171,9 @@ impl TaskSpec {
         &self.id
     }
 
-    /// Where its module comes from.
-    pub fn module(&self) -> &ModuleSource {
-        &self.module
+    /// Its code, or where that is.
+    pub fn code(&self) -> &Code {
+        &self.code
     }
 
     /// What it takes up while it waits.
@@ -125,9 +187,9 @@ impl TaskSpec {
             .map(|dir| size_of::<Preopen>() + dir.host.as_os_str().len() + dir.guest.len());
         let notes = grant.notes.iter().map(|note| note.len() + size_of::<String>());
         let texts = args.chain(env).chain(dirs).chain(notes).sum::<usize>();
-        let module = match &self.module {
-            ModuleSource::Bytes(binary) => Some((binary.digest(), binary.len())),
-            ModuleSource::Url(_) => None,
+        let module = match &self.code {
+            Code::Bytes(binary) => Some((binary.digest(), binary.len())),
+            Code::Held(_) | Code::Url(_) => None,
         };
         Weight { own: size_of::<TaskSpec>() + texts, module }
     }

@@ -158,7 +158,7 @@ pub fn runtime_config(config: &Config) -> RuntimeConfig {
         module_cache: config.module_cache,
         disk: None,
         compilers: config.executors.get().div_ceil(2),
-        fetch: Arc::new(move |url, cancel| fetcher.get(url, cancel)),
+        fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
         stdio: Stdio::Captured,
         pool: Some(pool(config)),
     }

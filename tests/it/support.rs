@@ -114,7 +114,7 @@ fn runtime(disk: Option<Arc<DiskCache>>, nn: Nn) -> Arc<Runtime> {
         module_cache: 64 << 20,
         disk,
         compilers: 2,
-        fetch: Arc::new(move |url, cancel| fetcher.get(url, cancel)),
+        fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
         stdio: Stdio::Captured,
         pool: Some(Pool { instances: 16, memory: 512 << 20 }),
     };
