@@ -75,6 +75,9 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// What one task may use.
     pub limits: TaskLimits,
+    /// Bytes that the process with the guests and models may take on top of
+    /// what it starts with; none: as [`crate::host::memory`] finds.
+    pub runtime_memory: Option<u64>,
     /// Largest WebAssembly module in bytes. The manager takes uploads of
     /// 100 MiB, which the default packet size carries as base64.
     pub module_size: u64,

@@ -20,16 +20,21 @@ pub(crate) struct Machine {
     pub(crate) ip: Option<IpAddr>,
 }
 
+/// All of its memory in bytes; 0 if it can't be told.
+pub(crate) fn memory() -> u64 {
+    let mut system = System::new();
+    system.refresh_memory();
+    system.total_memory()
+}
+
 /// Describes this machine; its name and its address only if `identify` says
 /// so, towards a broker at `broker` (host and port).
 pub(crate) fn describe(identify: bool, broker: (&str, u16)) -> Machine {
-    let mut system = System::new();
-    system.refresh_memory();
     Machine {
         environment: environment(),
         os: std::env::consts::OS,
         cpu_arch: std::env::consts::ARCH,
-        memory_bytes: system.total_memory(),
+        memory_bytes: memory(),
         hostname: identify.then(System::host_name).flatten(),
         ip: identify.then(|| address_towards(broker)).flatten(),
     }

@@ -68,13 +68,35 @@ impl Container {
         let number = |path: &str| {
             fs::read_to_string(Path::new("/sys/fs/cgroup").join(path)).ok()?.trim().parse().ok()
         };
-        // The first version of control groups writes a page less than 2^63 for no limit.
-        let limit = number("memory.max").or_else(|| number("memory/memory.limit_in_bytes"));
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         Container {
             usage: number("memory.current").or_else(|| number("memory/memory.usage_in_bytes")),
-            limit: limit.filter(|&limit: &u64| limit < 1 << 60),
+            limit: memory_limit(&groups, number),
         }
     }
+}
+
+/// The least limit of the control groups that `/proc/self/cgroup` names and
+/// of those around them. `number` reads a file below the place where groups
+/// are mounted; in a container that is often its own, whatever the name says.
+fn memory_limit(groups: &str, number: impl Fn(&str) -> Option<u64>) -> Option<u64> {
+    const ROOTS: [&str; 2] = ["0::/", "0:memory:/"];
+    let limits = groups.lines().chain(ROOTS).flat_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next().unwrap_or("-"), fields.next().unwrap_or_default());
+        let (folder, file) = match controllers {
+            "" => ("", "memory.max"),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                ("memory", "memory.limit_in_bytes")
+            }
+            _ => return Vec::new(),
+        };
+        let around = Path::new(path.trim_start_matches('/')).ancestors();
+        let files = around.map(|group| Path::new(folder).join(group).join(file));
+        files.filter_map(|file| number(file.to_str()?)).collect()
+    });
+    // The first version of control groups writes a page less than 2^63 for none.
+    limits.filter(|limit| *limit < 1 << 60).min()
 }
 
 /// Files that this process has open, where the system tells.
@@ -206,6 +228,30 @@ mod tests {
             let before = Thread::own_usage().expect("a thread");
             while Thread::own_usage().expect("a thread").since(&before).processor.is_zero() {}
         }
+    }
+
+    /// Of both versions, with the group's own files and those around it.
+    #[test]
+    fn the_least_limit_of_the_groups_counts() {
+        let limit = |groups: &str, files: &[(&str, u64)]| {
+            memory_limit(groups, |name| {
+                files.iter().find(|(file, _)| *file == name).map(|(_, limit)| *limit)
+            })
+        };
+        let second = "0::/system.slice/proplet.service\n";
+        assert_eq!(limit(second, &[]), None);
+        assert_eq!(limit(second, &[("system.slice/proplet.service/memory.max", 5)]), Some(5));
+        let around =
+            [("system.slice/proplet.service/memory.max", 5), ("system.slice/memory.max", 4)];
+        assert_eq!(limit(second, &around), Some(4));
+        let first = "5:cpu:/a\n4:memory,hugetlb:/docker/1\n0::/x\n";
+        assert_eq!(limit(first, &[("memory/docker/1/memory.limit_in_bytes", 3)]), Some(3));
+        let none = [("memory/memory.limit_in_bytes", (1 << 63) - 4096), ("memory.max", 7)];
+        assert_eq!(limit(first, &none), Some(7));
+        assert_eq!(limit(first, &none[..1]), None);
+        // A container's own group is the root of what it sees.
+        assert_eq!(limit("4:memory:/elsewhere\n", &[("memory/memory.limit_in_bytes", 2)]), Some(2));
+        assert_eq!(limit("", &[("memory.max", 1)]), Some(1));
     }
 
     #[test]

@@ -400,6 +400,15 @@ pub static SETTINGS: &[Setting] = &[
         Text("512MiB"),
         "Memory of the tensors of a task's execution contexts",
     ),
+    setting(
+        Group::Limits,
+        "runtime-memory",
+        "SIZE",
+        Computed(
+            "what the settings add up to, three quarters of the machine's memory or of the control group's limit, whichever is least",
+        ),
+        "Memory that the process with the guests and models may take on top of what it starts with",
+    ),
     setting(Group::Limits, "module-size", "SIZE", Text("100MiB"), "Largest WebAssembly module"),
     setting(
         Group::Limits,

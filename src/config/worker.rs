@@ -36,6 +36,8 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
     }
     let drain_timeout = reader.read("drain-timeout", value::duration_within(Duration::ZERO, HOUR));
     let limits = limits(reader);
+    let runtime_memory =
+        reader.read_optional("runtime-memory", value::size_within(128 << 20, 1 << 45));
     let module_size = reader.read("module-size", value::size_within(1 << 10, 1 << 30));
     let model_size = reader.read("model-size", value::size_within(1 << 10, 1 << 40));
     let module_cache = reader.read("module-cache", value::size);
@@ -71,6 +73,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
         clean_session: clean_session?,
         drain_timeout: drain_timeout?,
         limits: limits?,
+        runtime_memory,
         module_size: module_size?,
         model_size: model_size?,
         module_cache: module_cache?,

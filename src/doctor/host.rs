@@ -2,8 +2,10 @@
 
 use super::Finding;
 use crate::config::{Config, Environment};
+use crate::host::confine;
 use crate::status;
 use crate::usage::Container;
+use crate::worker;
 use std::net::TcpListener;
 use std::time::{Duration, SystemTime};
 use sysinfo::System;
@@ -34,7 +36,36 @@ pub(super) fn check(config: &Config, env: &Environment) -> Vec<Finding> {
         Some(limit) if limit < system.total_memory() => (limit, " by the container's limit"),
         _ => (system.total_memory(), ""),
     };
-    vec![processor, memory(config, total, limited)]
+    let mut findings = vec![processor, memory(config, total, limited), runtime_memory(config)];
+    findings.extend(confinement());
+    findings
+}
+
+/// What the process with the guests and models may take.
+fn runtime_memory(config: &Config) -> Finding {
+    let budget = worker::runtime_memory(config);
+    let message = format!(
+        "the process with the guests and models may take {} MiB beyond what it starts with: {}",
+        budget.bytes / MIB,
+        budget.bound
+    );
+    if budget.bytes < config.limits.memory {
+        return Finding::warning(
+            "runtime memory",
+            format!("{message}, less than PROPLET_TASK_MEMORY gives one task; lower that one"),
+        );
+    }
+    Finding::ok("runtime memory", message)
+}
+
+/// Whether the system can confine that process.
+fn confinement() -> Vec<Finding> {
+    let missing = confine::missing();
+    if missing.is_empty() {
+        let message = "this system has Landlock and seccomp, which confine that process";
+        return vec![Finding::ok("confinement", message)];
+    }
+    missing.into_iter().map(|missing| Finding::warning("confinement", missing)).collect()
 }
 
 /// Whether what tasks and caches may take is there.

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::disk::DiskCache;
+use crate::host::memory::{self, Budget, Memory};
 use crate::journal;
 use crate::machine;
 use crate::manager::Place;
@@ -13,6 +14,7 @@ use crate::queue::Bounds;
 use crate::runtime::{MAX_WASM_STACK, Pool, RuntimeConfig, Stdio};
 use crate::sources::Fetcher;
 use crate::task::{GraphDir, Limits};
+use crate::usage::Container;
 use crate::version;
 use anyhow::bail;
 use std::path::PathBuf;
@@ -43,6 +45,27 @@ pub fn policy(config: &Config) -> Policy {
         resolve: policy::resolve_dir,
         subdirectories: policy::subdirectories,
     }
+}
+
+/// How much memory the process with the guests and models may take.
+pub fn runtime_memory(config: &Config) -> Budget {
+    let group = Container::now().limit;
+    let there = Memory { machine: machine::memory(), group };
+    memory::budget(config.runtime_memory, may_take(config), there)
+}
+
+/// What tasks and caches may take together, by their limits.
+fn may_take(config: &Config) -> u64 {
+    /// Threads' stacks, code, what native libraries keep for themselves.
+    const OWN: u64 = 512 << 20;
+    let limits = &config.limits;
+    // Two streams, and a copy on the way out.
+    let output = 4 * limits.output as u64;
+    let task = [limits.memory, limits.graph_bytes, limits.tensor_bytes, output];
+    let task = task.into_iter().fold(0_u64, u64::saturating_add);
+    // A slot more than executors; see `pool`.
+    let tasks = (config.executors.get() as u64 + 1).saturating_mul(task);
+    [tasks, config.module_cache, config.graph_cache, OWN].into_iter().fold(0, u64::saturating_add)
 }
 
 /// How much may wait.

@@ -16,6 +16,8 @@ use attack::{Victim, attempts};
 use proplet::host::confine::GrantedRoot;
 use proplet::host::confine::{self, Confinement};
 #[cfg(feature = "openvino")]
+use proplet::host::memory;
+#[cfg(feature = "openvino")]
 use proplet::nn::{Nn, NnConfig, OpenVinoConfig};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
@@ -131,14 +133,7 @@ fn a_guest_and_a_model_run() {
     let writer = wat("write-file");
     let warnings = confine::apply(&confinement).expect("confined");
     assert_eq!(warnings, [] as [String; 0]);
-    let openvino = OpenVinoConfig { library: Some(openvino), ..OpenVinoConfig::default() };
-    let bench = Bench::with_nn(Nn::new(NnConfig {
-        openvino,
-        cache_bytes: 64 << 20,
-        model_bytes: 64 << 20,
-        ..NnConfig::default()
-    }));
-    let bench = bench.root(&models, false).root(&output, true);
+    let bench = bench(openvino).root(&models, false).root(&output, true);
     // It reads the model and its input through a preopen.
     let dir = format!("--dir={}::fixture", models.join("mobilenet").display());
     let classified = bench.guest(module).cli_args(&["-S", "nn", &dir]).run();
@@ -146,4 +141,116 @@ fn a_guest_and_a_model_run() {
     let dir = format!("--dir={}", output.display());
     let wrote = bench.guest(writer).cli_args(&[&dir]).inputs(&["new"]).run();
     assert_eq!(stdout(&wrote), "ok\n");
+}
+
+/// ARCHITECTURE.md, case 63.
+#[cfg(feature = "openvino")]
+#[test]
+fn an_inference_that_takes_14_gigabytes_is_its_tasks_error_and_the_next_one_runs() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let huge = folder.path().join("huge");
+    std::fs::create_dir(&huge).expect("made");
+    let (description, weights) = huge_model();
+    std::fs::write(huge.join("model.xml"), description).expect("written");
+    std::fs::write(huge.join("model.bin"), weights).expect("written");
+    let models = assets().join("fixtures");
+    let folder = folder.path().canonicalize().expect("a directory");
+    let variables =
+        [("MODELS", models.display().to_string()), ("HUGE", folder.display().to_string())];
+    succeeded(&start("a_model_takes_all_memory", &variables));
+}
+
+#[cfg(feature = "openvino")]
+#[test]
+#[ignore = "limits the process that it runs in; the test above starts it in one of its own"]
+fn a_model_takes_all_memory() {
+    let (models, folder) = (PathBuf::from(variable("MODELS")), PathBuf::from(variable("HUGE")));
+    let openvino = models.parent().expect("the build folder").join("openvino/libs");
+    let bench = bench(openvino).root(&folder, false).root(fixtures().join("models"), false);
+    let run = |graph: &str| {
+        let graph = format!("nn,nn-graph=openvino::{graph}");
+        let name = graph.rsplit('/').next().expect("a name").to_owned();
+        bench.wat("nn-tiny").cli_args(&["-S", &graph]).inputs(&[&name]).run()
+    };
+    memory::enforce(std::process::id(), 1 << 30).expect("limited");
+    let huge = run(folder.join("huge").to_str().expect("text"));
+    println!("{:?} {:?}", huge.verdict, huge.diagnostics);
+    // In words of its own, which the backend hands on.
+    assert!(format!("{huge:?}").contains("Failed to allocate 14400000000 bytes"), "{huge:?}");
+    assert_eq!(stdout(&run("models/tiny")), "2\n0\n6\n4\n");
+}
+
+/// `x`, four numbers, 900 million times, and the largest of each: 14.4 GB in
+/// between.
+#[cfg(feature = "openvino")]
+fn huge_model() -> (String, Vec<u8>) {
+    const ROWS: i64 = 900_000_000;
+    let weights: Vec<u8> = [ROWS, 4, 0].into_iter().flat_map(i64::to_le_bytes).collect();
+    let port = |id: u32, precision: &str, dims: &[i64]| {
+        let dims: String = dims.iter().map(|dim| format!("<dim>{dim}</dim>")).collect();
+        format!(r#"<port id="{id}" precision="{precision}">{dims}</port>"#)
+    };
+    let layer = |id: u32, kind: &str, data: &str, inputs: &[String], output: Option<String>| {
+        let inputs = match inputs {
+            [] => String::new(),
+            inputs => format!("<input>{}</input>", inputs.concat()),
+        };
+        let output = output.map(|port| format!("<output>{port}</output>")).unwrap_or_default();
+        format!(
+            r#"<layer id="{id}" name="l{id}" type="{kind}" version="opset1"><data {data}/>{inputs}{output}</layer>"#
+        )
+    };
+    let edge = |from: u32, port: u32, to: u32, at: u32| {
+        format!(r#"<edge from-layer="{from}" from-port="{port}" to-layer="{to}" to-port="{at}"/>"#)
+    };
+    let (few, many) = ([1, 4], [ROWS, 4]);
+    let constant = |id, count: i64, offset| {
+        let data =
+            format!(r#"element_type="i64" shape="{count}" offset="{offset}" size="{}""#, count * 8);
+        layer(id, "Const", &data, &[], Some(port(0, "I64", &[count])))
+    };
+    let layers = [
+        layer(
+            0,
+            "Parameter",
+            r#"shape="1,4" element_type="f32""#,
+            &[],
+            Some(port(0, "FP32", &few)),
+        ),
+        constant(1, 2, 0),
+        layer(
+            2,
+            "Broadcast",
+            r#"mode="numpy""#,
+            &[port(0, "FP32", &few), port(1, "I64", &[2])],
+            Some(port(2, "FP32", &many)),
+        ),
+        constant(3, 1, 16),
+        layer(
+            4,
+            "ReduceMax",
+            r#"keep_dims="true""#,
+            &[port(0, "FP32", &many), port(1, "I64", &[1])],
+            Some(port(2, "FP32", &few)),
+        ),
+        layer(5, "Result", "", &[port(0, "FP32", &few)], None),
+    ];
+    let edges = [(0, 0, 2, 0), (1, 0, 2, 1), (2, 2, 4, 0), (3, 0, 4, 1), (4, 2, 5, 0)];
+    let edges: String = edges.into_iter().map(|(a, b, c, d)| edge(a, b, c, d)).collect();
+    let description = format!(
+        r#"<?xml version="1.0"?><net name="huge" version="11"><layers>{}</layers><edges>{edges}</edges></net>"#,
+        layers.concat()
+    );
+    (description, weights)
+}
+
+#[cfg(feature = "openvino")]
+fn bench(openvino: PathBuf) -> Bench {
+    let openvino = OpenVinoConfig { library: Some(openvino), ..OpenVinoConfig::default() };
+    Bench::with_nn(Nn::new(NnConfig {
+        openvino,
+        cache_bytes: 64 << 20,
+        model_bytes: 64 << 20,
+        ..NnConfig::default()
+    }))
 }

@@ -47,15 +47,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "worker",
         &[
-            "cancel", "config", "digest", "disk", "executor", "journal", "ledger", "machine",
-            "manager", "metrics", "mqtt", "nn", "policy", "process", "protocol", "queue",
-            "runtime", "sources", "status", "task", "usage", "version",
+            "cancel", "config", "digest", "disk", "executor", "host", "journal", "ledger",
+            "machine", "manager", "metrics", "mqtt", "nn", "policy", "process", "protocol",
+            "queue", "runtime", "sources", "status", "task", "usage", "version",
         ],
     ),
     (
         "doctor",
         &[
-            "config", "journal", "manager", "mqtt", "nn", "policy", "protocol", "runtime",
+            "config", "host", "journal", "manager", "mqtt", "nn", "policy", "protocol", "runtime",
             "status", "task", "usage", "version", "worker",
         ],
     ),
