@@ -1,4 +1,11 @@
-//! Components: calling `wasi:cli/run` as `wasmtime run` does.
+//! Components: what they may import, and calling `wasi:cli/run` as `wasmtime
+//! run` does.
+
+mod files;
+pub(super) mod imports;
+mod network;
+mod poll;
+mod streams;
 
 use super::CallError;
 use super::sandbox::TaskState;
@@ -7,6 +14,10 @@ use wasmtime::Store;
 use wasmtime::component::InstancePre;
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p2::bindings::sync::CommandPre;
+
+/// The version of WASI that is provided: wasmtime-wasi's own, by whose name its
+/// functions are replaced here.
+const WASI: &str = "0.2.12";
 
 /// Instantiates the component and runs it as a command. Returns a line for each
 /// result.

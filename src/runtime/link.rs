@@ -2,6 +2,7 @@
 //! components, and code with its imports resolved.
 
 use super::code::Code;
+use super::component::imports;
 use super::sandbox::TaskState;
 use super::{Stdio, files, sleep};
 use wasmtime::component::{self, Component};
@@ -26,9 +27,6 @@ pub(super) enum Pre {
 /// The import modules that core modules find here.
 const MODULES: [&str; 3] = ["wasi_snapshot_preview1", "wasi_unstable", crate::nn::MODULE];
 
-/// What all interfaces of wasi-nn for components begin with.
-const NN_PACKAGE: &str = "wasi:nn/";
-
 /// What the two kinds of guests find.
 pub(super) struct Linkers {
     modules: Linker<TaskState>,
@@ -38,7 +36,10 @@ pub(super) struct Linkers {
 impl Linkers {
     /// The functions for guests that read and write there.
     pub(super) fn new(engine: &Engine, stdio: Stdio) -> wasmtime::Result<Linkers> {
-        Ok(Linkers { modules: modules(engine, stdio)?, components: components(engine)? })
+        Ok(Linkers {
+            modules: modules(engine, stdio)?,
+            components: imports::linker(engine, stdio)?,
+        })
     }
 
     /// Resolves the imports of `code`.
@@ -49,9 +50,10 @@ impl Linkers {
     pub(super) fn link(&self, code: &Code) -> Result<Artefact, String> {
         let (pre, imports_nn) = match code {
             Code::Module(module) => (Pre::Module(self.module(module)?), module_imports_nn(module)),
-            Code::Component(component) => {
-                (Pre::Component(self.component(component)?), component_imports_nn(component))
-            }
+            Code::Component(component) => (
+                Pre::Component(imports::link(&self.components, component)?),
+                component_imports_nn(component),
+            ),
         };
         Ok(Artefact { code: code.clone(), pre, imports_nn })
     }
@@ -73,15 +75,6 @@ impl Linkers {
             }
         })
     }
-
-    fn component(
-        &self,
-        component: &Component,
-    ) -> Result<component::InstancePre<TaskState>, String> {
-        self.components
-            .instantiate_pre(component)
-            .map_err(|e| format!("the component can't be linked: {e:#}"))
-    }
 }
 
 fn modules(engine: &Engine, stdio: Stdio) -> wasmtime::Result<Linker<TaskState>> {
@@ -101,17 +94,13 @@ fn modules(engine: &Engine, stdio: Stdio) -> wasmtime::Result<Linker<TaskState>>
     Ok(linker)
 }
 
-fn components(engine: &Engine) -> wasmtime::Result<component::Linker<TaskState>> {
-    let mut linker = component::Linker::new(engine);
-    wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
-    Ok(linker)
-}
-
 fn module_imports_nn(module: &Module) -> bool {
     module.imports().any(|import| import.module() == crate::nn::MODULE)
 }
 
 fn component_imports_nn(component: &Component) -> bool {
     let ty = component.component_type();
-    ty.imports(component.engine()).any(|(name, _)| name.starts_with(NN_PACKAGE))
+    ty.imports(component.engine()).any(|(name, _)| {
+        name.strip_prefix(imports::NN_PACKAGE).is_some_and(|rest| rest.starts_with('/'))
+    })
 }

@@ -128,6 +128,7 @@ pub fn fixed_limits() -> Vec<(&'static str, u64)> {
         ("elements of a task's tables together", engine::MAX_TABLE_ELEMENTS as u64),
         ("bytes of an instance's own data", engine::MAX_INSTANCE_SIZE as u64),
         ("files, directories and streams open in a task", sandbox::MAX_HANDLES as u64),
+        ("handles of a component's own resources", sandbox::MAX_OWN_HANDLES as u64),
         ("bytes of a path", files::MAX_PATH.into()),
     ]
 }

@@ -20,6 +20,9 @@ use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
+const NO_NETWORK: &str =
+    "network: the guest asked for a socket or an address, which was refused: a task has no network";
+
 pub(super) fn run(runtime: &Runtime, spec: &TaskSpec, cancel: &Arc<Cancel>) -> Outcome {
     let limit = spec.grant().limits.output;
     let mut run = Run {
@@ -85,6 +88,9 @@ impl Run<'_> {
         let verdict = self.call(&mut store, &artefact);
         let elapsed = started.elapsed();
         let in_graphs = self.report_nn(&store);
+        if store.data().network_refused {
+            self.outcome.diagnostics.push(NO_NETWORK.into());
+        }
         self.outcome.timings.ran = elapsed.saturating_sub(in_graphs);
         verdict
     }
@@ -190,7 +196,9 @@ impl Run<'_> {
         }
         // Also where a native call noticed it in words of its own.
         self.go_on()?;
-        if error.is::<ResourceTableError>() && self.runtime.stdio == Stdio::Captured {
+        if let Some(ResourceTableError::Full) = error.downcast_ref()
+            && self.runtime.stdio == Stdio::Captured
+        {
             return Err(Failure::Fault(format!(
                 "the guest holds more than {MAX_HANDLES} files, directories and streams open \
                  at the same time, its limit"

@@ -17,6 +17,8 @@ use wasmtime_wasi::{FsPerms, HostMonotonicClock, WasiCtxBuilder, WasiCtxView, Wa
 /// Files, directories and streams that a task may hold open. Descriptors are
 /// the process's, and the connection to the broker needs one, too.
 pub(super) const MAX_HANDLES: usize = 256;
+/// Handles that a component may hold of resources of its own.
+pub(super) const MAX_OWN_HANDLES: usize = 100_000;
 
 /// The host's side of one guest.
 pub(super) struct TaskState {
@@ -26,6 +28,8 @@ pub(super) struct TaskState {
     pub(super) cancel: Arc<Cancel>,
     /// Zero of the guest's monotonic clock.
     pub(super) clock_zero: Instant,
+    /// The guest asked for a socket or an address, and was refused.
+    pub(super) network_refused: bool,
 }
 
 impl TaskState {
@@ -106,8 +110,14 @@ pub(super) fn store(
         wasi.ctx().table.set_max_capacity(MAX_HANDLES);
     }
     let limiter = Limiter::new(grant.limits.memory, cancel.clone());
-    let state = TaskState { wasi, nn, limiter, cancel: cancel.clone(), clock_zero };
+    let state =
+        TaskState { wasi, nn, limiter, cancel: cancel.clone(), clock_zero, network_refused: false };
     let mut store = Store::new(engine, state);
+    store.set_max_component_handles(MAX_OWN_HANDLES);
+    if let Some(memory) = grant.limits.memory {
+        // A component hands lists over by copies, and may name one many times.
+        store.set_hostcall_fuel(usize::try_from(memory).unwrap_or(usize::MAX));
+    }
     store.limiter(|state| &mut state.limiter);
     // Before instantiation, since the start function runs there.
     store.set_epoch_deadline(1);

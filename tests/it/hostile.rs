@@ -1,6 +1,7 @@
 //! Guests and arguments that mean harm, as far as the other modules do not
 //! have them: what they reach, and that others notice nothing.
 
+mod components;
 mod memory;
 mod stop;
 

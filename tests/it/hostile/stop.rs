@@ -47,8 +47,19 @@ fn report(what: &str, mut times: Vec<Duration>) {
 #[test]
 fn a_loop_and_a_sleep_end_soon_after_a_stop() {
     let bench = Bench::new();
-    for guest in ["loop-forever", "sleep-forever", "host-call-loop"] {
-        let task = || bench.policy.admit(bench.wat(guest).request).expect("admitted");
+    let guests = [
+        "loop-forever",
+        "sleep-forever",
+        "host-call-loop",
+        "component-loop-forever",
+        "component-sleep-forever",
+        "component-poll",
+        "component-post-return-loops",
+    ];
+    for guest in guests {
+        // With an argument some wait for ever.
+        let task = || bench.wat(guest).inputs(&["forever"]).request;
+        let task = || bench.policy.admit(task()).expect("admitted");
         report(guest, stop(&bench, task, Duration::from_millis(100)));
     }
 }

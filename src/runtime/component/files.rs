@@ -1,0 +1,208 @@
+//! `wasi:filesystem`, bounded and interruptible as preview 1 is here: no path
+//! that no system would take, no FIFO, socket or device, and a directory that is
+//! read entry by entry, where wasmtime-wasi reads all of it in one call.
+
+use super::WASI;
+use crate::runtime::files::MAX_PATH;
+#[cfg(target_os = "linux")]
+use crate::runtime::files::linux::{Listing, leads_to_special};
+use crate::runtime::sandbox::TaskState;
+use wasmtime::StoreContextMut;
+#[cfg(target_os = "linux")]
+use wasmtime::component::ResourceType;
+use wasmtime::component::{Linker, LinkerInstance, Resource};
+use wasmtime_wasi::filesystem::{WasiFilesystemCtxView, WasiFilesystemView as _};
+use wasmtime_wasi::p2::FsResult;
+use wasmtime_wasi::p2::bindings::sync::filesystem::types::{
+    Descriptor, DescriptorFlags, DescriptorStat, ErrorCode, Host as _, HostDescriptor,
+    MetadataHashValue, NewTimestamp, OpenFlags, PathFlags,
+};
+
+type Answer<R> = wasmtime::Result<(Result<R, ErrorCode>,)>;
+
+/// Puts a function that refuses long paths in the place of the one that
+/// `$types` has: its arguments, and which of them are paths.
+macro_rules! bounded {
+    ($types:ident, $name:literal, $function:ident($($arg:ident: $ty:ty),*) -> $out:ty, $($path:ident),+) => {
+        $types.func_wrap(
+            concat!("[method]descriptor.", $name),
+            |mut store: StoreContextMut<'_, TaskState>,
+             (fd, $($arg),*): (Resource<Descriptor>, $($ty),*)|
+             -> Answer<$out> {
+                if [$(&$path),+].into_iter().any(|path| too_long(path)) {
+                    return Ok((Err(ErrorCode::NameTooLong),));
+                }
+                let mut files = store.data_mut().filesystem();
+                let done = HostDescriptor::$function(&mut files, fd, $($arg),*);
+                answer(&mut files, done)
+            },
+        )?;
+    };
+}
+
+/// Puts these functions in the place of those that `linker` has.
+pub(super) fn shadow(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
+    let mut types = linker.instance(&format!("wasi:filesystem/types@{WASI}"))?;
+    bounded!(types, "create-directory-at", create_directory_at(path: String) -> (), path);
+    bounded!(types, "stat-at", stat_at(links: PathFlags, path: String) -> DescriptorStat, path);
+    bounded!(
+        types,
+        "link-at",
+        link_at(links: PathFlags, old: String, dir: Resource<Descriptor>, new: String) -> (),
+        old,
+        new
+    );
+    bounded!(types, "readlink-at", readlink_at(path: String) -> String, path);
+    bounded!(types, "remove-directory-at", remove_directory_at(path: String) -> (), path);
+    bounded!(
+        types,
+        "rename-at",
+        rename_at(old: String, dir: Resource<Descriptor>, new: String) -> (),
+        old,
+        new
+    );
+    bounded!(types, "symlink-at", symlink_at(old: String, new: String) -> (), old, new);
+    bounded!(types, "unlink-file-at", unlink_file_at(path: String) -> (), path);
+    bounded!(
+        types,
+        "metadata-hash-at",
+        metadata_hash_at(links: PathFlags, path: String) -> MetadataHashValue,
+        path
+    );
+    types.func_wrap("[method]descriptor.open-at", open_at)?;
+    types.func_wrap("[method]descriptor.set-times-at", set_times_at)?;
+    listing(&mut types)
+}
+
+fn too_long(path: &str) -> bool {
+    path.len() > MAX_PATH as usize
+}
+
+/// Why a path is not even looked at by wasmtime-wasi.
+fn refused(
+    files: &WasiFilesystemCtxView<'_>,
+    fd: &Resource<Descriptor>,
+    links: PathFlags,
+    path: &str,
+) -> Option<ErrorCode> {
+    if too_long(path) {
+        return Some(ErrorCode::NameTooLong);
+    }
+    #[cfg(target_os = "linux")]
+    // What is no directory is explained by who opens.
+    if let Ok(Descriptor::Dir(dir)) = files.table.get(fd)
+        && leads_to_special(&dir.dir, path.as_bytes(), links.contains(PathFlags::SYMLINK_FOLLOW))
+    {
+        return Some(ErrorCode::Unsupported);
+    }
+    None
+}
+
+fn open_at(
+    mut store: StoreContextMut<'_, TaskState>,
+    (fd, links, path, how, flags): (
+        Resource<Descriptor>,
+        PathFlags,
+        String,
+        OpenFlags,
+        DescriptorFlags,
+    ),
+) -> Answer<Resource<Descriptor>> {
+    let mut files = store.data_mut().filesystem();
+    if let Some(code) = refused(&files, &fd, links, &path) {
+        return Ok((Err(code),));
+    }
+    let opened = files.open_at(fd, links, path, how, flags);
+    answer(&mut files, opened)
+}
+
+// It opens what it sets the times of.
+fn set_times_at(
+    mut store: StoreContextMut<'_, TaskState>,
+    (fd, links, path, accessed, modified): (
+        Resource<Descriptor>,
+        PathFlags,
+        String,
+        NewTimestamp,
+        NewTimestamp,
+    ),
+) -> Answer<()> {
+    let mut files = store.data_mut().filesystem();
+    if let Some(code) = refused(&files, &fd, links, &path) {
+        return Ok((Err(code),));
+    }
+    let set = files.set_times_at(fd, links, path, accessed, modified);
+    answer(&mut files, set)
+}
+
+fn answer<R>(files: &mut WasiFilesystemCtxView<'_>, done: FsResult<R>) -> Answer<R> {
+    Ok((match done {
+        Ok(value) => Ok(value),
+        Err(error) => Err(files.convert_error_code(error)?),
+    },))
+}
+
+/// Elsewhere directories are read by wasmtime-wasi.
+#[cfg(not(target_os = "linux"))]
+fn listing(_: &mut LinkerInstance<'_, TaskState>) -> wasmtime::Result<()> {
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+fn listing(types: &mut LinkerInstance<'_, TaskState>) -> wasmtime::Result<()> {
+    use wasmtime_wasi::p2::bindings::sync::filesystem::types::DirectoryEntry;
+
+    types.resource(
+        "directory-entry-stream",
+        ResourceType::host::<Listing>(),
+        |mut store, handle| {
+            store.data_mut().filesystem().table.delete(Resource::<Listing>::new_own(handle))?;
+            Ok(())
+        },
+    )?;
+    types.func_wrap(
+        "[method]descriptor.read-directory",
+        |mut store: StoreContextMut<'_, TaskState>,
+         (fd,): (Resource<Descriptor>,)|
+         -> Answer<Resource<Listing>> {
+            let mut files = store.data_mut().filesystem();
+            let listing = match files.table.get(&fd)? {
+                Descriptor::Dir(dir) => Listing::new(&dir.dir).map_err(Into::into),
+                Descriptor::File(_) => return Ok((Err(ErrorCode::NotDirectory),)),
+            };
+            let opened = listing.and_then(|listing| Ok(files.table.push(listing)?));
+            answer(&mut files, opened)
+        },
+    )?;
+    types.func_wrap(
+        "[method]directory-entry-stream.read-directory-entry",
+        |mut store: StoreContextMut<'_, TaskState>,
+         (listing,): (Resource<Listing>,)|
+         -> Answer<Option<DirectoryEntry>> {
+            let mut files = store.data_mut().filesystem();
+            let entry = files.table.get_mut(&listing)?.next().transpose();
+            let entry = entry.map_err(Into::into).map(|entry| {
+                entry.map(|(kind, name)| DirectoryEntry { type_: descriptor_type(kind), name })
+            });
+            answer(&mut files, entry)
+        },
+    )
+}
+
+#[cfg(target_os = "linux")]
+fn descriptor_type(
+    kind: rustix::fs::FileType,
+) -> wasmtime_wasi::p2::bindings::sync::filesystem::types::DescriptorType {
+    use rustix::fs::FileType;
+    use wasmtime_wasi::p2::bindings::sync::filesystem::types::DescriptorType;
+    match kind {
+        FileType::RegularFile => DescriptorType::RegularFile,
+        FileType::Directory => DescriptorType::Directory,
+        FileType::Symlink => DescriptorType::SymbolicLink,
+        FileType::Fifo => DescriptorType::Fifo,
+        FileType::Socket => DescriptorType::Socket,
+        FileType::CharacterDevice => DescriptorType::CharacterDevice,
+        FileType::BlockDevice => DescriptorType::BlockDevice,
+        FileType::Unknown => DescriptorType::Unknown,
+    }
+}
