@@ -28,7 +28,6 @@ mod execution;
 mod graph;
 mod graphs;
 mod inferences;
-#[allow(dead_code, reason = "the backends that call it come next")]
 mod onnx;
 mod operators;
 mod refusal;

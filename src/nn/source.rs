@@ -17,6 +17,11 @@ impl Source {
         Source { encoding, target, parts: parts.iter().map(|&part| Box::from(part)).collect() }
     }
 
+    /// What its bytes are.
+    pub(super) fn encoding(&self) -> GraphEncoding {
+        self.encoding
+    }
+
     /// The device that it is compiled for.
     pub(super) fn target(&self) -> ExecutionTarget {
         self.target

@@ -8,13 +8,18 @@
 
 mod names;
 mod read;
+mod rewrite;
 mod tensor;
 mod types;
 mod wire;
+pub(in crate::nn) mod write;
+
+use std::ops::Range;
 
 use crate::nn::refusal::{Errno, Refusal};
 
 pub(in crate::nn) use read::{MAX_DEPTH, MAX_NODES};
+pub(in crate::nn) use rewrite::rewrite;
 
 /// A model.
 #[derive(Debug)]
@@ -78,6 +83,8 @@ enum Data<'a> {
 /// A node.
 #[derive(Debug)]
 pub(in crate::nn) struct Node<'a> {
+    /// Its bytes in the file.
+    pub(in crate::nn) place: Range<usize>,
     /// Empty if it has none.
     pub(in crate::nn) name: &'a str,
     pub(in crate::nn) op: &'a str,
@@ -98,11 +105,10 @@ pub(in crate::nn) struct Attribute<'a> {
 #[derive(Debug)]
 pub(in crate::nn) enum Setting<'a> {
     Int(i64),
-    Text(&'a [u8]),
     Tensor(Tensor<'a>),
     Graph(Graph<'a>),
     Ints(Vec<i64>),
-    /// Floats, and lists of strings.
+    /// A float, a text, or a list of these.
     Other,
 }
 
@@ -199,13 +205,17 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// What a message calls it: its operator, and the node by its name or by
-    /// what it makes.
-    pub(in crate::nn) fn title(&self) -> String {
+    /// Its name, or what it makes if it has none.
+    pub(in crate::nn) fn label(&self) -> &'a str {
         match (self.name, self.outputs.first()) {
-            ("", Some(output)) => format!("{} of `{}`", self.op, short(output)),
-            (name, _) => format!("{} `{}`", self.op, short(name)),
+            ("", Some(output)) => output,
+            (name, _) => name,
         }
+    }
+
+    /// What a message calls it.
+    pub(in crate::nn) fn title(&self) -> String {
+        format!("{} `{}`", self.op, short(self.label()))
     }
 }
 
@@ -240,7 +250,5 @@ pub(in crate::nn) fn scan<'a>(parts: &[&'a [u8]]) -> Result<Model<'a>, Refusal> 
     read::model(file)
 }
 
-#[cfg(test)]
-pub(in crate::nn) mod build;
 #[cfg(test)]
 mod tests;

@@ -121,7 +121,11 @@ impl Parser {
         let mut graph = Graph::default();
         while let Some(field) = reader.next()? {
             match field.number {
-                1 => graph.nodes.push(self.node(field.message()?, depth)?),
+                1 => {
+                    let mut node = self.node(field.message()?, depth)?;
+                    node.place = field.at..reader.at();
+                    graph.nodes.push(node);
+                }
                 5 => graph.initializers.push(self.tensor(field.message()?)?),
                 11 => graph.inputs.push(self.value(field.message()?)?),
                 12 => graph.outputs.push(self.value(field.message()?)?),
@@ -142,6 +146,7 @@ impl Parser {
         let mut once = Once::default();
         let mut domain = "";
         let mut node = Node {
+            place: 0..0,
             name: "",
             op: "",
             inputs: Vec::new(),
@@ -214,11 +219,10 @@ impl Parser {
                     continue;
                 }
                 2 => match field.value {
-                    Wire::Fixed32(_) => Setting::Other,
+                    Wire::Fixed32 => Setting::Other,
                     _ => return Err(field.wrong()),
                 },
                 3 => Setting::Int(field.int()?),
-                4 => Setting::Text(field.bytes()?.0),
                 5 => Setting::Tensor(self.tensor(field.message()?)?),
                 6 => Setting::Graph(self.graph(field.message()?, depth + 1)?),
                 7 => Setting::Other,
@@ -226,7 +230,7 @@ impl Parser {
                     self.ints(&field, &mut ints)?;
                     Setting::Other
                 }
-                9 => {
+                4 | 9 => {
                     field.bytes()?;
                     Setting::Other
                 }
@@ -249,16 +253,16 @@ impl Parser {
             }
         }
         let value = match (ty, value) {
-            (1, Some((2, _)) | None) => Setting::Other,
             (2, Some((3, int))) => int,
-            (3, Some((4, text))) => text,
             (4, Some((5, tensor))) => tensor,
             (5, Some((6, graph))) => graph,
-            (6, Some((7, _)) | None) | (8, Some((9, _)) | None) => Setting::Other,
             (7, Some((8, _)) | None) => Setting::Ints(ints),
-            // Zero and the empty text need not be written down.
+            // Zero need not be written down, nor an empty text or list.
             (2, None) => Setting::Int(0),
-            (3, None) => Setting::Text(&[]),
+            (1, Some((2, _)) | None)
+            | (3, Some((4, _)) | None)
+            | (6, Some((7, _)) | None)
+            | (8, Some((9, _)) | None) => Setting::Other,
             _ => {
                 let text =
                     format!("has the attribute `{}` without a value of its type", short(name));

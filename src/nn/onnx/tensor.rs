@@ -110,7 +110,7 @@ impl Typed {
 
     fn add(&mut self, field: &Field<'_>) -> Result<(), Refusal> {
         match (self.field, &field.value) {
-            (4, Wire::Fixed32(_)) | (10, Wire::Fixed64) => self.count += 1,
+            (4, Wire::Fixed32) | (10, Wire::Fixed64) => self.count += 1,
             (4, Wire::Bytes(bytes, _)) if bytes.len().is_multiple_of(4) => {
                 self.count += bytes.len() as u64 / 4;
             }

@@ -1,4 +1,4 @@
-use super::build::*;
+use super::write::*;
 use super::*;
 
 fn refused(file: &[u8]) -> String {
@@ -42,7 +42,7 @@ fn attributes_constants_and_branches_are_read() {
     assert!(matches!(gather.setting("l"), Some(Setting::Ints(ints)) if *ints == [5, -6]));
     assert_eq!(model.graph.initializers[0].ints(2), Some(vec![-1, 3]));
     assert_eq!(model.graph.initializers[0].ints(1), None);
-    assert_eq!(gather.title(), "Gather `Gather_0`");
+    assert_eq!(gather.title(), "Gather `g`");
     let ops: Vec<_> = choice.graphs().map(|graph| graph.nodes[0].op).collect();
     assert_eq!(ops, ["Identity", "Neg"]);
 }
@@ -160,7 +160,7 @@ fn huge_declared_shapes_are_refused() {
 fn names_are_made_once_and_before_they_are_used() {
     let x = || input("x", 1, &[4]);
     let neg = |from: &str, to: &str| node("Neg", &[from], &[to], &[]);
-    assert!(refused_graph(&[x(), neg("y", "y")]).contains("uses `y` in Neg `Neg_0` before"));
+    assert!(refused_graph(&[x(), neg("y", "y")]).contains("uses `y` in Neg `y` before"));
     assert!(refused_graph(&[x(), neg("z", "y"), neg("x", "z")]).contains("uses `z`"));
     assert!(refused_graph(&[x(), neg("x", "y"), neg("x", "y")]).contains("two values"));
     assert!(refused_graph(&[x(), x()]).contains("two values"));
@@ -199,7 +199,7 @@ fn attributes_have_one_value_of_their_type() {
     assert!(attribute(&[int(3, 1), int(3, 2), int(20, 2)]).contains("two values"));
     assert!(attribute(&[bytes(10, []), int(20, 9)]).contains("no operator"));
     assert!(attribute(&[bytes(21, "other"), int(20, 2)]).contains("function"));
-    let twice = [super::build::attribute("a", 1), super::build::attribute("a", 2)];
+    let twice = [super::write::attribute("a", 1), super::write::attribute("a", 2)];
     assert!(refused_graph(&[node("A", &[], &["y"], &twice)]).contains("the attribute `a` twice"));
 }
 
@@ -288,4 +288,29 @@ fn millions_of_empty_fields_are_passed_over_once() {
         let said = scan(&[&file]).map_or_else(|refusal| refusal.text, |_| "taken".to_owned());
         assert!(said.contains(expected), "{expected}: {said}");
     }
+}
+
+#[test]
+fn nodes_are_replaced_where_they_are_and_nothing_else_changes() {
+    let then = [node("Identity", &["x"], &["t"], &[]), output("t", 1, &[4])];
+    let other = [node("Neg", &["x"], &["e"], &[]), output("e", 1, &[4])];
+    let with = |op: &str| {
+        let other = [node(op, &["x"], &["e"], &[]), other[1].clone()];
+        let branches = [branch("then_branch", &then), branch("else_branch", &other)];
+        model(&[
+            input("x", 1, &[4]),
+            node(op, &["x"], &["a"], &[]),
+            node("If", &["x"], &["y"], &branches),
+            output("y", 1, &[4]),
+        ])
+    };
+    let file = with("Neg");
+    let model = scan(&[&file]).expect("a model");
+    let inner = model.graph.nodes[1].graphs().nth(1).expect("the other branch");
+    let places = [&model.graph.nodes[0], &inner.nodes[0]].map(|node| node.place.start);
+    let replaced = [("a", places[0]), ("e", places[1])]
+        .map(|(to, place)| (place, node("Absolute", &["x"], &[to], &[])));
+    let rewritten = rewrite(&file, &replaced.into_iter().collect()).expect("a model");
+    assert_eq!(rewritten, with("Absolute"));
+    assert_eq!(rewrite(&file, &Default::default()), Ok(file));
 }

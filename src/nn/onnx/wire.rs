@@ -7,7 +7,6 @@
 use crate::nn::refusal::Refusal;
 
 /// A message's fields, in order.
-#[derive(Clone)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
     /// Where `rest` begins in the file.
@@ -26,7 +25,7 @@ pub(super) struct Field<'a> {
 pub(super) enum Wire<'a> {
     Varint(u64),
     Fixed64,
-    Fixed32(u32),
+    Fixed32,
     /// A string, bytes, a message or packed numbers, and where they begin.
     Bytes(&'a [u8], usize),
 }
@@ -60,12 +59,17 @@ impl<'a> Reader<'a> {
                 Wire::Bytes(self.take(length)?, begin)
             }
             5 => {
-                let bytes = self.take(4)?;
-                Wire::Fixed32(u32::from_le_bytes(bytes.try_into().expect("four were taken")))
+                self.take(4)?;
+                Wire::Fixed32
             }
             _ => return Err(malformed(at, "has a field of a wire type that no model uses")),
         };
         Ok(Some(Field { number, value, at }))
+    }
+
+    /// Where the next field begins in the file.
+    pub(super) fn at(&self) -> usize {
+        self.at
     }
 
     /// The next number of packed ones, none at the end.

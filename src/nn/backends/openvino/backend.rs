@@ -1,4 +1,4 @@
-//! The backend for OpenVINO's IR: one core for the process, made when the
+//! The backend: one core for the process, made when the
 //! first graph is loaded.
 
 use std::path::Path;
@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
 
-use super::IR;
-use super::builders;
 use super::config::{Hint, OpenVinoConfig, Precision};
+use super::encodings::{self, ENCODINGS, Proven};
 use super::library;
 use super::model::OpenVinoModel;
 use super::native::{self, Core, RawPort};
@@ -94,7 +93,7 @@ impl Backend for OpenVino {
     }
 
     fn encodings(&self) -> &'static [Encoding] {
-        &[IR]
+        ENCODINGS
     }
 
     fn open(&self) -> Result<&Library, String> {
@@ -107,25 +106,26 @@ impl Backend for OpenVino {
 
     fn check(
         &self,
-        _encoding: GraphEncoding,
+        encoding: GraphEncoding,
         target: ExecutionTarget,
         parts: &[&[u8]],
     ) -> Result<(), Refusal> {
-        builders::check(parts, self.config.operators)?;
+        encodings::prove(encoding, parts, self.config.operators)?;
         self.device(target).map(drop)
     }
 
     fn compile(&self, source: &Source, _cancel: &Cancel) -> Result<Compiled, Refusal> {
         let core = &self.loaded().map_err(Refusal::runtime)?.core;
         let parts: Vec<&[u8]> = source.parts().iter().map(|part| &**part).collect();
-        let scan = builders::check(&parts, self.config.operators)?;
+        let proven = encodings::prove(source.encoding(), &parts, self.config.operators)?;
         let device = self.device(source.target())?;
         let failed = |error| Refusal::runtime(format!("OpenVINO refuses the model: {error}"));
         if device != "CPU" {
             self.set_hint(core, device).map_err(failed)?;
         }
-        let compiled = core.compile(source, device).map_err(failed)?;
-        graph(compiled, source, scan.stateful).map_err(failed)
+        let compiled =
+            core.compile(&proven.model, proven.weights, source, device).map_err(failed)?;
+        graph(compiled, &proven).map_err(failed)
     }
 
     fn settings(&self, target: ExecutionTarget) -> Option<String> {
@@ -146,43 +146,29 @@ impl Backend for OpenVino {
     fn import(&self, source: &Source, compiled: Vec<u8>) -> Result<Compiled, Refusal> {
         let core = &self.loaded().map_err(Refusal::runtime)?.core;
         let parts: Vec<&[u8]> = source.parts().iter().map(|part| &**part).collect();
-        let scan = builders::check(&parts, self.config.operators)?;
+        let proven = encodings::prove(source.encoding(), &parts, self.config.operators)?;
         let device = self.device(source.target())?;
         let failed =
             |error| Refusal::runtime(format!("OpenVINO refuses the compiled model: {error}"));
         let imported = compiled.len() as u64;
         let compiled = core.import(source, compiled, device).map_err(failed)?;
-        let mut graph = graph(compiled, source, scan.stateful).map_err(failed)?;
+        let mut graph = graph(compiled, &proven).map_err(failed)?;
         // These bytes are kept, too.
         graph.weight += imported;
         Ok(graph)
     }
 }
 
-fn graph(compiled: native::Compiled, source: &Source, stateful: bool) -> Result<Compiled, String> {
+fn graph(compiled: native::Compiled, proven: &Proven<'_>) -> Result<Compiled, String> {
     let inputs: Vec<Port> = compiled.inputs()?.into_iter().map(port).collect();
     let outputs: Vec<Port> = compiled.outputs()?.into_iter().map(port).collect();
     Ok(Compiled {
-        stateful,
-        weight: weight(source),
+        stateful: proven.stateful,
+        weight: proven.weight,
         model: Box::new(OpenVinoModel::new(compiled, inputs.len(), outputs.clone().into())),
         inputs,
         outputs,
     })
-}
-
-/// What a graph keeps alive: the source, which is compared with and whose
-/// weights OpenVINO refers to; a second copy of the weights, in the layout that
-/// the device wants; and the operators, which go with the length of the XML.
-///
-/// Measured as resident memory with OpenVINO 2026.4 after a first inference,
-/// beside what is said here: MobileNetV2 (0.1 MB of XML, 14.0 MB of weights)
-/// 30 and 33 MB, Magika (0.1 and 3.1 MB, open shapes) 11 and 10 MB, a chain of
-/// 600 products (0.4 MB and next to none) 17 and 12 MB, four numbers 0.8 and
-/// 1.1 MB. What a model computes in is not known before it runs.
-fn weight(source: &Source) -> u64 {
-    let bytes = |part: usize| source.parts().get(part).map_or(0, |part| part.len() as u64);
-    32 * bytes(0) + 2 * bytes(1) + (1 << 20)
 }
 
 fn port(raw: RawPort) -> Port {

@@ -4,10 +4,13 @@
 pub(in crate::nn) mod builders;
 mod config;
 mod library;
+mod onnx;
 pub(in crate::nn) mod xml;
 
 #[cfg(feature = "openvino")]
 mod backend;
+#[cfg(feature = "openvino")]
+mod encodings;
 #[cfg(feature = "openvino")]
 mod model;
 #[cfg(feature = "openvino")]

@@ -91,24 +91,29 @@ impl Core {
         }
     }
 
-    /// Compiles an XML and its weights, which are not copied.
-    pub(super) fn compile(&self, source: &Source, device: &str) -> Result<Compiled, String> {
-        let [xml, weights] = source.parts() else {
-            return Err("a model has two parts".to_owned());
-        };
+    /// Compiles a model that stands in memory, in an encoding that tells itself.
+    /// `weights` are those of an intermediate representation: the library does
+    /// not copy them, so they are a part of `source`.
+    pub(super) fn compile(
+        &self,
+        model: &[u8],
+        weights: &[u8],
+        source: &Source,
+        device: &str,
+    ) -> Result<Compiled, String> {
         let device = string(device)?;
         // A null pointer is a model without weights.
         let weights = if weights.is_empty() { None } else { Some(Tensor::over(weights)?) };
         let tensor = weights.as_ref().map_or(ptr::null(), |tensor| tensor.0.as_ptr().cast_const());
-        // SAFETY: the XML is copied by the call; the weights are not, and
+        // SAFETY: the model is copied by the call; the weights are not, and
         // outlive the compiled model with `source`.
-        let model = Model(owned(|model| unsafe {
+        let model = Model(owned(|read| unsafe {
             ov::ov_core_read_model_from_memory_buffer(
                 self.0.as_ptr(),
-                xml.as_ptr().cast::<c_char>(),
-                xml.len(),
+                model.as_ptr().cast::<c_char>(),
+                model.len(),
                 tensor,
-                model,
+                read,
             )
         })?);
         // SAFETY: core and model are live, and the variadic function is given no

@@ -12,7 +12,7 @@ use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 use super::*;
 use crate::cancel::{Cancel, Reason};
 use crate::nn::assets::assets;
-use crate::nn::backends::Backend as _;
+use crate::nn::backends::{Backend as _, BackendName};
 use crate::nn::context::NnCtx;
 use crate::nn::graph::SharedGraph;
 use crate::nn::operators::Operators;
@@ -34,6 +34,7 @@ pub(super) fn nn_with(operators: Operators) -> Nn {
     let openvino = OpenVinoConfig { search, operators, ..OpenVinoConfig::default() };
     let config = NnConfig {
         openvino,
+        backend: Some(BackendName::OpenVino),
         cache_bytes: 1 << 30,
         model_bytes: 1 << 28,
         limits: NnLimits::default(),

@@ -1,0 +1,218 @@
+//! With the real library.
+
+use super::*;
+use crate::nn::backends::openvino::tests::{context, floats, nn, nn_with};
+use crate::nn::context::NnCtx;
+use crate::nn::onnx::write::*;
+use crate::nn::refusal::Halt;
+
+/// ONNX's numbers for types.
+const F32: i64 = 1;
+const I64: i64 = 7;
+const BOOL: i64 = 9;
+
+fn load(task: &mut NnCtx, model: &[u8]) -> Result<u32, String> {
+    task.load(1, 0, &[model]).map_err(Halt::sentence)
+}
+
+/// What a model makes of its inputs, each one a type of wasi-nn, a shape and bytes.
+fn run(
+    task: &mut NnCtx,
+    model: &[u8],
+    inputs: &[(u8, &[u32], Vec<u8>)],
+) -> Result<Vec<u8>, String> {
+    let graph = load(task, model)?;
+    let context = task.init_execution_context(graph).map_err(Halt::sentence)?;
+    for (index, (ty, shape, bytes)) in inputs.iter().enumerate() {
+        task.set_input(context, index as u32, *ty, shape, bytes).map_err(Halt::sentence)?;
+    }
+    task.compute(context).map_err(Halt::sentence)?;
+    let mut output = vec![0xaa; 1 << 16];
+    let length = task.get_output(context, 0, &mut output).map_err(Halt::sentence)?;
+    output.truncate(length as usize);
+    Ok(output)
+}
+
+fn refused(model: &[u8]) -> String {
+    check(&[model], Operators::Checked).expect_err("refused").text
+}
+
+fn whole(numbers: &[i64]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+}
+
+#[test]
+fn a_model_by_bytes_takes_one_shape_after_the_other() {
+    let nn = nn();
+    let mut task = context(&nn);
+    let graph = load(&mut task, &add()).expect("a graph");
+    let context = task.init_execution_context(graph).expect("a context");
+    for rows in [3u32, 1, 5] {
+        let input = floats(&vec![-3.0; 4 * rows as usize]);
+        task.set_input(context, 0, 1, &[rows, 4], &input).expect("set");
+        task.compute(context).expect("computed");
+        let mut output = vec![0; 16 * rows as usize];
+        assert_eq!(task.get_output(context, 0, &mut output), Ok(16 * rows));
+        assert_eq!(output, floats(&[0.0, 0.0, 0.0, 1.0]).repeat(rows as usize));
+    }
+    let again = load(&mut task, &add());
+    assert_eq!((again, nn.stats().graphs_compiled), (Ok(1), 1));
+}
+
+/// `y = x[indices]` along an axis.
+fn gather(of: &[i64], indices: Option<(&[i64], &[i64])>, axis: i64, ty: i64) -> Vec<u8> {
+    let second = match indices {
+        Some((shape, numbers)) => ints("i", shape, numbers),
+        None => input("i", I64, &[-1]),
+    };
+    model(&[
+        input("x", ty, of),
+        second,
+        node("Gather", &["x", "i"], &["y"], &[attribute("axis", axis)]),
+        output("y", ty, &[]),
+    ])
+}
+
+#[test]
+fn constant_indices_select_what_gather_selects() {
+    let nn = nn();
+    let mut task = context(&nn);
+    let x = || [(5, &[2u32, 3][..], whole(&[1, 2, 3, 4, 5, 6]))];
+    // Known shapes, which change nothing, and open ones, which become slices.
+    for of in [&[2, 3][..], &[-1, -1]] {
+        for (shape, indices, axis, expected) in [
+            (&[][..], &[1][..], 0, &[4, 5, 6][..]),
+            (&[], &[-1], 1, &[3, 6]),
+            (&[], &[-2], -1, &[2, 5]),
+            (&[1], &[0], 0, &[1, 2, 3]),
+            (&[3], &[2, 0, -1], 1, &[3, 1, 3, 6, 4, 6]),
+        ] {
+            let model = gather(of, Some((shape, indices)), axis, I64);
+            let output = run(&mut task, &model, &x());
+            assert_eq!(output, Ok(whole(expected)), "{of:?} {shape:?} {indices:?} {axis}");
+        }
+    }
+}
+
+/// ARCHITECTURE.md, case 55.
+#[test]
+fn indices_out_of_range_reach_nothing_but_the_model() {
+    let nn = nn();
+    let mut task = context(&nn);
+    let x = || [(5, &[4u32][..], whole(&[7, 7, 7, 7]))];
+    assert!(refused(&gather(&[4], None, 5, I64)).contains("Gather (layer `y`)"));
+    for index in [4, 1000, -5, i64::MAX, i64::MIN] {
+        for (shape, of) in [(&[][..], &[4][..]), (&[1], &[4]), (&[], &[-1]), (&[1], &[-1])] {
+            let model = gather(of, Some((shape, &[index])), 0, I64);
+            // An error, nothing, or one of its own numbers.
+            if let Ok(output) = run(&mut task, &model, &x()) {
+                let own = whole(&[7]).repeat(output.len() / 8);
+                assert_eq!(output, own, "{index} of {of:?} as {shape:?}");
+            }
+        }
+        // A table with indices of the guest's.
+        let table = model(&[
+            input("i", I64, &[-1]),
+            ints("t", &[3], &[1, 2, 3]),
+            node("Gather", &["t", "i"], &["y"], &[]),
+            output("y", I64, &[-1]),
+        ]);
+        let inputs = [(5, &[3u32][..], whole(&[index, 1, -1]))];
+        let output = run(&mut task, &table, &inputs).expect("the nearest of its own");
+        let nearest = if index > 0 { 3 } else { 1 };
+        assert_eq!(output, whole(&[nearest, 2, 3]), "{index}");
+    }
+    // What is selected from is of no known size.
+    assert!(refused(&gather(&[-1], None, 0, I64)).contains("are not constants"));
+    let nd = model(&[
+        input("x", F32, &[2, 2]),
+        input("i", I64, &[1, 2]),
+        node("GatherND", &["x", "i"], &["y"], &[]),
+        output("y", F32, &[1]),
+    ]);
+    assert!(refused(&nd).contains("GatherND (layer `y`)"));
+}
+
+/// ARCHITECTURE.md, case 56.
+#[test]
+fn steps_are_constants_and_not_zero() {
+    let slice = |step: Vec<u8>| {
+        model(&[
+            input("x", F32, &[4]),
+            ints("a", &[1], &[0]),
+            ints("b", &[1], &[4]),
+            ints("c", &[1], &[0]),
+            step,
+            node("Slice", &["x", "a", "b", "c", "s"], &["y"], &[]),
+            output("y", F32, &[-1]),
+        ])
+    };
+    assert!(refused(&slice(ints("s", &[1], &[0]))).contains("a step (input 3) is 0"));
+    assert!(refused(&slice(input("s", I64, &[1]))).contains("is not a constant"));
+    let x = [(1, &[4u32][..], floats(&[1.0, 2.0, 3.0, 4.0]))];
+    let nn = nn();
+    let sliced = run(&mut context(&nn), &slice(ints("s", &[1], &[2])), &x);
+    assert_eq!(sliced, Ok(floats(&[1.0, 3.0])));
+    let range = |step: i64| {
+        model(&[
+            ints("a", &[], &[0]),
+            ints("b", &[], &[3]),
+            ints("s", &[], &[step]),
+            node("Identity", &["s"], &["t"], &[]),
+            node("Range", &["a", "b", "t"], &["y"], &[]),
+            output("y", I64, &[-1]),
+        ])
+    };
+    assert!(refused(&range(0)).contains("is 0"));
+    assert!(check(&[&range(1)], Operators::Checked).is_ok());
+}
+
+#[test]
+fn what_is_in_a_branch_is_held_to_the_list() {
+    let branches = |inner: Vec<u8>| {
+        let other = [node("Neg", &["x"], &["e"], &[]), output("e", F32, &[4])];
+        let then = [inner, output("t", F32, &[4])];
+        model(&[
+            input("c", BOOL, &[]),
+            input("x", F32, &[4]),
+            node(
+                "If",
+                &["c"],
+                &["y"],
+                &[branch("then_branch", &then), branch("else_branch", &other)],
+            ),
+            output("y", F32, &[4]),
+        ])
+    };
+    assert!(refused(&branches(node("Col2Im", &["x"], &["t"], &[]))).contains("Col2Im (layer `t`)"));
+    assert!(check(&[&branches(node("Relu", &["x"], &["t"], &[]))], Operators::Checked).is_ok());
+    let body = [output("x", F32, &[4])];
+    let around = model(&[
+        input("x", F32, &[4]),
+        node("Loop", &["", "", "x"], &["y"], &[branch("body", &body)]),
+        output("y", F32, &[4]),
+    ]);
+    assert!(refused(&around).contains("Loop (layer `y`)"));
+}
+
+#[test]
+fn what_is_not_proven_is_taken_where_every_model_is_trusted() {
+    let nn = nn_with(Operators::All);
+    let x = [(5, &[4u32][..], whole(&[5, 6, 7, 8])), (5, &[2], whole(&[3, 0]))];
+    let output = run(&mut context(&nn), &gather(&[-1], None, 0, I64), &x);
+    assert_eq!(output, Ok(whole(&[8, 5])));
+    // Not so what names other files, or operators that are no operators of ONNX's.
+    let place = bytes(13, [bytes(1, "location"), bytes(2, "/etc/passwd")].concat());
+    let tensor = [bytes(1, [4]), int(2, 1), bytes(8, "w"), place].concat();
+    let external = load(&mut context(&nn), &model(&[bytes(5, tensor)])).expect_err("refused");
+    assert!(external.contains("`w` outside of the file"), "{external}");
+}
+
+#[test]
+fn bytes_of_another_encoding_are_said_to_be_so() {
+    let nn = nn();
+    let mut task = context(&nn);
+    assert!(load(&mut task, b"<?xml version=\"1.0\"?><net/>").expect_err("XML").contains("3c 3f"));
+    let as_ir = task.load(0, 0, &[&add(), &[]]).map_err(Halt::sentence).expect_err("ONNX");
+    assert!(as_ir.contains("is not OpenVINO's XML"), "{as_ir}");
+}

@@ -1,0 +1,62 @@
+//! Other nodes in the place of some.
+
+use std::collections::BTreeMap;
+
+use super::wire::{Reader, Wire};
+use super::write;
+use crate::nn::refusal::Refusal;
+
+/// Which message of ONNX's is read, as far as nodes are in it.
+#[derive(Clone, Copy)]
+enum Message {
+    Model,
+    Graph,
+    Node,
+    Attribute,
+}
+
+impl Message {
+    /// The message in one of its fields, if nodes may be in there.
+    fn inner(self, field: u32) -> Option<Message> {
+        match (self, field) {
+            (Message::Model, 7) | (Message::Attribute, 6) => Some(Message::Graph),
+            (Message::Graph, 1) => Some(Message::Node),
+            (Message::Node, 5) => Some(Message::Attribute),
+            _ => None,
+        }
+    }
+}
+
+/// A copy of a file that [`super::scan`] has proven, with other fields in the
+/// place of the nodes that begin at these bytes. Everything else is as it was.
+pub(in crate::nn) fn rewrite(
+    file: &[u8],
+    nodes: &BTreeMap<usize, Vec<u8>>,
+) -> Result<Vec<u8>, Refusal> {
+    copy(file, Reader::new(file), Message::Model, nodes)
+}
+
+fn copy(
+    file: &[u8],
+    mut reader: Reader<'_>,
+    message: Message,
+    nodes: &BTreeMap<usize, Vec<u8>>,
+) -> Result<Vec<u8>, Refusal> {
+    let mut copied = Vec::new();
+    while let Some(field) = reader.next()? {
+        let place = field.at..reader.at();
+        let inner =
+            message.inner(field.number).filter(|_| nodes.range(place.clone()).next().is_some());
+        match (inner, &field.value) {
+            (Some(Message::Node), _) if nodes.contains_key(&field.at) => {
+                copied.extend_from_slice(&nodes[&field.at]);
+            }
+            (Some(inner), Wire::Bytes(..)) => {
+                let inner = copy(file, field.message()?, inner, nodes)?;
+                copied.extend(write::bytes(u64::from(field.number), inner));
+            }
+            _ => copied.extend_from_slice(&file[place]),
+        }
+    }
+    Ok(copied)
+}
