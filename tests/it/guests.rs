@@ -13,7 +13,7 @@ fn sources(root: &Path, dir: &Path, found: &mut Vec<String>) {
             if name != "target" {
                 sources(root, &path, found);
             }
-        } else if path.extension().is_some_and(|extension| extension == "rs")
+        } else if path.extension().is_some_and(|extension| extension == "rs" || extension == "wit")
             || name == "Cargo.toml"
             || name == "Cargo.lock"
         {
@@ -42,8 +42,10 @@ fn the_compiled_guests_are_those_of_the_sources() {
         lines, recorded,
         "fixtures/guests has changed since bin/ was built: run fixtures/guests/build.sh"
     );
-    for guest in ["classification", "by-name", "file-type"] {
-        let module = std::fs::read(root.join(format!("bin/{guest}.wasm"))).expect("a guest");
-        assert!(module.starts_with(b"\0asm\x01\0\0\0"), "{guest}");
+    let modules = ["classification", "by-name", "file-type"].map(|guest| (guest, b"\x01\0\0\0"));
+    let components = ["classification-component", "typed"].map(|guest| (guest, b"\x0d\0\x01\0"));
+    for (guest, version) in modules.into_iter().chain(components) {
+        let binary = std::fs::read(root.join(format!("bin/{guest}.wasm"))).expect("a guest");
+        assert_eq!(binary[..8], [*b"\0asm", *version].concat(), "{guest}");
     }
 }
