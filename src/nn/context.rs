@@ -7,13 +7,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use wasmtime_wasi_nn::wit::{ExecutionTarget, TensorType};
+use slab::Slab;
+use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 
 use super::directories;
-use super::execution::{Execution, Loaded, NnReport, Task, timed};
+use super::execution::{Execution, Loaded, NnReport, Task, short, timed};
 use super::graph::SharedGraph;
 use super::graphs::Found;
 use super::refusal::{Errno, Halt, Refusal};
+use super::resources::Resources;
 use super::shared::NnShared;
 use super::tensors;
 use crate::cancel::Doing;
@@ -26,22 +28,27 @@ const ENCODINGS: [&str; 6] =
 /// What a model is called that a guest hands over.
 const HANDED_OVER: &str = "that the guest handed over";
 
-/// The most bytes of a name that a message repeats.
-const MAX_NAME: usize = 200;
-
 /// One task's wasi-nn state. See [`super::Nn::context`].
 pub struct NnCtx {
     // Before the graphs: contexts give their requests back to them.
-    executions: Vec<Execution>,
-    graphs: Vec<Loaded>,
+    executions: Slab<Execution>,
+    graphs: Slab<Loaded>,
     named: HashMap<String, Loaded>,
-    task: Arc<Task>,
+    pub(super) resources: Resources,
+    pub(super) task: Arc<Task>,
     shared: Arc<NnShared>,
 }
 
 impl NnCtx {
     pub(super) fn new(shared: Arc<NnShared>, task: Arc<Task>) -> NnCtx {
-        NnCtx { executions: Vec::new(), graphs: Vec::new(), named: HashMap::new(), task, shared }
+        NnCtx {
+            executions: Slab::new(),
+            graphs: Slab::new(),
+            named: HashMap::new(),
+            resources: Resources::default(),
+            task,
+            shared,
+        }
     }
 
     /// What the task did so far.
@@ -77,7 +84,20 @@ impl NnCtx {
         target: u32,
         parts: &[&[u8]],
     ) -> Result<u32, Halt> {
-        let loaded = self.try_load(encoding, target, parts);
+        let loaded = numbered(encoding, target)
+            .map_err(Halt::from)
+            .and_then(|(encoding, target)| self.try_load(encoding, target, parts));
+        self.noted("load", loaded)
+    }
+
+    /// `load`: with the types of the component model.
+    pub(super) fn load_typed(
+        &mut self,
+        encoding: GraphEncoding,
+        target: ExecutionTarget,
+        parts: &[&[u8]],
+    ) -> Result<u32, Halt> {
+        let loaded = self.try_load(&encoding.to_string(), target, parts);
         self.noted("load", loaded)
     }
 
@@ -97,10 +117,7 @@ impl NnCtx {
             ))
             .into()),
         };
-        let added = made.map(|execution| {
-            self.executions.push(execution);
-            (self.executions.len() - 1) as u32
-        });
+        let added = made.map(|execution| self.executions.insert(execution) as u32);
         self.noted("init_execution_context", added)
     }
 
@@ -162,23 +179,15 @@ impl NnCtx {
         refused.expect_err("it was an error")
     }
 
-    fn try_load(&mut self, encoding: u32, target: u32, parts: &[&[u8]]) -> Result<u32, Halt> {
+    fn try_load(
+        &mut self,
+        encoding: &str,
+        target: ExecutionTarget,
+        parts: &[&[u8]],
+    ) -> Result<u32, Halt> {
         self.room()?;
         let shared = self.shared.clone();
-        let Some(name) = ENCODINGS.get(encoding as usize) else {
-            let text = format!("{encoding} is no encoding of wasi-nn");
-            return Err(Refusal::new(Errno::InvalidEncoding, text).into());
-        };
-        let served = shared.served(name)?;
-        let target = match target {
-            0 => ExecutionTarget::Cpu,
-            1 => ExecutionTarget::Gpu,
-            2 => ExecutionTarget::Tpu,
-            _ => {
-                let text = format!("{target} is no execution target of wasi-nn");
-                return Err(Refusal::argument(text).into());
-            }
-        };
+        let served = shared.served(encoding)?;
         if shared.config.named_only {
             return Err(Refusal::new(
                 Errno::UnsupportedOperation,
@@ -261,7 +270,8 @@ impl NnCtx {
     }
 
     fn hold(&self, graph: &Arc<SharedGraph>) -> Result<(), Refusal> {
-        let loaded = self.graphs.iter().chain(self.named.values()).map(|loaded| &loaded.graph);
+        let graphs = self.graphs.iter().map(|(_, loaded)| loaded);
+        let loaded = graphs.chain(self.named.values()).map(|loaded| &loaded.graph);
         let mut held: Vec<_> = loaded.chain([graph]).collect();
         held.sort_unstable_by_key(|graph| Arc::as_ptr(graph));
         held.dedup_by_key(|graph| Arc::as_ptr(graph));
@@ -277,11 +287,20 @@ impl NnCtx {
 
     fn add(&mut self, loaded: Loaded) -> Result<u32, Halt> {
         self.hold(&loaded.graph)?;
-        self.graphs.push(loaded);
-        Ok((self.graphs.len() - 1) as u32)
+        Ok(self.graphs.insert(loaded) as u32)
     }
 
-    fn execution(&mut self, context: u32) -> Result<&mut Execution, Refusal> {
+    /// Gives a graph back; its contexts stay.
+    pub(super) fn drop_graph(&mut self, graph: u32) {
+        self.graphs.try_remove(graph as usize);
+    }
+
+    /// Gives an execution context back.
+    pub(super) fn drop_execution(&mut self, context: u32) {
+        self.executions.try_remove(context as usize);
+    }
+
+    pub(super) fn execution(&mut self, context: u32) -> Result<&mut Execution, Refusal> {
         let made = self.executions.len();
         self.executions.get_mut(context as usize).ok_or_else(|| {
             Refusal::argument(format!(
@@ -290,7 +309,7 @@ impl NnCtx {
         })
     }
 
-    fn noted<R>(&self, call: &'static str, result: Result<R, Halt>) -> Result<R, Halt> {
+    pub(super) fn noted<R>(&self, call: &'static str, result: Result<R, Halt>) -> Result<R, Halt> {
         if let Err(Halt::Refused(refusal)) = &result {
             self.task.note(format!("`{call}`: {}", refusal.text));
         }
@@ -298,8 +317,22 @@ impl NnCtx {
     }
 }
 
-fn short(name: &str) -> &str {
-    &name[..name.floor_char_boundary(MAX_NAME)]
+/// An encoding's name and a target by their numbers in WITX.
+fn numbered(encoding: u32, target: u32) -> Result<(&'static str, ExecutionTarget), Refusal> {
+    let Some(name) = ENCODINGS.get(encoding as usize) else {
+        let text = format!("{encoding} is no encoding of wasi-nn");
+        return Err(Refusal::new(Errno::InvalidEncoding, text));
+    };
+    let target = match target {
+        0 => ExecutionTarget::Cpu,
+        1 => ExecutionTarget::Gpu,
+        2 => ExecutionTarget::Tpu,
+        _ => {
+            let text = format!("{target} is no execution target of wasi-nn");
+            return Err(Refusal::argument(text));
+        }
+    };
+    Ok((name, target))
 }
 
 fn tensor_type(ty: u8) -> Result<TensorType, Refusal> {

@@ -16,12 +16,16 @@ use super::config::NnLimits;
 use super::graph::SharedGraph;
 use super::inferences::Observer;
 use super::refusal::{Errno, Halt, Refusal};
-use super::tensors;
+use super::resources::Tensor;
+use super::tensors::{self, Element};
 use crate::cancel::{Cancel, Doing};
 
 /// The most diagnostics of a task, and the most bytes of one.
 const MAX_DIAGNOSTICS: usize = 32;
 const MAX_DIAGNOSTIC: usize = 4096;
+
+/// The most bytes of a name that a message repeats.
+const MAX_NAME: usize = 200;
 
 /// What one task did with wasi-nn.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -113,6 +117,18 @@ impl Task {
         report
     }
 
+    /// Bytes of tensors that count as the task's now.
+    #[cfg(test)]
+    pub(super) fn tensor_bytes(&self) -> u64 {
+        self.lock().tensor_bytes
+    }
+
+    /// Counts bytes as the task's until what is returned is dropped.
+    pub(super) fn held(self: &Arc<Task>, bytes: u64) -> Result<Held, Refusal> {
+        self.hold(&mut self.lock(), 0, bytes)?;
+        Ok(Held { task: self.clone(), bytes })
+    }
+
     fn hold_context(&self, bytes: u64) -> Result<(), Refusal> {
         let mut tally = self.lock();
         if tally.contexts >= self.limits.contexts {
@@ -141,6 +157,19 @@ impl Task {
     // Plain numbers and sentences: whole whoever panicked.
     fn lock(&self) -> MutexGuard<'_, Tally> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes of a tensor outside of any context, counted as the task's.
+pub(super) struct Held {
+    task: Arc<Task>,
+    bytes: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut tally = self.task.lock();
+        tally.tensor_bytes = tally.tensor_bytes.saturating_sub(self.bytes);
     }
 }
 
@@ -268,6 +297,49 @@ impl Execution {
         self.request()?.read(index as usize, show)
     }
 
+    /// The index of the input of that name; a number is an index where no input
+    /// has it for its name.
+    pub(super) fn input_named(&self, name: &str) -> Result<u32, Refusal> {
+        let inputs = &self.graph.inputs;
+        let named = inputs.iter().position(|port| port.name == name);
+        let index = named.or_else(|| name.parse().ok().filter(|index| *index < inputs.len()));
+        index.map(|index| index as u32).ok_or_else(|| {
+            let short = short(name);
+            let inputs: Vec<_> = inputs.iter().map(ToString::to_string).collect();
+            Refusal::argument(format!(
+                "there is no input `{short}`: the model's inputs are {}",
+                inputs.join(", ")
+            ))
+        })
+    }
+
+    /// The outputs of the last compute: name, type, shape and bytes of each. An
+    /// output without a name is called by its index.
+    pub(super) fn outputs(&mut self) -> Result<Vec<(String, Tensor)>, Refusal> {
+        (0..self.graph.outputs.len()).map(|index| self.output_tensor(index)).collect()
+    }
+
+    fn output_tensor(&mut self, index: usize) -> Result<(String, Tensor), Refusal> {
+        let port = &self.graph.outputs[index];
+        let name = if port.name.is_empty() { index.to_string() } else { port.name.clone() };
+        let ty = match port.element {
+            Element::Nn(ty) => ty,
+            // Truth values and signed bytes are seen as bytes.
+            Element::Other(_, Some(8)) => TensorType::U8,
+            Element::Other(..) => {
+                let text = format!("output {index} is {port}, a type that wasi-nn has no name for");
+                return Err(Refusal::new(Errno::UnsupportedOperation, text));
+            }
+        };
+        let shape = self.request()?.output_shape(index)?;
+        let task = self.task.clone();
+        let mut made = None;
+        self.output(index as u32, &mut |bytes| {
+            made = Some(Tensor::new(&task, shape.clone(), ty, bytes));
+        })?;
+        Ok((name, made.expect("an output was shown")?))
+    }
+
     fn request(&mut self) -> Result<&mut Box<dyn Request>, Refusal> {
         self.request.as_mut().ok_or_else(|| Refusal::runtime("the execution context has ended"))
     }
@@ -289,6 +361,11 @@ impl Drop for Execution {
             self.graph.give_request(request, bytes, self.task.kept);
         }
     }
+}
+
+/// The start of a name, as far as a message repeats it.
+pub(super) fn short(name: &str) -> &str {
+    &name[..name.floor_char_boundary(MAX_NAME)]
 }
 
 /// Adds the time of `call` to what `slot` points at.

@@ -3,7 +3,8 @@
 //! [`Nn`] is the process's: the backends, the cache of compiled graphs, what
 //! is known of graph directories. [`NnCtx`] is one task's: its handles, its
 //! quotas, its cancellation, and what it was refused. [`add_to_linker`] gives
-//! it to core modules as `wasi_ephemeral_nn`.
+//! it to core modules as `wasi_ephemeral_nn`, [`add_to_component_linker`] to
+//! components as `wasi:nn`.
 //!
 //! ```text
 //! abi ─ guest memory ─▶ context ─ handles, quotas ─▶ execution ─ proven (tensors) ─▶ backends
@@ -31,6 +32,7 @@ mod inferences;
 mod onnx;
 mod operators;
 mod refusal;
+mod resources;
 mod shared;
 mod source;
 mod stored;
@@ -45,6 +47,7 @@ pub(crate) mod fuzz;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub(crate) use abi::wit::add_to_linker as add_to_component_linker;
 pub use abi::witx::{MODULE, add_to_linker};
 #[cfg(test)]
 pub(crate) use backends::fake;
@@ -234,6 +237,8 @@ impl Nn {
 pub fn fixed_limits() -> Vec<(&'static str, u64)> {
     vec![
         ("dimensions of a tensor", tensors::MAX_RANK as u64),
+        ("tensors that a component holds", resources::MAX_TENSORS as u64),
+        ("errors of wasi-nn that a component holds", resources::MAX_ERRORS as u64),
         ("bytes of a model's XML", openvino::xml::MAX_BYTES as u64),
         ("nested elements of a model's XML", openvino::xml::MAX_DEPTH as u64),
         ("elements of a model's XML", openvino::xml::MAX_ELEMENTS as u64),

@@ -5,7 +5,6 @@ mod files;
 pub(super) mod imports;
 mod network;
 mod poll;
-pub(super) mod size;
 mod streams;
 
 use super::CallError;

@@ -9,7 +9,7 @@
 
 use wasmtime::{Caller, Extern, Linker};
 
-use crate::cancel::Reason;
+use super::{interrupted, missing};
 use crate::nn::context::{NnCtx, rank};
 use crate::nn::refusal::{Errno, Halt, Refusal};
 use crate::nn::tensors::MAX_RANK;
@@ -169,8 +169,7 @@ fn call<T: 'static>(
         }
     };
     let Some(nn) = get(data) else {
-        let text = format!("`{name}`: the task has no wasi-nn; ask for it with `-S nn`");
-        return Err(wasmtime::Error::msg(text));
+        return Err(missing(name));
     };
     let result = match refusal {
         Some(refusal) => Err(nn.refuse(name, refusal).into()),
@@ -179,14 +178,7 @@ fn call<T: 'static>(
     match result {
         Ok(()) => Ok(0),
         Err(Stop::Halt(Halt::Refused(refusal))) => Ok(refusal.errno as u32),
-        Err(Stop::Halt(Halt::Cancelled(reason))) => {
-            let why = match reason {
-                Reason::Stopped => "the task was stopped",
-                Reason::Timeout(_) => "the task's time is over",
-                Reason::ShuttingDown => "the worker is shutting down",
-            };
-            Err(wasmtime::Error::msg(format!("`{name}` was interrupted: {why}")))
-        }
+        Err(Stop::Halt(Halt::Cancelled(reason))) => Err(interrupted(name, reason)),
         Err(Stop::Ends(sentence)) => Err(wasmtime::Error::msg(format!("`{name}`: {sentence}"))),
     }
 }

@@ -319,6 +319,10 @@ impl Request for FakeRequest {
         Ok(())
     }
 
+    fn output_shape(&mut self, _index: usize) -> Result<Vec<u32>, Refusal> {
+        Ok(vec![self.output.len() as u32])
+    }
+
     fn read(&mut self, _index: usize, show: &mut dyn FnMut(&[u8])) -> Result<(), Refusal> {
         show(&self.output);
         Ok(())

@@ -163,6 +163,9 @@ pub(super) trait Request: Send + Sync {
     /// Computes the outputs; `cancel` interrupts it.
     fn run(&mut self, cancel: &Cancel) -> Result<(), Halt>;
 
+    /// The shape of an output of the last [`Request::run`].
+    fn output_shape(&mut self, index: usize) -> Result<Vec<u32>, Refusal>;
+
     /// Shows the bytes of an output of the last [`Request::run`].
     fn read(&mut self, index: usize, show: &mut dyn FnMut(&[u8])) -> Result<(), Refusal>;
 }

@@ -54,6 +54,7 @@ pub(in crate::runtime) fn linker(
 ) -> wasmtime::Result<Linker<TaskState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
+    crate::nn::add_to_component_linker(&mut linker, |state: &mut TaskState| &mut state.nn)?;
     linker.allow_shadowing(true);
     poll::shadow(&mut linker)?;
     network::shadow(&mut linker)?;
@@ -101,8 +102,12 @@ fn missing(import: &str) -> Option<String> {
     }
     let package = interface.split('/').next().unwrap_or(interface);
     let why = match package {
-        // Others can explain it.
-        NN_PACKAGE => return None,
+        NN_PACKAGE if version == NN => return None,
+        NN_PACKAGE => {
+            return Some(format!(
+                "it imports `{import}`, and this worker provides `{interface}@{NN}`"
+            ));
+        }
         "wasi:http" => "a task has no network".to_owned(),
         _ => format!(
             "this worker provides {}, all of them in version {WASI}, and `{NN_PACKAGE}@{NN}`",

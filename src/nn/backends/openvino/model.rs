@@ -123,6 +123,11 @@ impl Request for OpenVinoRequest {
         }
     }
 
+    fn output_shape(&mut self, index: usize) -> Result<Vec<u32>, Refusal> {
+        let failed = |error| Refusal::runtime(format!("OpenVINO has no output {index}: {error}"));
+        self.request.output(index).map_err(failed)?.shape().map_err(failed)
+    }
+
     fn read(&mut self, index: usize, show: &mut dyn FnMut(&[u8])) -> Result<(), Refusal> {
         // Strings are pointers into this process.
         if let Element::Other(name, None) = self.outputs[index].element {
