@@ -7,26 +7,97 @@
 //!
 //! A waiting task that memory has no room for is known by its id and run alone;
 //! the thread that takes it reads it back, outside the lock.
+//!
+//! A task that does not end although it is to, because native code can't be
+//! interrupted, is given up: its result is sent without it, its thread is left
+//! behind, and another one takes that one's place. As many may be left behind
+//! as there are executors.
+//!
+//! What crashed the process that it ran in runs again, alone, on a thread of its
+//! own beside the others, and fails at its second crash alone.
+
+mod pool;
+mod watch;
 
 use crate::cancel::{Cancel, Reason};
 use crate::journal::Run;
-use crate::queue::{Admission, Bounds, Queue, QueueRefusal, Stopped};
+use crate::queue::{Admission, Bounds, QueueRefusal, Stopped};
 use crate::task::{Failure, Monitoring, Outcome, Rejection, TaskId, TaskSpec, Weight};
-use crate::usage::{self, Thread, ThreadUsage};
-use anyhow::Context as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::watch;
-use tracing::info_span;
+use crate::usage::{Thread, ThreadUsage};
+use pool::{Handle, Job, Pool, Reply};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch as tokio_watch;
 
-/// How a task is run: [`crate::runtime::Runtime::run`], or a test's own.
-pub type RunTask = dyn Fn(&TaskSpec, &Arc<Cancel>) -> Outcome + Send + Sync;
+/// How a task is run: [`crate::runtime::Runtime::run`], a process that does, or
+/// a test's own.
+pub type RunTask = dyn Fn(&Turn<'_>) -> Ran + Send + Sync;
 
 /// How a task is read back that waited on the disk; what fails is its error.
 pub type Recall = dyn Fn(Run, &Cancel) -> Result<TaskSpec, Failure> + Send + Sync;
+
+/// A task's turn.
+pub struct Turn<'a> {
+    /// What is to run.
+    pub spec: &'a TaskSpec,
+    /// By which it is ended.
+    pub cancel: &'a Arc<Cancel>,
+    /// It is suspected of a crash, so nothing may run in a process with it.
+    pub alone: bool,
+    handle: &'a Handle,
+    pool: &'a Pool,
+}
+
+impl Turn<'_> {
+    /// It runs on this thread and not on the executor's own.
+    pub fn runs_on(&self, thread: Thread) {
+        self.handle.runs_on(thread, self.spec.monitoring());
+    }
+
+    /// The task's own limit for its guest counts from now on.
+    pub fn guest_began(&self) {
+        if let Some(limit) = self.spec.grant().limits.run {
+            self.pool.watch.limit(self.handle.turn, limit);
+        }
+    }
+}
+
+/// What came of a turn.
+#[derive(Debug)]
+pub struct Ran {
+    /// The task's end, or that of the process that it ran in.
+    pub end: Result<Outcome, Crash>,
+    /// What its thread used, if that was another one than the executor's and
+    /// it is asked for.
+    pub used: Option<ThreadUsage>,
+}
+
+impl From<Outcome> for Ran {
+    fn from(outcome: Outcome) -> Ran {
+        Ran { end: Ok(outcome), used: None }
+    }
+}
+
+/// The process that a task ran in ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crash {
+    /// How, and what the task was doing.
+    pub how: String,
+    /// No other task ran in it.
+    pub alone: bool,
+}
+
+/// The threads of a pool.
+#[derive(Clone, Copy, Debug)]
+pub struct Threads {
+    /// How many tasks run at the same time.
+    pub executors: usize,
+    /// Bytes of stack of each.
+    pub stack: usize,
+    /// What has to run alone has a process of its own, and so a thread.
+    pub apart: bool,
+}
 
 /// A task for the pool.
 #[derive(Debug)]
@@ -60,62 +131,6 @@ pub struct Ended {
     pub spent: Option<Spent>,
 }
 
-/// The sending half of a task's one result.
-struct Reply {
-    id: TaskId,
-    results: UnboundedSender<Ended>,
-    sent: bool,
-}
-
-impl Reply {
-    fn send(mut self, outcome: Outcome, spent: Option<Spent>) {
-        self.sent = true;
-        // Who dropped the receiver wants no more results.
-        self.results.send(Ended { id: self.id.clone(), outcome, spent }).ok();
-    }
-}
-
-impl Drop for Reply {
-    fn drop(&mut self) {
-        if !self.sent {
-            let failure = Failure::Internal("the task was lost before it could report".into());
-            let outcome = Outcome::failed(failure);
-            self.results.send(Ended { id: self.id.clone(), outcome, spent: None }).ok();
-        }
-    }
-}
-
-/// What a running task is known by.
-#[derive(Clone)]
-struct Handle {
-    id: TaskId,
-    cancel: Arc<Cancel>,
-    began: Arc<OnceLock<Began>>,
-}
-
-impl Handle {
-    /// What the task has used so far, if that is asked for and it has begun;
-    /// `now` tells what its thread has.
-    fn spent(&self, now: impl FnOnce(&Began) -> Option<ThreadUsage>) -> Option<Spent> {
-        let began = self.began.get()?;
-        let monitoring = began.monitoring?;
-        let uptime = began.at.elapsed();
-        let thread = began.usage.and_then(|before| Some(now(began)?.since(&before)));
-        let files = monitoring.files.then(usage::open_files).flatten();
-        Some(Spent { monitoring, uptime, thread, memory: self.cancel.memory(), files })
-    }
-}
-
-/// When a task began to run, and on which thread.
-struct Began {
-    at: Instant,
-    thread: Option<Thread>,
-    /// How its use is asked for, if it is.
-    monitoring: Option<Monitoring>,
-    /// What the thread had used before, if the task's use is asked for.
-    usage: Option<ThreadUsage>,
-}
-
 /// What a task whose use of the machine is asked for has used so far.
 #[derive(Clone, Debug)]
 pub struct Spent {
@@ -144,25 +159,6 @@ pub struct Running {
     pub memory: u64,
 }
 
-struct Job {
-    run: Run,
-    /// None: on the disk.
-    spec: Option<TaskSpec>,
-    reply: Reply,
-    admitted: Instant,
-}
-
-struct Pool {
-    queue: Mutex<Queue<Job, Handle>>,
-    /// A task was admitted, or draining began.
-    changed: Condvar,
-    run: Box<RunTask>,
-    recall: Box<Recall>,
-    drained: watch::Sender<bool>,
-    results: UnboundedSender<Ended>,
-    bounds: Bounds,
-}
-
 /// What becomes of the tasks that wait when the pool drains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftover {
@@ -172,57 +168,31 @@ pub enum Leftover {
     Leave,
 }
 
-impl Pool {
-    // The queue changes state in steps that can't panic half way.
-    fn queue(&self) -> MutexGuard<'_, Queue<Job, Handle>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The pool. Its threads end once it has drained.
 pub struct Executor {
     shared: Arc<Pool>,
-    threads: Vec<JoinHandle<()>>,
-    drained: watch::Receiver<bool>,
+    drained: tokio_watch::Receiver<bool>,
 }
 
 impl Executor {
-    /// Starts `executors` threads with `stack` bytes of stack each, for which
-    /// no more than `bounds` wait. `recall` is for tasks that are not in
-    /// memory. Guests' files and clocks use the Tokio runtime that this is
-    /// called in.
+    /// Starts the threads, for which no more than `bounds` wait. `recall` is for
+    /// tasks that are not in memory. Guests' files and clocks use the Tokio
+    /// runtime that this is called in.
+    ///
+    /// # Errors
+    ///
+    /// There are no more threads to be had.
     pub fn start(
-        executors: usize,
+        threads: Threads,
         bounds: Bounds,
-        stack: usize,
         recall: Box<Recall>,
         run: Box<RunTask>,
     ) -> anyhow::Result<(Executor, UnboundedReceiver<Ended>)> {
         let (results, receiver) = unbounded_channel();
-        let (drained_sender, drained) = watch::channel(false);
-        let shared = Arc::new(Pool {
-            queue: Mutex::new(Queue::new(bounds)),
-            changed: Condvar::new(),
-            run,
-            recall,
-            drained: drained_sender,
-            results,
-            bounds,
-        });
-        let tokio = tokio::runtime::Handle::current();
-        let threads = (0..executors).map(|n| {
-            let (shared, tokio) = (shared.clone(), tokio.clone());
-            std::thread::Builder::new()
-                .name(format!("executor-{n}"))
-                .stack_size(stack)
-                .spawn(move || {
-                    let _entered = tokio.enter();
-                    work(&shared);
-                })
-                .with_context(|| format!("starting executor thread {n} of {executors}"))
-        });
-        let threads = threads.collect::<anyhow::Result<_>>()?;
-        Ok((Executor { shared, threads, drained }, receiver))
+        let (drained_sender, drained) = tokio_watch::channel(false);
+        let shared = Arc::new(Pool::new(threads, bounds, recall, run, drained_sender, results));
+        shared.start()?;
+        Ok((Executor { shared, drained }, receiver))
     }
 
     /// Queues a task whose id is neither queued nor running. Never waits. One
@@ -237,8 +207,8 @@ impl Executor {
         let results = self.shared.results.clone();
         let job = |in_memory| {
             let spec = spec.filter(|_| in_memory);
-            let reply = Reply { id: id.clone(), results, sent: false };
-            Job { run, spec, reply, admitted: Instant::now() }
+            let reply = Reply::new(id.clone(), results);
+            Job::new(run, weight, spec, reply)
         };
         let admitted = self.shared.queue().admit(&id, weight, whole, admission, job);
         let bounds = self.shared.bounds;
@@ -255,7 +225,7 @@ impl Executor {
                 }
             }
         })?;
-        self.shared.changed.notify_one();
+        self.shared.admitted(admission);
         Ok(())
     }
 
@@ -263,7 +233,7 @@ impl Executor {
     /// gone.
     pub fn release(&self, id: &TaskId) {
         if self.shared.queue().release(id) {
-            self.shared.changed.notify_one();
+            self.shared.admitted(Admission::Ready);
         }
     }
 
@@ -272,7 +242,7 @@ impl Executor {
     pub fn stop(&self, id: &TaskId) -> bool {
         let stopped = self.shared.queue().stop(id);
         match stopped {
-            Stopped::Queued(job) => job.reply.send(Outcome::failed(Failure::Stopped), None),
+            Stopped::Queued(job) => job.end(Outcome::failed(Failure::Stopped)),
             Stopped::Running(handle) => handle.cancel.cancel(Reason::Stopped),
             Stopped::Unknown => return false,
         }
@@ -282,17 +252,15 @@ impl Executor {
     /// Admits nothing more; running tasks go on.
     pub fn drain(&self, leftover: Leftover) {
         let mut queue = self.shared.queue();
-        for mut job in queue.drain() {
+        for job in queue.drain() {
             match leftover {
-                Leftover::Report => {
-                    job.reply.send(Outcome::failed(Failure::ShuttingDown), None);
-                }
-                Leftover::Leave => job.reply.sent = true,
+                Leftover::Report => job.end(Outcome::failed(Failure::ShuttingDown)),
+                Leftover::Leave => job.leave(),
             }
         }
-        self.shared.drained.send_replace(queue.is_drained());
+        self.shared.tell_if_drained(&queue);
         drop(queue);
-        self.shared.changed.notify_all();
+        self.shared.wake_all();
     }
 
     /// Ends the tasks that still run.
@@ -309,42 +277,26 @@ impl Executor {
         self.drained.clone().wait_for(|drained| *drained).await.ok();
     }
 
-    /// Lets go of the threads whose tasks do not end, and tells which tasks
-    /// those are: they will not report any more than anyone listens.
-    pub fn abandon(&mut self) -> Vec<TaskId> {
-        let queue = self.shared.queue();
-        let stuck: Vec<_> = queue.running().map(|handle| handle.id.clone()).collect();
-        drop(queue);
-        if !stuck.is_empty() {
-            self.threads.clear();
-        }
-        stuck
-    }
-
     /// The tasks that run and whose use of the machine is asked for.
     pub fn monitored(&self) -> Vec<(TaskId, Spent)> {
         let running: Vec<_> = self.shared.queue().running().cloned().collect();
-        let spent = |handle: Handle| {
-            let spent = handle.spent(|began| began.thread.as_ref()?.usage())?;
-            Some((handle.id.clone(), spent))
-        };
+        let spent = |handle: Handle| Some((handle.id.clone(), handle.spent(None)?));
         running.into_iter().filter_map(spent).collect()
     }
 
     /// The other tasks that run.
     pub fn running(&self) -> Vec<Running> {
-        let running = |handle: &Handle| {
-            let began = handle.began.get().filter(|began| began.monitoring.is_none())?;
-            let (uptime, thread) = (began.at.elapsed(), began.thread.clone());
-            let memory = handle.cancel.memory();
-            Some(Running { id: handle.id.clone(), uptime, thread, memory })
-        };
-        self.shared.queue().running().filter_map(running).collect()
+        self.shared.queue().running().filter_map(Handle::running).collect()
     }
 
     /// Tasks waiting and running.
     pub fn load(&self) -> (usize, usize) {
         self.shared.queue().len()
+    }
+
+    /// Why no task can be taken, if none can.
+    pub fn unavailable(&self) -> Option<String> {
+        self.shared.unavailable()
     }
 }
 
@@ -352,67 +304,7 @@ impl Drop for Executor {
     fn drop(&mut self) {
         self.drain(Leftover::Report);
         self.cancel_running();
-        for thread in self.threads.drain(..) {
-            // What panicked in it has been reported by the panic hook.
-            thread.join().ok();
-        }
-    }
-}
-
-fn work(shared: &Pool) {
-    let thread = Thread::current();
-    while let Some((job, handle)) = next(shared) {
-        let queued = job.admitted.elapsed();
-        // So that each line of the log tells which task it is about.
-        let _task = info_span!("task", task = %handle.id).entered();
-        // The runtime catches what a guest causes; this is for what is left,
-        // so that a fault of ours costs one task and not the thread.
-        let ended = catch_unwind(AssertUnwindSafe(|| {
-            let spec = match job.spec {
-                Some(spec) => spec,
-                None => match (shared.recall)(job.run, &handle.cancel) {
-                    Ok(spec) => spec,
-                    Err(failure) => return Outcome::failed(failure),
-                },
-            };
-            let monitoring = spec.monitoring();
-            let usage = monitoring.and_then(|_| Thread::own_usage());
-            let began = Began { at: Instant::now(), thread: thread.clone(), monitoring, usage };
-            // Set here alone, so it is not set yet.
-            handle.began.set(began).ok();
-            (shared.run)(&spec, &handle.cancel)
-        }));
-        let mut outcome = ended.unwrap_or_else(|_| {
-            Outcome::failed(Failure::Internal("panic outside the guest; see the log".into()))
-        });
-        outcome.timings.queued = queued;
-        let spent = handle.spent(|_| Thread::own_usage());
-        let mut queue = shared.queue();
-        if queue.finish(&handle.id) {
-            shared.changed.notify_all();
-        }
-        job.reply.send(outcome, spent);
-        if queue.is_drained() {
-            shared.drained.send_replace(true);
-        }
-    }
-}
-
-fn next(shared: &Pool) -> Option<(Job, Handle)> {
-    let handle = |job: &Job| Handle {
-        id: job.reply.id.clone(),
-        cancel: Arc::default(),
-        began: Arc::default(),
-    };
-    let mut queue = shared.queue();
-    loop {
-        if let Some(taken) = queue.take(handle) {
-            return Some(taken);
-        }
-        if queue.is_draining() {
-            return None;
-        }
-        queue = shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        self.shared.join();
     }
 }
 

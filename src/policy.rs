@@ -140,7 +140,8 @@ impl Policy {
             self.graph(&graph.encoding, &graph.dir, dir)
         });
         let graphs = graphs.collect::<Result<Vec<_>, _>>()?;
-        let Granted { dirs, notes } = self.directories(&flags.dirs)?;
+        let Granted { dirs, mut notes } = self.directories(&flags.dirs)?;
+        notes.extend(no_network(flags));
         Ok(Grant {
             args,
             env: self.environment(flags, env)?,
@@ -270,6 +271,14 @@ impl Policy {
             output: self.limits.output,
         })
     }
+}
+
+/// What is said of options that ask for the network, where they are not refused.
+fn no_network(flags: &RunFlags) -> Option<String> {
+    let network = flags.host_access.iter().filter(|option| *option != "inherit-env");
+    let options: Vec<_> = network.map(|option| format!("`-S {option}`")).collect();
+    (!options.is_empty())
+        .then(|| format!("{}: without effect, since no guest has a network", options.join(", ")))
 }
 
 fn tighter<T: Ord>(limit: Option<T>, asked: Option<T>) -> Option<T> {

@@ -9,8 +9,9 @@
 //!
 //! A task's id is in at most one of the two states, and may come again once it
 //! is in none. A queued task that is held counts as queued, and is passed over
-//! until it is released. One that is to run alone comes first, waits until
-//! nothing runs, and lets nothing begin beside it.
+//! until it is released. One that is to run alone comes first. Where all run in
+//! one process it waits until nothing runs and lets nothing begin beside it;
+//! else it has a process of its own, and they don't wait for one another.
 
 use crate::digest::Digest;
 use crate::task::{TaskId, Weight};
@@ -62,6 +63,17 @@ pub enum Admission {
     /// It had been admitted by an earlier process: the bounds don't apply.
     Again,
     /// Likewise, but ahead of the others, and with nothing beside it.
+    Alone,
+}
+
+/// Whose turn it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taker {
+    /// Anyone's: there is one process for all.
+    Any,
+    /// One that need not be alone.
+    Company,
+    /// One that has to be alone, in a process of its own.
     Alone,
 }
 
@@ -139,7 +151,7 @@ pub struct Queue<T, H> {
     load: Load,
     in_memory: Load,
     running: HashMap<TaskId, H>,
-    /// The one that runs has to be alone.
+    /// The one that runs has to be alone, and there is one process.
     alone: bool,
     draining: bool,
 }
@@ -229,16 +241,43 @@ impl<T, H: Clone> Queue<T, H> {
 
     /// Starts the task whose turn it is; `handle` makes what it can be stopped
     /// by.
-    pub fn take(&mut self, handle: impl FnOnce(&T) -> H) -> Option<(T, H)> {
-        let place = *self.ready.first()?;
-        if self.alone || (!place.in_company && !self.running.is_empty()) {
+    pub fn take(&mut self, taker: Taker, handle: impl FnOnce(&T) -> H) -> Option<(T, H)> {
+        let in_company = Place { in_company: true, number: 0 };
+        let place = match taker {
+            Taker::Any | Taker::Alone => self.ready.first(),
+            Taker::Company => self.ready.range(in_company..).next(),
+        };
+        let place = *place?;
+        let waits = match taker {
+            Taker::Any => self.alone || (!place.in_company && !self.running.is_empty()),
+            Taker::Company => false,
+            Taker::Alone => place.in_company,
+        };
+        if waits {
             return None;
         }
         let Waiting { id, task, .. } = self.remove(place)?;
         let handle = handle(&task);
         self.running.insert(id, handle.clone());
-        self.alone = !place.in_company;
+        self.alone |= taker == Taker::Any && !place.in_company;
         Some((task, handle))
+    }
+
+    /// Has a running task wait again, for a turn alone.
+    ///
+    /// # Errors
+    ///
+    /// The task, which does not run any more: nothing begins since
+    /// [`Queue::drain`].
+    pub fn suspect(&mut self, id: &TaskId, weight: Weight, task: T) -> Result<(), T> {
+        self.finish(id);
+        if self.draining {
+            return Err(task);
+        }
+        // What memory it has, it had before.
+        let admitted = self.admit(id, weight, true, Admission::Alone, |_| task);
+        debug_assert!(admitted.is_ok(), "no bound applies");
+        Ok(())
     }
 
     /// Ends a running task. Returns whether it ran alone, so that several may

@@ -138,6 +138,9 @@ fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>>
             }
         },
         "/ready" => match status.health.state() {
+            State::Serving if let Some(why) = status.health.unavailable() => {
+                report(StatusCode::SERVICE_UNAVAILABLE, status, "unavailable", Some(&why))
+            }
             State::Serving => {
                 report(StatusCode::OK, status, "ready", status.health.note().as_deref())
             }

@@ -183,15 +183,13 @@ impl Worker {
                     self.status.health.turn();
                     let (queued, running) = self.executor.load();
                     self.status.metrics.load(queued, running);
+                    self.status.health.set_unavailable(self.executor.unavailable());
                     self.sample();
                 }
                 () = self.reports.due(), if matches!(introduction, Introduction::Made) => {
                     self.report();
                 }
             }
-        }
-        for id in self.executor.abandon() {
-            self.give_up(id);
         }
         while let Ok(ended) = ended.try_recv() {
             self.on_ended(ended);

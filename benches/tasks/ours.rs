@@ -3,7 +3,7 @@
 
 use crate::place::Place;
 use anyhow::Context as _;
-use proplet::executor::{Ended, Executor, Task};
+use proplet::executor::{Ended, Executor, Task, Threads};
 use proplet::journal::Run;
 use proplet::nn::Nn;
 use proplet::policy::Policy;
@@ -34,11 +34,10 @@ impl Ours {
         let (executor, ended) = {
             let _entered = tokio.enter();
             Executor::start(
-                config.executors.get(),
+                Threads { executors: config.executors.get(), stack: THREAD_STACK, apart: false },
                 Bounds { memory: None, ..worker::bounds(&config) },
-                THREAD_STACK,
                 Box::new(|_, _| unreachable!("all is in memory")),
-                Box::new(move |spec, cancel| runtime.run(spec, cancel)),
+                Box::new(move |turn| runtime.run(turn.spec, turn.cancel).into()),
             )?
         };
         Ok(Ours { policy, executor, ended, _tokio: tokio, tasks: 0 })

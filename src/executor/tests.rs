@@ -1,5 +1,8 @@
 use super::*;
 use crate::task::{Binary, Entry, Grant, Limits, ModuleSource};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::Instant;
 
 fn spec(id: &str, label: &str) -> TaskSpec {
     let limits = Limits { timeout: None, run: None, memory: None, output: 0 };
@@ -28,16 +31,33 @@ fn done() -> Outcome {
     Outcome { verdict: Ok(()), ..Outcome::failed(Failure::Stopped) }
 }
 
+/// What no cancellation ends, until the test lets it.
+#[derive(Clone, Default)]
+struct Stuck(Arc<(Mutex<bool>, Condvar)>);
+
+impl Stuck {
+    fn wait(&self) {
+        let (released, changed) = &*self.0;
+        let released = released.lock().expect("no panic");
+        drop(changed.wait_while(released, |released| !*released).expect("no panic"));
+    }
+
+    fn release(&self) {
+        *self.0.0.lock().expect("no panic") = true;
+        self.0.1.notify_all();
+    }
+}
+
 /// A pool whose tasks run until they are cancelled, but those labelled
 /// `quick` or `panic`.
 fn pool(executors: usize, capacity: usize) -> (Executor, UnboundedReceiver<Ended>) {
-    let run = |spec: &TaskSpec, cancel: &Arc<Cancel>| match &spec.grant().entry {
-        Entry::Label(label) if label == "quick" => done(),
+    let run = |turn: &Turn<'_>| match &turn.spec.grant().entry {
+        Entry::Label(label) if label == "quick" => done().into(),
         Entry::Label(label) if label == "panic" => panic!("as asked"),
         _ => {
             let end = Instant::now() + Duration::from_secs(60);
-            let reason = cancel.wait_until(end).expect_err("the test cancels it");
-            Outcome::failed(reason.into())
+            let reason = turn.cancel.wait_until(end).expect_err("the test cancels it");
+            Outcome::failed(reason.into()).into()
         }
     };
     let bounds = Bounds { tasks: capacity, bytes: 1 << 20, memory: Some(1 << 10) };
@@ -46,7 +66,8 @@ fn pool(executors: usize, capacity: usize) -> (Executor, UnboundedReceiver<Ended
         Run(1) => Err(Failure::Recall("damaged".into())),
         _ => panic!("as asked"),
     };
-    Executor::start(executors, bounds, 1 << 20, Box::new(recall), Box::new(run)).expect("a pool")
+    let threads = Threads { executors, stack: 1 << 20, apart: false };
+    Executor::start(threads, bounds, Box::new(recall), Box::new(run)).expect("a pool")
 }
 
 async fn next(results: &mut UnboundedReceiver<Ended>) -> (String, Result<(), Failure>) {
@@ -173,4 +194,126 @@ async fn a_suspect_runs_alone_and_the_others_after_it() {
     // Both threads go on.
     until_running(&pool, 2).await;
     assert_eq!(pool.load(), (0, 2));
+}
+
+/// A pool whose tasks are `quick` or `stuck` in native code, and what lets
+/// those go.
+fn stuck_pool(executors: usize) -> (Executor, UnboundedReceiver<Ended>, Stuck) {
+    let stuck = Stuck::default();
+    let held = stuck.clone();
+    let run = move |turn: &Turn<'_>| {
+        if turn.spec.grant().entry == Entry::Label("stuck".into()) {
+            held.wait();
+        }
+        done().into()
+    };
+    let bounds = Bounds { tasks: 8, bytes: 1 << 20, memory: None };
+    let recall = |_: Run, _: &Cancel| unreachable!("all is in memory");
+    let threads = Threads { executors, stack: 1 << 20, apart: false };
+    let (pool, results) =
+        Executor::start(threads, bounds, Box::new(recall), Box::new(run)).expect("a pool");
+    (pool, results, stuck)
+}
+
+/// ARCHITECTURE.md, case 60.
+#[tokio::test]
+async fn what_does_not_end_is_given_up_and_its_thread_replaced() {
+    let (pool, mut results, stuck) = stuck_pool(1);
+    pool.submit(task("a", "stuck"), Admission::Ready).expect("room");
+    until_running(&pool, 1).await;
+    assert!(pool.stop(&id("a")));
+    assert_eq!(next(&mut results).await, ("a".into(), Err(Failure::Stopped)));
+    pool.submit(task("b", "quick"), Admission::Ready).expect("room");
+    assert_eq!(next(&mut results).await, ("b".into(), Ok(())));
+    let mut limited = spec("c", "stuck").grant().clone();
+    limited.limits.timeout = Some(Duration::from_millis(10));
+    let limited = TaskSpec::new(id("c"), ModuleSource::Bytes(Binary::new([])), limited);
+    stuck.release();
+    // It ends after all, and nothing more comes of it.
+    pool.submit(Task::whole(Run(0), limited), Admission::Ready).expect("room");
+    assert_eq!(next(&mut results).await, ("c".into(), Ok(())));
+    drop(pool);
+    assert!(results.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn what_is_over_its_time_in_native_code_is_given_up() {
+    let (pool, mut results, stuck) = stuck_pool(1);
+    let mut limited = spec("a", "stuck").grant().clone();
+    let limit = Duration::from_millis(10);
+    limited.limits.timeout = Some(limit);
+    let limited = TaskSpec::new(id("a"), ModuleSource::Bytes(Binary::new([])), limited);
+    pool.submit(Task::whole(Run(0), limited), Admission::Ready).expect("room");
+    assert_eq!(next(&mut results).await, ("a".into(), Err(Failure::Timeout(limit))));
+    stuck.release();
+}
+
+/// ARCHITECTURE.md, case 62.
+#[tokio::test]
+async fn as_many_threads_are_left_behind_as_there_are_executors() {
+    let (pool, mut results, stuck) = stuck_pool(1);
+    for name in ["a", "b"] {
+        assert_eq!(pool.unavailable(), None);
+        pool.submit(task(name, "stuck"), Admission::Ready).expect("room");
+        until_running(&pool, 1).await;
+        assert!(pool.stop(&id(name)));
+        assert_eq!(next(&mut results).await, (name.into(), Err(Failure::Stopped)));
+    }
+    while pool.unavailable().is_none() {
+        tokio::task::yield_now().await;
+    }
+    pool.submit(task("c", "quick"), Admission::Ready).expect("room");
+    stuck.release();
+    assert_eq!(next(&mut results).await, ("c".into(), Ok(())));
+    assert_eq!(pool.unavailable(), None);
+}
+
+/// ARCHITECTURE.md, case 61.
+#[tokio::test]
+async fn what_does_not_end_with_the_worker_is_not_run_again() {
+    let (pool, mut results, stuck) = stuck_pool(1);
+    pool.submit(task("a", "stuck"), Admission::Ready).expect("room");
+    until_running(&pool, 1).await;
+    pool.drain(Leftover::Leave);
+    pool.cancel_running();
+    let (name, verdict) = next(&mut results).await;
+    assert!(name == "a" && matches!(verdict, Err(Failure::Stuck(_))), "{verdict:?}");
+    pool.drained().await;
+    drop(pool);
+    stuck.release();
+}
+
+/// A pool with a process of its own for suspects, and in which `crash-N`
+/// crashes the process for the first N times, `honest` after it with it.
+fn crashing_pool() -> (Executor, UnboundedReceiver<Ended>) {
+    let runs = AtomicU32::new(0);
+    let run = move |turn: &Turn<'_>| {
+        let Entry::Label(label) = &turn.spec.grant().entry else { unreachable!("labels alone") };
+        let end = match label.strip_prefix("crash-") {
+            Some(times) if runs.fetch_add(1, Ordering::Relaxed) < times.parse().expect("times") => {
+                Err(Crash { how: "SIGSEGV".into(), alone: turn.alone })
+            }
+            _ => Ok(done()),
+        };
+        Ran { end, used: None }
+    };
+    let bounds = Bounds { tasks: 8, bytes: 1 << 20, memory: None };
+    let recall = |_: Run, _: &Cancel| unreachable!("all is in memory");
+    let threads = Threads { executors: 1, stack: 1 << 20, apart: true };
+    Executor::start(threads, bounds, Box::new(recall), Box::new(run)).expect("a pool")
+}
+
+#[tokio::test]
+async fn what_crashes_runs_again_alone_and_fails_at_its_second_crash_there() {
+    let (pool, mut results) = crashing_pool();
+    pool.submit(task("a", "crash-2"), Admission::Ready).expect("room");
+    assert_eq!(next(&mut results).await, ("a".into(), Ok(())), "once in company, once alone");
+    let (pool, mut results) = crashing_pool();
+    pool.submit(task("a", "crash-9"), Admission::Ready).expect("room");
+    let crash = Failure::Crash("SIGSEGV".into());
+    assert_eq!(next(&mut results).await, ("a".into(), Err(crash)));
+    pool.submit(task("a", "honest"), Admission::Ready).expect("room");
+    assert_eq!(next(&mut results).await, ("a".into(), Ok(())));
+    pool.drain(Leftover::Report);
+    pool.drained().await;
 }

@@ -224,8 +224,9 @@ const FLAGS: &[FlagDesc] = &[
     unsupported(&["--tcplisten", "--listenfd"], "sockets of the host are not for guests"),
 ];
 
-const FOR_COMPONENTS: &str =
-    "this is an interface of components, and this worker runs core modules (WASI preview 1)";
+const NOT_PROVIDED: &str = "components find the packages `wasi:cli`, `wasi:clocks`, `wasi:filesystem`, `wasi:io`, `wasi:random`, \
+     `wasi:sockets` and `wasi:nn` here; give the guest what it reads by its arguments, `--env` or `--dir`";
+const NO_P3: &str = "WASI 0.3 is experimental in this engine: build the guest for 0.2";
 const OWN_LIMIT: &str = "this limit can't be set for one task, and the worker's own holds; what can be tightened are \
      `-W timeout` and `-W max-memory-size`";
 const STREAMS: &str = "what the guest prints is the task's result and always kept";
@@ -235,8 +236,13 @@ use Effect::{AlwaysOn, Host, Ignored, Refused};
 use Shape::{Integer, Switch, Text};
 
 const WASI: &[OptionDesc] = &[
-    option("cli", Switch, Ignored, "WASI for command-line programs; always on"),
-    option("cli-exit-with-code", Switch, Ignored, "Exit codes of components; without effect"),
+    option(
+        "cli",
+        Switch,
+        Ignored,
+        "WASI for command-line programs, modules and components; always on",
+    ),
+    option("cli-exit-with-code", Switch, Ignored, "A component's own exit codes; always on"),
     option("common", Switch, Ignored, "The former name of `cli`"),
     option(
         "nn",
@@ -254,8 +260,8 @@ const WASI: &[OptionDesc] = &[
     option("http", Switch, Host, "WASI HTTP imports; reaches the host"),
     option("http-outgoing-body-buffer-chunks", Integer, Ignored, "Without effect"),
     option("http-outgoing-body-chunk-size", Integer, Ignored, "Without effect"),
-    option("config", Switch, Refused(FOR_COMPONENTS), "Not supported"),
-    option("keyvalue", Switch, Refused(FOR_COMPONENTS), "Not supported"),
+    option("config", Switch, Refused(NOT_PROVIDED), "Not supported"),
+    option("keyvalue", Switch, Refused(NOT_PROVIDED), "Not supported"),
     option("listenfd", Switch, Host, "Take over listening sockets; reaches the host"),
     option("tcplisten", Text, Host, "Open a listening socket; reaches the host"),
     option("tls", Switch, Host, "WASI TLS imports; reaches the host"),
@@ -264,7 +270,12 @@ const WASI: &[OptionDesc] = &[
     option("allow-ip-name-lookup", Switch, Host, "Resolve host names; reaches the host"),
     option("tcp", Switch, Host, "TCP sockets; reaches the host"),
     option("udp", Switch, Host, "UDP sockets; reaches the host"),
-    option("network-error-code", Switch, Ignored, "Error codes of components; without effect"),
+    option(
+        "network-error-code",
+        Switch,
+        Ignored,
+        "A component's own error codes of sockets; always on",
+    ),
     option("preview0", Switch, Ignored, "Imports of `wasi_unstable`; without effect"),
     option("inherit-env", Switch, Host, "All of the host's environment; reaches the host"),
     option("inherit-stdin", Switch, Ignored, "Standard input; a task's is closed"),
@@ -276,15 +287,20 @@ const WASI: &[OptionDesc] = &[
         Refused("a guest has no working directory: give it one as `.` with `--dir HOST::.`"),
         "Not supported",
     ),
-    option("runtime-config", Switch, Refused(FOR_COMPONENTS), "Not supported"),
-    option("runtime-config-var", Text, Refused(FOR_COMPONENTS), "Not supported"),
-    option("config-var", Text, Refused(FOR_COMPONENTS), "Not supported"),
-    option("keyvalue-in-memory-data", Text, Refused(FOR_COMPONENTS), "Not supported"),
-    option("p3", Switch, Refused(FOR_COMPONENTS), "Not supported"),
-    option("max-resources", Integer, Ignored, "A limit of components; without effect"),
-    option("hostcall-fuel", Integer, Ignored, "A limit of components; without effect"),
-    option("max-random-size", Integer, Ignored, "A limit of components; without effect"),
-    option("max-http-fields-size", Integer, Ignored, "A limit of components; without effect"),
+    option("runtime-config", Switch, Refused(NOT_PROVIDED), "Not supported"),
+    option("runtime-config-var", Text, Refused(NOT_PROVIDED), "Not supported"),
+    option("config-var", Text, Refused(NOT_PROVIDED), "Not supported"),
+    option("keyvalue-in-memory-data", Text, Refused(NOT_PROVIDED), "Not supported"),
+    option("p3", Switch, Refused(NO_P3), "Not supported"),
+    option("max-resources", Integer, Ignored, "A limit of the host's; the worker's own holds"),
+    option("hostcall-fuel", Integer, Ignored, "A limit of the host's; the worker's own holds"),
+    option("max-random-size", Integer, Ignored, "A limit of the host's; the worker's own holds"),
+    option(
+        "max-http-fields-size",
+        Integer,
+        Ignored,
+        "A limit of the host's; the worker's own holds",
+    ),
 ];
 
 /// Whether a proposal is on is a property of the engine: a module that needs

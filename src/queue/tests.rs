@@ -19,7 +19,7 @@ fn admit(queue: &mut Queue<u8, ()>, n: u8) -> Result<(), QueueRefusal> {
 }
 
 fn take(queue: &mut Queue<u8, ()>) -> Option<u8> {
-    queue.take(|_| ()).map(|(task, ())| task)
+    queue.take(Taker::Any, |_| ()).map(|(task, ())| task)
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn memory_keeps_what_it_has_room_for_and_everything_where_there_is_no_disk() {
             let admission = Admission::Ready;
             queue.admit(&id(n), weight(10, n, 50), whole, admission, |keep| keep).expect("room");
         }
-        while let Some((in_memory, ())) = queue.take(|_| ()) {
+        while let Some((in_memory, ())) = queue.take(Taker::Any, |_| ()) {
             kept.push(in_memory);
         }
         kept
@@ -178,7 +178,7 @@ proptest! {
                     let at = at.filter(|at| !(alone || waiting[*at].alone && !running.is_empty()));
                     let taken = at.map(|at| waiting.remove(at));
                     let expected = taken.map(|task| ((task.n, task.kept), task.n));
-                    prop_assert_eq!(queue.take(|(n, _)| *n), expected);
+                    prop_assert_eq!(queue.take(Taker::Any, |(n, _)| *n), expected);
                     if let Some(task) = taken {
                         running.insert(task.n);
                         alone = task.alone;
@@ -213,4 +213,29 @@ proptest! {
             prop_assert_eq!(queue.is_drained(), draining && running.is_empty());
         }
     }
+}
+
+#[test]
+fn a_suspect_with_a_process_of_its_own_waits_for_nobody_and_nobody_for_it() {
+    let mut queue = Queue::new(bounds(9, 100));
+    let take = |queue: &mut Queue<u8, ()>, taker| queue.take(taker, |_| ()).map(|(n, ())| n);
+    for n in [1, 2, 3] {
+        admit(&mut queue, n).expect("room");
+    }
+    assert_eq!(take(&mut queue, Taker::Company), Some(1));
+    assert_eq!(take(&mut queue, Taker::Company), Some(2));
+    assert_eq!(take(&mut queue, Taker::Alone), None);
+    for n in [1, 2] {
+        assert_eq!(queue.suspect(&id(n), weight(1, 1, 10), n), Ok(()));
+    }
+    assert_eq!(queue.len(), (3, 0));
+    assert_eq!(take(&mut queue, Taker::Alone), Some(1));
+    // New ones go on.
+    assert_eq!(take(&mut queue, Taker::Company), Some(3));
+    assert_eq!(take(&mut queue, Taker::Company), None);
+    assert_eq!(queue.stop(&id(2)), Stopped::Queued(2));
+    queue.drain();
+    assert_eq!(queue.suspect(&id(1), Weight::default(), 1), Err(1));
+    queue.finish(&id(3));
+    assert!(queue.is_drained());
 }

@@ -1,5 +1,6 @@
 //! A task's code, compiled: a core module or a component, told by its header.
 
+use super::component::size;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
@@ -57,9 +58,12 @@ impl Code {
             Kind::Module => Module::from_binary(engine, binary)
                 .map(Code::Module)
                 .map_err(|e| format!("the module does not compile: {e:#}")),
-            Kind::Component => Component::from_binary(engine, binary)
-                .map(Code::Component)
-                .map_err(|e| format!("the component does not compile: {e:#}")),
+            Kind::Component => {
+                size::check(binary)?;
+                Component::from_binary(engine, binary)
+                    .map(Code::Component)
+                    .map_err(|e| format!("the component does not compile: {e:#}"))
+            }
         }
     }
 

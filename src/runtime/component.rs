@@ -5,6 +5,7 @@ mod files;
 pub(super) mod imports;
 mod network;
 mod poll;
+pub(super) mod size;
 mod streams;
 
 use super::CallError;

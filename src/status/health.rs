@@ -14,6 +14,8 @@ pub(crate) struct Health {
     state: Mutex<State>,
     /// What is wrong although the worker serves.
     note: Mutex<Option<String>>,
+    /// Why no task can be taken, if none can.
+    unavailable: Mutex<Option<String>>,
 }
 
 /// What the worker does.
@@ -37,6 +39,7 @@ impl Default for Health {
             turned: AtomicU64::new(0),
             state: Mutex::new(State::Connecting),
             note: Mutex::new(None),
+            unavailable: Mutex::new(None),
         }
     }
 }
@@ -69,6 +72,16 @@ impl Health {
     /// What is wrong although the worker serves.
     pub(crate) fn note(&self) -> Option<String> {
         self.note.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// No executor can take a task, and why; or one can.
+    pub(crate) fn set_unavailable(&self, why: Option<String>) {
+        *self.unavailable.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Why no executor can take a task, if none can.
+    pub(crate) fn unavailable(&self) -> Option<String> {
+        self.unavailable.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

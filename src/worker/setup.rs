@@ -92,11 +92,11 @@ fn private(config: &Config) -> Vec<PathBuf> {
     files.chain(state.map(|dir| dir.canonicalize().unwrap_or(dir))).collect()
 }
 
-/// A slot for each executor, and one more, because an instance gives its own
-/// back a moment after its task has ended.
+/// A slot for each executor and for each task that may be left behind, and one
+/// more, because an instance gives its own back a moment after its task has ended.
 fn pool(config: &Config) -> Pool {
     let executors = u32::try_from(config.executors.get()).unwrap_or(u32::MAX);
-    Pool { instances: executors.saturating_add(1), memory: config.limits.memory }
+    Pool { instances: executors.saturating_mul(2).saturating_add(1), memory: config.limits.memory }
 }
 
 /// Says which roots can't be used.

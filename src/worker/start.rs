@@ -5,7 +5,7 @@ use super::admission::Admission;
 use super::tasks::Tasks;
 use super::{Happening, Inputs, Phase, Worker, monitor, recall, results, setup};
 use crate::config::Config;
-use crate::executor::Executor;
+use crate::executor::{Executor, Threads};
 use crate::journal::{Journal, Opened, Recovered};
 use crate::ledger::{After, Ledger};
 use crate::metrics::{Metrics, RuntimeLevels};
@@ -86,14 +86,14 @@ pub async fn run_with<T>(
         None => None,
     };
     let reader = journal.as_ref().map(Journal::reader);
+    let threads = Threads { executors: config.executors.get(), stack: THREAD_STACK, apart: false };
     let (executor, ended) = Executor::start(
-        config.executors.get(),
+        threads,
         setup::bounds(&config),
-        THREAD_STACK,
         recall::recall(reader, policy.clone()),
-        Box::new(move |spec, cancel| {
-            let _mark = marks.as_ref().map(|marks| marks.begin(spec.id()));
-            runtime.run(spec, cancel)
+        Box::new(move |turn| {
+            let _mark = marks.as_ref().map(|marks| marks.begin(turn.spec.id()));
+            runtime.run(turn.spec, turn.cancel).into()
         }),
     )?;
     let topics = Topics::new(&config.credentials.domain, &config.credentials.channel);

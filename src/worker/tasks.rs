@@ -11,7 +11,7 @@ use crate::manager::Departure;
 use crate::mqtt::{Ack, PublishError};
 use crate::protocol::Malformed;
 use crate::queue::Admission;
-use crate::task::{Failure, Outcome, Rejection, TaskId, TaskRequest};
+use crate::task::{Failure, Outcome, Rejection, TaskRequest};
 use std::collections::VecDeque;
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
@@ -189,13 +189,6 @@ impl Worker {
         }
         self.status.metrics.ended(&outcome);
         self.on(Event::Ended { id, outcome });
-    }
-
-    /// The task does not end, and the worker does not wait for it any longer.
-    pub(super) fn give_up(&mut self, id: TaskId) {
-        error!(task = %id, "the task does not end: giving it up");
-        let outcome = Outcome::failed(Failure::ShuttingDown);
-        self.on_ended(Ended { id, outcome, spent: None });
     }
 
     /// The one way out for results.

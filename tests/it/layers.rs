@@ -73,6 +73,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// Libraries that are used by these modules alone.
 const LIBRARIES: &[(&str, &[&str])] = &[
+    ("wasmparser", &["runtime"]),
     ("wasmtime", &["nn", "runtime"]),
     ("wasmtime_wasi", &["runtime"]),
     ("wasmtime_wasi_nn", &["nn"]),

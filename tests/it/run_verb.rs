@@ -45,6 +45,16 @@ fn a_command_component_runs_like_a_module() {
 }
 
 #[test]
+fn a_guest_run_by_hand_has_no_network_and_the_user_is_told() {
+    let guests = Guests::new();
+    let ran = guests.run(&["-S", "tcp,inherit-network"], "component-socket", &[]);
+    assert_eq!(ran.code, Some(2), "access denied, and one: {}", ran.stderr);
+    for expected in ["`-S tcp`, `-S inherit-network`: without effect", "which was refused"] {
+        assert!(ran.stderr.contains(expected), "{expected}: {}", ran.stderr);
+    }
+}
+
+#[test]
 fn the_guests_exit_code_is_the_programs() {
     let guests = Guests::new();
     for code in [0, 1, 7, 125] {

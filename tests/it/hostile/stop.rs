@@ -1,7 +1,7 @@
 //! From `stop` to the result: measured, and bounded far above what it takes.
 
 use crate::support::Bench;
-use proplet::executor::{Executor, Task};
+use proplet::executor::{Executor, Task, Threads, Turn};
 use proplet::journal::Run;
 use proplet::queue::{Admission, Bounds};
 use proplet::runtime::THREAD_STACK;
@@ -17,11 +17,11 @@ fn stop(bench: &Bench, task: impl Fn() -> TaskSpec, going: Duration) -> Vec<Dura
     let io = tokio::runtime::Runtime::new().expect("a runtime");
     let _entered = io.enter();
     let runtime = bench.runtime.clone();
-    let run = Box::new(move |spec: &_, cancel: &_| runtime.run(spec, cancel));
+    let run = Box::new(move |turn: &Turn<'_>| runtime.run(turn.spec, turn.cancel).into());
     let bounds = Bounds { tasks: 1, bytes: 1 << 20, memory: None };
     let recall = Box::new(|_, _: &_| unreachable!("all is in memory"));
-    let (executor, mut results) =
-        Executor::start(1, bounds, THREAD_STACK, recall, run).expect("threads");
+    let threads = Threads { executors: 1, stack: THREAD_STACK, apart: false };
+    let (executor, mut results) = Executor::start(threads, bounds, recall, run).expect("threads");
     let times = (0..ROUNDS).map(|_| {
         let spec = task();
         let id = spec.id().clone();
