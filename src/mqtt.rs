@@ -51,7 +51,8 @@ pub const LARGEST_PACKET: usize = 268_435_455 + 5;
 /// What happens on the connection.
 #[derive(Debug)]
 pub enum Event {
-    /// The broker has confirmed the connection and every subscription.
+    /// The broker has confirmed the connection and every subscription, or serves
+    /// them already: it has sent a message.
     Connected {
         /// Whether the broker still knew this client.
         session_present: bool,

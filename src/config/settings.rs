@@ -320,7 +320,7 @@ pub static SETTINGS: &[Setting] = &[
         "queue-memory",
         "SIZE",
         Text("64MiB"),
-        "Memory that a burst may take. Half of it keeps waiting tasks; the others are read from the disk when their turn comes. With --stateless, where they are nowhere else, all of it does, and more is answered with `busy`",
+        "Memory that a burst may take. A quarter of it keeps waiting tasks; the others are read from the disk when their turn comes. With --stateless, where they are nowhere else, all of it does, and more is answered with `busy`",
     ),
     setting(
         Group::Tasks,

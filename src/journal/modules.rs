@@ -24,7 +24,7 @@ const IDLE: usize = 256;
 /// Bytes of those.
 const IDLE_BYTES: u64 = 64 << 20;
 /// Bytes of modules that are read back until their memory is given back.
-const GIVE_BACK: u64 = 16 << 20;
+const GIVE_BACK: u64 = 4 << 20;
 /// How the name of a file ends that is being written.
 const UNFINISHED: &str = ".new";
 
@@ -155,6 +155,8 @@ pub(super) struct Shelf {
     modules: Arc<ModuleFiles>,
     of_run: HashMap<Run, Digest>,
     kept: HashMap<Digest, StoredModule>,
+    /// Bytes of those that runs need.
+    needed: u64,
     /// Those that no run needs, oldest first.
     idle: VecDeque<Digest>,
 }
@@ -181,15 +183,16 @@ impl Shelf {
                 kept.runs += 1;
             }
         }
+        let needed = kept.values().filter(|kept| kept.runs > 0).map(|kept| kept.size).sum();
         let idle = kept.iter().filter(|(_, kept)| kept.runs == 0).map(|(digest, _)| *digest);
-        let mut shelf = Shelf { idle: idle.collect(), modules, of_run, kept };
+        let mut shelf = Shelf { idle: idle.collect(), modules, of_run, kept, needed };
         shelf.tidy();
         Ok(shelf)
     }
 
-    /// Runs that need one.
-    pub(super) fn runs(&self) -> usize {
-        self.of_run.len()
+    /// Runs that need one, and the bytes of those that are needed.
+    pub(super) fn needed(&self) -> (usize, u64) {
+        (self.of_run.len(), self.needed)
     }
 
     /// Bytes of a module that is there.
@@ -227,6 +230,7 @@ impl Shelf {
         if self.of_run.insert(run, digest).is_none()
             && let Some(kept) = self.kept.get_mut(&digest)
         {
+            self.needed += if kept.runs == 0 { kept.size } else { 0 };
             kept.runs += 1;
         }
     }
@@ -238,6 +242,7 @@ impl Shelf {
         {
             kept.runs -= 1;
             if kept.runs == 0 {
+                self.needed -= kept.size;
                 self.idle.push_back(digest);
             }
         }

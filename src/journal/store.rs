@@ -118,9 +118,10 @@ impl Store {
         Ok(lost)
     }
 
-    /// Tasks that wait with a module of the journal's.
-    pub(super) fn waiting(&self) -> usize {
-        self.shelf.runs()
+    /// Tasks that wait with a module of the journal's, and the bytes of those
+    /// modules.
+    pub(super) fn waiting(&self) -> (usize, u64) {
+        self.shelf.needed()
     }
 
     /// A write that fails may be on the disk all the same.

@@ -4,6 +4,7 @@ use super::database::StoreError;
 use super::heap;
 use super::store::Store;
 use super::{Reader, Run, RunningTasks, Step};
+use crate::task::ModuleSource;
 use anyhow::Context as _;
 use std::collections::HashSet;
 use std::fs::File;
@@ -20,10 +21,13 @@ const LAZY: Duration = Duration::from_millis(500);
 /// Time between attempts while the disk fails: from, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// Waiting tasks from which on this is a burst,
-const BURST: usize = 256;
-/// in which the memory of so many accepted tasks is given back at a time.
-const GIVE_BACK: usize = 128;
+/// Waiting tasks from which on this is a burst, or bytes of their modules.
+const BURST: (usize, u64) = (256, 16 << 20);
+/// Bytes that a burst's messages have passed through until their memory is
+/// given back.
+const GIVE_BACK: usize = 16 << 20;
+/// What a message passes through at the least.
+const SMALL: usize = 128 << 10;
 
 /// A step, and what follows it.
 struct Item<T> {
@@ -49,7 +53,7 @@ impl<T: Send + 'static> Journal<T> {
         let (items, incoming) = channel();
         let (released, durable) = unbounded_channel();
         let reader = store.reader();
-        let writer = Writer { store, incoming, released, failing: None, accepted: 0 };
+        let writer = Writer { store, incoming, released, failing: None, passed: 0 };
         let thread = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || writer.run())
@@ -115,8 +119,8 @@ struct Writer<T> {
     incoming: Receiver<Item<T>>,
     released: UnboundedSender<T>,
     failing: Option<Failing>,
-    /// Tasks accepted since memory was given back.
-    accepted: usize,
+    /// Bytes that accepted tasks have passed through since memory was given back.
+    passed: usize,
 }
 
 impl<T> Writer<T> {
@@ -182,11 +186,13 @@ impl<T> Writer<T> {
         let idle = waiting.iter().all(|item| item.step == Step::Nothing);
         let all = if idle { Ok(()) } else { self.apply(waiting.iter().map(|item| &item.step)) };
         let Err(error) = all else {
-            self.accepted += waiting.iter().filter_map(|item| accepted(&item.step)).count();
+            self.passed += waiting.iter().map(|item| passed(&item.step)).sum::<usize>();
             waiting.drain(..).for_each(|item| self.release(item));
-            if self.accepted >= GIVE_BACK && self.store.waiting() >= BURST {
-                self.accepted = 0;
-                heap::give_back();
+            if self.passed >= GIVE_BACK {
+                self.passed = 0;
+                if self.in_burst() {
+                    heap::give_back();
+                }
             }
             return Ok(());
         };
@@ -223,6 +229,11 @@ impl<T> Writer<T> {
         Ok(())
     }
 
+    fn in_burst(&self) -> bool {
+        let (tasks, bytes) = self.store.waiting();
+        tasks >= BURST.0 || bytes >= BURST.1
+    }
+
     fn release(&self, item: Item<T>) {
         if let Some(then) = item.then {
             // Who dropped the receiver is past caring.
@@ -254,5 +265,17 @@ fn accepted(step: &Step) -> Option<Run> {
     match step {
         Step::Accepted { run, .. } => Some(*run),
         _ => None,
+    }
+}
+
+/// Bytes of the buffers that a task's message is read and decoded in.
+fn passed(step: &Step) -> usize {
+    match step {
+        Step::Accepted { request, .. } => match &request.module {
+            // Base64 and bytes.
+            Some(ModuleSource::Bytes(binary)) => SMALL.max(binary.len() / 3 * 7),
+            _ => SMALL,
+        },
+        _ => 0,
     }
 }

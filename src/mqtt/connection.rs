@@ -3,7 +3,7 @@
 //! ```text
 //!              ┌────────── back-off ◀─────────────┐
 //!              ▼                                  │ failure
-//!   Connecting ──CONNACK──▶ Subscribing ──SUBACKs──▶ Ready ──outbox empty──▶ DISCONNECT
+//!   Connecting ──CONNACK──▶ Subscribing ──SUBACK, or a message──▶ Ready ──outbox empty──▶ DISCONNECT
 //! ```
 //!
 //! rumqttc's `poll` can't be cancelled without losing what it was writing, so
@@ -35,7 +35,7 @@ const TAKEOVERS: u32 = 3;
 
 /// Bytes of messages that have come and are not done with, above which no more
 /// is read for a while.
-const ARRIVALS: usize = 8 << 20;
+const ARRIVALS: usize = 4 << 20;
 /// How long at most, after each message, as a part of the keep-alive: as long
 /// as nothing is read nothing is written either, and rumqttc reads ten messages
 /// at a time. Whoever can't be done with any message, on a disk that is full,
@@ -397,6 +397,7 @@ impl Connector {
                     };
                     tracing::info!("Subscribed to topic {topic}");
                 }
+                session.deadline = None;
                 self.ready(session);
             }
             ClientEvent::Incoming(Packet::Publish(publish)) => {
@@ -409,11 +410,13 @@ impl Connector {
                     duplicate: publish.dup,
                     retained: publish.retain,
                 };
-                if session.phase == Phase::Ready {
-                    self.tell(Event::Message(message));
-                } else {
-                    session.early.push(message);
+                // A broker may send what a session has gathered before it confirms
+                // the subscriptions, gigabytes of it: it has to wait like all others.
+                self.ready(session);
+                if let Some(deadline) = &mut session.deadline {
+                    *deadline = Instant::now() + self.options.connect_timeout;
                 }
+                self.tell(Event::Message(message));
             }
             ClientEvent::Incoming(Packet::PubAck(puback)) => {
                 self.outbox.acknowledged(puback.pkid);
@@ -431,16 +434,15 @@ impl Connector {
     }
 
     fn ready(&mut self, session: &mut Session) {
+        if session.phase == Phase::Ready {
+            return;
+        }
         session.phase = Phase::Ready;
         session.ready_since = Some(Instant::now());
-        session.deadline = None;
         self.tell(Event::Connected {
             session_present: session.session_present,
             session: session.kind,
         });
-        for message in session.early.drain(..) {
-            self.tell(Event::Message(message));
-        }
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) struct Arrivals(watch::Sender<usize>);
 
 /// What a message takes up at the least. So the number of messages is bounded,
 /// too: each that is small waits for the same steps as a large one.
-const LEAST: usize = 16 << 10;
+const LEAST: usize = 8 << 10;
 
 impl Arrivals {
     fn hold(&self, bytes: usize) -> Held {

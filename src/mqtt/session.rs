@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::failure::Phase;
 use super::inbox::Inbox;
-use super::{LARGEST_PACKET, Message, Options, Qos, SessionKind};
+use super::{LARGEST_PACKET, Options, Qos, SessionKind};
 
 /// Requests that rumqttc may hold: the acknowledgements of as many messages as
 /// there are packet ids, and some. It allocates none of it ahead.
@@ -29,8 +29,6 @@ pub(super) struct Session {
     pub(super) deadline: Option<Instant>,
     pub(super) session_present: bool,
     pub(super) inbox: Inbox,
-    /// Came before the subscriptions were confirmed; `Connected` goes first.
-    pub(super) early: Vec<Message>,
     /// A message has come since the last look.
     pub(super) come: bool,
     /// DISCONNECT has been handed to the client.
@@ -70,7 +68,6 @@ impl Session {
             deadline: None,
             session_present: false,
             inbox: Inbox::new(number),
-            early: Vec::new(),
             come: false,
             leaving: false,
         };

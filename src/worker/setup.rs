@@ -73,7 +73,7 @@ pub fn bounds(config: &Config) -> Bounds {
     let (bytes, memory) = match config.state_dir {
         // The rest is for what a burst passes through: messages that are being
         // accepted, the journal's pages, holes in the heap.
-        Some(_) => (config.queue_bytes, Some(config.queue_memory / 2)),
+        Some(_) => (config.queue_bytes, Some(config.queue_memory / 4)),
         None => (config.queue_memory, None),
     };
     Bounds { tasks: config.queue, bytes, memory }

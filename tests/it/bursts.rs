@@ -10,6 +10,9 @@ over_both_brokers!(
     a_burst_runs_after_a_kill,
     a_waiting_task_whose_module_was_damaged_fails_and_the_next_one_runs,
     without_a_journal_memory_is_the_bound,
+    a_burst_of_small_tasks_stays_within_its_memory,
+    a_burst_of_large_modules_stays_within_its_memory,
+    a_burst_stays_within_its_memory_over_a_kill,
 );
 
 /// A guest that prints its arguments, with so many bytes that no other has.
@@ -161,41 +164,53 @@ fn without_a_journal_memory_is_the_bound(on: On) {
     assert!(stage.result(&fits).0["error"].is_null());
 }
 
-/// The figures of a burst: memory while it waits, the start after a kill, and
-/// how long it takes.
-fn measure(what: &str, tasks: usize, module_of: impl Fn(usize) -> Vec<u8>) {
-    let scene = Scene::new(On::Mosquitto);
-    let worker = scene.process(&[]);
+/// Takes a burst behind a task that does not end, then runs it to its end, and
+/// holds what is resident at most against the bound: 64 MiB over the idle
+/// worker, and 1 KiB a task. With `restart` the worker is killed in between.
+fn measure(on: On, tasks: usize, restart: bool, module_of: impl Fn(usize) -> Vec<u8>) {
+    let scene = Scene::new(on);
+    let mut worker = scene.process(&[]);
     scene.stage.run(Task::module(&module_of(0)));
+    forget_peak(&worker);
     let idle = memory(&worker, "VmRSS");
+    let bound = idle + (64 << 20) + tasks as u64 * 1024;
     let blocker = scene.block(&worker);
     let began = Instant::now();
     let ids: Vec<_> = (0..tasks).map(|n| scene.stage.start(Task::module(&module_of(n)))).collect();
     accepted(&worker, &ids[tasks - 1]);
     let taken = began.elapsed();
-    let (waiting, peak) = (memory(&worker, "VmRSS"), memory(&worker, "VmHWM"));
-    drop(worker);
-    let began = Instant::now();
-    let worker = scene.process(&[]);
-    let start = began.elapsed();
+    let (waiting, while_taken) = (memory(&worker, "VmRSS"), memory(&worker, "VmHWM"));
+    if restart {
+        drop(worker);
+        worker = scene.process(&[]);
+    } else {
+        forget_peak(&worker);
+    }
     let began = Instant::now();
     scene.stage.stop(&blocker);
     until_completed(&scene.stage, tasks + 2);
-    let bound = idle + (64 << 20) + tasks as u64 * 1024;
+    let to_the_end = memory(&worker, "VmHWM");
     println!(
-        "{what}: {tasks} tasks taken in {taken:.1?}; resident {} MiB idle, {} waiting, {} at \
-         most, {} at most while they run after the restart (bound {}); start to introduction \
-         {start:.0?}; all done in {:.1?}",
+        "{tasks} tasks{}: taken in {taken:.1?}, done in {:.1?}; resident {} MiB idle, {} waiting, \
+         {} at most while they are taken, {} to the end; bound {}",
+        if restart { " and a kill" } else { "" },
+        began.elapsed(),
         idle >> 20,
         waiting >> 20,
-        peak >> 20,
-        memory(&worker, "VmHWM") >> 20,
+        while_taken >> 20,
+        to_the_end >> 20,
         bound >> 20,
-        began.elapsed(),
     );
     let done: std::collections::HashSet<_> = completed(&scene.stage).into_iter().collect();
     assert!(ids.iter().all(|id| done.contains(id)), "{} of {tasks} completed", done.len());
-    assert!(waiting < bound, "{waiting} bytes, bound {bound}");
+    let peak = while_taken.max(to_the_end);
+    assert!(peak <= bound, "{peak} bytes were resident, bound {bound}");
+}
+
+/// Has the kernel take what is resident now for the most that was. Root alone
+/// may do that to a worker; for others the worker's start counts, too.
+fn forget_peak(process: &Process) {
+    std::fs::write(format!("/proc/{}/clear_refs", process.id()), "5").ok();
 }
 
 /// Bytes of the worker's process.
@@ -207,22 +222,49 @@ fn memory(process: &Process, field: &str) -> u64 {
     kilobytes.parse::<u64>().expect("a number") * 1024
 }
 
-#[test]
-#[ignore = "prints figures, needs a broker in PROPLET_TEST_BROKER and a quiet machine"]
-fn figures_of_a_burst_of_1000_tasks() {
+/// Tasks of one module, of 90 KB.
+fn small(on: On, tasks: usize, restart: bool) {
     let shared = module(0, 90_000);
-    measure("one module", 1000, |_| shared.clone());
+    measure(on, tasks, restart, |_| shared.clone());
+}
+
+/// Tasks with 1 MiB of module each.
+fn large(on: On, tasks: usize, restart: bool) {
+    measure(on, tasks, restart, |n| module(n, 1 << 20));
+}
+
+fn a_burst_of_small_tasks_stays_within_its_memory(on: On) {
+    small(on, 1000, false);
+}
+
+fn a_burst_of_large_modules_stays_within_its_memory(on: On) {
+    large(on, 150, false);
+}
+
+fn a_burst_stays_within_its_memory_over_a_kill(on: On) {
+    large(on, 100, true);
 }
 
 #[test]
-#[ignore = "prints figures, needs a broker in PROPLET_TEST_BROKER and a quiet machine"]
+#[ignore = "takes minutes, needs mosquitto with max_queued_messages 0 in PROPLET_TEST_BROKER"]
 fn figures_of_a_burst_of_20_000_tasks() {
-    let shared = module(0, 90_000);
-    measure("one module", 20_000, |_| shared.clone());
+    small(On::Mosquitto, 20_000, false);
 }
 
 #[test]
-#[ignore = "prints figures, needs a broker in PROPLET_TEST_BROKER and a quiet machine"]
+#[ignore = "takes minutes, needs mosquitto with max_queued_messages 0 in PROPLET_TEST_BROKER"]
+fn figures_of_a_burst_of_20_000_tasks_over_a_kill() {
+    small(On::Mosquitto, 20_000, true);
+}
+
+#[test]
+#[ignore = "takes minutes, needs mosquitto with max_queued_messages 0 in PROPLET_TEST_BROKER"]
 fn figures_of_a_burst_of_2000_large_modules() {
-    measure("1 MiB of module each", 2000, |n| module(n, 1 << 20));
+    large(On::Mosquitto, 2000, false);
+}
+
+#[test]
+#[ignore = "takes minutes, needs mosquitto with max_queued_messages 0 in PROPLET_TEST_BROKER"]
+fn figures_of_a_burst_of_2000_large_modules_over_a_kill() {
+    large(On::Mosquitto, 2000, true);
 }
