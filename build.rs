@@ -1,16 +1,17 @@
 //! Stamps what `--version` and the discovery message tell: the commit, the
-//! wasi-nn backends of this build, and the version of Wasmtime.
+//! wasi-nn backends of this build, and the versions of Wasmtime and rten.
 
 use std::process::Command;
 
 fn main() {
     println!("cargo::rustc-env=PROPLET_COMMIT={}", commit());
     let built = |feature: &str| std::env::var_os(format!("CARGO_FEATURE_{feature}")).is_some();
-    let backends = [("OPENVINO", "openvino")];
+    let backends = [("OPENVINO", "openvino"), ("ONNX", "rten")];
     let backends: Vec<_> = backends.iter().filter(|(f, _)| built(f)).map(|(_, b)| *b).collect();
     let backends = if backends.is_empty() { "none".to_owned() } else { backends.join(", ") };
     println!("cargo::rustc-env=PROPLET_BACKENDS={backends}");
-    println!("cargo::rustc-env=PROPLET_WASMTIME={}", wasmtime());
+    println!("cargo::rustc-env=PROPLET_WASMTIME={}", locked("wasmtime"));
+    println!("cargo::rustc-env=PROPLET_RTEN={}", locked("rten"));
     println!("cargo::rerun-if-changed=Cargo.lock");
     println!("cargo::rerun-if-changed=build.rs");
 }
@@ -37,11 +38,12 @@ fn commit() -> String {
     git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// The version of Wasmtime that the lock file names.
-fn wasmtime() -> String {
+/// A crate with the version that the lock file names.
+fn locked(name: &str) -> String {
     let lock = std::fs::read_to_string("Cargo.lock").unwrap_or_default();
-    let mut lines = lock.lines().skip_while(|line| *line != "name = \"wasmtime\"").skip(1);
+    let entry = format!("name = \"{name}\"");
+    let mut lines = lock.lines().skip_while(|line| *line != entry).skip(1);
     let version =
         lines.next().and_then(|line| line.strip_prefix("version = \"")?.strip_suffix('"'));
-    version.map_or_else(|| "wasmtime".to_owned(), |version| format!("wasmtime {version}"))
+    version.map_or_else(|| name.to_owned(), |version| format!("{name} {version}"))
 }

@@ -57,7 +57,7 @@ impl NnCtx {
     }
 
     /// The graph behind a handle.
-    #[cfg(all(test, feature = "openvino"))]
+    #[cfg(all(test, any(feature = "openvino", feature = "onnx")))]
     pub(super) fn shared_graph(&self, graph: u32) -> Arc<SharedGraph> {
         self.graphs[graph as usize].graph.clone()
     }

@@ -106,6 +106,8 @@ impl Nn {
         let backends: Vec<Box<dyn Backend>> = vec![
             #[cfg(feature = "openvino")]
             Box::new(openvino::OpenVino::new(config.openvino.clone())),
+            #[cfg(feature = "onnx")]
+            Box::new(backends::rten::Rten::new(cores(), config.limits.tensor_bytes)),
         ];
         let pinned = |name: &str| config.backend.is_none_or(|pin| pin.name() == name);
         let backends = backends.into_iter().filter(|backend| pinned(backend.name())).collect();
@@ -114,7 +116,7 @@ impl Nn {
 
     /// The backends in the order in which they are asked for a model.
     fn with_backends(config: NnConfig, backends: Vec<Box<dyn Backend>>) -> Nn {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = cores();
         let shared = NnShared {
             inferences: Inferences::new(&config.graphs, &backends),
             backends,
@@ -231,6 +233,10 @@ impl Nn {
             cached_graphs: graphs.entries,
         }
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The limits that no setting changes, for whoever lists them.

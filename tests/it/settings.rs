@@ -28,6 +28,7 @@ fn other_value(name: &str) -> &'static str {
         "state-dir" => "state",
         "stateless" => "true",
         "task-output" | "result-size" => "64KiB",
+        "nn-backend" if cfg!(feature = "onnx") => "rten",
         "nn-backend" if cfg!(feature = "openvino") => "openvino",
         "nn-backend" => "auto",
         "nn-hint" => "latency",

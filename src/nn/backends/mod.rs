@@ -9,6 +9,8 @@
 #[cfg_attr(not(test), allow(dead_code, reason = "the tests use all of it"))]
 pub(crate) mod fake;
 pub(super) mod openvino;
+#[cfg(feature = "onnx")]
+pub(super) mod rten;
 
 use std::path::PathBuf;
 
@@ -36,7 +38,7 @@ impl BackendName {
     pub fn is_built(self) -> bool {
         match self {
             BackendName::OpenVino => cfg!(feature = "openvino"),
-            BackendName::Rten => false,
+            BackendName::Rten => cfg!(feature = "onnx"),
         }
     }
 
@@ -72,7 +74,7 @@ pub(super) struct Encoding {
 }
 
 /// Open Neural Network Exchange: one file with its weights.
-#[cfg_attr(not(test), allow(dead_code, reason = "not every build serves it"))]
+#[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "not every build serves it"))]
 pub(super) const ONNX: Encoding =
     Encoding { id: GraphEncoding::Onnx, name: "onnx", files: &["model.onnx"] };
 

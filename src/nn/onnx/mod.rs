@@ -220,7 +220,7 @@ impl<'a> Node<'a> {
 }
 
 /// As much of a name as a message repeats.
-fn short(name: &str) -> &str {
+pub(in crate::nn) fn short(name: &str) -> &str {
     &name[..name.floor_char_boundary(100)]
 }
 

@@ -17,7 +17,7 @@ pub(in crate::nn) fn int(field: u64, number: i64) -> Vec<u8> {
     [varint(field << 3), varint(number as u64)].concat()
 }
 
-/// A field with bytes: a text, a message, packed numbers.
+/// A field with bytes: a text, a message.
 pub(in crate::nn) fn bytes(field: u64, bytes: impl AsRef<[u8]>) -> Vec<u8> {
     let bytes = bytes.as_ref();
     [&varint(field << 3 | 2), &varint(bytes.len() as u64), bytes].concat()
@@ -45,7 +45,8 @@ pub(in crate::nn) fn attribute(name: &str, number: i64) -> Vec<u8> {
 
 /// Whole numbers as an attribute.
 pub(in crate::nn) fn list(name: &str, numbers: &[i64]) -> Vec<u8> {
-    bytes(5, [bytes(1, name), bytes(8, packed(numbers)), int(20, 7)].concat())
+    let numbers: Vec<_> = numbers.iter().map(|&number| int(8, number)).collect();
+    bytes(5, [bytes(1, name), numbers.concat(), int(20, 7)].concat())
 }
 
 /// A tensor of `i64`.
@@ -63,7 +64,9 @@ pub(in crate::nn) fn floats(name: &str, shape: &[i64], numbers: &[f32]) -> Vec<u
 
 /// A tensor of a type by ONNX's number.
 pub(in crate::nn) fn tensor(name: &str, ty: i64, shape: &[i64], data: &[u8]) -> Vec<u8> {
-    let fields = [bytes(1, packed(shape)), int(2, ty), bytes(8, name), bytes(9, data)];
+    // Dimensions one by one, as exporters write them and rten alone reads them.
+    let mut fields: Vec<_> = shape.iter().map(|&dim| int(1, dim)).collect();
+    fields.extend([int(2, ty), bytes(8, name), bytes(9, data)]);
     bytes(5, fields.concat())
 }
 
@@ -84,10 +87,6 @@ fn value(field: u64, name: &str, ty: i64, shape: &[i64]) -> Vec<u8> {
     let dims: Vec<_> = shape.iter().map(|&dim| bytes(1, int(1, dim))).collect();
     let ty = bytes(1, [int(1, ty), bytes(2, dims.concat())].concat());
     bytes(field, [bytes(1, name), bytes(2, ty)].concat())
-}
-
-fn packed(numbers: &[i64]) -> Vec<u8> {
-    numbers.iter().flat_map(|&number| varint(number as u64)).collect()
 }
 
 /// A model of a graph's fields.

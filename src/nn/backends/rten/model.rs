@@ -1,0 +1,133 @@
+//! A model that rten has loaded, and its requests.
+
+use std::sync::Arc;
+
+use ::rten::{Model as Loaded, NodeId, RunOptions, Value, ValueOrView};
+
+use rten_tensor::Layout as _;
+
+use super::engine::Engine;
+use super::sizes::Sizes;
+use super::values::{self, Kind};
+use crate::cancel::Cancel;
+use crate::nn::backends::{Model, Request};
+use crate::nn::refusal::{Halt, Refusal};
+use crate::nn::tensors::Port;
+
+/// A loaded model.
+pub(super) struct RtenModel(Arc<Shared>);
+
+struct Shared {
+    engine: Arc<Engine>,
+    loaded: Loaded,
+    sizes: Sizes,
+    inputs: Vec<(NodeId, Kind)>,
+    outputs: Vec<Kind>,
+}
+
+impl RtenModel {
+    /// Of these ports, as the file declares them.
+    ///
+    /// # Errors
+    ///
+    /// rten has read other ports.
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        loaded: Loaded,
+        sizes: Sizes,
+        inputs: &[Port],
+        outputs: &[Port],
+    ) -> Result<RtenModel, Refusal> {
+        let (read, made) = (loaded.input_ids(), loaded.output_ids());
+        let is = |(id, port): (&NodeId, &Port)| {
+            loaded.node_info(*id).and_then(|node| node.name()) == Some(&*port.name)
+        };
+        if read.len() != inputs.len()
+            || made.len() != outputs.len()
+            || !read.iter().zip(inputs).all(is)
+        {
+            return Err(Refusal::runtime("rten reads other inputs and outputs than the file has"));
+        }
+        let inputs = read.iter().copied().zip(inputs.iter().map(Kind::of_port)).collect();
+        let outputs = outputs.iter().map(Kind::of_port).collect();
+        Ok(RtenModel(Arc::new(Shared { engine, loaded, sizes, inputs, outputs })))
+    }
+}
+
+impl Model for RtenModel {
+    fn request(&self) -> Result<Box<dyn Request>, Refusal> {
+        Ok(Box::new(RtenRequest {
+            model: self.0.clone(),
+            inputs: self.0.inputs.iter().map(|_| None).collect(),
+            outputs: Vec::new(),
+            proven: !self.0.sizes.are_open(),
+        }))
+    }
+}
+
+struct RtenRequest {
+    model: Arc<Shared>,
+    /// Gone while an inference that was left behind has them.
+    inputs: Vec<Option<Value>>,
+    outputs: Vec<Value>,
+    /// An inference of inputs of these shapes is within the limit.
+    proven: bool,
+}
+
+impl Request for RtenRequest {
+    fn write(&mut self, index: usize, shape: &[u32], data: &[u8]) -> Result<(), Refusal> {
+        let (_, kind) = self.model.inputs[index];
+        let slot = self.inputs.get_mut(index).ok_or_else(gone)?;
+        let same = |value: &Value| {
+            let dims = value.shape();
+            dims.len() == shape.len() && dims.iter().zip(shape).all(|(a, b)| *a == *b as usize)
+        };
+        self.proven &= !self.model.sizes.are_open() || slot.as_ref().is_some_and(same);
+        values::write(slot, kind, shape, data)
+            .map_err(|error| Refusal::argument(format!("rten refuses input {index}: {error}")))
+    }
+
+    fn run(&mut self, cancel: &Cancel) -> Result<(), Halt> {
+        self.outputs.clear();
+        if !self.proven {
+            let dim = |input: usize, at: usize| {
+                let value = self.inputs.get(input)?.as_ref()?;
+                value.shape().get(at).map(|&dim| dim as u64)
+            };
+            self.model.sizes.check("the inference", dim)?;
+            self.proven = true;
+        }
+        let (model, inputs) = (self.model.clone(), std::mem::take(&mut self.inputs));
+        let (inputs, outputs) = self.model.engine.run(cancel, move |pool| {
+            let options = RunOptions::default().with_thread_pool(Some(pool.clone()));
+            let given = model
+                .inputs
+                .iter()
+                .zip(&inputs)
+                .filter_map(|((id, _), value)| Some((*id, ValueOrView::from(value.as_ref()?))));
+            let outputs = model.loaded.output_ids();
+            let outputs = model.loaded.run(given.collect(), outputs, Some(options));
+            (inputs, outputs)
+        })?;
+        self.inputs = inputs;
+        self.outputs = outputs
+            .map_err(|error| Refusal::runtime(format!("rten's inference failed: {error}")))?;
+        Ok(())
+    }
+
+    fn output_shape(&mut self, index: usize) -> Result<Vec<u32>, Refusal> {
+        let dims = self.outputs.get(index).ok_or_else(gone)?.shape();
+        // What is larger than that is larger than the limit.
+        Ok(dims.iter().map(|&dim| u32::try_from(dim).unwrap_or(u32::MAX)).collect())
+    }
+
+    fn read(&mut self, index: usize, show: &mut dyn FnMut(&[u8])) -> Result<(), Refusal> {
+        let value = self.outputs.get(index).ok_or_else(gone)?;
+        values::show(value, self.model.outputs[index], show)
+            .map_err(|error| Refusal::runtime(format!("output {index} can't be shown: {error}")))
+    }
+}
+
+fn gone() -> Refusal {
+    Refusal::runtime("an inference of this execution context failed, so that it is of no more use")
+}
