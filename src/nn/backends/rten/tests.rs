@@ -124,7 +124,7 @@ fn what_rten_can_not_run_is_named() {
     let body = build::branch("body", &[]);
     let endless =
         build::model(&[ports(1)[0].clone(), node("Loop", &["", "", "x"], &["y"], &[body])]);
-    assert!(refused(&endless).text.contains("Loop of `y` may go on without end"));
+    assert!(refused(&endless).text.contains("Loop `y` may go on without end"));
     let gpu = task(&nn()).load(ONNX, 1, &[&build::add()]).expect_err("no GPU").sentence();
     assert_eq!(gpu, "rten computes on the CPU alone");
 }
