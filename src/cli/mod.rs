@@ -1,5 +1,7 @@
 //! The command line, one file a verb.
 
+#[cfg(target_os = "linux")]
+mod compile_server;
 #[cfg(feature = "broker")]
 mod demo;
 mod doctor;
@@ -10,6 +12,8 @@ mod signals;
 mod submit;
 mod worker;
 
+#[cfg(target_os = "linux")]
+use crate::runtime::COMPILE_VERB;
 use crate::version;
 use clap::{Arg, ArgAction, Command};
 use std::process::ExitCode;
@@ -25,6 +29,8 @@ pub fn main() -> ExitCode {
         Some(("demo", matches)) => demo::main(matches),
         Some(("health", matches)) => health::main(matches),
         Some(("doctor", matches)) => doctor::main(matches),
+        #[cfg(target_os = "linux")]
+        Some((COMPILE_VERB, matches)) => compile_server::main(matches),
         _ => unreachable!("clap requires one of the verbs"),
     };
     result.unwrap_or_else(|e| {
@@ -54,6 +60,8 @@ fn command() -> Command {
         .subcommand(submit::command())
         .subcommand(health::command())
         .subcommand(doctor::command());
+    #[cfg(target_os = "linux")]
+    let command = command.subcommand(compile_server::command());
     #[cfg(feature = "broker")]
     let command = command.subcommand(demo::command());
     command

@@ -159,6 +159,7 @@ fn run(spec: TaskSpec, nn: NnConfig) -> anyhow::Result<Outcome> {
         module_cache: u64::MAX,
         disk: None,
         compilers: 1,
+        compile_apart: None,
         fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
         stdio: Stdio::Inherited,
         pool: None,

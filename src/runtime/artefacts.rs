@@ -1,12 +1,13 @@
 //! Compiled code, shared by all tasks: digest of the binary → what is ready to
 //! be instantiated, a core module or a component. Tasks that bring the same code
 //! at the same time wait for one compile, and code that does not compile is
-//! remembered as such. What was compiled before the last restart is found on
-//! the disk.
+//! remembered as such. A compile that nobody waits for any more is ended, and
+//! what took long until then is not begun again for a while. What was compiled
+//! before the last restart is found on the disk.
 
 use super::RuntimeConfig;
 use super::code::{Code, Kind};
-use super::compiler::{Compiler, Promise};
+use super::compiler::{Bench, Compiler, Ender, Lane, NotCompiled, Promise};
 use super::link::{Artefact, Linkers};
 use crate::cancel::{Cancel, Reason};
 use crate::digest::Digest;
@@ -19,8 +20,16 @@ use std::collections::hash_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tracing::debug;
 use wasmtime::Engine;
+
+/// For how long a compile that failed, or was ended, is not begun again.
+const PAUSE: Duration = Duration::from_secs(60);
+/// One that was ended sooner has cost next to nothing, and may be begun again.
+const SHORT: Duration = Duration::from_secs(1);
+/// Digests that are remembered for that.
+const PAUSED: u64 = 4096;
 
 /// The artefact, or a sentence for the task's result.
 pub(super) type Compiled = Result<Arc<Artefact>, Arc<str>>;
@@ -35,16 +44,29 @@ struct Shared {
     engine: Engine,
     linkers: Linkers,
     cache: Cache<Digest, Compiled>,
+    /// What is not begun again for a while, and why.
+    paused: Cache<Digest, Arc<str>>,
     disk: Option<Arc<DiskCache>>,
     pending: Mutex<HashMap<Digest, Pending>>,
+    numbers: AtomicU64,
     compiled: AtomicU64,
 }
 
-/// A module that is being compiled, or waits for it.
+/// Code that is being compiled, or waits for it.
 struct Pending {
+    /// Tells it from an earlier one of the same digest.
+    number: u64,
     promise: Arc<Promise<Compiled>>,
-    /// The module, until a compiler takes it.
-    binary: Option<Binary>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// No compiler has taken it.
+    Waiting(Binary),
+    /// One has, and may be looking on the disk.
+    Taken,
+    /// It is being compiled since then, and can be ended if there is that.
+    Compiling(Instant, Option<Ender>),
 }
 
 impl Artefacts {
@@ -62,10 +84,13 @@ impl Artefacts {
             .weigher(|_, compiled: &Compiled| weight(compiled))
             .eviction_policy(EvictionPolicy::lru())
             .build();
+        let paused = Cache::builder().max_capacity(PAUSED).time_to_live(PAUSE).build();
         let pending = Mutex::default();
         let disk = config.disk.clone();
-        let shared = Shared { engine, linkers, cache, disk, pending, compiled: AtomicU64::new(0) };
-        Ok(Artefacts { shared: Arc::new(shared), compiler: Compiler::start(config.compilers)? })
+        let (compiled, numbers) = (AtomicU64::new(0), AtomicU64::new(0));
+        let shared = Shared { engine, linkers, cache, paused, disk, pending, numbers, compiled };
+        let compiler = Compiler::start(config.compilers, config.compile_apart.as_ref())?;
+        Ok(Artefacts { shared: Arc::new(shared), compiler })
     }
 
     /// The artefact of `binary`, and whether this task found it compiled or
@@ -73,7 +98,8 @@ impl Artefacts {
     ///
     /// # Errors
     ///
-    /// The reason why the task did not wait any longer. The compile goes on.
+    /// The reason why the task did not wait any longer. If no other one does,
+    /// the compile is ended.
     pub(super) fn get(&self, binary: &Binary, cancel: &Cancel) -> Result<(Compiled, bool), Reason> {
         let digest = binary.digest();
         if let Some(compiled) = self.shared.cache.get(&digest) {
@@ -86,10 +112,15 @@ impl Artefacts {
                 if let Some(compiled) = self.shared.cache.get(&digest) {
                     return Ok((compiled, true));
                 }
+                if let Some(reason) = self.shared.paused.get(&digest) {
+                    return Ok((Err(reason), true));
+                }
                 let promise = Arc::new(Promise::new());
-                free.insert(Pending { promise: promise.clone(), binary: Some(binary.clone()) });
-                let shared = self.shared.clone();
-                self.compiler.submit(move || shared.fulfil(digest));
+                let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
+                let stage = Stage::Waiting(binary.clone());
+                free.insert(Pending { number, promise: promise.clone(), stage });
+                // What it is and whether the disk has it is found out there.
+                submit(&self.shared, &self.compiler, Lane::Quick, digest, number);
                 (promise, false)
             }
         };
@@ -140,53 +171,124 @@ impl Artefacts {
     }
 }
 
+fn submit(shared: &Arc<Shared>, compiler: &Compiler, lane: Lane, digest: Digest, number: u64) {
+    let (shared, again) = (shared.clone(), compiler.downgrade());
+    compiler.submit(lane, move |bench| {
+        if !shared.fulfil(digest, number, bench)
+            && let Some(compiler) = again.upgrade()
+        {
+            submit(&shared, &compiler, Lane::Patient, digest, number);
+        }
+    });
+}
+
 impl Shared {
-    fn fulfil(&self, digest: Digest) {
-        let binary = self.pending().get_mut(&digest).and_then(|pending| pending.binary.take());
-        let Some(binary) = binary else { return };
+    /// Returns whether it has come to an end in this lane.
+    fn fulfil(&self, digest: Digest, number: u64, bench: &mut Bench) -> bool {
+        let Some(Stage::Waiting(binary)) = self.change(digest, number, Stage::Taken) else {
+            return true;
+        };
         // A fault of the compiler's must not leave anyone waiting.
-        let made = catch_unwind(AssertUnwindSafe(|| self.make(&binary)))
-            .unwrap_or_else(|_| Err("the compiler panicked on this code; see the log".into()));
+        let made = catch_unwind(AssertUnwindSafe(|| self.make(&binary, number, bench)));
+        let made = made.unwrap_or_else(|_| {
+            let sentence = "the compiler panicked on this code; see the log";
+            Err(NotCompiled::Refused(sentence.into()))
+        });
         let (compiled, new) = match made {
             Ok((artefact, new)) => (Ok(Arc::new(artefact)), new),
-            Err(reason) => (Err(Arc::from(reason)), false),
+            Err(NotCompiled::Refused(reason)) => (Err(Arc::from(reason)), false),
+            Err(NotCompiled::Failed(reason)) => {
+                let again = format!("{reason}; it is not tried again for {} s", PAUSE.as_secs());
+                let again = Arc::<str>::from(again);
+                self.paused.insert(digest, again.clone());
+                self.keep(digest, number, Err(again));
+                return true;
+            }
+            Err(NotCompiled::Patient) => {
+                self.change(digest, number, Stage::Waiting(binary));
+                return false;
+            }
+            // Who ended it has said so where it is looked for.
+            Err(NotCompiled::Ended) => return true,
         };
         self.cache.insert(digest, compiled.clone());
-        if let Some(pending) = self.pending().remove(&digest) {
-            pending.promise.keep(compiled.clone());
-        }
+        self.keep(digest, number, compiled.clone());
         // Nobody waits for this.
         if let (true, Ok(artefact), Some(disk)) = (new, compiled, &self.disk) {
             disk.keep(digest, move || {
                 artefact.code.serialize().map_err(|error| format!("{error:#}"))
             });
         }
+        true
     }
 
-    /// Forgets a module that nobody waits for any more, unless it is being
-    /// compiled already: else tasks that time out could pile them up.
+    /// Those who wait go on.
+    fn keep(&self, digest: Digest, number: u64, compiled: Compiled) {
+        let mut pending = self.pending();
+        if pending.get(&digest).is_some_and(|pending| pending.number == number)
+            && let Some(pending) = pending.remove(&digest)
+        {
+            pending.promise.keep(compiled);
+        }
+    }
+
+    /// The stage before, if it is still waited for.
+    fn change(&self, digest: Digest, number: u64, stage: Stage) -> Option<Stage> {
+        let mut pending = self.pending();
+        let pending = pending.get_mut(&digest).filter(|pending| pending.number == number)?;
+        Some(std::mem::replace(&mut pending.stage, stage))
+    }
+
+    /// Forgets code that nobody waits for any more, and ends its compile: else
+    /// tasks that time out could pile them up.
     fn give_up(&self, digest: Digest, promise: &Arc<Promise<Compiled>>) {
         // The map's and the caller's own.
         const LAST: usize = 2;
         let mut pending = self.pending();
-        if let Entry::Occupied(entry) = pending.entry(digest)
-            && Arc::ptr_eq(&entry.get().promise, promise)
-            && Arc::strong_count(promise) <= LAST
-            && entry.get().binary.is_some()
-        {
-            entry.remove();
+        let Entry::Occupied(entry) = pending.entry(digest) else { return };
+        if !Arc::ptr_eq(&entry.get().promise, promise) || Arc::strong_count(promise) > LAST {
+            return;
         }
+        match &entry.get().stage {
+            Stage::Waiting(_) | Stage::Taken => {}
+            // It runs to its end, and is there for the next.
+            Stage::Compiling(_, None) => return,
+            Stage::Compiling(since, Some(ender)) => {
+                let took = since.elapsed();
+                if took >= SHORT {
+                    let sentence = format!(
+                        "compiling this code was ended after {} s, since no task waited for it any \
+                         more; it is not begun again for {} s",
+                        took.as_secs(),
+                        PAUSE.as_secs()
+                    );
+                    self.paused.insert(digest, sentence.into());
+                }
+                // Under the lock, so that it is not the next one that it ends.
+                ender.end();
+            }
+        }
+        entry.remove();
     }
 
     /// The artefact, and whether it had to be compiled.
-    fn make(&self, binary: &Binary) -> Result<(Artefact, bool), String> {
-        let kind = Kind::of(binary)?;
-        if let Some(code) = self.find(kind, &binary.digest()) {
-            return Ok((self.linkers.link(&code)?, false));
+    fn make(
+        &self,
+        binary: &Binary,
+        number: u64,
+        bench: &mut Bench,
+    ) -> Result<(Artefact, bool), NotCompiled> {
+        let kind = Kind::of(binary).map_err(NotCompiled::Refused)?;
+        let digest = binary.digest();
+        let link = |code: &Code| self.linkers.link(code).map_err(NotCompiled::Refused);
+        if let Some(code) = self.find(kind, &digest) {
+            return Ok((link(&code)?, false));
         }
-        self.compiled.fetch_add(1, Ordering::Relaxed);
-        let code = Code::compile(&self.engine, kind, binary)?;
-        Ok((self.linkers.link(&code)?, true))
+        let code = bench.compile(&self.engine, kind, binary, |ender| {
+            self.compiled.fetch_add(1, Ordering::Relaxed);
+            self.change(digest, number, Stage::Compiling(Instant::now(), ender)).is_some()
+        })?;
+        Ok((link(&code)?, true))
     }
 
     /// What an earlier process compiled, if this engine can run it.

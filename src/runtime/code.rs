@@ -67,6 +67,26 @@ impl Code {
         }
     }
 
+    /// The same for another process: what [`Code::serialize`] would give.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for the task's result.
+    pub(super) fn precompile(
+        engine: &Engine,
+        kind: Kind,
+        binary: &[u8],
+    ) -> Result<Vec<u8>, String> {
+        match kind {
+            Kind::Module => engine
+                .precompile_module(binary)
+                .map_err(|e| format!("the module does not compile: {e:#}")),
+            Kind::Component => engine
+                .precompile_component(binary)
+                .map_err(|e| format!("the component does not compile: {e:#}")),
+        }
+    }
+
     /// What [`Code::serialize`] gave. Refuses what is of another kind, another
     /// version of the engine, or other settings.
     ///

@@ -17,6 +17,9 @@ mod run;
 mod sandbox;
 mod sleep;
 
+#[cfg(target_os = "linux")]
+pub use compiler::serve as serve_compiles;
+pub use compiler::{CompileProcesses, VERB as COMPILE_VERB, WhenLost};
 pub use engine::{MAX_WASM_STACK, Pool, THREAD_STACK};
 
 use crate::cancel::Cancel;
@@ -38,8 +41,12 @@ pub struct RuntimeConfig {
     pub module_cache: u64,
     /// Where they are kept for the next start, if anywhere.
     pub disk: Option<Arc<DiskCache>>,
-    /// Modules that are compiled at the same time.
+    /// Small modules, and as many large ones, that are compiled at the same
+    /// time.
     pub compilers: usize,
+    /// The processes that compile, twice as many as that. Without them this one
+    /// does, and can't end a compile or bound its memory.
+    pub compile_apart: Option<CompileProcesses>,
     /// How the code of a task is got that came without it.
     pub fetch: Arc<Fetch>,
     /// Where guests read and write.

@@ -80,6 +80,7 @@ pub(super) fn runtime(nn: Nn) -> Runtime {
         module_cache: 1 << 20,
         disk: None,
         compilers: 1,
+        compile_apart: None,
         fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
         stdio: Stdio::Captured,
         pool: Some(Pool { instances: 2, memory: 1 << 20 }),

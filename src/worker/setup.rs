@@ -181,6 +181,7 @@ pub fn runtime_config(config: &Config) -> RuntimeConfig {
         module_cache: config.module_cache,
         disk: None,
         compilers: config.executors.get().div_ceil(2),
+        compile_apart: None,
         fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
         stdio: Stdio::Captured,
         pool: Some(pool(config)),

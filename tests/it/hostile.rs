@@ -30,7 +30,7 @@ fn denied(outcome: &Outcome) {
 }
 
 /// A function so large that compiling it takes seconds.
-fn compile_bomb() -> Vec<u8> {
+pub(crate) fn compile_bomb() -> Vec<u8> {
     const LOCALS: usize = 1000;
     let mut body = String::new();
     for i in 0..8_000 {

@@ -63,8 +63,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "broker", "cancel", "client", "config", "doctor", "flags", "mqtt", "nn", "policy",
-            "process", "protocol", "runtime", "sources", "status", "task", "version", "worker",
+            "broker", "cancel", "client", "config", "doctor", "flags", "host", "mqtt", "nn",
+            "policy", "process", "protocol", "runtime", "sources", "status", "task", "version",
+            "worker",
         ],
     ),
     ("main", &["cli"]),

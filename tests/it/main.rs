@@ -7,6 +7,8 @@
 mod arrival;
 mod bursts;
 mod cli_args;
+#[cfg(target_os = "linux")]
+mod compiling;
 mod components;
 #[cfg(target_os = "linux")]
 mod confinement;

@@ -22,7 +22,9 @@ use proplet::cancel::Cancel;
 use proplet::disk::DiskCache;
 use proplet::nn::{Nn, NnConfig};
 use proplet::policy::{Policy, Root, Trust, kernel_file_systems, resolve_dir, subdirectories};
-use proplet::runtime::{MAX_WASM_STACK, Pool, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
+use proplet::runtime::{
+    CompileProcesses, MAX_WASM_STACK, Pool, Runtime, RuntimeConfig, Stdio, THREAD_STACK, WhenLost,
+};
 use proplet::sources::Fetcher;
 use proplet::task::{Binary, Failure, Limits, ModuleSource, Outcome, TaskId, TaskRequest};
 use std::path::{Path, PathBuf};
@@ -72,12 +74,21 @@ impl Bench {
             resolve: resolve_dir,
             subdirectories,
         };
-        Bench { policy, runtime: runtime(None, nn) }
+        Bench { policy, runtime: runtime(None, None, nn) }
+    }
+
+    /// Compiles in processes of their own, each with so many bytes.
+    pub fn compiling_apart(memory: u64) -> Bench {
+        let program = Path::new(env!("CARGO_BIN_EXE_proplet"));
+        let processes =
+            CompileProcesses::start(program, 2 * COMPILERS, memory, WhenLost::StartAgain);
+        let processes = Some(processes.expect("the program starts"));
+        Bench { runtime: runtime(None, processes, Nn::new(NnConfig::default())), ..Bench::new() }
     }
 
     /// With what an earlier process left on the disk.
     pub fn on_disk(disk: Arc<DiskCache>) -> Bench {
-        Bench { runtime: runtime(Some(disk), Nn::new(NnConfig::default())), ..Bench::new() }
+        Bench { runtime: runtime(Some(disk), None, Nn::new(NnConfig::default())), ..Bench::new() }
     }
 
     /// Allows `path`, read-only or not.
@@ -108,12 +119,19 @@ impl Bench {
     }
 }
 
-fn runtime(disk: Option<Arc<DiskCache>>, nn: Nn) -> Arc<Runtime> {
+const COMPILERS: usize = 2;
+
+fn runtime(
+    disk: Option<Arc<DiskCache>>,
+    compile_apart: Option<CompileProcesses>,
+    nn: Nn,
+) -> Arc<Runtime> {
     let fetcher = Fetcher::new(10 << 20);
     let config = RuntimeConfig {
         module_cache: 64 << 20,
         disk,
-        compilers: 2,
+        compilers: COMPILERS,
+        compile_apart,
         fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
         stdio: Stdio::Captured,
         pool: Some(Pool { instances: 16, memory: 512 << 20 }),

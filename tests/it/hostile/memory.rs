@@ -109,6 +109,7 @@ fn bench() -> Bench {
         module_cache: 4 << 20,
         disk: None,
         compilers: 2,
+        compile_apart: None,
         fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
         stdio: Stdio::Captured,
         pool: Some(Pool { instances: 2, memory: 64 << 20 }),
