@@ -95,6 +95,9 @@ pub struct Config {
     pub dirs: Option<Vec<AllowedDir>>,
     /// The working directory of the process.
     pub working_dir: PathBuf,
+    /// The program's own file, where the system tells: other processes of this
+    /// worker are started of it.
+    pub program: Option<PathBuf>,
     /// The one backend for models, or all that there are.
     pub nn_backend: Option<BackendName>,
     /// OpenVINO's C library or its folder, if it is not to be searched for.

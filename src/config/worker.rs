@@ -9,6 +9,7 @@ use crate::nn::Hint;
 use crate::protocol::LEAST_RESULT;
 use crate::task::humantime;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::time::Duration;
 
 /// Half the time after which the manager takes a silent worker for dead.
@@ -81,6 +82,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
         disk_cache: disk_cache?,
         dirs,
         working_dir: env.working_dir().to_owned(),
+        program: env.executable().map(Path::to_owned),
         nn_backend: inference.backend,
         openvino_lib: inference.openvino_lib,
         library_search: inference.library_search,

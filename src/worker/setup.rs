@@ -11,7 +11,7 @@ use crate::nn::{self, Nn, NnConfig, OpenVinoConfig};
 use crate::policy::{self, Policy, Root, Trust};
 use crate::protocol::{Topics, WorkerMetadata};
 use crate::queue::Bounds;
-use crate::runtime::{MAX_WASM_STACK, Pool, RuntimeConfig, Stdio};
+use crate::runtime::{CompileProcesses, MAX_WASM_STACK, Pool, RuntimeConfig, Stdio, WhenLost};
 use crate::sources::Fetcher;
 use crate::task::{GraphDir, Limits};
 use crate::usage::Container;
@@ -180,12 +180,32 @@ pub fn runtime_config(config: &Config) -> RuntimeConfig {
     RuntimeConfig {
         module_cache: config.module_cache,
         disk: None,
-        compilers: config.executors.get().div_ceil(2),
+        compilers: compilers(config),
         compile_apart: None,
         fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
         stdio: Stdio::Captured,
         pool: Some(pool(config)),
     }
+}
+
+/// Modules of either size that are compiled at the same time: more than these
+/// would only share the processors, each with its memory.
+fn compilers(config: &Config) -> usize {
+    config.executors.get().div_ceil(2).min(4)
+}
+
+/// The processes that compile for a runtime, two for each of its compilers.
+pub(super) fn compile_processes(config: &Config, lost: WhenLost) -> Option<CompileProcesses> {
+    /// Enough for the programs that are known here, as Python is one.
+    const MOST: u64 = 2 << 30;
+    const LEAST: u64 = 256 << 20;
+    let memory = (runtime_memory(config).bytes / 4).clamp(LEAST, MOST);
+    let program = config.program.as_ref()?;
+    let started = CompileProcesses::start(program, 2 * compilers(config), memory, lost);
+    let unused = |e: &anyhow::Error| {
+        warn!("modules are compiled where they run, so no compile can be ended: {e:#}");
+    };
+    started.inspect_err(unused).ok()
 }
 
 /// Where what was compiled of this kind outlives the process: beside the

@@ -14,7 +14,7 @@ use crate::nn::{Nn, NnConfig};
 use crate::policy::{self, Policy, Resolve};
 use crate::process;
 use crate::protocol::Topics;
-use crate::runtime::{Runtime, RuntimeConfig, THREAD_STACK};
+use crate::runtime::{Runtime, RuntimeConfig, THREAD_STACK, WhenLost};
 use crate::status::{self, Health, Status};
 use crate::version;
 use std::sync::Arc;
@@ -65,7 +65,9 @@ pub async fn run_with<T>(
     setup::check_roots(&config, &policy)?;
     let [modules, graphs] = ["modules", "graphs"].map(|kind| setup::disk_cache(&config, kind));
     let nn = Nn::new(NnConfig { disk: graphs.clone(), ..setup::nn_config(&config, &policy) });
-    let engine = RuntimeConfig { disk: modules.clone(), ..setup::runtime_config(&config) };
+    let compile_apart = setup::compile_processes(&config, WhenLost::StartAgain);
+    let engine =
+        RuntimeConfig { disk: modules.clone(), compile_apart, ..setup::runtime_config(&config) };
     let runtime = Arc::new(Runtime::new(&engine, nn.clone())?);
     // The engine has opened what it needs of `/proc/self`.
     process::hide_memory();
