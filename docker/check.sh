@@ -4,7 +4,7 @@
 #
 #   docker/check.sh static [BINARY]           builds it, unless one is given
 #   docker/check.sh image BINARY [LIBS]       an image around BINARY, a worker built with `--no-default-features
-#                                             --features openvino`, and LIBS, OpenVINO's folder (target/openvino/libs)
+#                                             --features onnx,openvino`, and LIBS, OpenVINO's folder (target/openvino/libs)
 #   docker/check.sh run IMAGE                 an image that `buildah` has built in target/ship/storage
 #
 # All but the compiling needs root, for chroot, port 53 and a network of its own, and is run with sudo by
@@ -157,7 +157,7 @@ compile() {
     flags=${flags/=\/src=/=$PWD=}
     flags=${flags/=\/usr\/local\/cargo=/=$home=}
     CARGO_TARGET_DIR="$ship/static" CARGO_INCREMENTAL=0 RUSTFLAGS=$flags \
-        cargo build --locked --no-default-features --target "$triple" --config 'profile.dev.package."*".opt-level=0' \
+        cargo build --locked --no-default-features --features onnx --target "$triple" --config 'profile.dev.package."*".opt-level=0' \
             --config profile.dev.opt-level=0 --config profile.dev.debug=0
     binary=$ship/static/$triple/debug/proplet
     # What tells where it was compiled would make it another file elsewhere.
@@ -204,8 +204,10 @@ static() {
     echo "ok: $server was asked for: $(sort -u "$work/names" | paste -sd,)"
     start plain src/doctor/hello.wasm
     start infer src/doctor/self-test.wasm -S nn
+    start onnx src/doctor/self-test-onnx.wasm -S nn
     result plain '"error":null'
-    result infer 'has no wasi-nn backend'
+    result infer 'the encoding openvino is not served here: this build has onnx'
+    result onnx '"results":"2\\n0\\n6\\n4\\n","error":null.*"backends":\["rten"\]'
     stop "$worker"
     ! grep -q "$PROPLET_CLIENT_KEY" "$work/worker.log" || fail "the log shows the key"
 }
@@ -241,7 +243,7 @@ image() {
     local binary=${1:?which worker? docker/check.sh image target/debug/proplet} libs=${2:-$target/openvino/libs}
     root image "$binary" "$libs"
     need buildah strip
-    "$binary" --version | grep -q openvino || fail "$binary was built without \`--features openvino\`"
+    "$binary" --version | grep -q "openvino, rten" || fail "$binary was built without \`--features onnx,openvino\`"
     no_demo "$binary"
     [ -e "$libs" ] || fail "$libs is not there: fixtures/setup.py makes it"
     base
@@ -283,6 +285,8 @@ run() {
     "${inside[@]}" proplet doctor --watch 1s || fail "the doctor found something"
     start classify fixtures/guests/bin/classification.wasm -S nn --dir=fixture
     result classify 'InferenceResult'
+    start onnx src/doctor/self-test-onnx.wasm -S nn
+    result onnx '"results":"2\\n0\\n6\\n4\\n","error":null'
     stop_in_container "$runner"
     compose "$1"
 }

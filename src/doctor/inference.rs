@@ -12,10 +12,14 @@ use std::time::{Duration, Instant};
 
 /// `fixtures/guests/wat/hello.wat`.
 const HELLO: &[u8] = include_bytes!("hello.wasm");
-/// `fixtures/guests/wat/nn-self-test.wat`: it carries its model with it, so no
-/// file has to be anywhere.
-const SELF_TEST: &[u8] = include_bytes!("self-test.wasm");
-/// What it prints.
+/// `fixtures/guests/wat/nn-self-test.wat` and `nn-self-test-onnx.wat`, by the
+/// encoding of the model that they carry with them, so that no file has to be
+/// anywhere.
+const SELF_TESTS: [(&str, &[u8]); 2] = [
+    ("openvino", include_bytes!("self-test.wasm")),
+    ("onnx", include_bytes!("self-test-onnx.wasm")),
+];
+/// What they print.
 const ANSWER: &[u8] = b"2\n0\n6\n4\n";
 
 /// Whether each backend is there. `named` says that a setting names OpenVINO.
@@ -78,30 +82,35 @@ pub(super) async fn tasks(config: &Config, policy: &Policy, nn: &Nn) -> Vec<Find
         Ok(_) => Finding::ok("a task", format!("a task ran, in {} ms", took.as_millis())),
         Err(e) => Finding::failed("a task", format!("a task that only prints fails: {e}")),
     }];
-    // Why there is no library has been said.
-    if !nn.serves("openvino") {
-        return findings;
+    for (encoding, guest) in SELF_TESTS {
+        // Why there is no library has been said.
+        if !nn.serves(encoding) {
+            continue;
+        }
+        let task = format!("a task with a built-in model ({encoding})");
+        let (inferred, took) = run(&runtime, policy, guest, &["-S", "nn"]).await;
+        findings.push(match inferred {
+            Ok(outcome) if outcome.stdout.bytes == ANSWER => Finding::ok(
+                "inference",
+                format!(
+                    "{task} gave the right answer, in {} ms on {}",
+                    took.as_millis(),
+                    outcome.backends.join(", ")
+                ),
+            ),
+            Ok(outcome) => Finding::failed(
+                "inference",
+                format!(
+                    "{task} gave {:?} and not {:?}: {} computes wrongly on this machine; another \
+                     version of it may not",
+                    String::from_utf8_lossy(&outcome.stdout.bytes),
+                    String::from_utf8_lossy(ANSWER),
+                    outcome.backends.join(", ")
+                ),
+            ),
+            Err(e) => Finding::failed("inference", format!("{task} fails: {e}")),
+        });
     }
-    let (inferred, took) = run(&runtime, policy, SELF_TEST, &["-S", "nn"]).await;
-    findings.push(match inferred {
-        Ok(outcome) if outcome.stdout.bytes == ANSWER => Finding::ok(
-            "inference",
-            format!(
-                "a task with a built-in model gave the right answer, in {} ms",
-                took.as_millis()
-            ),
-        ),
-        Ok(outcome) => Finding::failed(
-            "inference",
-            format!(
-                "a task with a built-in model gave {:?} and not {:?}: OpenVINO computes wrongly on \
-                 this machine; another version of it may not",
-                String::from_utf8_lossy(&outcome.stdout.bytes),
-                String::from_utf8_lossy(ANSWER)
-            ),
-        ),
-        Err(e) => Finding::failed("inference", format!("a task with a built-in model fails: {e}")),
-    });
     findings
 }
 
@@ -203,9 +212,11 @@ mod tests {
     #[test]
     fn the_guests_are_what_their_sources_say() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for (source, name, bytes) in
-            [("hello", "hello", HELLO), ("nn-self-test", "self-test", SELF_TEST)]
-        {
+        for (source, name, bytes) in [
+            ("hello", "hello", HELLO),
+            ("nn-self-test", "self-test", SELF_TESTS[0].1),
+            ("nn-self-test-onnx", "self-test-onnx", SELF_TESTS[1].1),
+        ] {
             let source = root.join(format!("fixtures/guests/wat/{source}.wat"));
             let translated = wat::parse_file(&source).expect("valid text");
             if std::env::var_os("REBUILD_GUESTS").is_some() {

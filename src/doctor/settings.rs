@@ -46,8 +46,8 @@ pub(super) fn build() -> Vec<Finding> {
     if version::BACKENDS == "none" {
         finding.verdict = Verdict::Warning;
         finding.message.push_str(
-            ": tasks with `-S nn` will fail on it; the build with OpenVINO is the container image or \
-             `cargo build --features openvino`",
+            ": tasks with `-S nn` will fail on it; the build with OpenVINO and ONNX is the container \
+             image or `cargo build --features openvino,onnx`",
         );
     }
     vec![finding]

@@ -41,9 +41,9 @@ const ASKS: &str = "nn-unknown-graph-name";
 
 #[track_caller]
 fn is_on(result: &Answered) {
-    #[cfg(feature = "openvino")]
+    #[cfg(any(feature = "openvino", feature = "onnx"))]
     result.succeeded("errno 8\n");
-    #[cfg(not(feature = "openvino"))]
+    #[cfg(not(any(feature = "openvino", feature = "onnx")))]
     result.failed(&["this build has no wasi-nn backend", "cargo build --features openvino"]);
 }
 

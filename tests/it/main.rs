@@ -31,6 +31,8 @@ mod metrics;
 mod nn;
 #[cfg(feature = "openvino")]
 mod nn_guests;
+#[cfg(feature = "onnx")]
+mod onnx;
 mod packet_limits;
 mod pipes;
 mod readme;

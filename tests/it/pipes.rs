@@ -72,7 +72,9 @@ fn a_pipe_in_the_place_of_a_model_is_refused(on: On) {
     let result = stage.run(Task::wat("hello").args(&["-S", &graph]));
     #[cfg(feature = "openvino")]
     result.failed(&["model.xml` is not a file"]);
-    #[cfg(not(feature = "openvino"))]
+    #[cfg(all(feature = "onnx", not(feature = "openvino")))]
+    result.failed(&["the encoding openvino is not served here"]);
+    #[cfg(not(any(feature = "openvino", feature = "onnx")))]
     result.failed(&["no wasi-nn backend"]);
     stage.run(Task::wat("hello")).succeeded("hello\n");
 }

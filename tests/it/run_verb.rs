@@ -223,7 +223,7 @@ fn entries(dir: &Path) -> usize {
     std::fs::read_dir(dir).expect("a directory").count()
 }
 
-#[cfg(not(feature = "openvino"))]
+#[cfg(not(any(feature = "openvino", feature = "onnx")))]
 #[test]
 fn a_build_without_a_backend_says_which_one_has_it() {
     let ran = Guests::new().run(&["-S", "nn"], "nn-unknown-graph-name", &[]);
