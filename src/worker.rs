@@ -21,7 +21,7 @@ mod tasks;
 
 pub use permissions::{Permissions, permissions};
 pub(crate) use setup::manager_place;
-pub use setup::{bounds, nn_config, policy, runtime_config, runtime_memory};
+pub use setup::{bounds, confinement, nn_config, policy, runtime_config, runtime_memory};
 pub use start::{run, run_with};
 
 use crate::executor::{Ended, Executor, Leftover};

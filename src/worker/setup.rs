@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::disk::DiskCache;
+use crate::host::confine::{self, Confinement, GrantedRoot};
 use crate::host::memory::{self, Budget, Memory};
 use crate::journal;
 use crate::machine;
@@ -44,6 +45,34 @@ pub fn policy(config: &Config) -> Policy {
         max_wasm_stack: MAX_WASM_STACK as u64,
         resolve: policy::resolve_dir,
         subdirectories: policy::subdirectories,
+    }
+}
+
+/// What the process with the guests and models may reach: the directories that
+/// tasks may open, without the worker's secrets, the graphs of the
+/// configuration, the caches on the disk, OpenVINO.
+pub fn confinement(config: &Config, policy: &Policy, nn: &NnConfig) -> Confinement {
+    let allowed = match &policy.trust {
+        Trust::Stranger { roots } => roots.as_slice(),
+        Trust::OwnHand { .. } => &[],
+    };
+    let allowed = allowed.iter().filter_map(|root| {
+        let host = (policy.resolve)(&policy.working_dir.join(&root.path)).ok()?;
+        // Tasks get nothing of it; see `check_roots`.
+        policy.kernel_at(&host).is_none().then_some((host, root.writable))
+    });
+    let roots = allowed.flat_map(|(host, writable)| {
+        let parts = confine::without(&host, &policy.private);
+        parts.into_iter().map(move |path| GrantedRoot { path, writable })
+    });
+    let graphs =
+        nn.graphs.iter().map(|graph| GrantedRoot { path: graph.dir.clone(), writable: false });
+    let state = config.state_dir.as_ref().filter(|_| config.disk_cache > 0);
+    Confinement {
+        roots: roots.chain(graphs).collect(),
+        caches: state.map(|state| state.join("cache")).into_iter().collect(),
+        libraries: nn.openvino.folders(),
+        ..Confinement::default()
     }
 }
 
@@ -292,5 +321,55 @@ pub(super) fn about(config: &Config) -> WorkerMetadata {
         total_memory_bytes: machine.memory_bytes,
         proplet_version: version::VERSION.to_owned(),
         wasm_runtime: version::WASMTIME.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Environment;
+
+    /// The state directory lies in a root, and so does a file with a key.
+    #[test]
+    fn the_runtime_reaches_what_tasks_may_open_and_none_of_the_workers_secrets() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let home = dir.path().canonicalize().expect("a directory");
+        for below in ["models/tiny", "files", "state", "graphs/named"] {
+            std::fs::create_dir_all(home.join(below)).expect("made");
+        }
+        std::fs::write(home.join("config.toml"), "[proplet]\n").expect("written");
+        let mut env = Environment::new(&home);
+        for (name, value) in [
+            ("DOMAIN_ID", "d"),
+            ("CHANNEL_ID", "c"),
+            ("CLIENT_ID", "i"),
+            ("CLIENT_KEY", "k"),
+            ("CONFIG_FILE", "config.toml"),
+            ("STATE_DIR", "state"),
+            ("DIRS", ".:files:rw:missing"),
+            ("NN_GRAPHS", "openvino::graphs/named"),
+            ("OPENVINO_LIB", "files/libopenvino_c.so"),
+        ] {
+            env = env.with(&format!("PROPLET_{name}"), value);
+        }
+        let config = Config::from_environment(&env).expect("a configuration");
+        let state = config.state_dir.clone().expect("a state directory");
+        std::fs::create_dir_all(home.join(&state)).expect("made");
+        let policy = policy(&config);
+        let mut confinement = confinement(&config, &policy, &nn_config(&config, &policy));
+        confinement.roots.sort_by(|a, b| (&a.path, a.writable).cmp(&(&b.path, b.writable)));
+        let root = |path: &str, writable| GrantedRoot { path: home.join(path), writable };
+        assert_eq!(
+            confinement.roots,
+            [
+                root("files", false),
+                root("files", true),
+                root("graphs", false),
+                root("graphs/named", false),
+                root("models", false),
+            ]
+        );
+        assert_eq!(confinement.caches, [state.join("cache")]);
+        assert_eq!(confinement.memory, None);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::library::SearchEnv;
+use super::library::{self, SearchEnv};
 use crate::nn::operators::Operators;
 
 /// What OpenVINO optimises for.
@@ -41,4 +41,12 @@ pub struct OpenVinoConfig {
     pub precision: Precision,
     /// Which operators a model may have.
     pub operators: Operators,
+}
+
+impl OpenVinoConfig {
+    /// The folders that have to be readable for OpenVINO to be found and loaded,
+    /// as they are now. None is loaded.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        library::folders(self.library.as_deref(), &self.search)
+    }
 }

@@ -138,6 +138,34 @@ pub(super) fn find<T>(
     ))
 }
 
+/// The folders that have to be readable for what [`find`] may load: those with a
+/// C library and what comes beside it. None is loaded.
+pub(super) fn folders(explicit: Option<&Path>, env: &SearchEnv) -> Vec<PathBuf> {
+    let found: Vec<PathBuf> = match explicit {
+        Some(dir) if dir.is_dir() => libraries(dir),
+        Some(file) => vec![file.to_owned()],
+        None => {
+            let dirs = places(env).into_iter().flat_map(|place| expand(&place));
+            dirs.flat_map(|dir| libraries(&dir)).collect()
+        }
+    };
+    // Where a link leads to, too.
+    let files = found.into_iter().flat_map(|file| [file.canonicalize().ok(), Some(file)]).flatten();
+    let mut folders: Vec<_> = files.filter_map(|file| file.parent().map(archive)).collect();
+    // What it depends on in turn is found by them.
+    folders.extend(env.paths("LD_LIBRARY_PATH"));
+    folders.sort();
+    folders.dedup();
+    folders
+}
+
+/// An archive has libraries of others in `runtime/3rdparty`, beside its own in
+/// `runtime/lib`.
+fn archive(folder: &Path) -> PathBuf {
+    let runtime = folder.ancestors().find(|dir| dir.file_name().is_some_and(|it| it == "runtime"));
+    runtime.unwrap_or(folder).to_owned()
+}
+
 /// The places in order, each once. A component may end in `*`.
 fn places(env: &SearchEnv) -> Vec<PathBuf> {
     let mut places = Vec::new();
@@ -258,6 +286,27 @@ mod tests {
     fn touch(path: &Path) {
         fs::create_dir_all(path.parent().expect("a folder")).expect("made");
         fs::write(path, b"").expect("written");
+    }
+
+    #[test]
+    fn the_folders_of_what_is_found_and_of_what_it_needs_are_known() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = dir.path().canonicalize().expect("a directory");
+        let library = root.join("runtime/lib/intel64/libopenvino_c.so");
+        touch(&library);
+        std::os::unix::fs::symlink(&library, root.join("libopenvino_c.so")).expect("linked");
+        let none = env(&[]);
+        let of = |explicit: &Path| folders(Some(explicit), &none);
+        assert_eq!(of(&library), [root.join("runtime")]);
+        assert_eq!(of(&root), [root.clone(), root.join("runtime")]);
+        assert_eq!(of(&root.join("missing")), [root.clone()]);
+        let (libraries, other) = (root.join("runtime/lib/intel64"), root.join("other"));
+        let paths = std::env::join_paths([&libraries, &other]).expect("paths");
+        let found = folders(None, &env(&[("LD_LIBRARY_PATH", Path::new(&paths))]));
+        for folder in [root.join("runtime"), other] {
+            assert!(found.contains(&folder), "{found:?}");
+        }
+        assert!(!found.contains(&root), "{found:?}");
     }
 
     fn env(variables: &[(&str, &Path)]) -> SearchEnv {
