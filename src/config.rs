@@ -73,6 +73,8 @@ pub struct Config {
     /// Time for running tasks to end after the first signal. Docker kills 10 s
     /// after it unless told otherwise, Kubernetes 30 s.
     pub drain_timeout: Duration,
+    /// Where guests and models run.
+    pub isolation: Isolation,
     /// What one task may use.
     pub limits: TaskLimits,
     /// Bytes that the process with the guests and models may take on top of
@@ -127,6 +129,15 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// Every setting with its value and source, secrets masked.
     pub report: Vec<Resolved>,
+}
+
+/// Where guests and models run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// In a process of their own.
+    Process,
+    /// In the worker's.
+    None,
 }
 
 /// Who a client is to the broker. Ids are valid levels of a topic.

@@ -7,7 +7,7 @@
 mod binary;
 mod monitoring;
 mod outcome;
-mod plain;
+pub(crate) mod plain;
 mod rejection;
 mod request;
 mod spec;

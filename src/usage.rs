@@ -130,6 +130,16 @@ impl Thread {
         Some(Thread(link.file_name()?.to_str()?.to_owned()))
     }
 
+    /// Its number in the system.
+    pub fn number(&self) -> Option<u32> {
+        self.0.rsplit('/').next()?.parse().ok()
+    }
+
+    /// A thread of another process.
+    pub fn of(process: u32, thread: u32) -> Thread {
+        Thread(format!("/proc/{process}/task/{thread}"))
+    }
+
     /// What the one that calls has used so far, its processor time to the
     /// nanosecond. `None` where the system does not tell of threads.
     pub fn own_usage() -> Option<ThreadUsage> {
@@ -154,7 +164,7 @@ impl Thread {
 }
 
 /// What a thread has used since it began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ThreadUsage {
     /// Processor time.
     pub processor: Duration,

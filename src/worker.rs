@@ -15,6 +15,7 @@ mod oversize;
 mod permissions;
 mod recall;
 mod results;
+mod runtime;
 mod setup;
 mod start;
 mod tasks;
@@ -110,6 +111,7 @@ struct Worker {
     phase: Phase,
     tasks: Tasks,
     manager: results::Manager,
+    tasker: Arc<runtime::Tasker>,
 }
 
 impl Worker {
@@ -183,7 +185,7 @@ impl Worker {
                     self.status.health.turn();
                     let (queued, running) = self.executor.load();
                     self.status.metrics.load(queued, running);
-                    self.status.health.set_unavailable(self.executor.unavailable());
+                    self.status.health.set_unavailable(self.tasker.unavailable().or_else(|| self.executor.unavailable()));
                     self.sample();
                 }
                 () = self.reports.due(), if matches!(introduction, Introduction::Made) => {

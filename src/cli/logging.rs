@@ -49,6 +49,13 @@ pub(super) fn start(config: &LogConfig) -> anyhow::Result<Log> {
     Ok(Log { replace })
 }
 
+/// Starts logging as the worker says that started this process.
+#[cfg(target_os = "linux")]
+pub(super) fn start_as(log: &crate::host::Log) -> anyhow::Result<()> {
+    let format = if log.json { LogFormat::Json } else { LogFormat::Text };
+    start(&LogConfig { directives: log.directives.clone(), format }).map(drop)
+}
+
 fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
     // What the operator says comes last, and wins.
     let all = format!("{QUIET},{directives}");

@@ -13,6 +13,8 @@ mod submit;
 mod worker;
 
 #[cfg(target_os = "linux")]
+use crate::host;
+#[cfg(target_os = "linux")]
 use crate::runtime::COMPILE_VERB;
 use crate::version;
 use clap::{Arg, ArgAction, Command};
@@ -31,6 +33,8 @@ pub fn main() -> ExitCode {
         Some(("doctor", matches)) => doctor::main(matches),
         #[cfg(target_os = "linux")]
         Some((COMPILE_VERB, matches)) => compile_server::main(matches),
+        #[cfg(target_os = "linux")]
+        Some((host::VERB, _)) => host::child::main(logging::start_as).map(|()| ExitCode::SUCCESS),
         _ => unreachable!("clap requires one of the verbs"),
     };
     result.unwrap_or_else(|e| {
@@ -61,7 +65,9 @@ fn command() -> Command {
         .subcommand(health::command())
         .subcommand(doctor::command());
     #[cfg(target_os = "linux")]
-    let command = command.subcommand(compile_server::command());
+    let command = command
+        .subcommand(compile_server::command())
+        .subcommand(Command::new(host::VERB).hide(true));
     #[cfg(feature = "broker")]
     let command = command.subcommand(demo::command());
     command

@@ -303,6 +303,13 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         Group::Tasks,
+        "isolation",
+        "HOW",
+        Text("none"),
+        "Where guests and models run: in a process of their own, confined and started again when it crashes (process), or in the worker's (none)",
+    ),
+    setting(
+        Group::Tasks,
         "queue",
         "N",
         Text("100000"),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::flags::{GraphFlag, parse_duration, parse_integer};
 use crate::task::humantime;
 
-use super::{AllowedDir, CleanSession, LogFormat, Qos};
+use super::{AllowedDir, CleanSession, Isolation, LogFormat, Qos};
 use crate::nn::{BackendName, Hint, Operators, Precision};
 
 /// Units of a size. A bare `M` is left out: it is 10⁶ to some and 2²⁰ to
@@ -246,6 +246,16 @@ pub(super) fn precision(text: &str) -> Result<Precision, String> {
         "f32" => Ok(Precision::F32),
         "auto" => Ok(Precision::Auto),
         _ => Err("not a precision: it is f32 or auto".into()),
+    }
+}
+
+/// Reads where guests and models run.
+pub(super) fn isolation(text: &str) -> Result<Isolation, String> {
+    match text {
+        "process" if cfg!(target_os = "linux") => Ok(Isolation::Process),
+        "process" => Err("only Linux has what it takes: use none here".into()),
+        "none" => Ok(Isolation::None),
+        _ => Err("not a kind of isolation: it is process or none".into()),
     }
 }
 

@@ -36,6 +36,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
         );
     }
     let drain_timeout = reader.read("drain-timeout", value::duration_within(Duration::ZERO, HOUR));
+    let isolation = reader.read("isolation", value::isolation);
     let limits = limits(reader);
     let runtime_memory =
         reader.read_optional("runtime-memory", value::size_within(128 << 20, 1 << 45));
@@ -73,6 +74,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
         state_dir: state_dir?,
         clean_session: clean_session?,
         drain_timeout: drain_timeout?,
+        isolation: isolation?,
         limits: limits?,
         runtime_memory,
         module_size: module_size?,

@@ -8,7 +8,7 @@ use crate::disk::DiskCache;
 use crate::task::GraphDir;
 
 /// What one task may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct NnLimits {
     /// Graphs that it loads, the same one again included.
     pub graphs: u32,
@@ -27,7 +27,7 @@ impl Default for NnLimits {
 }
 
 /// How wasi-nn is set up.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct NnConfig {
     /// The one backend that is used, or all of this build.
     pub backend: Option<BackendName>,
@@ -44,5 +44,6 @@ pub struct NnConfig {
     /// What one task may use.
     pub limits: NnLimits,
     /// Where compiled graphs are kept for the next start, if anywhere.
+    #[serde(skip)]
     pub disk: Option<Arc<DiskCache>>,
 }

@@ -28,7 +28,7 @@ pub const INFERENCE_BUCKETS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
 /// How long the inferences of a graph took, failed ones included.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct InferenceTimes {
     /// The graph's name; `bytes` for what guests handed over, `other` for what
     /// has one name too many.

@@ -77,7 +77,7 @@ pub const STACK: usize = 32 << 20;
 const KEPT_REQUESTS: usize = 2;
 
 /// Counters since the start, and what is kept now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct NnStats {
     /// Graphs compiled.
     pub graphs_compiled: u64,

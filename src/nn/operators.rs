@@ -20,7 +20,7 @@ use super::refusal::{Errno, Refusal};
 const OPSETS: u32 = 17;
 
 /// Which operators a model may have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Operators {
     /// Those that can't reach memory that is not theirs, or are proven not to.
     #[default]

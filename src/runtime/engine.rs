@@ -24,7 +24,7 @@ pub const THREAD_STACK: usize = MAX_WASM_STACK + crate::nn::STACK;
 /// Slots that are kept for instances, so that a task finds its memory mapped
 /// and, what matters more, its pages resident: with 14 MB of weights to read,
 /// half of a warm task's time was page faults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Pool {
     /// Instances at the same time.
     pub instances: u32,

@@ -123,7 +123,7 @@ fn private(config: &Config) -> Vec<PathBuf> {
 
 /// A slot for each executor and for each task that may be left behind, and one
 /// more, because an instance gives its own back a moment after its task has ended.
-fn pool(config: &Config) -> Pool {
+pub(super) fn pool(config: &Config) -> Pool {
     let executors = u32::try_from(config.executors.get()).unwrap_or(u32::MAX);
     Pool { instances: executors.saturating_mul(2).saturating_add(1), memory: config.limits.memory }
 }
@@ -219,16 +219,21 @@ pub fn runtime_config(config: &Config) -> RuntimeConfig {
 
 /// Modules of either size that are compiled at the same time: more than these
 /// would only share the processors, each with its memory.
-fn compilers(config: &Config) -> usize {
+pub(super) fn compilers(config: &Config) -> usize {
     config.executors.get().div_ceil(2).min(4)
+}
+
+/// Bytes that a compile may take.
+pub(super) fn compile_memory(config: &Config) -> u64 {
+    /// Enough for the programs that are known here, as Python is one.
+    const MOST: u64 = 2 << 30;
+    const LEAST: u64 = 256 << 20;
+    (runtime_memory(config).bytes / 4).clamp(LEAST, MOST)
 }
 
 /// The processes that compile for a runtime, two for each of its compilers.
 pub(super) fn compile_processes(config: &Config, lost: WhenLost) -> Option<CompileProcesses> {
-    /// Enough for the programs that are known here, as Python is one.
-    const MOST: u64 = 2 << 30;
-    const LEAST: u64 = 256 << 20;
-    let memory = (runtime_memory(config).bytes / 4).clamp(LEAST, MOST);
+    let memory = compile_memory(config);
     let program = config.program.as_ref()?;
     let started = CompileProcesses::start(program, 2 * compilers(config), memory, lost);
     let unused = |e: &anyhow::Error| {

@@ -2,28 +2,23 @@
 //! connection, and has it serve.
 
 use super::admission::Admission;
+use super::runtime::Tasker;
 use super::tasks::Tasks;
 use super::{Happening, Inputs, Phase, Worker, monitor, recall, results, setup};
 use crate::config::Config;
 use crate::executor::{Executor, Threads};
 use crate::journal::{Journal, Opened, Recovered};
 use crate::ledger::{After, Ledger};
-use crate::metrics::{Metrics, RuntimeLevels};
+use crate::metrics::Metrics;
 use crate::mqtt::{self, Ack};
-use crate::nn::{Nn, NnConfig};
 use crate::policy::{self, Policy, Resolve};
-use crate::process;
 use crate::protocol::Topics;
-use crate::runtime::{Runtime, RuntimeConfig, THREAD_STACK, WhenLost};
+use crate::runtime::THREAD_STACK;
 use crate::status::{self, Health, Status};
 use crate::version;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::{info, warn};
-
-/// How long what was compiled may take to be kept on the disk.
-const KEEP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs a worker until `shutdown` is ready and its tasks have ended or been
 /// ended. What `shutdown` gives is dropped as soon as it is noted that no task
@@ -63,39 +58,30 @@ pub async fn run_with<T>(
     let marks = journal.as_ref().map(Journal::running);
     let policy = Policy { resolve, ..setup::policy(&config) };
     setup::check_roots(&config, &policy)?;
-    let [modules, graphs] = ["modules", "graphs"].map(|kind| setup::disk_cache(&config, kind));
-    let nn = Nn::new(NnConfig { disk: graphs.clone(), ..setup::nn_config(&config, &policy) });
-    let compile_apart = setup::compile_processes(&config, WhenLost::StartAgain);
-    let engine =
-        RuntimeConfig { disk: modules.clone(), compile_apart, ..setup::runtime_config(&config) };
-    let runtime = Arc::new(Runtime::new(&engine, nn.clone())?);
-    // The engine has opened what it needs of `/proc/self`.
-    process::hide_memory();
-    setup::preload(nn.clone());
-    let caches = runtime.clone();
+    let tasker = Arc::new(Tasker::start(&config, &policy)?);
     let status = Arc::new(Status {
         proplet_id: id.clone(),
         health: Health::default(),
-        metrics: Metrics::new(move || RuntimeLevels {
-            modules_compiled: caches.modules_compiled(),
-            module_bytes: caches.module_bytes(),
-            nn: nn.stats(),
-            inferences: nn.inference_times(),
-        }),
+        metrics: Metrics::new(tasker.levels()),
     });
     let _server = match config.monitoring.listen {
         Some(address) => status::serve(address, status.clone()).await,
         None => None,
     };
     let reader = journal.as_ref().map(Journal::reader);
-    let threads = Threads { executors: config.executors.get(), stack: THREAD_STACK, apart: false };
+    let threads = Threads {
+        executors: config.executors.get(),
+        stack: THREAD_STACK,
+        apart: tasker.is_apart(),
+    };
+    let run = tasker.run(&config);
     let (executor, ended) = Executor::start(
         threads,
         setup::bounds(&config),
         recall::recall(reader, policy.clone()),
         Box::new(move |turn| {
             let _mark = marks.as_ref().map(|marks| marks.begin(turn.spec.id()));
-            runtime.run(turn.spec, turn.cancel).into()
+            run(turn)
         }),
     )?;
     let topics = Topics::new(&config.credentials.domain, &config.credentials.channel);
@@ -119,15 +105,14 @@ pub async fn run_with<T>(
         phase: Phase::Serving,
         tasks: Tasks::new(ledger, journal, admission),
         manager,
+        tasker: tasker.clone(),
     };
     worker.take_over(&recovered.finished);
     worker.on(Happening::Recovered(recovered));
     let inputs = Inputs { events, admitted, ended, durable };
     let served =
         worker.serve(inputs, config.liveliness_interval, config.drain_timeout, shutdown).await;
-    for disk in [modules, graphs].into_iter().flatten() {
-        tokio::task::block_in_place(|| disk.close(KEEP_TIMEOUT));
-    }
+    tokio::task::block_in_place(|| tasker.close());
     served
 }
 

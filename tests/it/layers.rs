@@ -24,7 +24,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("nn", &["cancel", "digest", "directory", "disk", "task"]),
     ("runtime", &["cancel", "digest", "directory", "disk", "nn", "task"]),
     // What the process that runs them may do.
-    ("host", &[]),
+    // The process that it runs in.
+    ("host", &["cancel", "disk", "nn", "process", "runtime", "task", "usage"]),
     // Where code comes from.
     ("sources", &["cancel", "task"]),
     // Messages and the line that they come on.

@@ -20,6 +20,8 @@ mod guests;
 #[cfg(feature = "openvino")]
 mod guide;
 mod hostile;
+#[cfg(target_os = "linux")]
+mod isolation;
 mod layers;
 mod ledger;
 #[path = "../manager/mod.rs"]

@@ -22,7 +22,7 @@ use super::tensors::Port;
 use crate::cancel::Cancel;
 
 /// A backend that can be pinned; each serves some of the encodings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum BackendName {
     /// OpenVINO, a native library.
     OpenVino,

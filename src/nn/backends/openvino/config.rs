@@ -6,7 +6,7 @@ use super::library::{self, SearchEnv};
 use crate::nn::operators::Operators;
 
 /// What OpenVINO optimises for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Hint {
     /// One inference at a time, on all cores.
     #[default]
@@ -16,7 +16,7 @@ pub enum Hint {
 }
 
 /// What OpenVINO computes in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Precision {
     /// The same everywhere. Processors with bfloat16 would compute in that
     /// unasked, and a file's type would depend on the machine: Magika's 0.83
@@ -28,7 +28,7 @@ pub enum Precision {
 }
 
 /// How OpenVINO is found, and what it does.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct OpenVinoConfig {
     /// Its C library or the folder that holds it; if it is set, no other place
     /// is looked at.

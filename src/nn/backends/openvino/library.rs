@@ -8,12 +8,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What the environment says of places where libraries are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SearchEnv {
     /// The program's own file.
     pub executable: Option<PathBuf>,
     /// Variables of [`SearchEnv::VARIABLES`] that are set, with their values.
+    #[serde(deserialize_with = "known_variables")]
     pub variables: Vec<(&'static str, OsString)>,
+}
+
+/// Those of [`SearchEnv::VARIABLES`] alone.
+fn known_variables<'de, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<Vec<(&'static str, OsString)>, D::Error> {
+    let variables: Vec<(String, OsString)> = serde::Deserialize::deserialize(from)?;
+    let known = |(name, value): (String, OsString)| {
+        let known = SearchEnv::VARIABLES.iter().find(|known| **known == name)?;
+        Some((*known, value))
+    };
+    Ok(variables.into_iter().filter_map(known).collect())
 }
 
 impl SearchEnv {

@@ -1,0 +1,250 @@
+//! The runtime's process: takes its setup and its lanes from the worker at the
+//! other end of its standard input, lets itself be confined, and runs tasks
+//! until that end is closed.
+
+use super::channel::{self, Receiver, Sender, Wait};
+use super::confine;
+use super::messages::{Answer, End, Hello, Levels, Log, Order, Setup, Work};
+use super::notes::Notes;
+use crate::cancel::{Cancel, Doing};
+use crate::disk::DiskCache;
+use crate::nn::{Nn, NnConfig};
+use crate::process;
+use crate::runtime::{CompileProcesses, Runtime, RuntimeConfig, Stdio, THREAD_STACK, WhenLost};
+use crate::task::{Binary, Code, TaskSpec};
+use crate::usage::Thread;
+use anyhow::{Context as _, bail};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// The most bytes of a message from the worker, which is trusted.
+const LIMIT: u64 = u32::MAX as u64;
+/// How long what was compiled may take to be kept on the disk.
+const KEEP_TIMEOUT: Duration = Duration::from_secs(5);
+
+thread_local! {
+    /// The lane of this thread, by which the code of its task is asked for.
+    static LANE: RefCell<Option<Lane>> = const { RefCell::new(None) };
+}
+
+struct Lane {
+    sender: Sender,
+    receiver: Receiver,
+}
+
+/// The tasks that run: on which lane, in its how manieth run.
+type Running = Arc<Mutex<HashMap<u32, (u64, Arc<Cancel>)>>>;
+
+/// Runs tasks until the worker closes the line. `log` starts the log.
+///
+/// # Errors
+///
+/// What the worker says makes no sense.
+pub fn main(log: impl FnOnce(&Log) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    alone_with_the_worker();
+    let line = std::io::stdin().as_fd().try_clone_to_owned().context("the line to the worker")?;
+    let (sender, mut receiver) = channel::end(line, LIMIT);
+    let Some((Order::Setup(setup, lanes), Some(notes))) = receiver.receive()? else {
+        bail!("no setup from a worker: this verb is for it alone");
+    };
+    let mut sockets = Vec::new();
+    for _ in 0..lanes {
+        let Some((Order::Lane, Some(socket))) = receiver.receive()? else {
+            bail!("a lane is missing");
+        };
+        sockets.push(socket);
+    }
+    let started = start(&setup, log, sockets, Notes::from(notes));
+    let (disks, running) = match started {
+        Ok((threads, missing, disks, running)) => {
+            sender.send(&Hello::Ready(threads, missing), None, Wait::Yes)?;
+            (disks, running)
+        }
+        Err(e) => return Ok(sender.send(&Hello::Failed(format!("{e:#}")), None, Wait::Yes)?),
+    };
+    while let Some((order, _)) = receiver.receive()? {
+        match order {
+            Order::Stop(lane, number, reason) => {
+                let cancel = held(&running).get(&lane).cloned();
+                if let Some((_, cancel)) = cancel.filter(|(of, _)| *of == number) {
+                    cancel.cancel(reason);
+                }
+            }
+            Order::End => {
+                for disk in disks {
+                    disk.close(KEEP_TIMEOUT);
+                }
+                break;
+            }
+            Order::Setup(..) | Order::Lane => bail!("a second setup"),
+        }
+    }
+    Ok(())
+}
+
+/// Ends with the worker, goes first when memory is short, and has no descriptor
+/// that somebody left open.
+fn alone_with_the_worker() {
+    use rustix::process::{Signal, set_parent_process_death_signal};
+    // If the worker has gone already, the line is closed.
+    set_parent_process_death_signal(Some(Signal::KILL)).ok();
+    std::fs::write("/proc/self/oom_score_adj", "1000").ok();
+    // SAFETY: nothing in this process has opened a descriptor yet but the three
+    // standard ones, so none of these belongs to anybody.
+    #[allow(unsafe_code, reason = "whoever opened them is not here")]
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32);
+    }
+}
+
+type Started = (Vec<u32>, Vec<String>, Vec<Arc<DiskCache>>, Running);
+
+fn start(
+    setup: &Setup,
+    log: impl FnOnce(&Log) -> anyhow::Result<()>,
+    sockets: Vec<OwnedFd>,
+    notes: Notes,
+) -> anyhow::Result<Started> {
+    if let Some(settings) = &setup.log {
+        log(settings)?;
+    }
+    let count = 2 * setup.compilers;
+    let program = Path::new("/proc/self/exe");
+    let compile_apart =
+        CompileProcesses::start(program, count, setup.compile_memory, WhenLost::End)?;
+    let missing = confine::apply(&setup.confinement).context("confining the runtime")?;
+    let open = |kind: &str| {
+        let (folder, budget) = setup.caches.as_ref()?;
+        let opened = DiskCache::open(&folder.join(kind), *budget);
+        opened.inspect_err(|e| warn!("compiled {kind} are not kept on the disk: {e:#}")).ok()
+    };
+    let [modules, graphs] = ["modules", "graphs"].map(|kind| open(kind).map(Arc::new));
+    let nn = Nn::new(NnConfig { disk: graphs.clone(), ..setup.nn.clone() });
+    let config = RuntimeConfig {
+        module_cache: setup.module_cache,
+        disk: modules.clone(),
+        compilers: setup.compilers,
+        compile_apart: Some(compile_apart),
+        fetch: Arc::new(|spec, _| code(spec)),
+        stdio: Stdio::Captured,
+        pool: Some(setup.pool),
+    };
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("starting the threads for guests' files and clocks")?;
+    let handle = tokio.handle().clone();
+    // Until the process ends.
+    std::mem::forget(tokio);
+    let runtime = {
+        let _entered = handle.enter();
+        Arc::new(Runtime::new(&config, nn.clone())?)
+    };
+    // The engine has opened what it needs of `/proc/self`.
+    process::hide_memory();
+    let (notes, running) = (Arc::new(notes), Running::default());
+    let (told, threads) = std::sync::mpsc::channel();
+    let count = sockets.len();
+    for (number, socket) in (0u32..).zip(sockets) {
+        let (runtime, notes, running) = (runtime.clone(), notes.clone(), running.clone());
+        let (handle, told) = (handle.clone(), told.clone());
+        let work = move || {
+            let _entered = handle.enter();
+            let thread = Thread::current().and_then(|thread| thread.number()).unwrap_or_default();
+            told.send((number, thread)).ok();
+            drop(told);
+            let (sender, receiver) = channel::end(socket, LIMIT);
+            LANE.set(Some(Lane { sender, receiver }));
+            serve(number, &runtime, &notes, &running);
+        };
+        std::thread::Builder::new()
+            .name(format!("lane-{number}"))
+            .stack_size(THREAD_STACK)
+            .spawn(work)
+            .context("starting a thread for tasks")?;
+    }
+    let mut threads: Vec<_> = threads.iter().take(count).collect();
+    threads.sort_unstable();
+    let threads = threads.into_iter().map(|(_, thread)| thread).collect();
+    let preload = move || {
+        // So that the first task finds them, too.
+        for e in nn.libraries().into_iter().filter_map(|(_, found)| found.err()) {
+            warn!("tasks with wasi-nn will fail until this is mended: {e}");
+        }
+        nn.preload(|graph, loaded| match loaded {
+            Ok(()) => info!(graph = graph.name, dir = %graph.dir.display(), "preloaded a graph"),
+            Err(e) => warn!(graph = graph.name, "a graph could not be preloaded: {e}"),
+        });
+    };
+    if setup.preload {
+        handle.spawn_blocking(preload);
+    }
+    let disks = [modules, graphs].into_iter().flatten().collect();
+    Ok((threads, missing, disks, running))
+}
+
+fn with_lane<R>(with: impl FnOnce(&mut Lane) -> anyhow::Result<R>) -> anyhow::Result<R> {
+    LANE.with_borrow_mut(|lane| with(lane.as_mut().context("this thread has no lane")?))
+}
+
+/// The code of this thread's task.
+fn code(spec: &TaskSpec) -> Result<Binary, String> {
+    let asked = with_lane(|lane| {
+        lane.sender.send(&Answer::Code, None, Wait::Yes)?;
+        match lane.receiver.receive()? {
+            Some((Work::Code(bytes), _)) => Ok(Binary::new(bytes)),
+            _ => bail!("the worker sent no code"),
+        }
+    });
+    let binary = asked.map_err(|e| format!("the module did not come from the worker: {e:#}"))?;
+    match spec.code() {
+        Code::Held(digest) if *digest != binary.digest() => {
+            Err("the module that came from the worker is another one".into())
+        }
+        _ => Ok(binary),
+    }
+}
+
+/// Runs the tasks of a lane, one after the other.
+fn serve(number: u32, runtime: &Runtime, notes: &Arc<Notes>, running: &Running) {
+    let next = || with_lane(|lane| Ok(lane.receiver.receive::<Work<'static>>()?));
+    while let Ok(Some((Work::Run(run, spec), _))) = next() {
+        let begins = spec.grant().limits.run.is_some();
+        let shown = notes.clone();
+        let cancel = Arc::new(Cancel::shown(move |doing| {
+            shown.write(number, doing);
+            if begins && *doing == Doing::Running {
+                // A worker that is gone wants no answer.
+                with_lane(|lane| Ok(lane.sender.send(&Answer::Began, None, Wait::Yes)?)).ok();
+            }
+        }));
+        notes.write(number, &Doing::Preparing);
+        held(running).insert(number, (run, cancel.clone()));
+        let before = spec.monitoring().and_then(|_| Thread::own_usage());
+        let outcome = runtime.run(&spec, &cancel);
+        held(running).remove(&number);
+        let used = before.and_then(|before| Some(Thread::own_usage()?.since(&before)));
+        let levels = Levels {
+            modules_compiled: runtime.modules_compiled(),
+            module_bytes: runtime.module_bytes(),
+            nn: runtime.nn().stats(),
+            inferences: runtime.nn().inference_times(),
+        };
+        let end = End { outcome, memory: cancel.memory(), used, levels };
+        let ended = Answer::Ended(Box::new(end));
+        if with_lane(|lane| Ok(lane.sender.send(&ended, None, Wait::Yes)?)).is_err() {
+            return;
+        }
+    }
+}
+
+// Entries come and go whole.
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,118 @@
+//! What the worker and the runtime's process say to each other. Plain data.
+//!
+//! ```text
+//! control:  Setup, then a descriptor for each lane ─▶      ◀─ Ready or Failed
+//!           Stop, End ─▶
+//! a lane:   Run ─▶   (◀─ Code   Code ─▶)   (◀─ Began)   ◀─ Ended
+//! ```
+//!
+//! A lane is a thread of the runtime with a socket of its own, and has one task
+//! at a time, so a task costs two packets and two threads that wake up.
+
+use super::confine::Confinement;
+use crate::cancel::Reason;
+use crate::nn::{InferenceTimes, NnConfig, NnStats};
+use crate::runtime::Pool;
+use crate::task::{Outcome, TaskSpec};
+use crate::usage::ThreadUsage;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+/// What a runtime is made of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Setup {
+    /// Bytes of compiled code that are kept.
+    pub module_cache: u64,
+    /// Modules of either size that are compiled at the same time.
+    pub compilers: usize,
+    /// Bytes that a compile may take.
+    pub compile_memory: u64,
+    /// Slots for instances.
+    pub pool: Pool,
+    /// wasi-nn.
+    pub nn: NnConfig,
+    /// The folder of the caches on the disk and their bytes each.
+    pub caches: Option<(PathBuf, u64)>,
+    /// Whether the configuration's graphs are loaded at the start.
+    pub preload: bool,
+    /// What the process may reach.
+    pub confinement: Confinement,
+    /// How it logs; without, it does not.
+    pub log: Option<Log>,
+}
+
+/// How the runtime logs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Log {
+    /// What is logged.
+    pub directives: String,
+    /// As lines of JSON.
+    pub json: bool,
+}
+
+/// From the worker, beside the lanes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Order {
+    /// The first: what the runtime is made of, with its notes and so many lanes,
+    /// one each in the [`Order::Lane`] that follow.
+    Setup(Box<Setup>, u32),
+    Lane,
+    /// The run on this lane is to end.
+    Stop(u32, u64, Reason),
+    /// The process is to end in order.
+    End,
+}
+
+/// To the worker, beside the lanes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Hello {
+    /// It takes tasks: the threads of its lanes, and what its system lacks.
+    Ready(Vec<u32>, Vec<String>),
+    /// It can't.
+    Failed(String),
+}
+
+/// To a lane.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Work<'a> {
+    /// A task, by the number of its run.
+    Run(u64, Cow<'a, TaskSpec>),
+    /// The code that was asked for.
+    Code(#[serde(with = "crate::task::plain::bytes")] Vec<u8>),
+}
+
+/// From a lane.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// The task's code is not here.
+    Code,
+    /// Its guest begins.
+    Began,
+    /// It has ended.
+    Ended(Box<End>),
+}
+
+/// The end of a run.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct End {
+    pub(super) outcome: Outcome,
+    /// Bytes of the guest's memories.
+    pub(super) memory: u64,
+    /// Of its thread, if it is asked for.
+    pub(super) used: Option<ThreadUsage>,
+    pub(super) levels: Levels,
+}
+
+/// What a runtime has done and holds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Levels {
+    /// Modules compiled.
+    pub modules_compiled: u64,
+    /// Bytes of compiled code that are kept.
+    pub module_bytes: u64,
+    /// wasi-nn's counters.
+    pub nn: NnStats,
+    /// By graph.
+    pub inferences: Vec<InferenceTimes>,
+}
