@@ -37,7 +37,8 @@ pub(super) fn command() -> Command {
              -S nn-graph=openvino::DIR    a graph that the guest loads by DIR's last component\n  \
              --dir HOST[::GUEST]          a directory for the guest\n  \
              --env NAME[=VALUE]           a variable; without a value, the one that is set here\n  \
-             --invoke NAME                call this export, with ARGS as its values\n  \
+             --invoke NAME                call this export, with ARGS as its values (WAVE for\n  \
+                                          a component, which also takes --invoke 'f(\"a\", 1)')\n  \
              -W timeout=DURATION          end it after this time\n  \
              -S help, -W help             list the options\n\n\
              The options come before them, and are a worker's: as flags, as variables \

@@ -1,5 +1,5 @@
 //! Components: what they may import, and calling `wasi:cli/run` as `wasmtime
-//! run` does.
+//! run` does, or a function of theirs by name.
 
 mod files;
 pub(super) mod imports;
@@ -7,48 +7,48 @@ mod network;
 mod poll;
 pub(super) mod size;
 mod streams;
+mod typed;
+pub(super) mod wave;
 
 use super::CallError;
 use super::sandbox::TaskState;
-use crate::task::{Entry, Failure};
+use crate::task::Failure;
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p2::bindings::sync::CommandPre;
 
+pub(super) use typed::{Target, target};
+
 /// The version of WASI that is provided: wasmtime-wasi's own, by whose name its
 /// functions are replaced here.
 const WASI: &str = "0.2.12";
 
-/// Instantiates the component and runs it as a command. Returns a line for each
-/// result.
+/// Instantiates the component and calls what the task means. The value of a
+/// function goes to `print`.
 pub(super) fn call(
     store: &mut Store<TaskState>,
     pre: &InstancePre<TaskState>,
-    entry: &Entry,
-    _inputs: &[String],
-) -> Result<Vec<String>, CallError> {
-    if let Entry::Invoke(name) = entry {
-        return Err(CallError::Refused(Failure::Module(format!(
-            "`--invoke {name}`: this version runs components as commands alone: leave it out"
-        ))));
+    target: &Target,
+    inputs: &[String],
+    print: &mut dyn FnMut(&[u8]),
+) -> Result<(), CallError> {
+    match target {
+        Target::Function(function) => typed::call(store, pre, function, inputs, print),
+        Target::Command => command(store, pre),
     }
+}
+
+fn command(store: &mut Store<TaskState>, pre: &InstancePre<TaskState>) -> Result<(), CallError> {
     let command = CommandPre::new(pre.clone()).map_err(|_| {
-        let component = pre.component();
-        let ty = component.component_type();
-        let exports: Vec<_> =
-            ty.exports(component.engine()).map(|(name, _)| format!("`{name}`")).collect();
-        let exports = match exports.len() {
-            0 => "nothing at all".to_owned(),
-            _ => exports.join(", "),
-        };
         CallError::Refused(Failure::Module(format!(
-            "the component is no command: it does not export `wasi:cli/run@0.2`, but {exports}"
+            "the component is no command: it does not export `wasi:cli/run@0.2`, but {}: name one \
+             with `--invoke` or as the task's name",
+            typed::exports(pre.component())
         )))
     })?;
     let command = command.instantiate(&mut *store).map_err(CallError::Guest)?;
     let ended = command.wasi_cli_run().call_run(&mut *store).map_err(CallError::Guest)?;
     // What a program of `wasi:cli` says by it has no other number.
-    ended.map_err(|()| CallError::Guest(I32Exit(1).into()))?;
-    Ok(Vec::new())
+    ended.map_err(|()| CallError::Guest(I32Exit(1).into()))
 }

@@ -157,16 +157,22 @@ impl Run<'_> {
                     {
                         huge_pages.advise(&memory, &*store);
                     }
-                    core::call(store, instance, &grant.entry, inputs)
+                    let results = core::call(store, instance, &grant.entry, inputs)?;
+                    for line in results {
+                        self.print(line.as_bytes());
+                        self.print(b"\n");
+                    }
+                    Ok(())
                 })
             }
-            Pre::Component(pre) => component::call(store, pre, &grant.entry, inputs),
+            Pre::Component(pre) => {
+                let (target, note) = component::target(pre.component(), &grant.entry)?;
+                self.outcome.diagnostics.extend(note);
+                component::call(store, pre, &target, inputs, &mut |text| self.print(text))
+            }
         };
         match result {
-            Ok(results) => {
-                for line in results {
-                    self.print(&line);
-                }
+            Ok(()) => {
                 self.outcome.exit_code = Some(0);
                 Ok(())
             }
@@ -176,15 +182,12 @@ impl Run<'_> {
     }
 
     /// A result of an invoked function goes where the guest's output goes.
-    fn print(&self, line: &str) {
+    fn print(&self, text: &[u8]) {
         match self.runtime.stdio {
-            Stdio::Captured => {
-                self.stdout.write(line.as_bytes());
-                self.stdout.write(b"\n");
-            }
+            Stdio::Captured => self.stdout.write(text),
             // As with the guest's own writes, who closed the pipe knows it.
             Stdio::Inherited => {
-                writeln!(std::io::stdout(), "{line}").ok();
+                std::io::stdout().write_all(text).ok();
             }
         }
     }

@@ -33,7 +33,7 @@ fn what_a_command_component_returns_is_its_exit_code() {
 fn a_component_that_is_no_command_is_told_what_it_exports() {
     let component = b"\0asm\x0d\0\x01\0".to_vec();
     let error = Bench::new().guest(component).run().verdict.expect_err("no command").to_string();
-    assert!(error.contains("`wasi:cli/run@0.2`, but nothing at all"), "{error}");
+    assert!(error.contains("`wasi:cli/run@0.2`, but no function at all"), "{error}");
 }
 
 #[test]

@@ -53,4 +53,5 @@ mod sources;
 #[cfg(feature = "broker")]
 mod submit;
 mod support;
+mod typed;
 mod worker;

@@ -19,6 +19,7 @@ over_both_brokers!(
     two_hundred_tasks_at_once_load_one_graph,
     a_graph_is_loaded_by_name_from_the_tasks_arguments,
     a_graph_is_loaded_by_name_from_the_workers_setting,
+    a_component_classifies_on_the_graphs_of_modules,
     graphs_append_and_each_goes_by_its_folders_name,
     every_hint_gives_the_same_answer,
     a_long_inference_is_stopped_at_once,
@@ -285,6 +286,27 @@ fn a_graph_is_loaded_by_name_from_the_workers_setting(on: On) {
     tiny.succeeded("2\n0\n6\n4\n");
     // Preloaded at the start, or just now by the first task: never twice.
     assert_eq!(reused(&stage.run(Task::wat("nn-tiny").args(&["-S", "nn"]))), (true, 1, 0));
+}
+
+fn a_component_classifies_on_the_graphs_of_modules(on: On) {
+    let (stage, _worker) = with_worker(on, &[]);
+    let graph = format!("nn-graph=openvino::{}", model("mobilenet"));
+    let dir = format!("--dir={}::fixture", model("mobilenet"));
+    let component = |inputs: &[&str]| {
+        let task = Task::guest("classification-component").args(&["-S", "nn", "-S", &graph, &dir]);
+        stage.run(task.inputs(inputs).env("FULL", "1").set("name", ""))
+    };
+    // One compile for guests of both kinds, by bytes and by name.
+    assert_eq!(reused(&stage.run(classification())), (false, 0, 1));
+    let by_bytes = component(&[]);
+    equals_the_reference(by_bytes.stdout(), &expected());
+    assert_eq!(reused(&by_bytes).2, 0);
+    let by_name = component(&["name", "mobilenet"]);
+    equals_the_reference(by_name.stdout(), &expected());
+    assert_eq!(reused(&by_name), (true, 1, 0));
+    let unknown = component(&["name", "another"]);
+    assert!(unknown.diagnostics().iter().any(|said| said.contains("`another`")));
+    unknown.failed(&["exited with code 1"]);
 }
 
 fn graphs_append_and_each_goes_by_its_folders_name(on: On) {

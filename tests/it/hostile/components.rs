@@ -124,7 +124,7 @@ fn a_component_has_no_network_and_is_told_so() {
     assert_eq!(outcome.verdict, Err(Failure::Exit(2)), "access-denied, and one");
     let said = outcome.diagnostics.iter().any(|text| text.contains("a task has no network"));
     assert!(said, "{:?}", outcome.diagnostics);
-    assert!(bench.wat("component-hello").run().diagnostics.is_empty());
+    assert!(bench.wat("component-hello").named("").run().diagnostics.is_empty());
 }
 
 #[test]
