@@ -88,11 +88,14 @@ pub struct Cancel {
     listener: Listener,
 }
 
+type Told = dyn Fn(Reason) + Send + Sync;
+type Shown = dyn Fn(&Doing) + Send + Sync;
+
 /// Who is told of a task.
 #[derive(Default)]
 struct Listener {
-    cancelled: Option<Box<dyn Fn(Reason) + Send + Sync>>,
-    doing: Option<Box<dyn Fn(&Doing) + Send + Sync>>,
+    cancelled: Option<Box<Told>>,
+    doing: Option<Box<Shown>>,
 }
 
 impl Cancel {

@@ -44,6 +44,10 @@ pub struct Launch {
 
 /// What came of a task in a runtime's process.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it is moved once; a box would be an allocation for each task"
+)]
 pub enum End {
     /// Its outcome, and what its thread used if that is asked for.
     Outcome(Outcome, Option<ThreadUsage>),

@@ -75,6 +75,10 @@ pub(super) enum Hello {
 
 /// To a lane.
 #[derive(Debug, Serialize, Deserialize)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it is moved once; a box would be an allocation for each task"
+)]
 pub(super) enum Work<'a> {
     /// A task, by the number of its run.
     Run(u64, Cow<'a, TaskSpec>),
