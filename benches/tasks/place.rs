@@ -84,6 +84,25 @@ impl Place {
         Ok(task(module, &[]))
     }
 
+    /// The same by name in a component.
+    pub fn component_by_name(&self) -> anyhow::Result<TaskRequest> {
+        let graph = format!("nn,nn-graph=openvino::{}", self.mobilenet.display());
+        let mut task = task(guest("classification-component")?, &["-S", &graph, &self.fixture()]);
+        task.inputs = ["name", "mobilenet"].map(str::to_owned).to_vec();
+        Ok(task)
+    }
+
+    /// A command component that does nothing.
+    pub fn empty_component() -> anyhow::Result<TaskRequest> {
+        const TEXT: &str = r#"(component
+            (core module $Main (func (export "run") (result i32) i32.const 0))
+            (core instance $main (instantiate $Main))
+            (func $run (result (result)) (canon lift (core func $main "run")))
+            (instance $command (export "run" (func $run)))
+            (export "wasi:cli/run@0.2.0" (instance $command)))"#;
+        Ok(task(wat::parse_str(TEXT)?, &[]))
+    }
+
     fn fixture(&self) -> String {
         format!("--dir={}::fixture", self.mobilenet.display())
     }

@@ -20,6 +20,7 @@ const WARM_UP: usize = 5;
 pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
     let settings = [("executors", "1"), ("nn-hint", "latency")];
     let (by_bytes, by_name) = (place.by_bytes()?, place.by_name()?);
+    let component_by_name = place.component_by_name()?;
     let mut alone = Alone::new(place, "LATENCY", Precision::F32)?;
     let mut alone_default = Alone::new(place, "LATENCY", Precision::Default)?;
     let mut ours = Ours::start(place, &settings)?;
@@ -31,12 +32,13 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
     let message_by_bytes = Start::new(&by_bytes)?;
     let shellout = Shellout::find(place)?;
 
-    let mut times = [const { Samples::new() }; 8];
-    let [own, own_default, bytes, name, message, message_bytes, shell_bytes, shell_name] =
+    let mut times = [const { Samples::new() }; 9];
+    let [own, own_default, bytes, name, component, message, message_bytes, shell_bytes, shell_name] =
         &mut times;
     for _ in 0..rounds {
         block(own, || alone.infer())?;
         block(name, || ours.run(&by_name))?;
+        block(component, || ours.run(&component_by_name))?;
         block(own, || alone.infer())?;
         block(bytes, || ours.run(&by_bytes))?;
         block(message, || manager.run(&message_by_name))?;
@@ -56,6 +58,9 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
     report.say("task_by_name_ms", name.median(), "ms");
     report.hold("by_bytes_over_openvino", bytes.median() / alone, "", Target::AtMost(1.7));
     report.hold("by_name_over_openvino", name.median() / alone, "", Target::AtMost(1.10));
+    let over = component.median() / alone;
+    report.say("component_by_name_ms", component.median(), "ms");
+    report.hold("component_by_name_over_openvino", over, "", Target::AtMost(1.25));
     report.say("message_by_bytes_ms", message_bytes.median(), "ms");
     report.say("message_by_name_ms", message.median(), "ms");
     let more = message.median() - name.median();

@@ -15,15 +15,18 @@ const LASTING: Duration = Duration::from_millis(1500);
 
 pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
     let empty = Place::empty(MODULE)?;
+    let component = Place::empty_component()?;
     let start = Start::new(&empty)?;
     let mut ours = Ours::start(place, &[])?;
     let broker = Broker::start(place)?;
     let mut manager = Manager::connect(broker.address)?;
-    let [mut in_executor, mut kept, mut stateless, mut held] = [const { Samples::new() }; 4];
+    let [mut in_executor, mut components, mut kept, mut stateless, mut held] =
+        [const { Samples::new() }; 5];
     let at_once = [("stateless", "false")];
     let defaults = [("result-hold", "5ms"), ("result-repeat", "2s,10s")];
     for _ in 0..rounds.div_ceil(5) {
         in_executor.add_number(ours.flow(&empty, IN_FLIGHT, LASTING)?);
+        components.add_number(ours.flow(&component, IN_FLIGHT, LASTING)?);
         for (samples, settings) in [
             (&mut kept, &at_once[..]),
             (&mut stateless, &[("stateless", "true")]),
@@ -37,6 +40,8 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
     }
     let per_second = in_executor.median();
     report.hold("empty_in_executor_per_second", per_second, "/s", Target::AtLeast(20_000.0));
+    let components = components.median();
+    report.hold("empty_components_per_second", components, "/s", Target::AtLeast(10_000.0));
     report.hold("empty_messages_per_second", kept.median(), "/s", Target::AtLeast(2_000.0));
     report.say("empty_messages_stateless_per_second", stateless.median(), "/s");
     report.say("empty_messages_held_and_repeated_per_second", held.median(), "/s");
