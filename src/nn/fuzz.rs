@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::backends::fake::Fake;
-use super::backends::openvino::{builders, xml as scanner};
-use super::operators::Operators;
+use super::backends::openvino::builders;
+use super::backends::openvino::xml::{self as scanner, Bounds};
 use super::{Nn, NnConfig, NnLimits};
 
 /// An OpenVINO model, the XML; its weights have as many bytes.
 pub fn xml(data: &[u8]) {
     let weights = vec![0; data.len()];
-    let Ok(scan) = builders::check(&[data, &weights], Operators::Checked) else { return };
+    let Ok(scan) = builders::check(&[data, &weights], Bounds::default()) else { return };
     assert!((1..=scanner::MAX_ELEMENTS).contains(&scan.elements));
     let text = std::str::from_utf8(data).expect("only UTF-8 is taken");
     assert!(!text.contains('\0'));
@@ -18,10 +18,10 @@ pub fn xml(data: &[u8]) {
     assert!(text.matches('<').count() >= scan.elements);
     // Nothing that comes behind its one root is taken.
     assert!(
-        builders::check(&[&[data, b"<net></net>"].concat(), &weights], Operators::Checked).is_err()
+        builders::check(&[&[data, b"<net></net>"].concat(), &weights], Bounds::default()).is_err()
     );
     // What needs all of its weights is refused without them.
-    if builders::check(&[data, &[]], Operators::Checked).is_err() {
+    if builders::check(&[data, &[]], Bounds::default()).is_err() {
         assert!(text.contains("offset") && text.contains("size"));
     }
 }

@@ -105,7 +105,7 @@ impl Nn {
     pub fn new(config: NnConfig) -> Nn {
         let backends: Vec<Box<dyn Backend>> = vec![
             #[cfg(feature = "openvino")]
-            Box::new(openvino::OpenVino::new(config.openvino.clone())),
+            Box::new(openvino::OpenVino::new(config.openvino.clone(), config.limits.tensor_bytes)),
             #[cfg(feature = "onnx")]
             Box::new(backends::rten::Rten::new(cores(), config.limits.tensor_bytes)),
         ];

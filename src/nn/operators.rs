@@ -7,7 +7,6 @@
 //! its [`Condition`]s say is proven of its inputs, or refused; one that is not
 //! in the list is refused, too. The list is held to what `tests/probe` saw
 //! of the supported version. Nothing here knows a backend or an encoding.
-#![allow(dead_code, reason = "what reads the graph of an encoding is to call it")]
 
 use std::cmp::Ordering;
 
@@ -18,6 +17,9 @@ use super::refusal::{Errno, Refusal};
 
 /// The opsets that the list covers: 1 to this.
 const OPSETS: u32 = 17;
+
+/// The longest step.
+const MOST_STEP: u64 = 1 << 30;
 
 /// Which operators a model may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -47,13 +49,25 @@ pub(in crate::nn) enum Condition {
     /// input `of` that the constant input `axis` selects; a negative one counts
     /// from its end.
     Index { indices: usize, of: usize, axis: usize },
-    /// Each row of the input `indices` is a place in the first dimensions of the
-    /// input `of`, behind those of the batch.
+    /// Each number of the constant input `indices` is a place in any dimension of
+    /// the input `of`, and its rows are no longer than that has dimensions.
     Tuple { indices: usize, of: usize },
-    /// The input is left out, or a constant without a zero in it.
+    /// The input is left out, or constant steps: none is 0 or overflows.
     NonZero { input: usize },
     /// The elements of the constant input `axes` are dimensions of the input `of`.
     Axes { axes: usize, of: usize },
+    /// The input is left out, or its elements are constants from `least` to `most`.
+    Within { input: usize, least: i64, most: i64 },
+    /// The input is left out, or has elements.
+    NotEmpty { input: usize },
+    /// The input is left out.
+    Absent { input: usize },
+    /// The input, and each dimension of it, is known.
+    Fixed { input: usize },
+    /// The numbers of the attribute are from `least` to `most`.
+    Attribute { key: &'static str, least: i64, most: i64 },
+    /// The number of the attribute is the last dimension of the input.
+    Attributed { key: &'static str, input: usize },
     /// Its bodies are held to this list, and what they give covers its outputs.
     Bodies,
 }
@@ -106,6 +120,12 @@ pub(in crate::nn) fn rule(operator: &str) -> Option<Rule> {
     found.ok().map(|at| LIST[at].1)
 }
 
+/// The names of all operators in the list.
+#[cfg(test)]
+pub(in crate::nn) fn names() -> impl Iterator<Item = &'static str> {
+    LIST.iter().map(|(name, _)| *name)
+}
+
 /// Proves that an operator of this type and opset may be in a model.
 pub(in crate::nn) fn known(operator: &str, version: &str) -> Result<(), Doubt> {
     let doubt = |why: &str| Err(Doubt { condition: None, why: why.to_owned() });
@@ -125,7 +145,13 @@ pub(in crate::nn) fn prove(operator: &str, inputs: &[Fact]) -> Result<(), Doubt>
     match rule(operator) {
         Some(Rule::Safe) => Ok(()),
         Some(Rule::When(conditions)) => {
-            conditions.iter().try_for_each(|&condition| holds(condition, inputs))
+            conditions.iter().try_for_each(|&condition| match condition {
+                // Attributes are those that OpenVINO's own reader writes.
+                Condition::Attribute { .. } | Condition::Attributed { .. } => Ok(()),
+                // Whether a value has elements shows when it is there: see SECURITY.md.
+                Condition::NotEmpty { input } if shape(inputs, input).is_none() => Ok(()),
+                _ => holds(condition, inputs),
+            })
         }
         Some(Rule::Refused(why)) => Err(Doubt { condition: None, why: why.to_owned() }),
         None => Err(Doubt { condition: None, why: "it is not known".to_owned() }),
@@ -137,8 +163,51 @@ fn order(a: &str, b: &str) -> Ordering {
     lower(a).cmp(&lower(b))
 }
 
-fn holds(condition: Condition, inputs: &[Fact]) -> Result<(), Doubt> {
-    let shape = |input: usize| inputs.get(input).and_then(|fact| fact.shape.as_deref());
+fn shape(inputs: &[Fact], input: usize) -> Option<&[u64]> {
+    inputs.get(input).and_then(|fact| fact.shape.as_deref())
+}
+
+/// The dimension of a value that an axis selects, if both are known.
+pub(in crate::nn) fn dimension(of: &Fact, axis: i64) -> Option<u64> {
+    let dims = of.shape.as_deref()?;
+    dims.get(place(axis, dims.len())?).copied()
+}
+
+/// Proves a condition on an attribute, from its text and what is known of the
+/// inputs.
+pub(in crate::nn) fn attribute<'a>(
+    condition: Condition,
+    inputs: &[Fact],
+    text: impl FnOnce(&str) -> Option<&'a str>,
+) -> Result<(), Doubt> {
+    if let Condition::Attributed { key, input } = condition {
+        let last = shape(inputs, input).and_then(|dims| dims.last().copied());
+        let number = text(key).and_then(|text| text.parse().ok());
+        if number.is_some() && number == last {
+            return Ok(());
+        }
+        let why = format!("its `{key}` may not be that of its input {input}");
+        return Err(Doubt::of(condition, why));
+    }
+    let Condition::Attribute { key, least, most } = condition else {
+        return Err(Doubt::of(condition, "it is no attribute"));
+    };
+    let Some(text) = text(key) else { return Ok(()) };
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    for part in parts {
+        let number = part.parse::<i64>().ok().filter(|number| (least..=most).contains(number));
+        if number.is_none() {
+            let part: String = part.chars().take(20).collect();
+            let why = format!("its `{key}` is {part}, not from {least} to {most}");
+            return Err(Doubt::of(condition, why));
+        }
+    }
+    Ok(())
+}
+
+/// Proves a condition, from what is known of the inputs.
+pub(in crate::nn) fn holds(condition: Condition, inputs: &[Fact]) -> Result<(), Doubt> {
+    let shape = |input: usize| shape(inputs, input);
     let values = |input: usize| inputs.get(input).and_then(|fact| fact.values.as_deref());
     let doubt = |why: String| Err(Doubt::of(condition, why));
     match condition {
@@ -149,34 +218,40 @@ fn holds(condition: Condition, inputs: &[Fact]) -> Result<(), Doubt> {
                      (input {of}) is of no fixed shape"
                 ));
             };
-            let axis = values(axis).and_then(|axis| axis.first());
-            let Some(size) = axis.and_then(|&axis| dims.get(place(axis, dims.len())?)) else {
-                return doubt(format!("its axis (input {axis:?}) is no dimension of input {of}"));
+            let selected = values(axis).and_then(|axis| axis.first());
+            let size = selected.and_then(|&axis| dims.get(place(axis, dims.len())?));
+            let Some(&size) = size else {
+                return doubt(format!("its axis (input {axis}) is no dimension of input {of}"));
             };
-            within(condition, places, *size, indices)
+            within(condition, places, size, indices)
         }
         Condition::Tuple { indices, of } => {
-            let (Some(places), Some(rows), Some(dims)) =
-                (values(indices), shape(indices), shape(of))
-            else {
+            let known = values(indices).zip(shape(indices)).zip(shape(of));
+            let Some(((places, rows), dims)) = known else {
                 return doubt(format!(
                     "its indices (input {indices}) are not constants, or what they select from \
                      (input {of}) is of no fixed shape"
                 ));
             };
-            // Where its batch ends is an attribute: the first dimensions and those
-            // behind them must do.
             let width = rows.last().map_or(0, |&width| width as usize);
             let least = dims.iter().min().copied().unwrap_or(0);
             if width == 0 || width > dims.len() {
                 return doubt(format!("its indices (input {indices}) are too wide"));
             }
+            if let Some(index) = places.iter().find(|index| **index < 0) {
+                return doubt(format!("its index {index} (input {indices}) is negative"));
+            }
             within(condition, places, least, indices)
         }
         Condition::NonZero { input } => match (inputs.get(input), values(input)) {
             (None, _) => Ok(()),
-            (_, Some(steps)) if steps.contains(&0) => doubt(format!("a step (input {input}) is 0")),
-            (_, Some(_)) => Ok(()),
+            (_, Some(steps)) => {
+                let wrong = |step: &&i64| **step == 0 || step.unsigned_abs() > MOST_STEP;
+                match steps.iter().find(wrong) {
+                    Some(step) => doubt(format!("a step (input {input}) is {step}")),
+                    None => Ok(()),
+                }
+            }
             (_, None) => doubt(format!("its step (input {input}) is not a constant")),
         },
         Condition::Axes { axes, of } => {
@@ -192,6 +267,30 @@ fn holds(condition: Condition, inputs: &[Fact]) -> Result<(), Doubt> {
                 None => Ok(()),
             }
         }
+        Condition::Within { input, least, most } => match (inputs.get(input), values(input)) {
+            (None, _) => Ok(()),
+            (_, Some(all)) => match all.iter().find(|value| !(least..=most).contains(*value)) {
+                Some(value) => doubt(format!("its input {input} is {value}")),
+                None => Ok(()),
+            },
+            (_, None) => doubt(format!("its input {input} is not a constant")),
+        },
+        Condition::NotEmpty { input } => match (inputs.get(input), shape(input)) {
+            (None, _) => Ok(()),
+            (_, Some(dims)) if !dims.contains(&0) => Ok(()),
+            _ => doubt(format!("its input {input} may be empty")),
+        },
+        Condition::Fixed { input } => match (inputs.get(input), shape(input)) {
+            (None, _) => Ok(()),
+            (_, Some(dims)) if !dims.contains(&0) => Ok(()),
+            _ => doubt(format!("its input {input} is of no fixed shape")),
+        },
+        Condition::Absent { input } => match inputs.get(input) {
+            None => Ok(()),
+            Some(_) => doubt(format!("it has an input {input}, which is not checked")),
+        },
+        Condition::Attribute { key, .. } => doubt(format!("its `{key}` is not looked at")),
+        Condition::Attributed { key, .. } => doubt(format!("its `{key}` is not looked at")),
         Condition::Bodies => doubt("it has bodies, which are not looked into".to_owned()),
     }
 }
@@ -272,11 +371,13 @@ mod tests {
     fn rows_of_indices_are_proven_within_the_dimensions() {
         let inside = [shape(&[2, 3]), constant(&[1, 2], &[1, 1])];
         assert_eq!(prove("GatherND", &inside), Ok(()));
-        for row in [[1, 3], [3, 0], [-4, 0]] {
+        for row in [[1, 3], [3, 0]] {
             let inputs = [shape(&[2, 3]), constant(&[1, 2], &row)];
             assert!(why("GatherND", &inputs).contains("out of a dimension"), "{row:?}");
         }
         assert!(why("GatherND", &[shape(&[2]), constant(&[1, 2], &[0, 0])]).contains("too wide"));
+        let negative = [shape(&[2, 3]), constant(&[1, 2], &[-1, 0])];
+        assert!(why("GatherND", &negative).contains("is negative"));
     }
 
     #[test]
@@ -284,7 +385,10 @@ mod tests {
         let four = |step: Fact| [Fact::default(), Fact::default(), Fact::default(), step];
         assert_eq!(prove("StridedSlice", &four(constant(&[2], &[1, -1]))), Ok(()));
         assert_eq!(prove("StridedSlice", &four(Fact::default())[..3]), Ok(()));
-        assert!(why("StridedSlice", &four(constant(&[2], &[1, 0]))).contains("is 0"));
+        for step in [0, i64::from(i32::MIN), i64::MIN] {
+            let why = why("StridedSlice", &four(constant(&[2], &[1, step])));
+            assert!(why.contains(&format!("is {step}")), "{why}");
+        }
         assert!(why("StridedSlice", &four(shape(&[2]))).contains("is not a constant"));
     }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What OpenVINO's operators do with hostile attributes, shapes and inputs.
 
+    probe.py operators                                  those of the installed library
     probe.py cases [--op NAME].. [--each N] > CASES     models, a JSON object a line
     probe.py run CASES > RESULTS                        each in a process of its own
     probe.py table RESULTS                              the sums by operator
@@ -14,6 +15,7 @@ import base64
 import ctypes
 import json
 import os
+import re
 import resource
 import select
 import signal
@@ -314,6 +316,16 @@ def run(path):
             print(json.dumps(dict(op=case["op"], case=case["case"], verdict=found[0], why=found[1])), flush=True)
 
 
+def operators():
+    """The operators that the installed library has, by the names of its classes."""
+    ov = openvino()
+    libs = os.path.join(os.path.dirname(ov.__file__), "libs")
+    library = next(name for name in sorted(os.listdir(libs)) if name.startswith("libopenvino.so"))
+    with open(os.path.join(libs, library), "rb") as file:
+        found = re.findall(rb"_ZTVN2ov2op(?:2v\d|3v\d\d)(\d+)([A-Za-z]\w*)E\0", file.read())
+    return sorted({name.decode() for size, name in found if int(size) == len(name)})
+
+
 KINDS = ("ran", "refused", "crashed", "foreign", "stuck")
 
 
@@ -336,6 +348,7 @@ def table(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("operators")
     made = verbs.add_parser("cases")
     made.add_argument("--op", action="append")
     made.add_argument("--each", type=int, default=0, help="so many at most of each honest layer; 0: all")
@@ -345,6 +358,8 @@ def main():
     if args.verb == "cases":
         for case in cases(args.op, args.each):
             print(json.dumps(case))
+    elif args.verb == "operators":
+        print("\n".join(operators()))
     elif args.verb == "run":
         run(args.file)
     else:

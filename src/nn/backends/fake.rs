@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 
+use super::openvino::xml::Bounds;
 use super::openvino::{IR, builders};
 use super::{Backend, Compiled, Encoding, Library, Model, ONNX, Request, Served};
 use crate::cancel::Cancel;
@@ -210,7 +211,10 @@ impl Backend for Fake {
         }
         match parts.first() {
             Some(xml) if !xml.starts_with(b"<net") => Ok(()),
-            _ => builders::check(parts, Operators::All).map(drop),
+            _ => {
+                let bounds = Bounds { operators: Operators::All, ..Bounds::default() };
+                builders::check(parts, bounds).map(drop)
+            }
         }
     }
 

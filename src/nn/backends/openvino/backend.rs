@@ -11,6 +11,7 @@ use super::encodings::{self, ENCODINGS, Proven};
 use super::library;
 use super::model::OpenVinoModel;
 use super::native::{self, Core, RawPort};
+use super::xml::Bounds;
 use crate::cancel::Cancel;
 use crate::nn::backends::{Backend, BackendName, Compiled, Encoding, Library};
 use crate::nn::refusal::{Errno, Refusal};
@@ -20,6 +21,7 @@ use crate::nn::tensors::{Dim, Port};
 /// The backend. See the module's documentation.
 pub(in crate::nn) struct OpenVino {
     config: OpenVinoConfig,
+    bounds: Bounds,
     loaded: OnceLock<Loaded>,
     /// Held while the library is looked for.
     loading: Mutex<()>,
@@ -31,8 +33,10 @@ struct Loaded {
 }
 
 impl OpenVino {
-    pub(in crate::nn) fn new(config: OpenVinoConfig) -> OpenVino {
-        OpenVino { config, loaded: OnceLock::new(), loading: Mutex::new(()) }
+    /// One whose models take so many bytes of tensors at most, as far as they say.
+    pub(in crate::nn) fn new(config: OpenVinoConfig, tensor_bytes: u64) -> OpenVino {
+        let bounds = Bounds { operators: config.operators, tensor_bytes };
+        OpenVino { config, bounds, loaded: OnceLock::new(), loading: Mutex::new(()) }
     }
 
     // A failure is not remembered: looking again costs some hundred system
@@ -110,14 +114,14 @@ impl Backend for OpenVino {
         target: ExecutionTarget,
         parts: &[&[u8]],
     ) -> Result<(), Refusal> {
-        encodings::prove(encoding, parts, self.config.operators)?;
+        encodings::prove(encoding, parts, self.bounds)?;
         self.device(target).map(drop)
     }
 
     fn compile(&self, source: &Source, _cancel: &Cancel) -> Result<Compiled, Refusal> {
         let core = &self.loaded().map_err(Refusal::runtime)?.core;
         let parts: Vec<&[u8]> = source.parts().iter().map(|part| &**part).collect();
-        let proven = encodings::prove(source.encoding(), &parts, self.config.operators)?;
+        let proven = encodings::prove(source.encoding(), &parts, self.bounds)?;
         let device = self.device(source.target())?;
         let failed = |error| Refusal::runtime(format!("OpenVINO refuses the model: {error}"));
         if device != "CPU" {
@@ -146,7 +150,7 @@ impl Backend for OpenVino {
     fn import(&self, source: &Source, compiled: Vec<u8>) -> Result<Compiled, Refusal> {
         let core = &self.loaded().map_err(Refusal::runtime)?.core;
         let parts: Vec<&[u8]> = source.parts().iter().map(|part| &**part).collect();
-        let proven = encodings::prove(source.encoding(), &parts, self.config.operators)?;
+        let proven = encodings::prove(source.encoding(), &parts, self.bounds)?;
         let device = self.device(source.target())?;
         let failed =
             |error| Refusal::runtime(format!("OpenVINO refuses the compiled model: {error}"));

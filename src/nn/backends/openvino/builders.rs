@@ -2,12 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::xml::{self, Scan};
-use crate::nn::operators::Operators;
+use super::xml::{self, Bounds, Scan};
 use crate::nn::refusal::{Errno, Refusal};
 
 /// Proves the builders of an OpenVINO model: the XML, then its weights.
-pub(in crate::nn) fn check(parts: &[&[u8]], operators: Operators) -> Result<Scan, Refusal> {
+pub(in crate::nn) fn check(parts: &[&[u8]], bounds: Bounds) -> Result<Scan, Refusal> {
     let &[xml, weights] = parts else {
         return Err(Refusal::argument(format!(
             "an OpenVINO model takes two builders, the XML and the weights, not {}",
@@ -33,7 +32,7 @@ pub(in crate::nn) fn check(parts: &[&[u8]], operators: Operators) -> Result<Scan
             ),
         ));
     }
-    xml::scan(xml, weights.len() as u64, operators)
+    xml::scan(xml, weights, bounds)
 }
 
 #[cfg(test)]
@@ -43,13 +42,12 @@ mod tests {
     #[test]
     fn builders_are_two_and_in_order() {
         let xml: &[u8] = b"<?xml version=\"1.0\"?><net></net>";
-        assert!(check(&[xml, &[]], Operators::Checked).is_ok());
-        let count = check(&[xml], Operators::Checked).expect_err("one builder");
+        assert!(check(&[xml, &[]], Bounds::default()).is_ok());
+        let count = check(&[xml], Bounds::default()).expect_err("one builder");
         assert!(count.text.ends_with("not 1"), "{count}");
-        let swapped = check(&[&[1, 2], xml], Operators::Checked).expect_err("swapped");
+        let swapped = check(&[&[1, 2], xml], Bounds::default()).expect_err("swapped");
         assert!(swapped.text.contains("wrong order"), "{swapped}");
-        let onnx =
-            check(&[b"\x08\x07\x12\nonnx-wally", &[]], Operators::Checked).expect_err("ONNX");
+        let onnx = check(&[b"\x08\x07\x12\nonnx-wally", &[]], Bounds::default()).expect_err("ONNX");
         assert_eq!(onnx.errno, Errno::InvalidEncoding);
         assert!(onnx.text.contains("(14 bytes, beginning with 08 07 12 0a"), "{onnx}");
     }

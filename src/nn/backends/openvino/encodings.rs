@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use wasmtime_wasi_nn::wit::GraphEncoding;
 
+use super::xml::Bounds;
 use super::{IR, builders, onnx};
 use crate::nn::backends::{Encoding, ONNX};
-use crate::nn::operators::Operators;
 use crate::nn::refusal::Refusal;
 
 /// All that are served.
@@ -44,20 +44,21 @@ pub(super) struct Proven<'a> {
 pub(super) fn prove<'a>(
     encoding: GraphEncoding,
     parts: &[&'a [u8]],
-    operators: Operators,
+    bounds: Bounds,
 ) -> Result<Proven<'a>, Refusal> {
     match encoding {
         GraphEncoding::Onnx => {
-            let (model, nodes) = onnx::check(parts, operators)?;
+            let (model, nodes) = onnx::check(parts, bounds.operators)?;
             let weight = 3 * model.len() as u64 + NODE * nodes as u64 + MODEL;
             // No operator of ONNX's own keeps a state.
             Ok(Proven { model, weights: &[], stateful: false, weight })
         }
         _ => {
-            let scan = builders::check(parts, operators)?;
+            let scan = builders::check(parts, bounds)?;
             let [xml, weights] = parts else { unreachable!("two were proven") };
             let weight = 32 * xml.len() as u64 + 2 * weights.len() as u64 + MODEL;
-            Ok(Proven { model: Cow::Borrowed(xml), weights, stateful: scan.stateful, weight })
+            let model = scan.mended.map_or(Cow::Borrowed(*xml), Cow::Owned);
+            Ok(Proven { model, weights, stateful: scan.stateful, weight })
         }
     }
 }

@@ -94,7 +94,7 @@ const PARTLY: &str = r#"<?xml version="1.0"?><net name="t" version="11"><layers>
 /// ARCHITECTURE.md, case 68.
 #[test]
 fn what_an_inference_leaves_unwritten_is_zero() {
-    let nn = nn();
+    let nn = nn_with(Operators::All);
     let mut task = context(&nn);
     let graph = load(&mut task, &(PARTLY.into(), vec![])).expect("a graph");
     let mut request = task.shared_graph(graph).take_request().expect("a request");
@@ -179,7 +179,7 @@ fn a_library_that_is_too_old_leaves_room_for_the_next() {
     let path = dir.path().as_os_str();
     let search =
         SearchEnv::from_lookup(beside, |name| (name == "LD_LIBRARY_PATH").then(|| path.to_owned()));
-    let backend = OpenVino::new(OpenVinoConfig { search, ..OpenVinoConfig::default() });
+    let backend = OpenVino::new(OpenVinoConfig { search, ..OpenVinoConfig::default() }, u64::MAX);
     let library = backend.open().expect("the next one");
     assert_ne!(library.path.as_deref(), Some(&*old));
     assert!(!library.version.starts_with("2023"), "{library:?}");

@@ -32,4 +32,6 @@ pub(super) const IR: Encoding =
 #[cfg(all(test, feature = "openvino"))]
 mod hostile;
 #[cfg(all(test, feature = "openvino"))]
+mod probe;
+#[cfg(all(test, feature = "openvino"))]
 mod tests;

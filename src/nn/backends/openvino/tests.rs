@@ -420,12 +420,12 @@ fn costs() {
 #[cfg(target_os = "linux")]
 #[test]
 fn an_exported_graph_gives_the_same_answers_in_the_next_process() {
-    let backend = OpenVino::new(nn().shared.config.openvino.clone());
+    let backend = OpenVino::new(nn().shared.config.openvino.clone(), u64::MAX);
     let (xml, weights) = add("1");
     let source = Source::new(GraphEncoding::Openvino, ExecutionTarget::Cpu, &[&xml, &weights]);
     let compiled = backend.compile(&source, &Cancel::default()).expect("compiled");
     let exported = compiled.model.export().expect("exported");
-    let again = OpenVino::new(nn().shared.config.openvino.clone());
+    let again = OpenVino::new(nn().shared.config.openvino.clone(), u64::MAX);
     let mut garbage = exported.clone();
     garbage.fill(0xaa);
     assert!(again.import(&source, garbage).is_err());

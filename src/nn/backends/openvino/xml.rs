@@ -1,12 +1,17 @@
 //! A look at a model's XML before OpenVINO parses it.
 //!
-//! One pass, not recursive, no allocation beyond the names of the open
-//! elements. It accepts less than XML does (no document type, no NUL, UTF-8
-//! alone, one root named `net`), so that no parser behind it can see more
-//! nesting or other weights than what was counted here.
+//! One pass, not recursive. It accepts less than XML does (no document type, no
+//! NUL, UTF-8 alone, one root named `net`), so that no parser behind it can see
+//! more nesting or other weights than what was counted here. The layers that it
+//! passes are kept, and held to the list of operators at the end.
 
-use crate::nn::operators::{self, Operators};
+use self::layers::Layers;
+use crate::nn::operators::Operators;
 use crate::nn::refusal::{Errno, Refusal};
+
+mod layers;
+mod mend;
+mod prove;
 
 /// The deepest nesting. A plain model needs 7 levels; each `If`, `Loop` or
 /// `TensorIterator` around a body adds 3. OpenVINO recurses through bodies.
@@ -19,13 +24,34 @@ pub(in crate::nn) const MAX_ELEMENTS: usize = 1_000_000;
 /// The largest XML in bytes.
 pub(in crate::nn) const MAX_BYTES: usize = 32 << 20;
 
+/// The most attributes of one element.
+const MAX_ATTRIBUTES: usize = 64;
+
 /// What the XML says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::nn) struct Scan {
     /// The model has operators that keep a state between inferences.
     pub(in crate::nn) stateful: bool,
     /// Its elements.
     pub(in crate::nn) elements: usize,
+    /// The XML with layers in it that keep others from memory that is not
+    /// theirs, if it needs any.
+    pub(in crate::nn) mended: Option<Vec<u8>>,
+}
+
+/// What a model is held to.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::nn) struct Bounds {
+    /// The operators that it may have.
+    pub(in crate::nn) operators: Operators,
+    /// Bytes that its tensors may take, as far as their shapes say it.
+    pub(in crate::nn) tensor_bytes: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds { operators: Operators::Checked, tensor_bytes: u64::MAX }
+    }
 }
 
 /// Whether these bytes begin as OpenVINO's XML does: `<?xml` or `<net`, after
@@ -36,8 +62,8 @@ pub(super) fn is_start(bytes: &[u8]) -> bool {
 }
 
 /// Proves the XML against its limits, its constants against `weights`, the
-/// number of bytes that come with it, and its layers against `operators`.
-pub(super) fn scan(xml: &[u8], weights: u64, operators: Operators) -> Result<Scan, Refusal> {
+/// bytes that come with it, and its layers against `bounds`.
+pub(super) fn scan(xml: &[u8], weights: &[u8], bounds: Bounds) -> Result<Scan, Refusal> {
     if xml.len() > MAX_BYTES {
         return Err(Refusal::too_large(format!(
             "the model's XML has {} bytes, more than {MAX_BYTES}",
@@ -51,29 +77,62 @@ pub(super) fn scan(xml: &[u8], weights: u64, operators: Operators) -> Result<Sca
         return Err(malformed(at, "holds a NUL"));
     }
     let at = if xml.starts_with(BOM) { BOM.len() } else { 0 };
-    Scanner { xml, at, open: Vec::new(), weights, operators, elements: 0, stateful: false }.run()
+    let layers = Layers::default();
+    let scanner = Scanner { xml, at, open: Vec::new(), weights, elements: 0, layers };
+    let (elements, layers) = scanner.run()?;
+    let stateful = prove::keeps_state(&layers);
+    let mended = match bounds.operators {
+        Operators::All => None,
+        Operators::Checked => mend::text(xml, prove::prove(&layers, weights)?)?,
+    };
+    prove::memory(&layers, bounds.tensor_bytes)?;
+    Ok(Scan { stateful, elements, mended })
 }
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// An element as it begins.
+struct Element<'e, 'a> {
+    name: &'a str,
+    attributes: &'e [(&'a str, &'a str)],
+    /// Where it begins, and where what opens it ends.
+    at: usize,
+    end: usize,
+}
+
+impl<'a> Element<'_, 'a> {
+    fn attribute(&self, key: &str) -> Option<&'a str> {
+        self.attributes.iter().find(|(own, _)| *own == key).map(|(_, value)| *value)
+    }
+
+    fn number(&self, key: &str) -> Result<u64, Refusal> {
+        let value = self.attribute(key).and_then(|value| number(value.as_bytes()));
+        value.ok_or_else(|| {
+            malformed(self.at, &format!("has an element whose `{key}` is no number"))
+        })
+    }
+}
 
 struct Scanner<'a> {
     xml: &'a [u8],
     at: usize,
     /// The names of the elements around `at`.
     open: Vec<&'a [u8]>,
-    weights: u64,
-    operators: Operators,
+    weights: &'a [u8],
     elements: usize,
-    stateful: bool,
+    layers: Layers<'a>,
 }
 
 impl<'a> Scanner<'a> {
-    fn run(mut self) -> Result<Scan, Refusal> {
+    fn run(mut self) -> Result<(usize, Layers<'a>), Refusal> {
         loop {
             let rest = self.rest();
             let text = rest.iter().position(|&byte| byte == b'<').unwrap_or(rest.len());
             if self.open.is_empty() && !rest[..text].trim_ascii().is_empty() {
                 return Err(self.malformed("has text outside its root"));
+            }
+            if let Some(element) = self.open.last() {
+                self.layers.text(element, &rest[..text]);
             }
             self.at += text;
             let rest = self.rest();
@@ -97,21 +156,24 @@ impl<'a> Scanner<'a> {
         match (self.open.last(), self.elements) {
             (Some(_), _) => Err(self.malformed("ends inside an element")),
             (None, 0) => Err(self.malformed("has no `net` element")),
-            (None, elements) => Ok(Scan { stateful: self.stateful, elements }),
+            (None, elements) => Ok((elements, self.layers)),
         }
     }
 
     fn close(&mut self) -> Result<(), Refusal> {
+        let at = self.at;
         self.at += 2;
         let name = self.name()?;
         self.skip_space();
         if self.open.pop() != Some(name) || !self.take(b">") {
             return Err(self.malformed("closes an element that is not the last one opened"));
         }
+        self.layers.close(at);
         Ok(())
     }
 
     fn element(&mut self) -> Result<(), Refusal> {
+        let at = self.at;
         self.at += 1;
         let name = self.name()?;
         if self.open.is_empty() && (name != b"net" || self.elements > 0) {
@@ -123,12 +185,11 @@ impl<'a> Scanner<'a> {
                 "the model's XML has more than {MAX_ELEMENTS} elements"
             )));
         }
-        let (mut offset, mut size) = (None, None);
-        let (mut ty, mut version, mut label) = (None, None, None);
-        loop {
+        let mut attributes: Vec<(&str, &str)> = Vec::new();
+        let opens = loop {
             let spaced = self.skip_space();
             if self.take(b"/>") {
-                break;
+                break false;
             }
             if self.take(b">") {
                 if self.open.len() == MAX_DEPTH {
@@ -138,70 +199,43 @@ impl<'a> Scanner<'a> {
                     )));
                 }
                 self.open.push(name);
-                break;
+                break true;
             }
-            if !spaced {
+            if !spaced || attributes.len() == MAX_ATTRIBUTES {
                 return Err(self.malformed("has a malformed element"));
             }
             let (key, value) = self.attribute()?;
-            match (name, key) {
-                (b"layer", b"type") => self.once(&mut ty, value)?,
-                (b"layer", b"version") => self.once(&mut version, value)?,
-                (b"layer", b"name") => self.once(&mut label, value)?,
-                (b"data", b"offset") => self.once(&mut offset, value)?,
-                (b"data", b"size") => self.once(&mut size, value)?,
-                _ => {}
+            if attributes.iter().any(|(other, _)| *other == key) {
+                return Err(self.malformed("has an attribute twice"));
             }
-        }
+            attributes.push((key, value));
+        };
+        let name = text(name);
+        let element = Element { name, attributes: &attributes, at, end: self.at };
         // Only constants have both (the operators' own attributes of these
         // names never come together).
-        if let (Some(offset), Some(size)) = (offset, size) {
-            self.constant(offset, size)?;
+        if let ("data", Some(offset), Some(size)) =
+            (name, element.attribute("offset"), element.attribute("size"))
+        {
+            self.constant(offset.as_bytes(), size.as_bytes())?;
         }
-        match (name, ty) {
-            (b"layer", Some(ty)) => {
-                self.layer(ty, version.unwrap_or_default(), label.unwrap_or_default())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn layer(&mut self, ty: &[u8], version: &[u8], name: &[u8]) -> Result<(), Refusal> {
-        if ty.contains(&b'&') || version.contains(&b'&') {
-            return Err(self.malformed("has a layer whose type is not a plain name"));
-        }
-        // OpenVINO takes upper case for lower case.
-        let is = |operator: &str| ty.eq_ignore_ascii_case(operator.as_bytes());
-        self.stateful |= is("ReadValue") || is("Assign");
-        if self.operators == Operators::All {
-            return Ok(());
-        }
-        // All of the XML was found to be UTF-8.
-        let [ty, version, name] = [ty, version, name].map(String::from_utf8_lossy);
-        operators::known(&ty, &version).map_err(|doubt| doubt.refusal(&ty, &name))
-    }
-
-    fn once(&self, slot: &mut Option<&'a [u8]>, value: &'a [u8]) -> Result<(), Refusal> {
-        match slot.replace(value) {
-            None => Ok(()),
-            Some(_) => Err(self.malformed("has an attribute twice")),
-        }
+        self.layers.element(&element, opens)
     }
 
     fn constant(&self, offset: &[u8], size: &[u8]) -> Result<(), Refusal> {
         let (Some(first), Some(count)) = (number(offset), number(size)) else {
             return Err(self.malformed("has a constant whose offset or size is not a number"));
         };
-        if first.checked_add(count).is_none_or(|end| end > self.weights) {
+        if first.checked_add(count).is_none_or(|end| end > self.weights.len() as u64) {
             return Err(Refusal::argument(format!(
                 "the model's weights have {} bytes, but its XML has a constant of {count} bytes at {first}",
-                self.weights
+                self.weights.len()
             )));
         }
         Ok(())
     }
 
-    fn attribute(&mut self) -> Result<(&'a [u8], &'a [u8]), Refusal> {
+    fn attribute(&mut self) -> Result<(&'a str, &'a str), Refusal> {
         let key = self.name()?;
         self.skip_space();
         if !self.take(b"=") {
@@ -217,7 +251,7 @@ impl<'a> Scanner<'a> {
         match value.iter().position(|&byte| byte == quote || byte == b'<') {
             Some(end) if value[end] == quote => {
                 self.at += end + 2;
-                Ok((key, &value[..end]))
+                Ok((text(key), text(&value[..end])))
             }
             _ => Err(self.malformed("has an attribute that does not end")),
         }
@@ -272,6 +306,11 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// A part of the XML that ends at ASCII, which is text as all of it is.
+fn text(part: &[u8]) -> &str {
+    std::str::from_utf8(part).unwrap_or_default()
+}
+
 fn malformed(at: usize, what: &str) -> Refusal {
     Refusal::new(Errno::InvalidArgument, format!("the model's XML {what} (at byte {at})"))
 }
@@ -290,38 +329,46 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const ALL: Bounds = Bounds { operators: Operators::All, tensor_bytes: u64::MAX };
+
     fn refused(xml: &str) -> String {
-        scan(xml.as_bytes(), 100, Operators::All).expect_err(xml).text
+        scan(xml.as_bytes(), &[0; 100], ALL).expect_err(xml).text
     }
 
     #[test]
     fn a_model_is_read() {
         let xml = "\u{feff}<?xml version=\"1.0\"?>\n<!-- <a> -->\n<net name='a>b' version=\"11\">
-            <layers><layer id=\"0\" type=\"Const\"><data element_type='f32' offset=\"60\" size=\"40\" /></layer></layers>
+            <layers><layer id=\"0\" type=\"Const\" version=\"opset1\"><data element_type='f32' offset=\"60\" size=\"40\" /></layer></layers>
             <rt_info><![CDATA[<x>]]></rt_info></net>\n";
         assert_eq!(
-            scan(xml.as_bytes(), 100, Operators::All),
-            Ok(Scan { stateful: false, elements: 5 })
+            scan(xml.as_bytes(), &[0; 100], ALL),
+            Ok(Scan { stateful: false, elements: 5, mended: None })
         );
     }
 
     #[test]
     fn operators_with_a_state_are_noted() {
         for ty in ["ReadValue", "Assign", "readvalue"] {
-            let xml = format!("<net><layers><layer type='{ty}'/></layers></net>");
-            assert!(scan(xml.as_bytes(), 0, Operators::All).expect("a model").stateful);
+            let xml =
+                format!("<net><layers><layer id='0' type='{ty}' version='opset6'/></layers></net>");
+            assert!(scan(xml.as_bytes(), &[], ALL).expect("a model").stateful);
         }
-        assert!(refused("<net><layer type='&#82;eadValue'/></net>").contains("plain name"));
+        assert!(
+            refused(
+                "<net><layers><layer id='0' type='&#82;eadValue' version='opset6'/></layers></net>"
+            )
+            .contains("without a plain type")
+        );
     }
 
     #[test]
     fn layers_are_held_to_the_list() {
         let model = |ty: &str, version: &str| {
             format!(
-                "<net><layers><layer name='here' type='{ty}' version='{version}'/></layers></net>"
+                "<net><layers><layer id='0' name='here' type='{ty}' version='{version}'/></layers></net>"
             )
         };
-        let checked = |xml: &str| scan(xml.as_bytes(), 0, Operators::Checked);
+        let checked = |xml: &str| scan(xml.as_bytes(), &[], Bounds::default());
         assert!(checked(&model("ReLU", "opset1")).is_ok());
         for (ty, version) in [
             ("CTCLoss", "opset4"),
@@ -334,7 +381,7 @@ mod tests {
             let xml = model(ty, version);
             let refusal = checked(&xml).expect_err(ty);
             assert!(refusal.text.contains(&format!("{ty} (layer `here`)")), "{refusal}");
-            assert!(scan(xml.as_bytes(), 0, Operators::All).is_ok());
+            assert!(scan(xml.as_bytes(), &[], ALL).is_ok());
         }
     }
 
@@ -343,7 +390,7 @@ mod tests {
         let model = |offset: &str, size: &str| {
             format!("<net><layer><data offset='{offset}' size='{size}'/></layer></net>")
         };
-        assert!(scan(model("60", "40").as_bytes(), 100, Operators::All).is_ok());
+        assert!(scan(model("60", "40").as_bytes(), &[0; 100], ALL).is_ok());
         assert_eq!(
             refused(&model("60", "41")),
             "the model's weights have 100 bytes, but its XML has a constant of 41 bytes at 60"
@@ -393,26 +440,26 @@ mod tests {
             "<net\0/>",
             "<1/>",
         ] {
-            assert!(scan(xml.as_bytes(), 0, Operators::All).is_err(), "{xml}");
+            assert!(scan(xml.as_bytes(), &[], ALL).is_err(), "{xml}");
         }
-        assert!(scan(b"<net>\xff</net>", 0, Operators::All).is_err());
+        assert!(scan(b"<net>\xff</net>", &[], ALL).is_err());
     }
 
     proptest! {
         #[test]
         fn any_bytes_come_to_an_end(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = scan(&bytes, 10, Operators::Checked);
+            let _ = scan(&bytes, &[0; 10], Bounds::default());
         }
 
         #[test]
         fn any_markup_comes_to_an_end(markup in "(<|>|/|net|data|layer|type|offset|size|=|'1'|\"2\"| |!--|--|\\?|x|\\[CDATA\\[){0,60}") {
-            let _ = scan(markup.as_bytes(), 10, Operators::Checked);
+            let _ = scan(markup.as_bytes(), &[0; 10], Bounds::default());
         }
 
         #[test]
         fn nesting_is_counted_exactly(depth in 1usize..200) {
             let xml = format!("<net>{}{}</net>", "<a>".repeat(depth - 1), "</a>".repeat(depth - 1));
-            prop_assert_eq!(scan(xml.as_bytes(), 0, Operators::All).is_ok(), depth <= MAX_DEPTH);
+            prop_assert_eq!(scan(xml.as_bytes(), &[], ALL).is_ok(), depth <= MAX_DEPTH);
         }
     }
 }

@@ -111,8 +111,13 @@ impl<'a> Prover<'a> {
             let why = "it has bodies, which are not looked into".to_owned();
             return Err(refused(node.op, Doubt { condition: None, why }));
         }
+        // Of the others that have conditions, its inputs come in the same order.
+        let inputs: Vec<Fact> = match node.op {
+            "Tile" => (0..node.inputs.len()).map(|index| self.input(node, index)).collect(),
+            _ => Vec::new(),
+        };
         for operator in becomes {
-            operators::prove(operator, &[]).map_err(|doubt| refused(operator, doubt))?;
+            operators::prove(operator, &inputs).map_err(|doubt| refused(operator, doubt))?;
         }
         Ok(self.folded(node))
     }

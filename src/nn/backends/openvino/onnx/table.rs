@@ -134,7 +134,6 @@ const TABLE: &[(&str, &[&str])] = &[
     ("ReverseSequence", &["ReverseSequence"]),
     ("RoiAlign", &["ROIAlign"]),
     ("Round", &["Round"]),
-    ("ScatterElements", &["ScatterElementsUpdate"]),
     ("ScatterND", &["ScatterNDUpdate"]),
     ("Selu", &["Selu"]),
     ("Shape", &["ShapeOf", "Slice"]),
