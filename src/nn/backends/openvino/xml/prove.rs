@@ -95,11 +95,12 @@ impl<'l, 'a> Known<'l, 'a> {
     fn fact(&self, (layer, _): (u64, u64), far: usize) -> Fact {
         let Some(at) = self.scope.by_id(layer).filter(|_| far > 0) else { return Fact::default() };
         let layer = &self.scope.layers[at];
-        let input = || {
-            let port = layer.inputs.first();
+        let input_at = |index: usize| {
+            let port = layer.inputs.get(index);
             let source = port.and_then(|&port| self.edges.get(&(layer.id, port)));
             source.map(|&source| self.fact(source, far - 1)).unwrap_or_default()
         };
+        let input = || input_at(0);
         if layer.is("Const") || layer.is("Constant") {
             return self.constant(layer);
         }
@@ -112,6 +113,9 @@ impl<'l, 'a> Known<'l, 'a> {
                 dims.and_then(|dims| dims.iter().map(|&dim| i64::try_from(dim).ok()).collect());
             let shape = dims.as_ref().map(|dims| vec![dims.len() as u64]);
             return Fact { shape, values: dims };
+        }
+        if layer.is("Broadcast") && layer.inputs.len() == 2 {
+            return repeated(&input(), &input_at(1));
         }
         if layer.is("Convert") {
             let Fact { shape, values } = input();
@@ -146,6 +150,22 @@ impl<'l, 'a> Known<'l, 'a> {
             _ => None,
         };
         Fact { shape: dims, values }
+    }
+}
+
+/// One number of a constant, as often as a known shape says.
+fn repeated(number: &Fact, shape: &Fact) -> Fact {
+    let (Some([number]), Some(dims)) = (number.values.as_deref(), shape.values.as_deref()) else {
+        return Fact::default();
+    };
+    let dims: Option<Vec<u64>> = dims.iter().map(|&dim| u64::try_from(dim).ok()).collect();
+    let count = dims.as_ref().and_then(|dims| {
+        dims.iter().try_fold(1usize, |all, &dim| all.checked_mul(usize::try_from(dim).ok()?))
+    });
+    match count.filter(|&count| (1..=MOST).contains(&count)) {
+        // Of another mode or rank it may have another shape, of the same number.
+        Some(count) => Fact { shape: None, values: Some(vec![*number; count]) },
+        None => Fact::default(),
     }
 }
 
