@@ -143,7 +143,8 @@ impl Load {
 pub struct Queue<T, H> {
     bounds: Bounds,
     next: u64,
-    waiting: BTreeMap<Place, Waiting<T>>,
+    /// Boxed: a map that grows at its end leaves half of its room free.
+    waiting: BTreeMap<Place, Box<Waiting<T>>>,
     /// Those that are not held.
     ready: BTreeSet<Place>,
     places: HashMap<TaskId, Place>,
@@ -215,7 +216,7 @@ impl<T, H: Clone> Queue<T, H> {
         let place = Place { in_company: admission != Admission::Alone, number: self.next };
         self.next += 1;
         let waiting = Waiting { id: id.clone(), task: task(in_memory), weight, in_memory };
-        self.waiting.insert(place, waiting);
+        self.waiting.insert(place, Box::new(waiting));
         self.places.insert(id.clone(), place);
         if admission != Admission::Held {
             self.ready.insert(place);
@@ -224,7 +225,7 @@ impl<T, H: Clone> Queue<T, H> {
     }
 
     fn remove(&mut self, place: Place) -> Option<Waiting<T>> {
-        let removed = self.waiting.remove(&place)?;
+        let removed = *self.waiting.remove(&place)?;
         self.ready.remove(&place);
         self.places.remove(&removed.id);
         self.load.remove(removed.weight);

@@ -23,7 +23,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 
 /// Waiting tasks from which on this is a burst, or bytes of their modules.
 const BURST: (usize, u64) = (256, 16 << 20);
-/// Bytes that a burst's messages have passed through until their memory is
+/// Bytes that the messages of a burst have passed through until their memory is
 /// given back.
 const GIVE_BACK: usize = 16 << 20;
 /// What a message passes through at the least.
@@ -119,7 +119,7 @@ struct Writer<T> {
     incoming: Receiver<Item<T>>,
     released: UnboundedSender<T>,
     failing: Option<Failing>,
-    /// Bytes that accepted tasks have passed through since memory was given back.
+    /// Bytes that tasks have passed through since memory was given back.
     passed: usize,
 }
 
@@ -268,7 +268,8 @@ fn accepted(step: &Step) -> Option<Run> {
     }
 }
 
-/// Bytes of the buffers that a task's message is read and decoded in.
+/// Bytes of the buffers that a task's message is read and decoded in, or its
+/// result is made and sent in.
 fn passed(step: &Step) -> usize {
     match step {
         Step::Accepted { request, .. } => match &request.module {
@@ -276,6 +277,7 @@ fn passed(step: &Step) -> usize {
             Some(ModuleSource::Bytes(binary)) => SMALL.max(binary.len() / 3 * 7),
             _ => SMALL,
         },
+        Step::Finished { .. } => SMALL,
         _ => 0,
     }
 }

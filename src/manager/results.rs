@@ -25,6 +25,9 @@ const RATE: usize = 500;
 const READY: usize = RATE;
 /// Repeats that the connection has not written yet. More would only wait there.
 const UNWRITTEN: usize = 20;
+/// Results that the connection has and the broker does not. More would only
+/// wait there, where each costs more than here.
+const UNDELIVERED: usize = 256;
 /// Bytes of results that are held, and again of those that are to be repeated.
 /// Most of these the worker remembers anyway, and they are shared.
 const BYTES: usize = 32 << 20;
@@ -88,6 +91,8 @@ pub struct Results {
     next: u64,
     held: BTreeMap<Due, Departure>,
     held_bytes: usize,
+    /// Those that have left and are not decided.
+    undelivered: usize,
     last: HashMap<TaskId, Last>,
     waiting: BTreeMap<Due, Repeat>,
     ready: BTreeMap<Due, Repeat>,
@@ -107,6 +112,7 @@ impl Results {
             next: 0,
             held: BTreeMap::new(),
             held_bytes: 0,
+            undelivered: 0,
             last: HashMap::new(),
             waiting: BTreeMap::new(),
             ready: BTreeMap::new(),
@@ -143,6 +149,7 @@ impl Results {
 
     /// The broker has it. Whether it is still the last word on its task.
     pub fn delivered(&mut self, departure: Departure, now: Instant) -> bool {
+        self.decided();
         let Some(last) = self.last(&departure) else { return false };
         if !last.quick {
             self.last.remove(&departure.publication.id);
@@ -162,9 +169,19 @@ impl Results {
 
     /// The broker will not have it.
     pub fn undelivered(&mut self, departure: &Departure) {
+        self.decided();
         if self.last(departure).is_some() {
             self.last.remove(&departure.publication.id);
         }
+    }
+
+    fn decided(&mut self) {
+        self.undelivered = self.undelivered.saturating_sub(1);
+    }
+
+    /// Whether one may leave.
+    fn open(&self) -> bool {
+        self.undelivered < UNDELIVERED || self.closing
     }
 
     fn last(&self, departure: &Departure) -> Option<&Last> {
@@ -179,10 +196,12 @@ impl Results {
 
     /// What is to be done now, one after the other.
     pub fn next(&mut self, now: Instant) -> Option<Action> {
-        if let Some(first) = self.held.first_entry()
+        if self.open()
+            && let Some(first) = self.held.first_entry()
             && (first.key().0 <= now || self.held_bytes > BYTES || self.closing)
         {
             let departure = first.remove();
+            self.undelivered += 1;
             self.held_bytes -= departure.publication.result.len();
             return Some(Action::Publish(departure));
         }
@@ -215,7 +234,7 @@ impl Results {
     /// When [`Results::next`] has something again, as far as that depends on
     /// the time alone.
     pub fn due(&self) -> Option<Instant> {
-        let held = self.held.keys().next().map(|(due, _)| *due);
+        let held = self.held.keys().next().filter(|_| self.open()).map(|(due, _)| *due);
         let waiting = self.waiting.keys().next().map(|(due, _)| *due);
         let ready = self.ready.keys().next().filter(|_| self.unwritten < UNWRITTEN);
         let ready = ready.map(|(due, _)| match self.left.front() {

@@ -283,3 +283,28 @@ proptest! {
         prop_assert!(results.last.len() <= under_way.len() + results.ready.len());
     }
 }
+
+#[test]
+fn no_more_leave_than_are_worth_having_under_way_until_the_worker_ends() {
+    let (mut results, now) = (Results::new(timing()), Instant::now());
+    let all = UNDELIVERED as u64 + 3;
+    (0..all).for_each(|run| results.publish(result(run, &format!("task-{run}"), "r", None), now));
+    let mut left = Vec::new();
+    while let Some(Action::Publish(departure)) = results.next(now) {
+        left.push(departure);
+    }
+    assert_eq!(left.len(), UNDELIVERED);
+    assert_eq!(results.due(), None, "nothing is due until one is decided");
+    results.delivered(left.remove(0), now);
+    results.undelivered(&left.remove(0));
+    assert_eq!(results.due(), Some(now));
+    let next = [results.next(now), results.next(now)].map(|action| match action {
+        Some(Action::Publish(departure)) => departure.publication.run,
+        other => panic!("expected a departure: {other:?}"),
+    });
+    assert_eq!(next, [Run(all - 3), Run(all - 2)], "in their order");
+    assert_eq!(results.next(now), None);
+    results.close();
+    assert!(matches!(results.next(now), Some(Action::Publish(_))), "the last one");
+    assert_eq!(results.next(now), None);
+}
