@@ -76,6 +76,24 @@ type Hook = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
 struct State {
     reason: Option<Reason>,
     hook: Option<Hook>,
+    /// Each by its number, the next one's beside them.
+    wakers: (Vec<(u64, Waker)>, u64),
+}
+
+/// Wakes a thread that waits for something else.
+type Waker = Arc<dyn Fn() + Send + Sync>;
+
+/// As long as it is there, a thread is woken. See [`Cancel::wakes`].
+#[must_use = "dropped, it wakes nobody"]
+pub struct Waking<'a> {
+    cancel: &'a Cancel,
+    number: u64,
+}
+
+impl Drop for Waking<'_> {
+    fn drop(&mut self) {
+        self.cancel.lock().wakers.0.retain(|(number, _)| *number != self.number);
+    }
 }
 
 /// A task's cancellation. See the module's documentation.
@@ -122,7 +140,9 @@ impl Cancel {
         state.reason = Some(reason);
         self.changed.notify_all();
         let hook = state.hook.clone();
+        let wakers: Vec<_> = state.wakers.0.iter().map(|(_, wake)| wake.clone()).collect();
         drop(state);
+        wakers.iter().for_each(|wake| wake());
         if let Some(cancelled) = &self.listener.cancelled {
             cancelled(reason);
         }
@@ -157,6 +177,24 @@ impl Cancel {
             (state, _) =
                 self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Calls `wake`, which must not wait long, when the task is to end, as long
+    /// as what this gives is there: for a thread that waits for something else
+    /// and looks for a reason whenever it is woken. It is not called for a
+    /// reason that is there already.
+    pub fn wakes(&self, wake: impl Fn() + Send + Sync + 'static) -> Waking<'_> {
+        let mut state = self.lock();
+        let number = state.wakers.1;
+        state.wakers.1 += 1;
+        state.wakers.0.push((number, Arc::new(wake)));
+        Waking { cancel: self, number }
+    }
+
+    /// Whether a thread is to be woken.
+    #[cfg(test)]
+    pub fn wakes_somebody(&self) -> bool {
+        !self.lock().wakers.0.is_empty()
     }
 
     /// Runs `call`, which `interrupt` can end early from another thread. The

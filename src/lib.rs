@@ -50,6 +50,7 @@
 
 #[cfg(feature = "broker")]
 pub mod broker;
+pub mod cache;
 pub mod cancel;
 pub mod cli;
 pub mod client;

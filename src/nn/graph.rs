@@ -4,7 +4,6 @@
 //! model, and inference requests that are idle: made once, warm for the next
 //! task, and never given on if they could carry something with them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::backends::{Compiled, Model, Request};
@@ -46,7 +45,6 @@ pub(super) struct SharedGraph {
     pub(super) several: bool,
     source: Source,
     fingerprint: u64,
-    used: AtomicU64,
 }
 
 impl SharedGraph {
@@ -81,7 +79,6 @@ impl SharedGraph {
             several,
             source,
             fingerprint,
-            used: AtomicU64::new(0),
         })
     }
 
@@ -93,16 +90,6 @@ impl SharedGraph {
     /// The cache's number for the source.
     pub(super) fn fingerprint(&self) -> u64 {
         self.fingerprint
-    }
-
-    /// When it was last used, by the cache's count of uses.
-    pub(super) fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// Notes a use.
-    pub(super) fn use_at(&self, count: u64) {
-        self.used.store(count, Ordering::Relaxed);
     }
 
     /// What it keeps alive, in bytes.

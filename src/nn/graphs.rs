@@ -4,20 +4,13 @@
 //! Two models are one when their bytes are equal, all of them: a lookup finds
 //! candidates by a fingerprint of a few bytes at places that no guest knows,
 //! then compares. It copies nothing. While a model is compiled, other tasks
-//! that ask for it wait, and look again when it is there; a task that is
-//! stopped stops waiting. (A compile itself can't be interrupted: the task
-//! that runs it ends behind it, and what it made is kept for the next one.)
-//!
-//! This is not the `moka` cache, although that knows borrowed keys, weights
-//! and single flight: its waiters can't be cancelled, its eviction is
-//! deferred and its memory is given back at some later operation, while a
-//! compiled model can be the largest thing in the process.
+//! that ask for it wait; a task that is stopped stops waiting. (A compile itself
+//! can't be interrupted by every backend: the task that runs it ends behind it,
+//! and what it made is kept for the next one.)
 
-use std::cmp::Reverse;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
 
@@ -26,11 +19,9 @@ use super::graph::{SharedGraph, Taken};
 use super::refusal::{Errno, Halt, Refusal};
 use super::source::Source;
 use super::stored::StoredGraph;
+use crate::cache::{Cache, CacheStats, Limits, LookUp};
 use crate::cancel::Cancel;
 use crate::disk::DiskCache;
-
-/// How soon a task that waits for another's compile notices its own end.
-const WAIT: Duration = Duration::from_millis(20);
 
 /// How a graph was come by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,45 +32,23 @@ pub(super) enum Found {
     Compiled,
 }
 
-/// What the cache did so far and holds now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct GraphStats {
-    pub(super) compiled: u64,
-    pub(super) hits: u64,
-    pub(super) evicted: u64,
-    pub(super) bytes: u64,
-    pub(super) entries: u64,
-}
-
-#[derive(Default)]
-struct State {
-    entries: Vec<Arc<SharedGraph>>,
-    bytes: u64,
-    /// Fingerprints of what is being compiled.
-    flights: Vec<u64>,
-    stats: GraphStats,
-}
-
 /// The cache. See the module's documentation.
 pub(super) struct Graphs {
+    cache: Cache<u64, Arc<SharedGraph>>,
     budget: u64,
-    flights: usize,
     secret: RandomState,
-    clock: AtomicU64,
-    state: Mutex<State>,
-    landed: Condvar,
+    compiled: AtomicU64,
 }
 
 impl Graphs {
     /// A cache of `budget` bytes that compiles `flights` models at a time.
     pub(super) fn new(budget: u64, flights: usize) -> Graphs {
+        let limits = Limits { bytes: budget, entries: usize::MAX, flights };
         Graphs {
+            cache: Cache::new(limits),
             budget,
-            flights: flights.max(1),
             secret: RandomState::new(),
-            clock: AtomicU64::new(0),
-            state: Mutex::default(),
-            landed: Condvar::new(),
+            compiled: AtomicU64::new(0),
         }
     }
 
@@ -96,80 +65,38 @@ impl Graphs {
     ) -> Result<(Arc<SharedGraph>, Found), Halt> {
         let id = served.encoding.id;
         let fingerprint = self.fingerprint(id, target, parts);
-        let _flight = loop {
-            let candidates = self.lock().candidates(fingerprint);
-            // Not under the lock: comparing takes milliseconds.
-            if let Some(graph) = candidates.iter().find(|e| e.source().is(id, target, parts)) {
-                self.touch(graph);
-                self.lock().stats.hits += 1;
-                return Ok((graph.clone(), Found::Reused));
-            }
-            if let Some(reason) = cancel.reason() {
-                return Err(Halt::Cancelled(reason));
-            }
-            let mut state = self.lock();
-            if state.flights.contains(&fingerprint) || state.flights.len() >= self.flights {
-                drop(self.landed.wait_timeout(state, WAIT));
-                continue;
-            }
-            let landed = |e: &Arc<SharedGraph>| !candidates.iter().any(|c| Arc::ptr_eq(c, e));
-            if state.candidates(fingerprint).iter().any(landed) {
-                continue;
-            }
-            state.flights.push(fingerprint);
-            break Flight { graphs: self, fingerprint };
+        let is = |graph: &Arc<SharedGraph>| graph.source().is(id, target, parts);
+        let flight = match self.cache.look_up(fingerprint, is, cancel).map_err(Halt::Cancelled)? {
+            LookUp::Found(graph) => return Ok((graph, Found::Reused)),
+            LookUp::Claimed(flight) => flight,
         };
         let made = Made::by_the_first(served, target, parts, disk, cancel)?;
         let graph = Arc::new(SharedGraph::new(made.taken, made.source, fingerprint)?);
-        if made.compiled {
-            self.lock().stats.compiled += 1;
+        self.compiled.fetch_add(u64::from(made.compiled), Ordering::Relaxed);
+        if graph.weight() > self.budget {
+            // Those who asked for it keep it.
+            tracing::debug!(weight = graph.weight(), "a graph is larger than the cache");
         }
-        self.insert(&graph);
+        flight.land(graph.clone(), graph.weight());
         if let Some(new) = made.new {
             new.keep(&graph);
         }
         Ok((graph, Found::Compiled))
     }
 
-    /// Notes that the graph was used just now.
-    pub(super) fn touch(&self, graph: &SharedGraph) {
-        graph.use_at(self.clock.fetch_add(1, Ordering::Relaxed));
+    /// What the cache did so far and holds now.
+    pub(super) fn stats(&self) -> CacheStats {
+        self.cache.stats()
     }
 
-    /// What it did so far and holds now.
-    pub(super) fn stats(&self) -> GraphStats {
-        let state = self.lock();
-        GraphStats { bytes: state.bytes, entries: state.entries.len() as u64, ..state.stats }
+    /// Models that were compiled, not found on the disk.
+    pub(super) fn compiled(&self) -> u64 {
+        self.compiled.load(Ordering::Relaxed)
     }
 
     /// Counts a use of a graph that was found without [`Graphs::load`].
-    pub(super) fn hit(&self, graph: &SharedGraph) {
-        self.touch(graph);
-        self.lock().stats.hits += 1;
-    }
-
-    fn insert(&self, graph: &Arc<SharedGraph>) {
-        self.touch(graph);
-        let mut state = self.lock();
-        if graph.weight() > self.budget {
-            // Its task alone keeps it.
-            tracing::debug!(weight = graph.weight(), "a graph is larger than the cache");
-            return;
-        }
-        let mut evicted = Vec::new();
-        while state.bytes + graph.weight() > self.budget {
-            let entries = state.entries.iter().enumerate();
-            let oldest = entries.min_by_key(|(_, e)| e.used());
-            let Some((oldest, _)) = oldest else { break };
-            let old = state.entries.swap_remove(oldest);
-            state.bytes -= old.weight();
-            state.stats.evicted += 1;
-            evicted.push(old);
-        }
-        state.bytes += graph.weight();
-        state.entries.push(graph.clone());
-        drop(state);
-        // `evicted` is dropped after the lock: native memory is slow to free.
+    pub(super) fn hit(&self, graph: &Arc<SharedGraph>) {
+        self.cache.used(graph.fingerprint(), |other| Arc::ptr_eq(other, graph));
     }
 
     /// A number for these bytes that a guest can't choose: of the lengths and
@@ -200,11 +127,6 @@ impl Graphs {
             }
         }
         hasher.finish()
-    }
-
-    // Whoever panicked left the state whole: each change is one step.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -281,17 +203,6 @@ impl Made {
     }
 }
 
-impl State {
-    /// What may be the model, the one used last first: models that differ in
-    /// few bytes are all candidates, and each comparison takes its time.
-    fn candidates(&self, fingerprint: u64) -> Vec<Arc<SharedGraph>> {
-        let same = self.entries.iter().filter(|e| e.fingerprint() == fingerprint);
-        let mut candidates: Vec<_> = same.cloned().collect();
-        candidates.sort_by_key(|e| Reverse(e.used()));
-        candidates
-    }
-}
-
 /// The next number of Vigna's SplitMix64.
 fn splitmix(seed: u64) -> u64 {
     let x = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -300,23 +211,11 @@ fn splitmix(seed: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// Says that a model is being compiled, until it is dropped, by a panic too.
-struct Flight<'a> {
-    graphs: &'a Graphs,
-    fingerprint: u64,
-}
-
-impl Drop for Flight<'_> {
-    fn drop(&mut self) {
-        self.graphs.lock().flights.retain(|&flight| flight != self.fingerprint);
-        self.graphs.landed.notify_all();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::{Barrier, mpsc};
     use std::thread;
+    use std::time::Duration;
 
     use super::super::backends::fake::{Fake, MODEL, WEIGHT};
     use super::*;
@@ -421,8 +320,7 @@ mod tests {
             };
             assert_eq!(refusal.text, "the fake backend can't compile this");
         }
-        let state = graphs.lock();
-        assert!(state.entries.is_empty() && state.flights.is_empty() && state.bytes == 0);
+        assert_eq!(graphs.stats(), CacheStats::default());
     }
 
     #[test]
@@ -443,14 +341,16 @@ mod tests {
         thread::scope(|scope| {
             let held = fake.hold();
             scope.spawn(|| load(graphs, fake, MODEL).map(drop));
-            while graphs.lock().flights.is_empty() {
+            let parts: [&[u8]; 2] = [MODEL, b"weights"];
+            let id = fake.served().encoding.id;
+            let fingerprint = graphs.fingerprint(id, ExecutionTarget::Cpu, &parts);
+            while !graphs.cache.is_in_flight(&fingerprint) {
                 thread::yield_now();
             }
             let cancel = Arc::new(Cancel::default());
             let (ended, end) = mpsc::channel();
             let stop = cancel.clone();
             scope.spawn(move || {
-                let parts = [MODEL, b"weights"];
                 let waited =
                     graphs.load(fake.served(), ExecutionTarget::Cpu, &parts, None, &cancel);
                 // Nobody may wait for it any more.

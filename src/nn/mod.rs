@@ -225,7 +225,7 @@ impl Nn {
     pub fn stats(&self) -> NnStats {
         let graphs = self.shared.graphs.stats();
         NnStats {
-            graphs_compiled: graphs.compiled,
+            graphs_compiled: self.shared.graphs.compiled(),
             cache_hits: graphs.hits,
             evicted: graphs.evicted,
             inferences: self.shared.inferences.total(),

@@ -19,9 +19,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("flags", &[]),
     ("task", &["digest"]),
     ("cancel", &[]),
+    ("cache", &["cancel"]),
     // What runs guests. It is to become a process of its own, so that it knows
     // nothing of messages, settings or the journal.
-    ("nn", &["cancel", "digest", "directory", "disk", "task"]),
+    ("nn", &["cache", "cancel", "digest", "directory", "disk", "task"]),
     ("runtime", &["cancel", "digest", "directory", "disk", "nn", "task"]),
     // What the process that runs them may do.
     // The process that it runs in.

@@ -1,0 +1,303 @@
+//! Values that are made once for all who ask at the same time, and kept within
+//! a budget; what was used least recently goes first.
+//!
+//! ```text
+//! look_up ─▶ there ─────────────────────────────────────▶ Found
+//!         ─▶ being made ─▶ wait ─┬─ landed ─────────────▶ Found
+//!         │                      ├─ dropped: look again
+//!         │                      └─ the task is to end ─▶ its reason
+//!         └▶ neither ───────────────────────────────────▶ Claimed: make it, then land
+//! ```
+//!
+//! Whoever claims a key makes its value, on whatever thread: [`Flight::land`]
+//! keeps it and gives it to all who wait. A flight that is dropped, by a panic
+//! too, leaves nothing behind, and the next who waits claims it. So a failure is
+//! remembered if it is a value that lands, and is not if its flight is dropped.
+//!
+//! A key may stand for several values, where it only finds candidates: the
+//! caller tells which one it means, outside the lock. Nothing here polls: a
+//! task that is to end wakes its own waiting by its [`Cancel`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crate::cancel::{Cancel, Reason};
+
+/// What a cache may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of values, as they are weighed. One that weighs more by itself is
+    /// given to those who wait for it and not kept.
+    pub bytes: u64,
+    /// Values.
+    pub entries: usize,
+    /// Values that are made at the same time.
+    pub flights: usize,
+}
+
+/// What a cache did so far and holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Look-ups that found a value, or another caller making it.
+    pub hits: u64,
+    /// Values that went to make room.
+    pub evicted: u64,
+    /// Bytes of values, as they were weighed.
+    pub bytes: u64,
+    /// Values.
+    pub entries: u64,
+}
+
+/// What a look-up comes to.
+pub enum LookUp<K: Copy + Eq + Hash, V: Clone> {
+    /// The value was there, or another caller has made it meanwhile.
+    Found(V),
+    /// It is to be made by this caller.
+    Claimed(Flight<K, V>),
+}
+
+/// A value, and its identity among those of its key.
+struct Entry<V> {
+    id: u64,
+    /// Its place in the order of use.
+    used: u64,
+    weight: u64,
+    value: V,
+}
+
+/// A value that is being made: empty until it has landed.
+type Slot<V> = Arc<OnceLock<V>>;
+
+struct State<K, V> {
+    /// The values of each key.
+    entries: HashMap<K, Vec<Entry<V>>>,
+    /// Their places in the order of use.
+    order: BTreeMap<u64, K>,
+    flights: HashMap<K, Slot<V>>,
+    /// The last number that was given to an entry or a use.
+    count: u64,
+    stats: CacheStats,
+}
+
+struct Inner<K, V> {
+    limits: Limits,
+    state: Mutex<State<K, V>>,
+    /// A flight has ended, or a task that waits is to end.
+    changed: Condvar,
+}
+
+/// The cache; clones share it. See the module's documentation.
+pub struct Cache<K, V>(Arc<Inner<K, V>>);
+
+impl<K, V> Clone for Cache<K, V> {
+    fn clone(&self) -> Cache<K, V> {
+        Cache(self.0.clone())
+    }
+}
+
+impl<K, V> Cache<K, V>
+where
+    K: Copy + Eq + Hash + Send + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// An empty cache.
+    pub fn new(limits: Limits) -> Cache<K, V> {
+        let limits = Limits { flights: limits.flights.max(1), ..limits };
+        let state = State {
+            entries: HashMap::new(),
+            order: BTreeMap::new(),
+            flights: HashMap::new(),
+            count: 0,
+            stats: CacheStats::default(),
+        };
+        Cache(Arc::new(Inner { limits, state: Mutex::new(state), changed: Condvar::new() }))
+    }
+
+    /// The value of this key for which `is` holds, or the right to make it.
+    /// Waits for whoever makes a value of this key, and while as many values are
+    /// being made as may be. `is` is not called under the lock.
+    ///
+    /// # Errors
+    ///
+    /// The reason for which the task is to end, if it would have to wait or to
+    /// make the value.
+    pub fn look_up(
+        &self,
+        key: K,
+        is: impl Fn(&V) -> bool,
+        cancel: &Cancel,
+    ) -> Result<LookUp<K, V>, Reason> {
+        let mut seen = 0;
+        let mut waking = None;
+        let mut joined: Option<Slot<V>> = None;
+        loop {
+            // It need not have been kept.
+            if let Some(value) = joined.as_ref().and_then(|slot| slot.get())
+                && is(value)
+            {
+                self.0.lock().stats.hits += 1;
+                return Ok(LookUp::Found(value.clone()));
+            }
+            let (candidates, newest) = self.0.lock().candidates(&key, seen);
+            if let Some((id, value)) = candidates.into_iter().find(|(_, value)| is(value)) {
+                self.0.lock().hit(&key, id);
+                return Ok(LookUp::Found(value));
+            }
+            seen = newest;
+            let mut state = self.0.lock();
+            if state.newest(&key) > seen {
+                continue;
+            }
+            if let Some(reason) = cancel.reason() {
+                return Err(reason);
+            }
+            joined = state.flights.get(&key).cloned();
+            if joined.is_none() && state.flights.len() < self.0.limits.flights {
+                let slot = Slot::default();
+                state.flights.insert(key, slot.clone());
+                return Ok(LookUp::Claimed(Flight { inner: self.0.clone(), key, slot }));
+            }
+            if waking.is_none() {
+                drop(state);
+                let inner = self.0.clone();
+                waking = Some(cancel.wakes(move || inner.wake()));
+                // It may have ended before there was anyone to wake.
+                continue;
+            }
+            drop(self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// Counts a use of this value of a key, which the caller has had from here
+    /// before; it may be gone meanwhile.
+    pub fn used(&self, key: K, is: impl Fn(&V) -> bool) {
+        let mut state = self.0.lock();
+        let entries = state.entries.get(&key).into_iter().flatten();
+        let id = entries.into_iter().find(|entry| is(&entry.value)).map_or(0, |entry| entry.id);
+        state.hit(&key, id);
+    }
+
+    /// Whether a value of this key is being made.
+    pub fn is_in_flight(&self, key: &K) -> bool {
+        self.0.lock().flights.contains_key(key)
+    }
+
+    /// What it did so far and holds now.
+    pub fn stats(&self) -> CacheStats {
+        self.0.lock().stats
+    }
+}
+
+impl<K, V> Inner<K, V> {
+    // Whoever panicked left the state whole: nothing in between is called.
+    fn lock(&self) -> MutexGuard<'_, State<K, V>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has all who wait look again. Under the lock, so that nobody has looked
+    /// and does not wait yet.
+    fn wake(&self) {
+        let _state = self.lock();
+        self.changed.notify_all();
+    }
+}
+
+impl<K: Copy + Eq + Hash, V: Clone> State<K, V> {
+    fn next(&mut self) -> u64 {
+        self.count += 1;
+        self.count
+    }
+
+    /// The values of a key that are newer than this one, the one used last
+    /// first, and the newest of all: comparing takes time, and each is looked at
+    /// once.
+    fn candidates(&self, key: &K, seen: u64) -> (Vec<(u64, V)>, u64) {
+        let Some(entries) = self.entries.get(key) else { return (Vec::new(), seen) };
+        let mut new: Vec<_> = entries.iter().filter(|entry| entry.id > seen).collect();
+        new.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.used));
+        let values = new.iter().map(|entry| (entry.id, entry.value.clone())).collect();
+        (values, self.newest(key).max(seen))
+    }
+
+    fn newest(&self, key: &K) -> u64 {
+        let entries = self.entries.get(key).into_iter().flatten();
+        entries.map(|entry| entry.id).max().unwrap_or(0)
+    }
+
+    /// Notes a use, also of a value that is gone meanwhile.
+    fn hit(&mut self, key: &K, id: u64) {
+        self.stats.hits += 1;
+        let now = self.next();
+        let entries = self.entries.get_mut(key).into_iter().flatten();
+        if let Some(entry) = entries.into_iter().find(|entry| entry.id == id) {
+            self.order.remove(&entry.used);
+            self.order.insert(now, *key);
+            entry.used = now;
+        }
+    }
+
+    /// Keeps a value; gives those that went for it.
+    fn insert(&mut self, key: K, value: V, weight: u64, limits: &Limits) -> Vec<V> {
+        if weight > limits.bytes || limits.entries == 0 {
+            return Vec::new();
+        }
+        let mut evicted = Vec::new();
+        while (self.stats.bytes + weight > limits.bytes || self.order.len() >= limits.entries)
+            && let Some((used, key)) = self.order.pop_first()
+        {
+            evicted.extend(self.remove(&key, used));
+            self.stats.evicted += 1;
+        }
+        let now = self.next();
+        self.order.insert(now, key);
+        self.entries.entry(key).or_default().push(Entry { id: now, used: now, weight, value });
+        self.stats.bytes += weight;
+        self.stats.entries = self.order.len() as u64;
+        evicted
+    }
+
+    fn remove(&mut self, key: &K, used: u64) -> Option<V> {
+        let entries = self.entries.get_mut(key)?;
+        let place = entries.iter().position(|entry| entry.used == used)?;
+        let entry = entries.swap_remove(place);
+        if entries.is_empty() {
+            self.entries.remove(key);
+        }
+        self.stats.bytes -= entry.weight;
+        Some(entry.value)
+    }
+}
+
+/// The right to make the value of a key, which nobody else has meanwhile.
+/// Dropped, it leaves that to the next who waits.
+#[must_use = "others wait for the value"]
+pub struct Flight<K: Copy + Eq + Hash, V: Clone> {
+    inner: Arc<Inner<K, V>>,
+    key: K,
+    slot: Slot<V>,
+}
+
+impl<K: Copy + Eq + Hash, V: Clone> Flight<K, V> {
+    /// Gives the value to all who wait, and keeps it as `weight` bytes.
+    pub fn land(self, value: V, weight: u64) {
+        let mut state = self.inner.lock();
+        // Set here alone, so it is not set yet.
+        self.slot.set(value.clone()).ok();
+        let evicted = state.insert(self.key, value, weight, &self.inner.limits);
+        drop(state);
+        drop(self);
+        // After the lock, and after those who wait: it may be slow to free.
+        drop(evicted);
+    }
+}
+
+impl<K: Copy + Eq + Hash, V: Clone> Drop for Flight<K, V> {
+    fn drop(&mut self) {
+        self.inner.lock().flights.remove(&self.key);
+        self.inner.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests;
