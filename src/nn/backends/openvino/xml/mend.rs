@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 
 use super::layers::{Layers, Scope};
 use super::malformed;
+use super::prove::from_the_end;
 use crate::nn::operators::{self, Condition, Fact};
 use crate::nn::refusal::Refusal;
 
@@ -91,10 +92,12 @@ impl<'l, 'a> Plan<'l, 'a> {
                 let size = operators::dimension(&fact(of), values[0]);
                 let inside = match size {
                     Some(size) if size > 0 && size <= EXACT => {
-                        let bounds = format!("min=\"-{size}\" max=\"{}\"", size - 1);
+                        let least =
+                            if from_the_end(layer) { format!("-{size}") } else { "0".into() };
+                        let bounds = format!("min=\"{least}\" max=\"{}\"", size - 1);
                         mends.add("Clamp", 1, &bounds, &[wide])
                     }
-                    _ => mends.within(wide, from, axis, shape.is_empty()),
+                    _ => mends.within(wide, from, axis, shape.is_empty(), from_the_end(layer)),
                 };
                 (indices, inside)
             }
@@ -138,14 +141,24 @@ impl Mends {
     }
 
     /// Indices kept within the dimension of `from` that `axis` selects.
-    fn within(&mut self, indices: Output, from: Output, axis: Output, scalar: bool) -> Output {
+    fn within(
+        &mut self,
+        indices: Output,
+        from: Output,
+        axis: Output,
+        scalar: bool,
+        from_the_end: bool,
+    ) -> Output {
         let shape = self.add("ShapeOf", 3, "output_type=\"i64\"", &[from]);
         let axis = self.add("Convert", 1, "destination_type=\"i64\"", &[axis]);
         let zero = self.add("Clamp", 1, "min=\"0\" max=\"0\"", &[axis]);
         let one = self.add("Clamp", 1, "min=\"1\" max=\"1\"", &[axis]);
         let mut size = self.add("Gather", 8, "batch_dims=\"0\"", &[shape, axis, zero]);
         let numpy = "auto_broadcast=\"numpy\"";
-        let mut least = self.add("Subtract", 1, numpy, &[zero, size]);
+        let mut least = match from_the_end {
+            true => self.add("Subtract", 1, numpy, &[zero, size]),
+            false => zero,
+        };
         size = self.add("Subtract", 1, numpy, &[size, one]);
         if !scalar {
             // Indices of rank 0 keep it.

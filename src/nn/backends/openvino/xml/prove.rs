@@ -46,6 +46,10 @@ pub(super) fn prove<'l, 'a>(
                     Condition::Attribute { .. } | Condition::Attributed { .. } => {
                         operators::attribute(condition, &facts, |key| layer.attribute(key))
                     }
+                    Condition::Index { indices, .. } if !from_the_end(layer) => {
+                        not_negative(condition, facts.get(indices..).unwrap_or_default())
+                            .and_then(|()| operators::holds(condition, &facts))
+                    }
                     _ => operators::holds(condition, &facts),
                 };
                 let Err(doubt) = held else { continue };
@@ -180,6 +184,24 @@ fn shape(text: &str) -> Option<Vec<u64>> {
         return Some(Vec::new());
     }
     text.split(',').map(|dim| number(dim.trim().as_bytes())).collect()
+}
+
+/// Whether the layer takes a negative index for one that counts from the end:
+/// `Gather` does from its version of opset 8 on, which later opsets have too.
+pub(super) fn from_the_end(layer: &Layer<'_>) -> bool {
+    let opset = layer.version.strip_prefix("opset").and_then(|number| number.parse::<u32>().ok());
+    layer.is("Gather") && opset.is_some_and(|opset| opset >= 8)
+}
+
+fn not_negative(condition: Condition, indices: &[Fact]) -> Result<(), Doubt> {
+    let values = indices.first().and_then(|fact| fact.values.as_deref()).unwrap_or_default();
+    match values.iter().find(|value| **value < 0) {
+        Some(value) => {
+            let why = format!("its index {value} is negative");
+            Err(Doubt { condition: Some(condition), why })
+        }
+        None => Ok(()),
+    }
 }
 
 /// What a body gives must cover what its layer makes of it.
