@@ -28,7 +28,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 
 use crate::flags::GraphFlag;
-use crate::nn::{BackendName, Hint, Operators, Precision, SearchEnv};
+use crate::nn::{BackendName, Devices, Hint, Operators, Precision, SearchEnv};
 
 pub use crate::mqtt::{CleanSession, Qos};
 pub use connection::{ClientCert, Connection};
@@ -112,6 +112,8 @@ pub struct Config {
     pub nn_precision: Precision,
     /// Which operators a model may have.
     pub nn_operators: Operators,
+    /// OpenVINO's devices for the guests' targets.
+    pub nn_devices: Devices,
     /// Whether guests may hand over models of their own. OpenVINO parses and
     /// compiles those in this process, where nothing can contain it.
     pub nn_load_bytes: bool,

@@ -6,6 +6,7 @@ mod compile_server;
 mod demo;
 mod doctor;
 mod health;
+mod inspect;
 mod logging;
 mod run;
 mod signals;
@@ -31,6 +32,7 @@ pub fn main() -> ExitCode {
         Some(("demo", matches)) => demo::main(matches),
         Some(("health", matches)) => health::main(matches),
         Some(("doctor", matches)) => doctor::main(matches),
+        Some(("inspect", matches)) => inspect::main(matches),
         #[cfg(target_os = "linux")]
         Some((COMPILE_VERB, matches)) => compile_server::main(matches),
         #[cfg(target_os = "linux")]
@@ -63,7 +65,8 @@ fn command() -> Command {
         .subcommand(run::command())
         .subcommand(submit::command())
         .subcommand(health::command())
-        .subcommand(doctor::command());
+        .subcommand(doctor::command())
+        .subcommand(inspect::command());
     #[cfg(target_os = "linux")]
     let command = command
         .subcommand(compile_server::command())

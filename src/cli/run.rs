@@ -120,6 +120,7 @@ fn nn_config(inference: Inference, policy: &Policy) -> NnConfig {
             hint: inference.hint.unwrap_or(Hint::Latency),
             precision: inference.precision,
             operators: inference.operators,
+            devices: inference.devices,
         },
         named_only: !inference.load_bytes,
         graphs: graphs.collect(),

@@ -6,7 +6,7 @@ use super::reader::{self, Reader};
 use super::sources::Environment;
 use super::{ConfigError, value};
 use crate::flags::GraphFlag;
-use crate::nn::{BackendName, Hint, Operators, Precision, SearchEnv};
+use crate::nn::{BackendName, Devices, Hint, Operators, Precision, SearchEnv};
 use std::path::PathBuf;
 
 /// The settings of [`super::Group::Inference`].
@@ -24,6 +24,8 @@ pub struct Inference {
     pub precision: Precision,
     /// Which operators a model may have.
     pub operators: Operators,
+    /// OpenVINO's devices for the guests' targets.
+    pub devices: Devices,
     /// Whether guests may hand over models of their own.
     pub load_bytes: bool,
     /// Graphs for every task, as typed.
@@ -48,6 +50,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Inferen
     let hint = reader.read("nn-hint", value::hint);
     let precision = reader.read("nn-precision", value::precision);
     let operators = reader.read("nn-operators", value::operators);
+    let devices = reader.read("nn-devices", value::devices);
     let load_bytes = reader.read("nn-load-bytes", value::boolean);
     let graphs = reader.read_optional("nn-graphs", value::graphs).unwrap_or_default();
     Some(Inference {
@@ -57,6 +60,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Inferen
         hint: hint?,
         precision: precision?,
         operators: operators?,
+        devices: devices?,
         load_bytes: load_bytes?,
         graphs,
     })

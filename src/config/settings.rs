@@ -489,6 +489,13 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         Group::Inference,
+        "nn-devices",
+        "TARGET=DEVICE[,..]",
+        Text("cpu=CPU,gpu=GPU"),
+        "OpenVINO's devices for the guests' targets cpu, gpu and tpu, such as gpu=AUTO:GPU,CPU,tpu=NPU",
+    ),
+    setting(
+        Group::Inference,
         "nn-load-bytes",
         BOOLEAN,
         Text("true"),

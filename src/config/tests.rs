@@ -517,6 +517,16 @@ fn running_by_hand_reads_what_concerns_inference_as_a_worker_would() {
     let flags = ["--nn-load-bytes=false", "--nn-graphs=openvino::/m/a", "--nn-operators=all"];
     let set = load(&flags, &env).expect("read");
     assert_eq!(set.operators, Operators::All);
+    assert_eq!(plain.devices, Devices::default());
+    let named = load(&["--nn-devices=gpu=AUTO:GPU,CPU, tpu=NPU"], &env).expect("read").devices;
+    let device = |name: &str| Some(name.to_owned());
+    let expected = Devices { cpu: device("CPU"), gpu: device("AUTO:GPU,CPU"), tpu: device("NPU") };
+    assert_eq!(named, expected);
+    for wrong in ["CPU", "npu=NPU", "cpu=", "cpu=CPU,cpu=CPU", "cpu=C P U", "cpu=CPU,"] {
+        let flag = format!("--nn-devices={wrong}");
+        let error = load(&[&flag], &env).expect_err(wrong);
+        assert!(error.problems[0].contains("nn-devices"), "{error:?}");
+    }
     assert_eq!((set.precision, set.hint), (Precision::Auto, Some(Hint::Throughput)));
     assert_eq!((set.load_bytes, set.graphs.len()), (false, 1));
     assert_eq!(set.openvino_lib.as_deref(), Some(Path::new("/lib")));

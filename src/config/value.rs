@@ -10,7 +10,7 @@ use crate::flags::{GraphFlag, parse_duration, parse_integer};
 use crate::task::humantime;
 
 use super::{AllowedDir, CleanSession, Isolation, LogFormat, Qos};
-use crate::nn::{BackendName, Hint, Operators, Precision};
+use crate::nn::{BackendName, Devices, Hint, Operators, Precision};
 
 /// Units of a size. A bare `M` is left out: it is 10⁶ to some and 2²⁰ to
 /// others.
@@ -266,6 +266,42 @@ pub(super) fn operators(text: &str) -> Result<Operators, String> {
         "all" => Ok(Operators::All),
         _ => Err("not a choice of operators: it is checked or all".into()),
     }
+}
+
+/// Reads OpenVINO's devices for the guests' targets. A list of devices has commas
+/// of its own: what begins with no target is part of the device before it.
+pub(super) fn devices(text: &str) -> Result<Devices, String> {
+    const FORM: &str = "a list such as cpu=CPU,gpu=AUTO:GPU,CPU,tpu=NPU";
+    let mut found: [Option<String>; 3] = [None, None, None];
+    let mut last = None;
+    for part in text.split(',').map(str::trim) {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b":.()-_".contains(&byte);
+        let (target, device) = match part.split_once('=') {
+            Some((target, device)) => (Some(target.to_ascii_lowercase()), device),
+            None => (None, part),
+        };
+        if device.is_empty() || !device.bytes().all(plain) {
+            return Err(format!("`{part}` names no device: it is {FORM}"));
+        }
+        let place = match (target.as_deref(), last) {
+            (None, Some(before)) => {
+                let list: &mut Option<String> = &mut found[before];
+                list.as_mut().expect("it was named").extend([",", device]);
+                continue;
+            }
+            (Some("cpu"), _) => 0,
+            (Some("gpu"), _) => 1,
+            (Some("tpu"), _) => 2,
+            _ => return Err(format!("`{part}` is of no target: it is {FORM}")),
+        };
+        if found[place].replace(device.to_owned()).is_some() {
+            return Err(format!("`{part}` is of a target that has a device"));
+        }
+        last = Some(place);
+    }
+    let [cpu, gpu, tpu] = found;
+    // Guests that say nothing of a target mean the CPU.
+    Ok(Devices { cpu: cpu.or_else(|| Devices::default().cpu), gpu, tpu })
 }
 
 /// Reads the form of the log.

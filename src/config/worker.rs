@@ -95,6 +95,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
         nn_precision: inference.precision,
         nn_graphs: inference.graphs,
         nn_operators: inference.operators,
+        nn_devices: inference.devices,
         nn_load_bytes: inference.load_bytes,
         description: description?,
         manager: manager?,

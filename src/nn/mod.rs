@@ -29,6 +29,7 @@ mod execution;
 mod graph;
 mod graphs;
 mod inferences;
+mod inspect;
 mod onnx;
 mod operators;
 mod refusal;
@@ -51,12 +52,13 @@ pub(crate) use abi::wit::add_to_linker as add_to_component_linker;
 pub use abi::witx::{MODULE, add_to_linker};
 #[cfg(test)]
 pub(crate) use backends::fake;
-pub use backends::openvino::{Hint, OpenVinoConfig, Precision, SearchEnv};
+pub use backends::openvino::{Devices, Hint, OpenVinoConfig, Precision, SearchEnv};
 pub use backends::{BackendName, Library};
 pub use config::{NnConfig, NnLimits};
 pub use context::NnCtx;
 pub use execution::NnReport;
 pub use inferences::{INFERENCE_BUCKETS, InferenceTimes};
+pub use inspect::{Inspection, PortDescription};
 pub use operators::Operators;
 pub use shared::NO_BACKEND;
 

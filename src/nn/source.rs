@@ -18,6 +18,7 @@ impl Source {
     }
 
     /// What its bytes are.
+    #[cfg_attr(not(feature = "openvino"), allow(dead_code, reason = "OpenVINO's alone"))]
     pub(super) fn encoding(&self) -> GraphEncoding {
         self.encoding
     }

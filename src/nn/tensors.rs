@@ -66,6 +66,7 @@ pub(super) struct Port {
 
 impl Port {
     /// Whether its elements are bytes. Strings are pointers into this process.
+    #[cfg_attr(not(feature = "openvino"), allow(dead_code, reason = "OpenVINO's alone"))]
     pub(super) fn has_bytes(&self) -> bool {
         self.element.bits().is_some()
     }

@@ -188,6 +188,7 @@ pub fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
             hint: config.nn_hint,
             precision: config.nn_precision,
             operators: config.nn_operators,
+            devices: config.nn_devices.clone(),
         },
         cache_bytes: config.graph_cache,
         model_bytes: config.model_size,

@@ -20,6 +20,7 @@ mod guests;
 #[cfg(feature = "openvino")]
 mod guide;
 mod hostile;
+mod inspect;
 #[cfg(target_os = "linux")]
 mod isolation;
 mod layers;

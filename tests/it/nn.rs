@@ -322,10 +322,12 @@ fn graphs_append_and_each_goes_by_its_folders_name(on: On) {
     }
     let args = ["-S", "nn", "-S", &mobilenet];
     stage.run(Task::wat("nn-tiny").args(&args)).failed(&["`tiny`", "mobilenet"]);
-    for encoding in ["onnx", "tensorflow", "openvnio"] {
+    for (encoding, expected) in
+        [("onnx", "model.onnx"), ("pytorch", "openvino"), ("openvnio", "openvino")]
+    {
         let graph = format!("nn,nn-graph={encoding}::models/tiny");
         let result = stage.run(Task::wat("nn-tiny").args(&["-S", &graph]));
-        result.failed(&[encoding, "openvino"]);
+        result.failed(&[encoding, expected]);
     }
     let empty = format!("nn,nn-graph=openvino::{}", fixtures().join("files").display());
     stage.run(Task::wat("hello").args(&["-S", &empty])).failed(&["files", "model.xml"]);

@@ -134,9 +134,9 @@ fn encodings_and_targets_that_are_not_served_are_an_errno_and_a_sentence(on: On)
     let bad = with_worker(on, &[]);
     bad.copes("nn-tpu", &[], UNSUPPORTED_OPERATION, "TPU");
     bad.copes("nn-tpu", &["9"], INVALID_ARGUMENT, "9 is no execution target");
-    for (number, name) in
-        [("1", "onnx"), ("2", "tensorflow"), ("3", "pytorch"), ("4", "tensorflowlite")]
-    {
+    // The builders of another encoding.
+    bad.copes("nn-unknown-encoding", &["1"], INVALID_ARGUMENT, "takes one builder");
+    for (number, name) in [("2", "tensorflow"), ("3", "pytorch"), ("4", "tensorflowlite")] {
         let sentence = format!("the encoding {name} is not served here: this build has openvino");
         bad.copes("nn-unknown-encoding", &[number], INVALID_ENCODING, &sentence);
     }

@@ -35,6 +35,7 @@ fn other_value(name: &str) -> &'static str {
         "nn-hint" => "latency",
         "nn-precision" => "auto",
         "nn-operators" => "all",
+        "nn-devices" => "cpu=AUTO:CPU,tpu=NPU",
         "nn-graphs" => "openvino::models/tiny",
         "log-level" => "debug",
         "log-format" => "json",

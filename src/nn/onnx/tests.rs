@@ -278,7 +278,7 @@ fn millions_of_empty_fields_are_passed_over_once() {
     let empty = bytes(20, []).repeat(1 << 20);
     let files = [
         ([add(), int(2, 1).repeat(1 << 20)].concat(), "taken"),
-        (model(&[empty.clone()]), "taken"),
+        (model(std::slice::from_ref(&empty)), "taken"),
         (model(&[bytes(1, &empty)]), "taken"),
         (model(&[bytes(11, &empty)]), "two values that are called ``"),
         (model(&[bytes(5, &empty)]), "unknown type 0"),

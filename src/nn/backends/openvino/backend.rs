@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
 
 use super::config::{Hint, OpenVinoConfig, Precision};
+use super::devices;
 use super::encodings::{self, ENCODINGS, Proven};
 use super::library;
 use super::model::OpenVinoModel;
@@ -14,7 +15,7 @@ use super::native::{self, Core, RawPort};
 use super::xml::Bounds;
 use crate::cancel::Cancel;
 use crate::nn::backends::{Backend, BackendName, Compiled, Encoding, Library};
-use crate::nn::refusal::{Errno, Refusal};
+use crate::nn::refusal::Refusal;
 use crate::nn::source::Source;
 use crate::nn::tensors::{Dim, Port};
 
@@ -72,22 +73,9 @@ impl OpenVino {
         Ok(())
     }
 
-    fn device(&self, target: ExecutionTarget) -> Result<&'static str, Refusal> {
-        let unsupported = |text: String| Refusal::new(Errno::UnsupportedOperation, text);
-        match target {
-            ExecutionTarget::Cpu => Ok("CPU"),
-            ExecutionTarget::Gpu => {
-                let core = &self.loaded().map_err(Refusal::runtime)?.core;
-                let devices = core.devices().map_err(Refusal::runtime)?;
-                if !devices.iter().any(|device| device == "GPU" || device.starts_with("GPU.")) {
-                    let devices = devices.join(", ");
-                    let text = format!("there is no GPU: OpenVINO has {devices} on this machine");
-                    return Err(unsupported(text));
-                }
-                Ok("GPU")
-            }
-            ExecutionTarget::Tpu => Err(unsupported("OpenVINO does not run on a TPU".to_owned())),
-        }
+    fn device(&self, target: ExecutionTarget) -> Result<String, Refusal> {
+        let available = self.loaded().and_then(|loaded| loaded.core.devices());
+        self.config.devices.of(target, &available.map_err(Refusal::runtime)?)
     }
 }
 
@@ -124,17 +112,17 @@ impl Backend for OpenVino {
         let proven = encodings::prove(source.encoding(), &parts, self.bounds)?;
         let device = self.device(source.target())?;
         let failed = |error| Refusal::runtime(format!("OpenVINO refuses the model: {error}"));
-        if device != "CPU" {
-            self.set_hint(core, device).map_err(failed)?;
+        for part in devices::parts(&device).filter(|&part| part != "CPU") {
+            self.set_hint(core, part.split('(').next().unwrap_or(part)).map_err(failed)?;
         }
         let compiled =
-            core.compile(&proven.model, proven.weights, source, device).map_err(failed)?;
+            core.compile(&proven.model, proven.weights, source, &device).map_err(failed)?;
         graph(compiled, &proven).map_err(failed)
     }
 
     fn settings(&self, target: ExecutionTarget) -> Option<String> {
         // What other devices' drivers depend on is not known here.
-        if target != ExecutionTarget::Cpu {
+        if self.device(target).ok()? != "CPU" {
             return None;
         }
         let Loaded { core, library } = self.loaded().ok()?;
@@ -155,7 +143,7 @@ impl Backend for OpenVino {
         let failed =
             |error| Refusal::runtime(format!("OpenVINO refuses the compiled model: {error}"));
         let imported = compiled.len() as u64;
-        let compiled = core.import(source, compiled, device).map_err(failed)?;
+        let compiled = core.import(source, compiled, &device).map_err(failed)?;
         let mut graph = graph(compiled, &proven).map_err(failed)?;
         // These bytes are kept, too.
         graph.weight += imported;

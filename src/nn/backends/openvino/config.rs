@@ -27,6 +27,24 @@ pub enum Precision {
     Auto,
 }
 
+/// OpenVINO's devices for wasi-nn's targets, as OpenVINO names them: `CPU`,
+/// `GPU.1`, `AUTO:GPU,CPU`, `HETERO:NPU,CPU`. None for a target is refused.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Devices {
+    /// For the target `cpu`.
+    pub cpu: Option<String>,
+    /// For the target `gpu`.
+    pub gpu: Option<String>,
+    /// For the target `tpu`.
+    pub tpu: Option<String>,
+}
+
+impl Default for Devices {
+    fn default() -> Devices {
+        Devices { cpu: Some("CPU".to_owned()), gpu: Some("GPU".to_owned()), tpu: None }
+    }
+}
+
 /// How OpenVINO is found, and what it does.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct OpenVinoConfig {
@@ -41,6 +59,8 @@ pub struct OpenVinoConfig {
     pub precision: Precision,
     /// Which operators a model may have.
     pub operators: Operators,
+    /// What the guests' targets are.
+    pub devices: Devices,
 }
 
 impl OpenVinoConfig {

@@ -1,5 +1,9 @@
 //! OpenVINO: the search for its library, what is proven of its models before it
 //! parses them, and, with the feature `openvino`, the backend itself.
+#![cfg_attr(
+    not(feature = "openvino"),
+    allow(dead_code, reason = "what only the backend calls is built and tested without it too")
+)]
 
 pub(in crate::nn) mod builders;
 mod config;
@@ -10,6 +14,8 @@ pub(in crate::nn) mod xml;
 #[cfg(feature = "openvino")]
 mod backend;
 #[cfg(feature = "openvino")]
+mod devices;
+#[cfg(feature = "openvino")]
 mod encodings;
 #[cfg(feature = "openvino")]
 mod model;
@@ -18,7 +24,7 @@ mod native;
 
 #[cfg(feature = "openvino")]
 pub(in crate::nn) use backend::OpenVino;
-pub use config::{Hint, OpenVinoConfig, Precision};
+pub use config::{Devices, Hint, OpenVinoConfig, Precision};
 pub use library::SearchEnv;
 
 use wasmtime_wasi_nn::wit::GraphEncoding;

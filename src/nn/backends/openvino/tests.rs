@@ -29,9 +29,13 @@ pub(super) fn nn() -> Nn {
 
 /// The same, for models with these operators.
 pub(super) fn nn_with(operators: Operators) -> Nn {
+    configured(OpenVinoConfig { operators, ..OpenVinoConfig::default() })
+}
+
+fn configured(openvino: OpenVinoConfig) -> Nn {
     assets();
     let search = SearchEnv::from_lookup(std::env::current_exe().ok(), |_| None);
-    let openvino = OpenVinoConfig { search, operators, ..OpenVinoConfig::default() };
+    let openvino = OpenVinoConfig { search, ..openvino };
     let config = NnConfig {
         openvino,
         backend: Some(BackendName::OpenVino),
@@ -185,6 +189,29 @@ fn an_open_dimension_takes_one_shape_after_the_other() {
 }
 
 #[test]
+fn targets_are_the_devices_of_the_setting() {
+    for (gpu, input) in
+        [("AUTO", 1.0), ("AUTO:GPU,CPU", 2.0), ("MULTI:CPU", 3.0), ("HETERO:CPU", 4.0)]
+    {
+        let devices = Devices { gpu: Some(gpu.to_owned()), ..Devices::default() };
+        let nn = configured(OpenVinoConfig { devices, ..OpenVinoConfig::default() });
+        let mut task = context(&nn);
+        let (xml, weights) = add("1");
+        let graph = task.load(0, 1, &[&xml, &weights]).expect(gpu);
+        let context = task.init_execution_context(graph).expect("a context");
+        let output = infer(&mut task, context, &[1, 4], &[input; 4]);
+        assert_eq!(output, floats(&[1.0, 2.0, 3.0, 4.0].map(|n| n + input)), "{gpu}");
+    }
+    // This machine has none.
+    let nn = nn();
+    let mut task = context(&nn);
+    let (xml, weights) = add("1");
+    let refused = task.load(0, 1, &[&xml, &weights]).map_err(Halt::sentence);
+    let text = refused.expect_err("no GPU");
+    assert!(text.starts_with("there is no GPU: OpenVINO has CPU"), "{text}");
+}
+
+#[test]
 fn what_openvino_refuses_is_told_in_full() {
     let nn = nn_with(Operators::All);
     let mut task = context(&nn);
@@ -200,7 +227,8 @@ fn what_openvino_refuses_is_told_in_full() {
     assert!(error.starts_with("OpenVINO refuses the model: "), "{error}");
     assert!(task.load(0, 2, &[b"<net></net>", b""]).is_err());
     let said = task.report().diagnostics;
-    assert_eq!(said.last().expect("a sentence"), "`load`: OpenVINO does not run on a TPU");
+    let last = said.last().expect("a sentence");
+    assert!(last.starts_with("`load`: this worker has no device for a TPU"), "{last}");
     assert!(!said[0].contains('\n'), "{said:?}");
 }
 

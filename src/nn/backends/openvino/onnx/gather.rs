@@ -80,8 +80,7 @@ fn slices(
 fn clamped(gather: &Node<'_>, size: i64) -> Option<Vec<u8>> {
     let (&[from, indices], &[to]) = (&gather.inputs[..], &gather.outputs[..]) else { return None };
     let name = |what: &str| format!("proplet/{to}/{what}");
-    let [wide, least, most, above, inside] =
-        ["wide", "least", "most", "above", "inside"].map(|what| name(what));
+    let [wide, least, most, above, inside] = ["wide", "least", "most", "above", "inside"].map(name);
     let axis = match gather.setting("axis") {
         Some(Setting::Int(axis)) => *axis,
         _ => 0,

@@ -1,10 +1,12 @@
 //! With the real library.
 
 use super::*;
+use crate::nn::assets::assets;
 use crate::nn::backends::openvino::tests::{context, floats, nn, nn_with};
 use crate::nn::context::NnCtx;
 use crate::nn::onnx::write::*;
 use crate::nn::refusal::Halt;
+use crate::task::GraphDir;
 
 /// ONNX's numbers for types.
 const F32: i64 = 1;
@@ -215,4 +217,105 @@ fn bytes_of_another_encoding_are_said_to_be_so() {
     assert!(load(&mut task, b"<?xml version=\"1.0\"?><net/>").expect_err("XML").contains("3c 3f"));
     let as_ir = task.load(0, 0, &[&add(), &[]]).map_err(Halt::sentence).expect_err("ONNX");
     assert!(as_ir.contains("is not OpenVINO's XML"), "{as_ir}");
+}
+
+fn read_floats(path: &std::path::Path) -> Vec<f32> {
+    let bytes = std::fs::read(path).expect("an answer of the set-up");
+    bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
+}
+
+/// Models as their packages ship them, against OpenVINO's Python API, which
+/// read them as they are.
+#[test]
+fn real_models_by_name_answer_as_openvinos_own_interface_does() {
+    let nn = nn();
+    // A type of wasi-nn's and a shape.
+    type Input = (u8, &'static [u32]);
+    let cases: [(&str, &[Input]); 2] = [
+        // Seven times Gather, and an If around each kind of sound.
+        ("voice", &[(1, &[1, 576]), (5, &[]), (1, &[2, 1, 128])]),
+        // Any number of lines of any width.
+        ("line", &[(1, &[1, 3, 48, 160])]),
+    ];
+    for (name, inputs) in cases {
+        let dir = assets().join("fixtures/real").join(name);
+        let graph = GraphDir { encoding: "onnx".into(), dir: dir.clone(), name: name.into() };
+        let mut task = nn.context(&[graph], std::sync::Arc::default()).expect(name);
+        let graph = task.load_by_name(name).expect("it is loaded");
+        let context = task.init_execution_context(graph).expect("a context");
+        for (index, (ty, shape)) in inputs.iter().enumerate() {
+            let bytes = std::fs::read(dir.join(format!("input{index}.bin"))).expect("an input");
+            task.set_input(context, index as u32, *ty, shape, &bytes).expect("set");
+        }
+        task.compute(context).expect("computed");
+        let outputs = (0..).map(|index| dir.join(format!("output{index}.bin")));
+        for (index, path) in outputs.take_while(|path| path.exists()).enumerate() {
+            let expected = read_floats(&path);
+            let mut output = vec![0; 4 * expected.len()];
+            assert_eq!(
+                task.get_output(context, index as u32, &mut output),
+                Ok(output.len() as u32)
+            );
+            let output = output.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word));
+            let far = output.zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(far < 1e-4, "output {index} of {name} is off by {far}");
+        }
+    }
+}
+
+#[test]
+fn a_model_is_told_with_its_ports_and_each_backend() {
+    let nn = nn();
+    let told = nn.inspect("onnx", &[&add()]).expect("a model");
+    assert_eq!(told.inputs[0].text, "`x` f32 [?,4]");
+    assert_eq!(told.inputs[0].shape, Some(vec![(0, None), (4, Some(4))]));
+    assert_eq!((&*told.outputs[0].name, told.outputs[0].element), ("y", "f32"));
+    assert!(told.memory > add().len() as u64 && !told.stateful);
+    assert!(matches!(told.backends[..], [("openvino", Ok(_))]), "{:?}", told.backends);
+    let refused = nn.inspect("onnx", &[b"text"]).expect_err("no model");
+    assert!(refused.starts_with("openvino: the builder (4 bytes"), "{refused}");
+}
+
+/// f16, f64, u8, i32 and i64 beside each other, in and out.
+#[test]
+fn each_type_goes_in_and_comes_out_at_its_index() {
+    let nn = nn();
+    // ONNX's number, wasi-nn's, and 1 as its bytes.
+    let types: [(i64, u8, &[u8]); 5] = [
+        (10, 0, &[0x00, 0x3c]),
+        (11, 2, &[0, 0, 0, 0, 0, 0, 0xf0, 0x3f]),
+        (2, 3, &[1]),
+        (6, 4, &[1, 0, 0, 0]),
+        (7, 5, &[1, 0, 0, 0, 0, 0, 0, 0]),
+    ];
+    let mut graph = Vec::new();
+    for (number, (onnx, ..)) in types.iter().enumerate() {
+        let (x, y) = (format!("x{number}"), format!("y{number}"));
+        graph.push(input(&x, *onnx, &[3]));
+        graph.push(node("Add", &[&x, &x], &[&y], &[]));
+        graph.push(output(&y, *onnx, &[3]));
+    }
+    let file = model(&graph);
+    let mut task = context(&nn);
+    let graph = load(&mut task, &file).expect("a graph");
+    let context = task.init_execution_context(graph).expect("a context");
+    for (number, (_, ty, one)) in types.iter().enumerate() {
+        let zeros = vec![0; one.len()];
+        let values = [*one, &zeros, *one].concat();
+        task.set_input(context, number as u32, *ty, &[3], &values).expect("set");
+    }
+    task.compute(context).expect("computed");
+    let two: [&[u8]; 5] = [
+        &[0x00, 0x40],
+        &[0, 0, 0, 0, 0, 0, 0, 0x40],
+        &[2],
+        &[2, 0, 0, 0],
+        &[2, 0, 0, 0, 0, 0, 0, 0],
+    ];
+    for (number, two) in two.iter().enumerate() {
+        let zeros = vec![0; two.len()];
+        let mut bytes = vec![0xaa; 3 * two.len()];
+        assert_eq!(task.get_output(context, number as u32, &mut bytes), Ok(bytes.len() as u32));
+        assert_eq!(bytes, [*two, &zeros, *two].concat(), "type {number}");
+    }
 }
