@@ -102,8 +102,8 @@ impl Code {
         match kind {
             // SAFETY: the caller's promise.
             Kind::Module => unsafe { Module::deserialize(engine, bytes) }.map(Code::Module),
-            // SAFETY: the caller's promise.
             Kind::Component => {
+                // SAFETY: the caller's promise.
                 unsafe { Component::deserialize(engine, bytes) }.map(Code::Component)
             }
         }

@@ -10,7 +10,7 @@
 mod attack;
 
 #[cfg(feature = "openvino")]
-use crate::support::{Bench, assets, fixtures, stdout, wat};
+use crate::support::{Bench, On, Stage, Task, assets, fixtures, stdout, wat};
 use attack::{Victim, attempts};
 #[cfg(feature = "openvino")]
 use proplet::host::confine::GrantedRoot;
@@ -253,4 +253,26 @@ fn bench(openvino: PathBuf) -> Bench {
         model_bytes: 64 << 20,
         ..NnConfig::default()
     }))
+}
+
+/// ARCHITECTURE.md, case 63: the worker limits its runtime.
+#[cfg(feature = "openvino")]
+#[test]
+fn a_workers_runtime_has_no_more_memory_than_it_may() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let huge = folder.path().join("huge");
+    std::fs::create_dir(&huge).expect("made");
+    let (description, weights) = huge_model();
+    std::fs::write(huge.join("model.xml"), description).expect("written");
+    std::fs::write(huge.join("model.bin"), weights).expect("written");
+    let stage = Stage::new(On::Embedded);
+    let dirs = format!("{}:{}", folder.path().display(), fixtures().join("models").display());
+    let _worker =
+        stage.worker(&[("dirs", &dirs), ("runtime-memory", "1GiB"), ("isolation", "process")]);
+    let run = |graph: &Path, name: &str| {
+        let graph = format!("nn,nn-graph=openvino::{}", graph.display());
+        stage.run(Task::wat("nn-tiny").args(&["-S", &graph]).inputs(&[name]))
+    };
+    run(&huge, "huge").failed(&["Failed to allocate 14400000000 bytes"]);
+    assert_eq!(run(&fixtures().join("models/tiny"), "tiny").stdout(), "2\n0\n6\n4\n");
 }
