@@ -137,6 +137,7 @@ pub fn fixed_limits() -> Vec<(&'static str, u64)> {
         ("files, directories and streams open in a task", sandbox::MAX_HANDLES as u64),
         ("handles of a component's own resources", sandbox::MAX_OWN_HANDLES as u64),
         ("bytes of a path", files::MAX_PATH.into()),
+        ("bytes of the values of a component's call as text", component::wave::MAX_TEXT as u64),
     ]
 }
 
