@@ -36,6 +36,15 @@ impl Kind {
         };
         Err(format!("the module is not a WebAssembly binary: {hint}"))
     }
+
+    /// The sentence of a task whose code the engine refuses.
+    pub(super) fn does_not_compile(self, error: &wasmtime::Error) -> String {
+        let name = match self {
+            Kind::Module => "module",
+            Kind::Component => "component",
+        };
+        format!("the {name} does not compile: {error:#}")
+    }
 }
 
 /// Compiled code. Clones share it.
@@ -57,12 +66,12 @@ impl Code {
         match kind {
             Kind::Module => Module::from_binary(engine, binary)
                 .map(Code::Module)
-                .map_err(|e| format!("the module does not compile: {e:#}")),
+                .map_err(|e| kind.does_not_compile(&e)),
             Kind::Component => {
                 size::check(binary)?;
                 Component::from_binary(engine, binary)
                     .map(Code::Component)
-                    .map_err(|e| format!("the component does not compile: {e:#}"))
+                    .map_err(|e| kind.does_not_compile(&e))
             }
         }
     }
@@ -78,12 +87,11 @@ impl Code {
         binary: &[u8],
     ) -> Result<Vec<u8>, String> {
         match kind {
-            Kind::Module => engine
-                .precompile_module(binary)
-                .map_err(|e| format!("the module does not compile: {e:#}")),
-            Kind::Component => engine
-                .precompile_component(binary)
-                .map_err(|e| format!("the component does not compile: {e:#}")),
+            Kind::Module => engine.precompile_module(binary).map_err(|e| kind.does_not_compile(&e)),
+            Kind::Component => {
+                size::check(binary)?;
+                engine.precompile_component(binary).map_err(|e| kind.does_not_compile(&e))
+            }
         }
     }
 

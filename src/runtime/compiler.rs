@@ -194,9 +194,8 @@ impl Bench {
                 // program, over a line that nobody else has an end of.
                 #[allow(unsafe_code, reason = "compiled code is run as it comes")]
                 let code = unsafe { Code::deserialize(engine, kind, &code) };
-                code.map_err(|e| {
-                    NotCompiled::Failed(format!("what was compiled is of no use: {e:#}"))
-                })
+                // This process has the pool, into which it may be too large.
+                code.map_err(|e| NotCompiled::Refused(kind.does_not_compile(&e)))
             }
             Ok(Answer::Refused(sentence)) => Err(NotCompiled::Refused(sentence)),
             Ok(Answer::Ended) => Err(NotCompiled::Ended),
