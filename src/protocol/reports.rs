@@ -49,6 +49,7 @@ pub struct TaskResult {
     #[serde(default)]
     pub reused: Reused,
     /// The wasi-nn backends that its graphs ran on, by name.
+    #[serde(default)]
     pub backends: Vec<String>,
     /// What was granted otherwise than it may have been meant, then what wasi-nn
     /// refused and why, also when the guest coped.

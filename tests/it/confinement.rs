@@ -18,7 +18,7 @@ use proplet::host::confine::{self, Confinement};
 #[cfg(feature = "openvino")]
 use proplet::host::memory;
 #[cfg(feature = "openvino")]
-use proplet::nn::{Nn, NnConfig, OpenVinoConfig};
+use proplet::nn::{Nn, NnConfig, NnLimits, OpenVinoConfig};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 #[cfg(feature = "openvino")]
@@ -251,6 +251,8 @@ fn bench(openvino: PathBuf) -> Bench {
         openvino,
         cache_bytes: 64 << 20,
         model_bytes: 64 << 20,
+        // What the library asks for is to be refused by the system here.
+        limits: NnLimits { tensor_bytes: 1 << 40, ..NnLimits::default() },
         ..NnConfig::default()
     }))
 }
@@ -267,8 +269,13 @@ fn a_workers_runtime_has_no_more_memory_than_it_may() {
     std::fs::write(huge.join("model.bin"), weights).expect("written");
     let stage = Stage::new(On::Embedded);
     let dirs = format!("{}:{}", folder.path().display(), fixtures().join("models").display());
-    let _worker =
-        stage.worker(&[("dirs", &dirs), ("runtime-memory", "1GiB"), ("isolation", "process")]);
+    let _worker = stage.worker(&[
+        ("dirs", &dirs),
+        ("runtime-memory", "1GiB"),
+        // Else the model is refused before it is compiled.
+        ("task-tensor-memory", "64GiB"),
+        ("isolation", "process"),
+    ]);
     let run = |graph: &Path, name: &str| {
         let graph = format!("nn,nn-graph=openvino::{}", graph.display());
         stage.run(Task::wat("nn-tiny").args(&["-S", &graph]).inputs(&[name]))
