@@ -2,7 +2,7 @@
 //!
 //! It is taken away by the process itself, before its first thread, and never
 //! comes back: files by Landlock, system calls by a seccomp filter
-//! ([`calls`]), memory and core files by limits. The library that computes
+//! (`calls.rs`), memory and core files by limits. The library that computes
 //! models is treated as if a model had taken it over: what this leaves is what
 //! whoever holds the process has.
 

@@ -3,7 +3,7 @@
 //! [`Nn`] is the process's: the backends, the cache of compiled graphs, what
 //! is known of graph directories. [`NnCtx`] is one task's: its handles, its
 //! quotas, its cancellation, and what it was refused. [`add_to_linker`] gives
-//! it to core modules as `wasi_ephemeral_nn`, [`add_to_component_linker`] to
+//! it to core modules as `wasi_ephemeral_nn`, `add_to_component_linker` to
 //! components as `wasi:nn`.
 //!
 //! ```text

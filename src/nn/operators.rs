@@ -121,7 +121,7 @@ pub(in crate::nn) fn rule(operator: &str) -> Option<Rule> {
 }
 
 /// The names of all operators in the list.
-#[cfg(test)]
+#[cfg(all(test, feature = "openvino"))]
 pub(in crate::nn) fn names() -> impl Iterator<Item = &'static str> {
     LIST.iter().map(|(name, _)| *name)
 }

@@ -1,10 +1,13 @@
 //! `proplet inspect`: a model told to whoever writes a guest for it.
 
-use crate::support::{assets, fixtures, proplet};
+use crate::support::proplet;
+#[cfg(feature = "openvino")]
+use crate::support::{assets, fixtures};
+#[cfg(feature = "openvino")]
 use serde_json::{Value, json};
 
+#[cfg(feature = "openvino")]
 #[test]
-#[cfg_attr(not(feature = "openvino"), ignore = "needs the feature openvino")]
 fn a_model_is_told_by_its_directory_and_by_its_file() {
     assets();
     let tiny = fixtures().join("models/tiny");

@@ -448,7 +448,6 @@ impl Outcome {
     }
 
     /// The text of a diagnostic line each.
-    #[cfg(feature = "openvino")]
     pub fn diagnostics(&self) -> Vec<String> {
         let lines = self.0["diagnostics"].as_array().into_iter().flatten();
         lines.filter_map(|line| Some(line.as_str()?.to_owned())).collect()
