@@ -84,6 +84,7 @@ fn wasi_nn_is_switched_on_in_every_way_that_wasmtime_knows(on: On) {
     }
     // Importing it is asking for it: the manager may have lost the arguments.
     is_on(&stage.run(Task::wat(ASKS)));
+    #[cfg(feature = "openvino")]
     is_on(&run(&["-S", "nn-graph=openvino::models/tiny"]));
     for way in ["nn=n", "nn=no", "nn=false"] {
         is_off(&run(&["-S", way]));

@@ -122,7 +122,12 @@ fn help_shows_every_setting_with_its_variable_and_its_default() {
 fn the_version_names_the_commit_and_the_backends() {
     let ran = proplet(&["--version"], b"", &[]);
     assert_eq!(ran.code, Some(0));
-    let backend = if cfg!(feature = "openvino") { "openvino" } else { "none" };
+    let backend = match (cfg!(feature = "openvino"), cfg!(feature = "onnx")) {
+        (true, true) => "openvino, rten",
+        (true, false) => "openvino",
+        (false, true) => "rten",
+        (false, false) => "none",
+    };
     for part in ["proplet 0.", "wasmtime 48.", backend] {
         assert!(ran.text().contains(part), "{part}: {}", ran.text());
     }
