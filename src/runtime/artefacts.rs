@@ -30,6 +30,8 @@ const PAUSE: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_secs(1);
 /// Digests that are remembered for that.
 const PAUSED: u64 = 4096;
+/// Artefacts that are kept in memory; the disk may have more.
+const MAX_KEPT: u64 = 1024;
 
 /// The artefact, or a sentence for the task's result.
 pub(super) type Compiled = Result<Arc<Artefact>, Arc<str>>;
@@ -78,10 +80,13 @@ impl Artefacts {
         linkers: Linkers,
         config: &RuntimeConfig,
     ) -> anyhow::Result<Artefacts> {
+        // What the engine keeps of a small module besides its code is more than
+        // its code, so their number is bounded as well.
+        let least = config.module_cache / MAX_KEPT;
         let cache = Cache::builder()
             .name("modules")
             .max_capacity(config.module_cache)
-            .weigher(|_, compiled: &Compiled| weight(compiled))
+            .weigher(move |_, compiled: &Compiled| weight(compiled, least))
             .eviction_policy(EvictionPolicy::lru())
             .build();
         let paused = Cache::builder().max_capacity(PAUSED).time_to_live(PAUSE).build();
@@ -163,11 +168,11 @@ impl Artefacts {
         self.shared.compiled.load(Ordering::Relaxed)
     }
 
-    /// Bytes that are kept, as they are weighed.
+    /// Bytes that are kept: of code, and of sentences on what does not compile.
     pub(super) fn bytes(&self) -> u64 {
         // It is counted when the cache comes to it.
         self.shared.cache.run_pending_tasks();
-        self.shared.cache.weighted_size()
+        self.shared.cache.iter().map(|(_, compiled)| u64::from(weight(&compiled, 0))).sum()
     }
 }
 
@@ -314,12 +319,14 @@ impl Shared {
     }
 }
 
-fn weight(compiled: &Compiled) -> u32 {
+/// Bytes of an entry, no fewer than `least`.
+fn weight(compiled: &Compiled, least: u64) -> u32 {
     // What the entry itself costs.
     const ENTRY: usize = 1024;
     let bytes = match compiled {
         Ok(artefact) => artefact.code.size(),
         Err(message) => message.len(),
     };
-    u32::try_from(bytes.saturating_add(ENTRY)).unwrap_or(u32::MAX)
+    let bytes = (bytes.saturating_add(ENTRY) as u64).max(least);
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
