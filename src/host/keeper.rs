@@ -2,7 +2,7 @@
 //! crash one for them, one at a time. One thread starts, retires and ends them.
 
 use super::channel::Wait;
-use super::messages::{Answer, Levels, Setup, Work};
+use super::messages::{Answer, Hello, Levels, Setup, Work};
 use super::process::{Lane, Process};
 use crate::cancel::{Cancel, Reason};
 use crate::nn::InferenceTimes;
@@ -375,9 +375,24 @@ impl Shared {
         }
     }
 
-    fn start(&self, setup: &Setup, lanes: u32) -> anyhow::Result<Arc<Process>> {
+    fn start(self: &Arc<Shared>, setup: &Setup, lanes: u32) -> anyhow::Result<Arc<Process>> {
         let Launch { program, memory, outcome, .. } = &self.launch;
-        Process::start(program, setup, lanes, *memory, *outcome).map(Arc::new)
+        let (process, mut told) = Process::start(program, setup, lanes, *memory, *outcome)?;
+        let process = Arc::new(process);
+        // A process that runs no task ends unnoticed otherwise.
+        let (shared, watched) = (self.clone(), Arc::downgrade(&process));
+        let watch = move || {
+            // It has nothing more to say: this waits for its end.
+            told.receive::<Hello>().ok();
+            if let Some(process) = watched.upgrade() {
+                shared.lost(&process, &process.fate());
+            }
+        };
+        std::thread::Builder::new()
+            .name("runtime-line".into())
+            .spawn(watch)
+            .context("starting the thread that notices the end of the runtime's process")?;
+        Ok(process)
     }
 
     // Each change is one step.

@@ -64,16 +64,17 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts one with so many lanes, which takes tasks when this returns. To be
-    /// called on a thread that lives as long as the worker: the process ends
-    /// with it. `limit`: the most bytes that an answer may have.
+    /// Starts one with so many lanes, which takes tasks when this returns, and
+    /// gives what it says beside its lanes. To be called on a thread that lives
+    /// as long as the worker: the process ends with it. `limit`: the most bytes
+    /// that an answer may have.
     pub(super) fn start(
         program: &Path,
         setup: &Setup,
         lanes: u32,
         memory: u64,
         limit: u64,
-    ) -> anyhow::Result<Process> {
+    ) -> anyhow::Result<(Process, Receiver)> {
         let (here, there) = channel::pair().context("a line to the runtime")?;
         let variables = VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
         let child = Command::new(program)
@@ -88,7 +89,7 @@ impl Process {
             .spawn()
             .with_context(|| format!("starting {} {VERB}", program.display()))?;
         let id = child.id();
-        let (control, mut hello) = channel::end(here, HELLO);
+        let (control, mut told) = channel::end(here, HELLO);
         let notes = Notes::new(lanes).context("memory for the runtime's notes")?;
         let mut process = Process {
             id,
@@ -105,7 +106,7 @@ impl Process {
             process.control.send(&Order::Lane, Some(there.as_fd()), Wait::Yes)?;
             ends.push(channel::end(here, limit));
         }
-        let threads = match hello.receive()? {
+        let threads = match told.receive()? {
             Some((Hello::Ready(threads, missing), _)) => {
                 for missing in missing {
                     warn!("{missing}");
@@ -123,7 +124,7 @@ impl Process {
             Lane { number, thread, sender, receiver }
         });
         process.lanes.get_mut().unwrap_or_else(PoisonError::into_inner).free = lanes.collect();
-        Ok(process)
+        Ok((process, told))
     }
 
     /// A lane and the number of its next run, if one is free.

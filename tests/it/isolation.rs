@@ -49,15 +49,22 @@ fn crash(process: u32) {
     });
 }
 
-/// Whether a process computes, as its processor time tells.
-fn busy(process: u32) -> bool {
-    let stat = |_| {
-        let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-        stat.rsplit_once(')')?.1.split_whitespace().nth(11)?.parse::<u64>().ok()
+/// Whether a runtime runs a guest, as the processor time of its lanes tells.
+fn busy(runtime: u32) -> bool {
+    let used = || {
+        let threads = fs::read_dir(format!("/proc/{runtime}/task")).into_iter().flatten().flatten();
+        let stats =
+            threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+        let used = stats.filter_map(|stat| {
+            let (name, rest) = stat.rsplit_once(')')?;
+            let lane = name.split_once('(')?.1.starts_with("lane-");
+            rest.split_whitespace().nth(11).filter(|_| lane)?.parse::<u64>().ok()
+        });
+        used.sum::<u64>()
     };
-    let before = stat(());
+    let before = used();
     std::thread::sleep(Duration::from_millis(100));
-    before.zip(stat(())).is_some_and(|(before, now)| now >= before + 5)
+    used() >= before + 5
 }
 
 #[test]
@@ -130,4 +137,14 @@ fn what_crashes_the_runtime_alone_twice_fails_with_the_signal_and_what_it_did() 
     crash(second);
     stage.result(&guilty).failed(&["SIGSEGV while its guest ran"]);
     stage.settle();
+}
+
+#[test]
+fn a_runtime_that_dies_while_nothing_runs_is_replaced() {
+    let stage = Stage::new(On::Embedded);
+    let worker = stage.process(ONE);
+    let first = runtimes(&worker)[0];
+    crash(first);
+    until("another one is there", || runtimes(&worker).into_iter().find(|id| *id != first));
+    stage.run(Task::wat("hello")).succeeded("hello\n");
 }
