@@ -12,6 +12,7 @@ pub(super) mod linux;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
 
+use super::errno;
 use super::sandbox::TaskState;
 use wasmtime::{Caller, Extern, Linker};
 use wasmtime_wasi::p0::wasi_unstable as p0;
@@ -21,10 +22,6 @@ use wiggle::GuestMemory;
 
 /// Bytes of the longest path that is looked at: `PATH_MAX` of Linux.
 pub(super) const MAX_PATH: u32 = 4096;
-
-const ERRNO_NAMETOOLONG: i32 = 37;
-#[cfg(target_os = "linux")]
-const ERRNO_NOTSUP: i32 = 58;
 
 /// Bytes that one call may copy between the guest and the host, as it is set
 /// for the store.
@@ -56,7 +53,7 @@ macro_rules! bounded {
             stringify!($function),
             |mut caller: Caller<'_, TaskState>, $($arg: $ty),*| -> wasmtime::Result<i32> {
                 if [$($length),+].into_iter().any(too_long) {
-                    return Ok(ERRNO_NAMETOOLONG);
+                    return Ok(errno::NAMETOOLONG);
                 }
                 original!(caller, p1::WasiSnapshotPreview1, p1::$function, $($arg),*)
             },
@@ -66,7 +63,7 @@ macro_rules! bounded {
             stringify!($function),
             |mut caller: Caller<'_, TaskState>, $($arg: $ty),*| -> wasmtime::Result<i32> {
                 if [$($length),+].into_iter().any(too_long) {
-                    return Ok(ERRNO_NAMETOOLONG);
+                    return Ok(errno::NAMETOOLONG);
                 }
                 original!(caller, p0::WasiUnstable, p0::$function, $($arg),*)
             },
@@ -134,11 +131,11 @@ fn path_open(
     opened: i32,
 ) -> wasmtime::Result<i32> {
     if too_long(length) {
-        return Ok(ERRNO_NAMETOOLONG);
+        return Ok(errno::NAMETOOLONG);
     }
     #[cfg(target_os = "linux")]
     if linux::is_special(&mut caller, fd, lookup, path, length) {
-        return Ok(ERRNO_NOTSUP);
+        return Ok(errno::NOTSUP);
     }
     original!(
         caller,
@@ -169,11 +166,11 @@ fn path_filestat_set_times(
     which: i32,
 ) -> wasmtime::Result<i32> {
     if too_long(length) {
-        return Ok(ERRNO_NAMETOOLONG);
+        return Ok(errno::NAMETOOLONG);
     }
     #[cfg(target_os = "linux")]
     if linux::is_special(&mut caller, fd, lookup, path, length) {
-        return Ok(ERRNO_NOTSUP);
+        return Ok(errno::NOTSUP);
     }
     original!(
         caller,

@@ -8,6 +8,7 @@ mod compiler;
 mod component;
 mod core;
 mod engine;
+mod errno;
 mod files;
 mod hugepages;
 mod limiter;

@@ -6,6 +6,7 @@
 //! are always ready, as they are there, and standard input is closed: a
 //! subscription to any of them makes the call return at once.
 
+use super::errno;
 use super::sandbox::{Interrupted, TaskState};
 use std::time::{Duration, Instant, SystemTime};
 use wasmtime::{Caller, Extern, Linker};
@@ -17,9 +18,6 @@ const FD_WRITE: u8 = 2;
 const REALTIME: u32 = 0;
 const MONOTONIC: u32 = 1;
 const ABSOLUTE: u16 = 1;
-const ERRNO_SUCCESS: i32 = 0;
-const ERRNO_FAULT: i32 = 21;
-const ERRNO_INVAL: i32 = 28;
 
 /// Where a version of WASI keeps the clock in a `subscription`, in bytes.
 #[derive(Clone, Copy)]
@@ -76,7 +74,7 @@ fn poll_oneoff(
     ready: u32,
 ) -> wasmtime::Result<i32> {
     if count == 0 {
-        return Ok(ERRNO_INVAL);
+        return Ok(errno::INVAL);
     }
     let Some(Extern::Memory(memory)) = caller.get_export("memory") else {
         wasmtime::bail!("`poll_oneoff` needs the guest to export its memory as `memory`");
@@ -84,13 +82,13 @@ fn poll_oneoff(
     let (bytes, state) = memory.data_and_store_mut(&mut caller);
     let count = count as usize;
     let Some(raw) = slice(bytes, subscriptions, count.saturating_mul(layout.size())) else {
-        return Ok(ERRNO_FAULT);
+        return Ok(errno::FAULT);
     };
     let mut parsed = Vec::with_capacity(count);
     for raw in raw.chunks_exact(layout.size()) {
         match parse(raw, layout, state.clock_zero) {
             Some(subscription) => parsed.push(subscription),
-            None => return Ok(ERRNO_INVAL),
+            None => return Ok(errno::INVAL),
         }
     }
 
@@ -116,13 +114,13 @@ fn poll_oneoff(
         event[10] = subscription.kind;
         event[16] = 1; // bytes that can be read or written, at the least
         let offset = events.saturating_add(index.saturating_mul(EVENT as u32));
-        let Some(slot) = slice_mut(bytes, offset, EVENT) else { return Ok(ERRNO_FAULT) };
+        let Some(slot) = slice_mut(bytes, offset, EVENT) else { return Ok(errno::FAULT) };
         slot.copy_from_slice(&event);
         written += 1;
     }
-    let Some(slot) = slice_mut(bytes, ready, 4) else { return Ok(ERRNO_FAULT) };
+    let Some(slot) = slice_mut(bytes, ready, 4) else { return Ok(errno::FAULT) };
     slot.copy_from_slice(&written.to_le_bytes());
-    Ok(ERRNO_SUCCESS)
+    Ok(errno::SUCCESS)
 }
 
 fn parse(raw: &[u8], layout: Layout, clock_zero: Instant) -> Option<Subscription> {

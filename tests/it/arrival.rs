@@ -64,32 +64,47 @@ fn a_result_that_overtakes_the_mark_running_by_seconds_arrives_with_its_second_r
 }
 
 #[test]
-fn a_result_is_held_after_its_start_and_other_answers_are_not() {
+fn a_result_is_held_after_its_start() {
     let hold = Duration::from_secs(1);
     let stage = Stage::new(On::Embedded);
     let _worker = stage.worker(&[("result-hold", "1s")]);
     let before = Instant::now();
     let id = stage.start(Task::wat("hello"));
+    stage.result(&id).succeeded("hello\n");
+    assert!(before.elapsed() >= hold);
+}
+
+#[test]
+fn a_worker_that_ends_sends_what_it_holds_and_other_answers_are_not_held() {
+    let stage = Stage::new(On::Embedded);
+    let mut worker = stage.process(&[("result-hold", "10s")]);
+    let id = stage.start(Task::wat("hello"));
+    worker.logs("task completed");
     let call = json!({ "id": "none", "invocation_id": "i", "proplet_id": stage.worker_id });
     stage.publish("invoke", call.to_string());
     stage.wait("the answer to the call", |seen| {
         seen.iter().any(|seen| seen.topic == "invoke_results").then_some(())
     });
     assert_eq!(stage.count("results"), 0);
-    stage.result(&id).succeeded("hello\n");
-    assert!(before.elapsed() >= hold);
-}
-
-#[test]
-fn a_worker_that_ends_sends_what_it_holds() {
-    let stage = Stage::new(On::Embedded);
-    let mut worker = stage.process(&[("result-hold", "10s")]);
-    let id = stage.start(Task::wat("hello"));
-    worker.logs("task completed");
-    assert_eq!(stage.count("results"), 0);
     worker.signal("TERM");
     assert_eq!(worker.ended().code(), Some(0));
     stage.result(&id).succeeded("hello\n");
+}
+
+/// Starts a task and stops it while the manager is down: the worker, the task's
+/// id and its result.
+fn stopped_unheard(
+    stage: &Stage,
+    manager: &mut Manager,
+    state: &tempfile::TempDir,
+) -> (Process, String, Value) {
+    let worker = asking(stage, manager, state);
+    let id = started(manager, &task("loop-forever"));
+    manager.kill();
+    stage.stop(&id);
+    let result = stage.result(&id);
+    result.failed(&["stopped"]);
+    (worker, id, result.0)
 }
 
 #[test]
@@ -97,11 +112,7 @@ fn a_result_that_came_while_the_manager_was_down_arrives_when_it_is_asked() {
     let stage = Stage::new(On::Embedded);
     let mut manager = stage.manager(Habits::default());
     let state = tempfile::tempdir().expect("a folder");
-    let worker = asking(&stage, &manager, &state);
-    let id = started(&manager, &task("loop-forever"));
-    manager.kill();
-    stage.stop(&id);
-    stage.result(&id).failed(&["stopped"]);
+    let (worker, id, _) = stopped_unheard(&stage, &mut manager, &state);
     manager.run();
     manager.listens();
     assert_eq!(manager.task(&id)["state"], RUNNING);
@@ -114,11 +125,7 @@ fn a_result_that_is_to_be_confirmed_survives_the_worker() {
     let stage = Stage::new(On::Embedded);
     let mut manager = stage.manager(Habits::default());
     let state = tempfile::tempdir().expect("a folder");
-    let worker = asking(&stage, &manager, &state);
-    let id = started(&manager, &task("loop-forever"));
-    manager.kill();
-    stage.stop(&id);
-    let first = stage.result(&id).0;
+    let (worker, id, first) = stopped_unheard(&stage, &mut manager, &state);
     // The record of the delivery is on the disk before that of the next start.
     stage.settle();
     stage.settle();

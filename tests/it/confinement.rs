@@ -148,11 +148,7 @@ fn a_guest_and_a_model_run() {
 #[test]
 fn an_inference_that_takes_14_gigabytes_is_its_tasks_error_and_the_next_one_runs() {
     let folder = tempfile::tempdir().expect("a directory");
-    let huge = folder.path().join("huge");
-    std::fs::create_dir(&huge).expect("made");
-    let (description, weights) = huge_model();
-    std::fs::write(huge.join("model.xml"), description).expect("written");
-    std::fs::write(huge.join("model.bin"), weights).expect("written");
+    huge_model(folder.path());
     let models = assets().join("fixtures");
     let folder = folder.path().canonicalize().expect("a directory");
     let variables =
@@ -180,10 +176,10 @@ fn a_model_takes_all_memory() {
     assert_eq!(stdout(&run("models/tiny")), "2\n0\n6\n4\n");
 }
 
-/// `x`, four numbers, 900 million times, and the largest of each: 14.4 GB in
-/// between.
+/// A model `huge` in `folder`: `x`, four numbers, 900 million times, and the
+/// largest of each: 14.4 GB in between.
 #[cfg(feature = "openvino")]
-fn huge_model() -> (String, Vec<u8>) {
+fn huge_model(folder: &Path) -> PathBuf {
     const ROWS: i64 = 900_000_000;
     let weights: Vec<u8> = [ROWS, 4, 0].into_iter().flat_map(i64::to_le_bytes).collect();
     let port = |id: u32, precision: &str, dims: &[i64]| {
@@ -241,7 +237,11 @@ fn huge_model() -> (String, Vec<u8>) {
         r#"<?xml version="1.0"?><net name="huge" version="11"><layers>{}</layers><edges>{edges}</edges></net>"#,
         layers.concat()
     );
-    (description, weights)
+    let huge = folder.join("huge");
+    std::fs::create_dir(&huge).expect("made");
+    std::fs::write(huge.join("model.xml"), description).expect("written");
+    std::fs::write(huge.join("model.bin"), weights).expect("written");
+    huge
 }
 
 #[cfg(feature = "openvino")]
@@ -262,11 +262,7 @@ fn bench(openvino: PathBuf) -> Bench {
 #[test]
 fn a_workers_runtime_has_no_more_memory_than_it_may() {
     let folder = tempfile::tempdir().expect("a directory");
-    let huge = folder.path().join("huge");
-    std::fs::create_dir(&huge).expect("made");
-    let (description, weights) = huge_model();
-    std::fs::write(huge.join("model.xml"), description).expect("written");
-    std::fs::write(huge.join("model.bin"), weights).expect("written");
+    let huge = huge_model(folder.path());
     let stage = Stage::new(On::Embedded);
     let dirs = format!("{}:{}", folder.path().display(), fixtures().join("models").display());
     let _worker = stage.worker(&[

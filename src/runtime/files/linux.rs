@@ -1,5 +1,6 @@
 //! What a path leads to, and listing a directory, with Linux's own calls.
 
+use super::super::errno;
 use super::super::sandbox::{Interrupted, TaskState};
 use super::{GuestMemory, in_tokio, p1};
 use crate::cancel::Cancel;
@@ -21,9 +22,6 @@ const DIRENT: usize = 24;
 const FILESTAT: usize = 64;
 const DIRECTORY: u8 = 3;
 const FOLLOW: i32 = 1;
-const SUCCESS: i32 = 0;
-const FAULT: i32 = 21;
-const ILSEQ: i32 = 25;
 
 /// Entries between two looks at the task's end.
 const CHECK: u64 = 64;
@@ -71,16 +69,16 @@ pub(super) fn list(
     let Some(Extern::Memory(memory)) = caller.get_export("memory") else { return Ok(None) };
     let (bytes, state) = memory.data_and_store_mut(caller);
     let Some(dir) = directory(state.wasi(), fd) else { return Ok(None) };
-    let Some(out) = part(bytes, buffer, length) else { return Ok(Some(FAULT)) };
+    let Some(out) = part(bytes, buffer, length) else { return Ok(Some(errno::FAULT)) };
     let filled = match fill(&dir, cookie.cast_unsigned(), out, &state.cancel)? {
         Ok(filled) => filled,
         Err(errno) => return Ok(Some(errno)),
     };
     // No more than the length of a buffer, which has 32 bits.
     let filled = u32::try_from(filled).unwrap_or(u32::MAX);
-    let Some(place) = part(bytes, used, 4) else { return Ok(Some(FAULT)) };
+    let Some(place) = part(bytes, used, 4) else { return Ok(Some(errno::FAULT)) };
     place.copy_from_slice(&filled.to_le_bytes());
-    Ok(Some(SUCCESS))
+    Ok(Some(errno::SUCCESS))
 }
 
 /// Writes entries from the one after `cookie` on; the last may be cut.
@@ -92,7 +90,7 @@ pub(super) fn fill(
 ) -> Result<Result<usize, i32>, Interrupted> {
     let entries = match entries(dir) {
         Ok(entries) => entries,
-        Err(error) => return Ok(Err(errno(error))),
+        Err(error) => return Ok(Err(number(error))),
     };
     let mut filled = 0;
     let mut put = |index: u64, inode: u64, kind: u8, name: &[u8]| {
@@ -126,14 +124,14 @@ pub(super) fn fill(
         }
         let entry = match entry {
             Ok(entry) => entry,
-            Err(error) => return Ok(Err(errno(error))),
+            Err(error) => return Ok(Err(number(error))),
         };
         if index < cookie {
             continue;
         }
         let name = entry.file_name();
         if name.to_str().is_err() {
-            return Ok(Err(ILSEQ));
+            return Ok(Err(errno::ILSEQ));
         }
         // It may have gone since the directory was read.
         let Some((inode, kind)) = what(dir, name) else { continue };
@@ -164,7 +162,7 @@ fn directory(files: &mut WasiP1Ctx, fd: i32) -> Option<Arc<File>> {
     let mut stat = [0; FILESTAT];
     let memory = &mut GuestMemory::Unshared(&mut stat);
     let got = in_tokio(p1::fd_filestat_get(files, memory, fd, 0)).ok()?;
-    if got != SUCCESS || stat[16] != DIRECTORY {
+    if got != errno::SUCCESS || stat[16] != DIRECTORY {
         return None;
     }
     let inode = u64::from_le_bytes(stat[8..16].try_into().ok()?);
@@ -189,13 +187,13 @@ pub(super) fn hash(device: u64, inode: u64) -> u64 {
     hasher.finish()
 }
 
-fn errno(error: Errno) -> i32 {
+fn number(error: Errno) -> i32 {
     match error {
-        Errno::ACCESS => 2,
-        Errno::BADF => 8,
-        Errno::MFILE => 33,
-        Errno::NOENT => 44,
-        _ => 29,
+        Errno::ACCESS => errno::ACCES,
+        Errno::BADF => errno::BADF,
+        Errno::MFILE => errno::MFILE,
+        Errno::NOENT => errno::NOENT,
+        _ => errno::IO,
     }
 }
 
