@@ -12,17 +12,25 @@
 //! Whoever claims a key makes its value, on whatever thread: [`Flight::land`]
 //! keeps it and gives it to all who wait. A flight that is dropped, by a panic
 //! too, leaves nothing behind, and the next who waits claims it. So a failure is
-//! remembered if it is a value that lands, and is not if its flight is dropped.
+//! remembered if it is a value that lands, and is not if it is given
+//! ([`Flight::give`]) or its flight is dropped. One that is made on another
+//! thread is waited for by [`Flight::join`], and its maker may be told when
+//! nobody waits any more ([`Flight::when_deserted`]).
 //!
 //! A key may stand for several values, where it only finds candidates: the
 //! caller tells which one it means, outside the lock. Nothing here polls: a
 //! task that is to end wakes its own waiting by its [`Cancel`].
 
+mod flight;
+
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::cancel::{Cancel, Reason};
+
+pub use flight::{Flight, Waiter};
+use flight::{Making, Slot};
 
 /// What a cache may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,15 +74,12 @@ struct Entry<V> {
     value: V,
 }
 
-/// A value that is being made: empty until it has landed.
-type Slot<V> = Arc<OnceLock<V>>;
-
 struct State<K, V> {
     /// The values of each key.
     entries: HashMap<K, Vec<Entry<V>>>,
     /// Their places in the order of use.
     order: BTreeMap<u64, K>,
-    flights: HashMap<K, Slot<V>>,
+    flights: HashMap<K, Making<V>>,
     /// The last number that was given to an entry or a use.
     count: u64,
     stats: CacheStats,
@@ -129,43 +134,41 @@ where
         cancel: &Cancel,
     ) -> Result<LookUp<K, V>, Reason> {
         let mut seen = 0;
-        let mut waking = None;
-        let mut joined: Option<Slot<V>> = None;
         loop {
-            // It need not have been kept.
-            if let Some(value) = joined.as_ref().and_then(|slot| slot.get())
-                && is(value)
-            {
-                self.0.lock().stats.hits += 1;
-                return Ok(LookUp::Found(value.clone()));
-            }
             let (candidates, newest) = self.0.lock().candidates(&key, seen);
             if let Some((id, value)) = candidates.into_iter().find(|(_, value)| is(value)) {
                 self.0.lock().hit(&key, id);
                 return Ok(LookUp::Found(value));
             }
             seen = newest;
-            let mut state = self.0.lock();
-            if state.newest(&key) > seen {
-                continue;
-            }
             if let Some(reason) = cancel.reason() {
                 return Err(reason);
             }
-            joined = state.flights.get(&key).cloned();
-            if joined.is_none() && state.flights.len() < self.0.limits.flights {
-                let slot = Slot::default();
-                state.flights.insert(key, slot.clone());
-                return Ok(LookUp::Claimed(Flight { inner: self.0.clone(), key, slot }));
+            let next = self.0.wait(cancel, |state| {
+                if state.newest(&key) > seen {
+                    return Some(Next::Look);
+                }
+                if let Some(making) = state.flights.get_mut(&key) {
+                    making.waiting += 1;
+                    return Some(Next::Wait(making.slot.clone()));
+                }
+                let free = state.flights.len() < self.0.limits.flights;
+                free.then(|| Next::Make(state.claim(key)))
+            })?;
+            let inner = self.0.clone();
+            match next {
+                Next::Look => {}
+                Next::Make(slot) => return Ok(LookUp::Claimed(Flight { inner, key, slot })),
+                // It need not have been kept.
+                Next::Wait(slot) => {
+                    if let Some(value) = (Waiter { inner, key, slot }).wait(cancel)?
+                        && is(&value)
+                    {
+                        self.0.lock().stats.hits += 1;
+                        return Ok(LookUp::Found(value));
+                    }
+                }
             }
-            if waking.is_none() {
-                drop(state);
-                let inner = self.0.clone();
-                waking = Some(cancel.wakes(move || inner.wake()));
-                // It may have ended before there was anyone to wake.
-                continue;
-            }
-            drop(self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
         }
     }
 
@@ -189,8 +192,15 @@ where
     }
 }
 
+/// What a look-up does that has found nothing yet.
+enum Next<V> {
+    Look,
+    Wait(Slot<V>),
+    Make(Slot<V>),
+}
+
 impl<K, V> Inner<K, V> {
-    // Whoever panicked left the state whole: nothing in between is called.
+    // Whoever panicked left the state whole: nothing is called halfway.
     fn lock(&self) -> MutexGuard<'_, State<K, V>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -203,7 +213,53 @@ impl<K, V> Inner<K, V> {
     }
 }
 
+impl<K: Send + 'static, V: Send + Sync + 'static> Inner<K, V> {
+    /// Waits until `ready` gives something, or the task is to end.
+    fn wait<R>(
+        self: &Arc<Self>,
+        cancel: &Cancel,
+        mut ready: impl FnMut(&mut State<K, V>) -> Option<R>,
+    ) -> Result<R, Reason> {
+        let mut waking = None;
+        let mut state = self.lock();
+        loop {
+            if let Some(ready) = ready(&mut state) {
+                return Ok(ready);
+            }
+            if let Some(reason) = cancel.reason() {
+                return Err(reason);
+            }
+            state = if waking.is_none() {
+                drop(state);
+                let inner = self.clone();
+                waking = Some(cancel.wakes(move || inner.wake()));
+                // Both may have come before there was anyone to wake.
+                self.lock()
+            } else {
+                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+            };
+        }
+    }
+}
+
 impl<K: Copy + Eq + Hash, V: Clone> State<K, V> {
+    fn claim(&mut self, key: K) -> Slot<V> {
+        let slot = Slot::default();
+        let making = Making { slot: slot.clone(), waiting: 0, deserted: None };
+        self.flights.insert(key, making);
+        slot
+    }
+
+    /// This flight, unless its key has none or a later one.
+    fn making(&mut self, key: &K, slot: &Slot<V>) -> Option<&mut Making<V>> {
+        self.flights.get_mut(key).filter(|making| Arc::ptr_eq(&making.slot, slot))
+    }
+
+    fn end(&mut self, key: &K, slot: &Slot<V>) -> Option<Making<V>> {
+        self.making(key, slot)?;
+        self.flights.remove(key)
+    }
+
     fn next(&mut self) -> u64 {
         self.count += 1;
         self.count
@@ -266,36 +322,6 @@ impl<K: Copy + Eq + Hash, V: Clone> State<K, V> {
         }
         self.stats.bytes -= entry.weight;
         Some(entry.value)
-    }
-}
-
-/// The right to make the value of a key, which nobody else has meanwhile.
-/// Dropped, it leaves that to the next who waits.
-#[must_use = "others wait for the value"]
-pub struct Flight<K: Copy + Eq + Hash, V: Clone> {
-    inner: Arc<Inner<K, V>>,
-    key: K,
-    slot: Slot<V>,
-}
-
-impl<K: Copy + Eq + Hash, V: Clone> Flight<K, V> {
-    /// Gives the value to all who wait, and keeps it as `weight` bytes.
-    pub fn land(self, value: V, weight: u64) {
-        let mut state = self.inner.lock();
-        // Set here alone, so it is not set yet.
-        self.slot.set(value.clone()).ok();
-        let evicted = state.insert(self.key, value, weight, &self.inner.limits);
-        drop(state);
-        drop(self);
-        // After the lock, and after those who wait: it may be slow to free.
-        drop(evicted);
-    }
-}
-
-impl<K: Copy + Eq + Hash, V: Clone> Drop for Flight<K, V> {
-    fn drop(&mut self) {
-        self.inner.lock().flights.remove(&self.key);
-        self.inner.changed.notify_all();
     }
 }
 

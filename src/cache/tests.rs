@@ -114,6 +114,85 @@ fn no_more_are_made_at_a_time_than_may_be() {
     drop(one);
 }
 
+/// A thread that waits for what another one makes, as its claimer does.
+fn waits(
+    waiter: Waiter<u8, u32>,
+    cancel: &Arc<Cancel>,
+) -> mpsc::Receiver<Result<Option<u32>, Reason>> {
+    let (cancel, (tell, told)) = (cancel.clone(), mpsc::channel());
+    thread::spawn(move || tell.send(waiter.wait(&cancel)).ok());
+    told
+}
+
+#[test]
+fn what_is_given_is_had_by_all_who_wait_and_not_kept() {
+    let cache = cache(10, 10, 1);
+    let flight = claimed(&cache, 1);
+    let (one, two) = (Arc::default(), Arc::default());
+    let told = [waits(flight.join(), &one), asks(&cache, 1, &two)];
+    until_it_waits(&one);
+    until_it_waits(&two);
+    flight.give(7);
+    for told in told {
+        assert_eq!(told.recv_timeout(SOON), Ok(Ok(Some(7))));
+    }
+    assert_eq!(cache.stats().entries, 0);
+}
+
+#[test]
+fn who_waits_for_a_flight_that_is_dropped_gets_nothing() {
+    let cache = cache(10, 10, 1);
+    let flight = claimed(&cache, 1);
+    let cancel = Arc::default();
+    let told = waits(flight.join(), &cancel);
+    until_it_waits(&cancel);
+    drop(flight);
+    assert_eq!(told.recv_timeout(SOON), Ok(Ok(None)));
+}
+
+#[test]
+fn a_maker_is_told_when_the_last_who_waits_has_left() {
+    let cache = cache(10, 10, 2);
+    let flight = claimed(&cache, 1);
+    let calls = Arc::new(AtomicUsize::new(0));
+    flight.when_deserted({
+        let calls = calls.clone();
+        move || calls.fetch_add(1, Ordering::SeqCst) == 0
+    });
+    let (one, two) = (Arc::<Cancel>::default(), Arc::<Cancel>::default());
+    let claimer = waits(flight.join(), &one);
+    let other = asks(&cache, 1, &two);
+    until_it_waits(&one);
+    until_it_waits(&two);
+    one.cancel(Reason::Stopped);
+    assert_eq!(claimer.recv_timeout(SOON), Ok(Err(Reason::Stopped)));
+    assert_eq!(calls.load(Ordering::SeqCst), 0, "one still waits");
+    two.cancel(Reason::Stopped);
+    assert_eq!(other.recv_timeout(SOON), Ok(Err(Reason::Stopped)));
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    // It was given up: the next one claims it, and has it to itself.
+    let next = claimed(&cache, 1);
+    flight.land(7, 1);
+    assert!(cache.is_in_flight(&1));
+    assert_eq!(cache.stats().entries, 0);
+    next.land(8, 1);
+    assert_eq!(get(&cache, 1, 8, 1), (8, true));
+}
+
+#[test]
+fn what_goes_on_without_anyone_is_found_by_the_next() {
+    let cache = cache(10, 10, 1);
+    let flight = claimed(&cache, 1);
+    flight.when_deserted(|| false);
+    drop(flight.join());
+    let cancel = Arc::default();
+    let told = asks(&cache, 1, &cancel);
+    until_it_waits(&cancel);
+    flight.land(7, 1);
+    assert_eq!(told.recv_timeout(SOON), Ok(Ok(Some(7))));
+    assert_eq!(get(&cache, 1, 7, 1), (7, true));
+}
+
 #[test]
 fn a_value_that_is_there_is_given_to_who_is_to_end() {
     let cache = cache(10, 10, 1);
@@ -189,8 +268,28 @@ fn many_at_once_get_their_values_and_all_end() {
                 }
                 flying.fetch_sub(1, Ordering::SeqCst);
                 mine.store(false, Ordering::SeqCst);
-                match random.u8(0..4) {
+                match random.u8(0..5) {
                     0 => drop(flight),
+                    // On another thread, which gives up if nobody waits.
+                    4 => {
+                        let left = Arc::new(Mutex::new(false));
+                        flight.when_deserted({
+                            let left = left.clone();
+                            move || {
+                                *left.lock().expect("no panic") = true;
+                                true
+                            }
+                        });
+                        let (waiter, value) = (flight.join(), u32::from(key) * 100);
+                        let maker = thread::spawn(move || {
+                            if !*left.lock().expect("no panic") {
+                                flight.land(value, 1);
+                            }
+                        });
+                        let got = waiter.wait(&cancel);
+                        assert!(matches!(got, Ok(Some(_)) | Err(Reason::Stopped)), "{got:?}");
+                        maker.join().expect("no panic");
+                    }
                     1 => {
                         let panics = move || {
                             let _flight = flight;

@@ -16,17 +16,13 @@ pub use process::{CompileProcesses, VERB, WhenLost};
 pub use server::serve;
 
 use super::code::{Code, Kind};
-use crate::cancel::{Cancel, Reason};
 use anyhow::Context as _;
 pub(super) use process::Ender;
 use process::Process;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::time::Duration;
 use wasmtime::Engine;
 use wire::Answer;
-
-/// How long a cancelled task may go on waiting.
-const CANCEL_CHECK: Duration = Duration::from_millis(10);
 
 /// Cranelift recurses over what it compiles.
 const STACK: usize = 16 << 20;
@@ -219,44 +215,5 @@ impl Bench {
                 Err(lost(&e))
             }
         }
-    }
-}
-
-/// Something that will be there once.
-pub(super) struct Promise<T> {
-    value: Mutex<Option<T>>,
-    kept: Condvar,
-}
-
-impl<T: Clone> Promise<T> {
-    /// Not kept yet.
-    pub(super) fn new() -> Promise<T> {
-        Promise { value: Mutex::new(None), kept: Condvar::new() }
-    }
-
-    /// Keeps it: those who wait go on.
-    pub(super) fn keep(&self, value: T) {
-        *self.lock() = Some(value);
-        self.kept.notify_all();
-    }
-
-    /// Waits for it, or for the reason not to.
-    pub(super) fn wait(&self, cancel: &Cancel) -> Result<T, Reason> {
-        let mut value = self.lock();
-        loop {
-            if let Some(value) = &*value {
-                return Ok(value.clone());
-            }
-            if let Some(reason) = cancel.reason() {
-                return Err(reason);
-            }
-            (value, _) =
-                self.kept.wait_timeout(value, CANCEL_CHECK).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    // It is set in one step.
-    fn lock(&self) -> MutexGuard<'_, Option<T>> {
-        self.value.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,6 +14,7 @@ mod hugepages;
 mod limiter;
 mod link;
 mod output;
+mod pauses;
 mod run;
 mod sandbox;
 mod sleep;
