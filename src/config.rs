@@ -7,12 +7,15 @@
 //! value's source and never with a secret.
 
 mod address;
+mod arguments;
+mod choice;
 mod connection;
 mod foreign;
 mod inference;
 mod manager;
 mod monitoring;
 mod reader;
+mod setting;
 mod settings;
 mod sources;
 mod state;
@@ -31,15 +34,14 @@ use crate::flags::GraphFlag;
 use crate::nn::{BackendName, Devices, Hint, Operators, Precision, SearchEnv};
 
 pub use crate::mqtt::{CleanSession, Qos};
+pub use arguments::{health_args, markdown_table, run_args, submit_args, worker_args};
 pub use connection::{ClientCert, Connection};
 pub use inference::Inference;
 pub use manager::{Manager, ManagerHttp};
 pub use monitoring::{HealthConfig, Monitoring};
+pub use setting::{DefaultValue, Group, Setting};
+pub use settings::SETTINGS;
 pub(crate) use settings::is_secret;
-pub use settings::{
-    DefaultValue, Group, SETTINGS, Setting, health_args, markdown_table, run_args, submit_args,
-    worker_args,
-};
 pub use sources::{Environment, Source};
 pub use submit::SubmitConfig;
 

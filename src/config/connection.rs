@@ -1,7 +1,7 @@
 //! The way to the broker.
 
 use super::reader::Reader;
-use super::{Credentials, HOUR, SECOND, address, value};
+use super::{Credentials, HOUR, SECOND, address, choice, value};
 use crate::mqtt::{self, Qos};
 use crate::task::humantime;
 use std::path::PathBuf;
@@ -72,7 +72,7 @@ pub struct ClientCert {
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<Connection> {
     let address = reader.read("mqtt-address", address::parse);
     let timeout = reader.read("mqtt-timeout", value::duration_within(SECOND, HOUR));
-    let qos = reader.read("mqtt-qos", value::qos);
+    let qos = reader.read("mqtt-qos", choice::qos);
     if let Some((_, true)) = qos {
         reader.warn(
             "mqtt-qos is 2 and is taken as 1: QoS 2 does not survive a reconnect, and repeated \

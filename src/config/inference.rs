@@ -4,7 +4,7 @@ use clap::ArgMatches;
 
 use super::reader::{self, Reader};
 use super::sources::Environment;
-use super::{ConfigError, value};
+use super::{ConfigError, choice, value};
 use crate::flags::GraphFlag;
 use crate::nn::{BackendName, Devices, Hint, Operators, Precision, SearchEnv};
 use std::path::PathBuf;
@@ -45,12 +45,12 @@ impl Inference {
 }
 
 pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Inference> {
-    let backend = reader.read("nn-backend", value::backend);
+    let backend = reader.read("nn-backend", choice::backend);
     let openvino_lib = reader.read_optional("openvino-lib", value::path);
-    let hint = reader.read("nn-hint", value::hint);
-    let precision = reader.read("nn-precision", value::precision);
-    let operators = reader.read("nn-operators", value::operators);
-    let devices = reader.read("nn-devices", value::devices);
+    let hint = reader.read("nn-hint", choice::hint);
+    let precision = reader.read("nn-precision", choice::precision);
+    let operators = reader.read("nn-operators", choice::operators);
+    let devices = reader.read("nn-devices", choice::devices);
     let load_bytes = reader.read("nn-load-bytes", value::boolean);
     let graphs = reader.read_optional("nn-graphs", value::graphs).unwrap_or_default();
     Some(Inference {

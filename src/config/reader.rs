@@ -8,7 +8,8 @@ use clap::ArgMatches;
 use crate::flags::closest;
 
 use super::foreign::{self, ForeignSetting};
-use super::settings::{self, CREDENTIALS, DefaultValue, SETTINGS, Setting};
+use super::setting::{DefaultValue, Setting};
+use super::settings::{self, CREDENTIALS, SETTINGS};
 use super::sources::{Environment, File, Raw, Scope, Section, Source};
 use super::{Config, ConfigError, Credentials, Resolved, Secret, value};
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 
-use super::settings::{Group, Setting};
+use super::setting::{Group, Setting};
 
 /// What a process inherits: variables, working directory, cores, its own file. Everything in
 /// this crate that depends on one of them is handed it from here, so a test can

@@ -2,8 +2,8 @@
 
 use super::reader::Reader;
 use super::{
-    CleanSession, Config, Description, Environment, HOUR, LogConfig, MILLI, TaskLimits, connection,
-    inference, manager, monitoring, state, value,
+    CleanSession, Config, Description, Environment, HOUR, LogConfig, MILLI, TaskLimits, choice,
+    connection, inference, manager, monitoring, state, value,
 };
 use crate::nn::Hint;
 use crate::protocol::LEAST_RESULT;
@@ -27,7 +27,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
     let queue_bytes = reader.read("queue-bytes", value::length_within(1 << 10, 1 << 40));
     let queue_memory = reader.read("queue-memory", value::length_within(1 << 10, 1 << 40));
     let state_dir = credentials.as_ref().and_then(|who| state::directory(reader, env, who));
-    let clean_session = reader.read("mqtt-clean-session", value::clean_session);
+    let clean_session = reader.read("mqtt-clean-session", choice::clean_session);
     if let (Some(None), Some(CleanSession::Never)) = (&state_dir, clean_session) {
         reader.warn(
             "mqtt-clean-session is false, but the worker keeps nothing on the disk, so its session \
@@ -36,7 +36,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
         );
     }
     let drain_timeout = reader.read("drain-timeout", value::duration_within(Duration::ZERO, HOUR));
-    let isolation = reader.read("isolation", value::isolation);
+    let isolation = reader.read("isolation", choice::isolation);
     let limits = limits(reader);
     let runtime_memory =
         reader.read_optional("runtime-memory", value::size_within(128 << 20, 1 << 45));
@@ -154,6 +154,6 @@ fn description(reader: &mut Reader<'_>) -> Option<Description> {
 
 pub(super) fn log(reader: &mut Reader<'_>) -> Option<LogConfig> {
     let directives = reader.read("log-level", value::log_level);
-    let format = reader.read("log-format", value::log_format);
+    let format = reader.read("log-format", choice::log_format);
     Some(LogConfig { directives: directives?, format: format? })
 }
