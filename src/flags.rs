@@ -7,15 +7,17 @@
 //! hold every flag and every option once, for the parser and for [`help`].
 
 mod errors;
+mod grammar;
+mod help;
 mod options;
 mod value;
 
 use std::time::Duration;
 
 use errors::{invalid, stray_argument, unknown_flag, unknown_option};
-use options::{Effect, Flag, Group, OptionDesc, Shape};
+use grammar::{Flag, OptionDesc, OptionEffect, OptionGroup, Shape};
 
-pub use options::help;
+pub use help::help;
 pub(crate) use value::{closest, parse_duration, parse_integer};
 
 /// What the arguments of `wasmtime run` before the module ask for.
@@ -80,7 +82,7 @@ pub struct DirFlag {
 pub enum FlagError {
     /// `-S help` and its like: the caller prints [`help`] of this letter, or
     /// has nothing to run. `h` stands for `--help`.
-    #[error("`{}` lists what there is and runs nothing: leave it out", options::help_flag(*.0))]
+    #[error("`{}` lists what there is and runs nothing: leave it out", help::help_flag(*.0))]
     Help(char),
     /// Arguments that were not understood. The text names the argument.
     #[error("{0}")]
@@ -175,7 +177,7 @@ impl Parser {
 
     /// Reads the value of `-S`, `-W`, `-O`, `-C` or `-D`: options, separated by
     /// commas.
-    fn group(&mut self, group: Group, flag: &str, value: &str) -> Result<(), FlagError> {
+    fn group(&mut self, group: OptionGroup, flag: &str, value: &str) -> Result<(), FlagError> {
         if value == "help" || value == "help-long" {
             return Err(FlagError::Help(group.letter()));
         }
@@ -184,7 +186,7 @@ impl Parser {
                 Some((key, text)) => (key, Some(text)),
                 None => (item, None),
             };
-            match group.options() {
+            match options::of(group) {
                 // The engine's own settings are not even listed: whatever they
                 // are, the worker's engine is made already.
                 None if !key.is_empty() && !key.contains(char::is_whitespace) => {
@@ -202,7 +204,7 @@ impl Parser {
 
     fn option(
         &mut self,
-        group: Group,
+        group: OptionGroup,
         desc: &OptionDesc,
         item: &str,
         text: Option<&str>,
@@ -230,35 +232,35 @@ impl Parser {
             }
         };
         match desc.effect {
-            Effect::Nn => self.flags.nn = Some(on),
-            Effect::Graph => {
+            OptionEffect::Nn => self.flags.nn = Some(on),
+            OptionEffect::Graph => {
                 self.flags.graphs.push(GraphFlag::parse(needed()?).map_err(wrong)?);
             }
-            Effect::Timeout => {
+            OptionEffect::Timeout => {
                 self.flags.timeout = Some(value::parse_duration(needed()?).map_err(wrong)?);
             }
-            Effect::MaxMemory => {
+            OptionEffect::MaxMemory => {
                 self.flags.max_memory = Some(value::parse_integer(needed()?).map_err(wrong)?);
             }
-            Effect::MaxStack => {
+            OptionEffect::MaxStack => {
                 self.flags.max_wasm_stack = Some(value::parse_integer(needed()?).map_err(wrong)?);
             }
-            Effect::Host => {
+            OptionEffect::Host => {
                 // The last one wins.
                 self.flags.host_access.retain(|name| name != desc.name);
                 if on {
                     self.flags.host_access.push(desc.name.to_owned());
                 }
             }
-            Effect::Ignored => self.ignore(group, item),
-            Effect::Refused(why) if on => return Err(wrong(why.to_owned())),
-            Effect::AlwaysOn(why) if !on => return Err(wrong(why.to_owned())),
-            Effect::Refused(_) | Effect::AlwaysOn(_) => self.ignore(group, item),
+            OptionEffect::Ignored => self.ignore(group, item),
+            OptionEffect::Refused(why) if on => return Err(wrong(why.to_owned())),
+            OptionEffect::AlwaysOn(why) if !on => return Err(wrong(why.to_owned())),
+            OptionEffect::Refused(_) | OptionEffect::AlwaysOn(_) => self.ignore(group, item),
         }
         Ok(())
     }
 
-    fn ignore(&mut self, group: Group, item: &str) {
+    fn ignore(&mut self, group: OptionGroup, item: &str) {
         self.flags.ignored.push(format!("-{} {item}", group.letter()));
     }
 
@@ -342,7 +344,7 @@ impl Parser {
                 }
             };
             let item = if on { option.to_owned() } else { format!("{option}=n") };
-            self.group(Group::Wasi, "-S", &item)?;
+            self.group(OptionGroup::Wasi, "-S", &item)?;
         }
         Ok(())
     }

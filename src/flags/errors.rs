@@ -1,6 +1,7 @@
 //! What is said about arguments that were not understood.
 
-use super::options::{self, Group, OptionDesc};
+use super::grammar::{OptionDesc, OptionGroup};
+use super::options;
 use super::{FlagError, closest};
 
 pub(super) fn invalid(text: String) -> FlagError {
@@ -32,7 +33,7 @@ pub(super) fn unknown_flag(arg: &str, name: &str) -> FlagError {
 }
 
 pub(super) fn unknown_option(
-    group: Group,
+    group: OptionGroup,
     flag: &str,
     value: &str,
     key: &str,

@@ -1,143 +1,22 @@
 //! Every flag of `wasmtime run` and every option of its groups, once: what it
 //! takes, what it does here, and the line that `help` prints for it.
 
-use std::fmt::Write as _;
-
-/// One of the groups of options, `-S nn=y,tcp=n` and the like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Group {
-    /// `-S`, `--wasi`.
-    Wasi,
-    /// `-W`, `--wasm`.
-    Wasm,
-    /// `-O`, `--optimize`.
-    Optimize,
-    /// `-C`, `--codegen`.
-    Codegen,
-    /// `-D`, `--debug`.
-    Debug,
-}
-
-impl Group {
-    pub(super) fn letter(self) -> char {
-        match self {
-            Group::Wasi => 'S',
-            Group::Wasm => 'W',
-            Group::Optimize => 'O',
-            Group::Codegen => 'C',
-            Group::Debug => 'D',
-        }
-    }
-
-    /// The options of the group; none when it takes any.
-    pub(super) fn options(self) -> Option<&'static [OptionDesc]> {
-        match self {
-            Group::Wasi => Some(WASI),
-            Group::Wasm => Some(WASM),
-            Group::Optimize | Group::Codegen | Group::Debug => None,
-        }
-    }
-}
-
-/// What a flag is.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Flag {
-    Group(Group),
-    Dir,
-    MapDir,
-    Env,
-    Invoke,
-    WasiModules,
-    Help,
-    /// Known to some `wasmtime run`, and why not here.
-    Unsupported(&'static str),
-}
-
-/// A flag with the names it goes by.
-#[derive(Debug)]
-pub(super) struct FlagDesc {
-    names: &'static [&'static str],
-    pub(super) flag: Flag,
-    /// The form of its value.
-    pub(super) value: &'static str,
-    help: &'static str,
-}
-
-/// What stands behind an option's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
-    Switch,
-    Integer,
-    Duration,
-    Text,
-    Graph,
-}
-
-impl Shape {
-    /// As `wasmtime run -S help` writes it.
-    pub(super) fn form(self) -> &'static str {
-        match self {
-            Shape::Switch => "[=y|n]",
-            Shape::Integer => "=N",
-            Shape::Duration => "=N|Ns|Nms|..",
-            Shape::Text => "=val",
-            Shape::Graph => "=<format>::<dir>",
-        }
-    }
-}
-
-/// What an option does here.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Effect {
-    Nn,
-    Graph,
-    Timeout,
-    MaxMemory,
-    MaxStack,
-    /// Reaches the host: the policy decides.
-    Host,
-    /// Changes nothing that a task could tell, or the engine that all share.
-    Ignored,
-    /// Would change what the task means, and can't be had: why.
-    Refused(&'static str),
-    /// Likewise for switching it off.
-    AlwaysOn(&'static str),
-}
-
-/// An option of a group.
-#[derive(Debug)]
-pub(super) struct OptionDesc {
-    pub(super) name: &'static str,
-    pub(super) shape: Shape,
-    pub(super) effect: Effect,
-    help: &'static str,
-}
-
-const fn option(
-    name: &'static str,
-    shape: Shape,
-    effect: Effect,
-    help: &'static str,
-) -> OptionDesc {
-    OptionDesc { name, shape, effect, help }
-}
-
-const fn unsupported(names: &'static [&'static str], why: &'static str) -> FlagDesc {
-    FlagDesc { names, flag: Flag::Unsupported(why), value: "", help: "" }
-}
+use super::grammar::{
+    Flag, FlagDesc, OptionDesc, OptionEffect, OptionGroup, Shape, option, unsupported,
+};
 
 const KEYS: &str = "KEY[=VAL[,..]]";
 
-const FLAGS: &[FlagDesc] = &[
+pub(super) const FLAGS: &[FlagDesc] = &[
     FlagDesc {
         names: &["-S", "--wasi"],
-        flag: Flag::Group(Group::Wasi),
+        flag: Flag::Group(OptionGroup::Wasi),
         value: KEYS,
         help: "WASI and its proposals; `-S help` lists them",
     },
     FlagDesc {
         names: &["-W", "--wasm"],
-        flag: Flag::Group(Group::Wasm),
+        flag: Flag::Group(OptionGroup::Wasm),
         value: KEYS,
         help: "limits and semantics of WebAssembly; `-W help` lists them",
     },
@@ -161,19 +40,19 @@ const FLAGS: &[FlagDesc] = &[
     },
     FlagDesc {
         names: &["-O", "--optimize"],
-        flag: Flag::Group(Group::Optimize),
+        flag: Flag::Group(OptionGroup::Optimize),
         value: KEYS,
         help: "accepted, without effect",
     },
     FlagDesc {
         names: &["-C", "--codegen"],
-        flag: Flag::Group(Group::Codegen),
+        flag: Flag::Group(OptionGroup::Codegen),
         value: KEYS,
         help: "accepted, without effect",
     },
     FlagDesc {
         names: &["-D", "--debug"],
-        flag: Flag::Group(Group::Debug),
+        flag: Flag::Group(OptionGroup::Debug),
         value: KEYS,
         help: "accepted, without effect",
     },
@@ -232,7 +111,7 @@ const OWN_LIMIT: &str = "this limit can't be set for one task, and the worker's 
 const STREAMS: &str = "what the guest prints is the task's result and always kept";
 const LINKING: &str = "a module whose imports or exports are unknown is not run";
 
-use Effect::{AlwaysOn, Host, Ignored, Refused};
+use OptionEffect::{AlwaysOn, Host, Ignored, Refused};
 use Shape::{Integer, Switch, Text};
 
 const WASI: &[OptionDesc] = &[
@@ -247,13 +126,13 @@ const WASI: &[OptionDesc] = &[
     option(
         "nn",
         Switch,
-        Effect::Nn,
+        OptionEffect::Nn,
         "Enable support for WASI neural network imports; a guest that has them needs no flag",
     ),
     option(
         "nn-graph",
         Shape::Graph,
-        Effect::Graph,
+        OptionEffect::Graph,
         "Load the graph of a host directory; the guest loads it by the directory's name",
     ),
     option("threads", Switch, Refused("guests run in a single thread"), "Not supported"),
@@ -312,19 +191,19 @@ const WASM: &[OptionDesc] = &[
     option(
         "timeout",
         Shape::Duration,
-        Effect::Timeout,
+        OptionEffect::Timeout,
         "Wall-clock limit of the task (1, 2s, 100ms, ..); tightens the worker's own",
     ),
     option(
         "max-memory-size",
         Integer,
-        Effect::MaxMemory,
+        OptionEffect::MaxMemory,
         "Bytes of linear memory; tightens the worker's own",
     ),
     option(
         "max-wasm-stack",
         Integer,
-        Effect::MaxStack,
+        OptionEffect::MaxStack,
         "Bytes of WebAssembly stack that must be there",
     ),
     option(
@@ -385,6 +264,15 @@ const WASM: &[OptionDesc] = &[
     option("exceptions", Switch, Ignored, PROPOSAL),
 ];
 
+/// The options of a group; none when it takes any.
+pub(super) fn of(group: OptionGroup) -> Option<&'static [OptionDesc]> {
+    match group {
+        OptionGroup::Wasi => Some(WASI),
+        OptionGroup::Wasm => Some(WASM),
+        OptionGroup::Optimize | OptionGroup::Codegen | OptionGroup::Debug => None,
+    }
+}
+
 /// The flag of this name, dashes included.
 pub(super) fn flag(name: &str) -> Option<&'static FlagDesc> {
     FLAGS.iter().find(|desc| desc.names.contains(&name))
@@ -396,45 +284,4 @@ pub(super) fn flags() -> impl Iterator<Item = &'static str> {
         .iter()
         .filter(|desc| !matches!(desc.flag, Flag::Unsupported(_)))
         .flat_map(|desc| desc.names.iter().copied())
-}
-
-/// What was typed to get the help of this letter.
-pub(super) fn help_flag(letter: char) -> String {
-    if letter == 'h' { "--help".to_owned() } else { format!("-{letter} help") }
-}
-
-/// The list that `wasmtime run -S help` prints, as it is here, for the groups
-/// `S`, `W`, `O`, `C` and `D`; for `h` the flags themselves. Other letters have
-/// none.
-pub fn help(letter: char) -> Option<String> {
-    let mut text = String::new();
-    // Writing to a string never fails.
-    let mut line = |args: std::fmt::Arguments<'_>| {
-        let _ = writeln!(text, "{args}");
-    };
-    match letter {
-        'h' => {
-            for desc in FLAGS.iter().filter(|desc| !desc.help.is_empty()) {
-                let names = desc.names.join(", ");
-                let gap = if desc.value.is_empty() { "" } else { " " };
-                line(format_args!("  {names}{gap}{} -- {}", desc.value, desc.help));
-            }
-        }
-        'S' | 'W' => {
-            let group = if letter == 'S' { Group::Wasi } else { Group::Wasm };
-            for desc in group.options().unwrap_or_default() {
-                line(format_args!(
-                    "  -{letter} {}{} -- {}",
-                    desc.name,
-                    desc.shape.form(),
-                    desc.help
-                ));
-            }
-        }
-        'O' | 'C' | 'D' => line(format_args!(
-            "  -{letter} KEY[=VAL] -- Any setting is accepted and has no effect: the engine is made once, for all tasks"
-        )),
-        _ => return None,
-    }
-    Some(text)
 }
