@@ -21,9 +21,13 @@
 //! of mosquitto, which says 20, over 500 were seen): the connection reads slower
 //! while more bytes have come than are done with. See [`Ack`].
 
+mod address;
+mod arrivals;
+mod backoff;
 mod connection;
 mod failure;
 mod inbox;
+mod kind;
 mod memory;
 mod options;
 mod outbox;
@@ -39,11 +43,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+pub use address::Address;
+pub use backoff::Backoff;
 pub use failure::{ConnectionFailure, FailureKind};
 pub use inbox::{Ack, Receipt};
+pub use kind::{CleanSession, SessionKind};
 pub use memory::SessionMemory;
-pub use options::{Address, Backoff, Login, Options, Qos, Tls};
-pub use persistence::{CleanSession, SessionKind};
+pub use options::{Login, Options, Qos, Tls};
 
 /// The largest packet that MQTT can express: 256 MiB less a byte, and its header.
 pub const LARGEST_PACKET: usize = 268_435_455 + 5;

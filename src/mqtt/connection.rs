@@ -11,36 +11,25 @@
 //! client goes through its request queue, which is larger than all that may
 //! be under way and so never full.
 
+mod packets;
+
 use std::ops::ControlFlow;
 use std::pin::pin;
-use std::time::Duration;
 
-use rumqttc::{
-    ConnectionError, Event as ClientEvent, EventLoop, Outgoing as Sent, Packet, QoS,
-    SubscribeReasonCode, Transport,
-};
+use rumqttc::{ConnectionError, EventLoop, QoS, Transport};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use super::arrivals::Arrivals;
 use super::failure::Phase;
-use super::inbox::Arrivals;
 use super::outbox::Outbox;
 use super::persistence::Persistence;
-use super::session::{Session, set_timeout};
-use super::{Backoff, Command, ConnectionFailure, Event, FailureKind, Message, Options};
+use super::session::Session;
+use super::{Command, ConnectionFailure, Event, FailureKind, Options};
 
 /// Connections in a row that the broker ended before they were stable, after
 /// which another client with the same id is the likely reason.
 const TAKEOVERS: u32 = 3;
-
-/// Bytes of messages that have come and are not done with, above which no more
-/// is read for a while.
-const ARRIVALS: usize = 4 << 20;
-/// How long at most, after each message, as a part of the keep-alive: as long
-/// as nothing is read nothing is written either, and rumqttc reads ten messages
-/// at a time. Whoever can't be done with any message, on a disk that is full,
-/// must still publish results.
-const PAUSE: u32 = 100;
 
 /// Most that the time for a write grows by.
 const SLOWEST: u32 = 32;
@@ -111,7 +100,7 @@ impl Connector {
                 ConnectionEnd::Left => break,
                 ConnectionEnd::Failed(failure) => failure,
             };
-            let retry_in = delay(&self.options.backoff, self.failures);
+            let retry_in = self.options.backoff.delay(self.failures);
             self.failures = self.failures.saturating_add(1);
             tracing::warn!(
                 "connection error: {failure}; next attempt in {:.1} s",
@@ -208,18 +197,17 @@ impl Connector {
     }
 
     /// Reads nothing more, for a moment, while too much of what has come is not
-    /// done with: brokers send far ahead of the acknowledgements.
+    /// done with.
     async fn make_room(&mut self, session: &mut Session) -> ControlFlow<()> {
         let come = std::mem::take(&mut session.come);
-        if !(come && session.phase == Phase::Ready && self.arrivals.exceed(ARRIVALS)) {
+        if !(come && session.phase == Phase::Ready) {
             return ControlFlow::Continue(());
         }
-        let end = Instant::now() + self.options.keep_alive / PAUSE;
-        let mut room = pin!(self.arrivals.at_most(ARRIVALS));
+        let mut room = pin!(self.arrivals.room(self.options.keep_alive));
         loop {
             tokio::select! {
+                biased;
                 () = &mut room => return ControlFlow::Continue(()),
-                () = sleep_until(end) => return ControlFlow::Continue(()),
                 command = self.commands.recv(), if self.open => {
                     self.take(command, Some(session)).await?;
                 }
@@ -350,123 +338,5 @@ impl Connector {
         } else {
             ConnectionFailure::taken_over(self.closed_early, &self.options)
         }))
-    }
-
-    async fn handle(
-        &mut self,
-        event: ClientEvent,
-        session: &mut Session,
-        eventloop: &mut EventLoop,
-    ) -> ControlFlow<ConnectionEnd> {
-        self.absorb(event, session, eventloop).await?;
-        match self.pump(session).await {
-            ControlFlow::Continue(()) => ControlFlow::Continue(()),
-            ControlFlow::Break(()) => ControlFlow::Break(ConnectionEnd::Left),
-        }
-    }
-
-    /// Takes note of an event.
-    async fn absorb(
-        &mut self,
-        event: ClientEvent,
-        session: &mut Session,
-        eventloop: &mut EventLoop,
-    ) -> ControlFlow<ConnectionEnd> {
-        if let Some(receipt) = session.inbox.saw(&event) {
-            self.tell(Event::Acknowledged(receipt));
-        }
-        match event {
-            ClientEvent::Incoming(Packet::ConnAck(connack)) => {
-                session.session_present = connack.session_present;
-                self.persistence.granted(session.kind);
-                session.phase = Phase::Subscribing;
-                set_timeout(eventloop, self.options.write_timeout * self.slowness);
-                if self.options.subscriptions.is_empty() {
-                    self.ready(session);
-                } else {
-                    session.deadline = Some(Instant::now() + self.options.connect_timeout);
-                    session.subscribe(&self.options).await;
-                }
-            }
-            ClientEvent::Incoming(Packet::SubAck(suback)) => {
-                for (index, topic) in self.options.subscriptions.iter().enumerate() {
-                    let Some(SubscribeReasonCode::Success(_)) = suback.return_codes.get(index)
-                    else {
-                        let failure = ConnectionFailure::subscription_refused(topic, &self.options);
-                        return ControlFlow::Break(ConnectionEnd::Failed(failure));
-                    };
-                    tracing::info!("Subscribed to topic {topic}");
-                }
-                session.deadline = None;
-                self.ready(session);
-            }
-            ClientEvent::Incoming(Packet::Publish(publish)) => {
-                session.come = true;
-                let size = publish.topic.len() + publish.payload.len();
-                let message = Message {
-                    ack: session.inbox.received(publish.pkid, size, &self.arrivals),
-                    topic: publish.topic,
-                    payload: publish.payload,
-                    duplicate: publish.dup,
-                    retained: publish.retain,
-                };
-                // A broker may send what a session has gathered before it confirms
-                // the subscriptions, gigabytes of it: it has to wait like all others.
-                self.ready(session);
-                if let Some(deadline) = &mut session.deadline {
-                    *deadline = Instant::now() + self.options.connect_timeout;
-                }
-                self.tell(Event::Message(message));
-            }
-            ClientEvent::Incoming(Packet::PubAck(puback)) => {
-                self.outbox.acknowledged(puback.pkid);
-                if self.outbox.is_empty() {
-                    self.slowness = 1;
-                }
-            }
-            ClientEvent::Outgoing(Sent::Publish(id)) => self.outbox.sent(id),
-            ClientEvent::Outgoing(Sent::Disconnect) => {
-                return ControlFlow::Break(ConnectionEnd::Left);
-            }
-            ClientEvent::Incoming(_) | ClientEvent::Outgoing(_) => {}
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn ready(&mut self, session: &mut Session) {
-        if session.phase == Phase::Ready {
-            return;
-        }
-        session.phase = Phase::Ready;
-        session.ready_since = Some(Instant::now());
-        self.tell(Event::Connected {
-            session_present: session.session_present,
-            session: session.kind,
-        });
-    }
-}
-
-/// A random part of a ceiling that doubles with each failure: workers that lost
-/// the same broker must not come back in the same instant. Never less than a
-/// tenth of it, or a refusal that is quick would make a busy loop.
-fn delay(backoff: &Backoff, failures: u32) -> Duration {
-    let ceiling = backoff.first.saturating_mul(1 << failures.min(16)).min(backoff.cap);
-    ceiling.mul_f64(0.1 + 0.9 * fastrand::f64())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_back_off_grows_to_its_cap_and_is_never_nothing() {
-        let backoff = Backoff::default();
-        for failures in 0..100 {
-            let ceiling = Duration::from_secs(1 << failures.min(6)).min(backoff.cap);
-            for _ in 0..50 {
-                let delay = delay(&backoff, failures);
-                assert!(delay <= ceiling && delay >= ceiling / 10, "{failures}: {delay:?}");
-            }
-        }
     }
 }

@@ -13,7 +13,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use rumqttc::{Event, Outgoing, Packet, PubAck, SubAck};
-use tokio::sync::watch;
+
+use super::arrivals::{Arrivals, Held};
 
 /// The right to acknowledge one message, once. Dropped unused, it leaves the
 /// message with the broker, which sends it again on another connection.
@@ -32,49 +33,6 @@ impl Ack {
     /// acknowledgement; `None` for a message of QoS 0, which has none.
     pub fn receipt(&self) -> Option<Receipt> {
         self.receipt
-    }
-}
-
-/// Bytes of the messages that have come and are not done with.
-#[derive(Debug, Default)]
-pub(super) struct Arrivals(watch::Sender<usize>);
-
-/// What a message takes up at the least. So the number of messages is bounded,
-/// too: each that is small waits for the same steps as a large one.
-const LEAST: usize = 8 << 10;
-
-impl Arrivals {
-    fn hold(&self, bytes: usize) -> Held {
-        let bytes = bytes.max(LEAST);
-        self.0.send_modify(|held| *held += bytes);
-        Held { bytes, arrivals: self.0.clone() }
-    }
-
-    /// Whether they are more than this.
-    pub(super) fn exceed(&self, bytes: usize) -> bool {
-        *self.0.borrow() > bytes
-    }
-
-    /// Waits until they are not.
-    pub(super) fn at_most(&self, bytes: usize) -> impl Future<Output = ()> + use<> {
-        let mut held = self.0.subscribe();
-        async move {
-            // Without a sender there are none.
-            held.wait_for(|held| *held <= bytes).await.ok();
-        }
-    }
-}
-
-/// The part of one message in [`Arrivals`], as long as this is there.
-#[derive(Debug)]
-struct Held {
-    bytes: usize,
-    arrivals: watch::Sender<usize>,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.arrivals.send_modify(|held| *held -= self.bytes);
     }
 }
 

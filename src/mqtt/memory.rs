@@ -7,8 +7,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use super::Address;
-use super::persistence::SessionKind;
+use super::address::Address;
+use super::kind::SessionKind;
 
 /// What one of them has granted.
 #[derive(Clone, Debug, PartialEq, Eq)]

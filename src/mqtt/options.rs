@@ -4,27 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::address::Address;
+use super::backoff::Backoff;
+use super::kind::CleanSession;
 use super::memory::SessionMemory;
-use super::persistence::CleanSession;
-
-/// Where a broker is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// A name, or an IP address without brackets.
-    pub host: String,
-    /// The TCP port: 1883 by convention, 8883 with TLS.
-    pub port: u16,
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
 
 /// Quality of service. There is no "exactly once": rumqttc can't resume it,
 /// and a task's id removes duplicates anyway.
@@ -58,28 +41,6 @@ pub struct Login {
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login").field("username", &self.username).finish_non_exhaustive()
-    }
-}
-
-/// How long to wait before the next attempt: a random part of a ceiling that
-/// doubles with each failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff {
-    /// The first ceiling.
-    pub first: Duration,
-    /// The last ceiling.
-    pub cap: Duration,
-    /// A connection that lasted this long makes the next failure the first.
-    pub stable: Duration,
-}
-
-impl Default for Backoff {
-    fn default() -> Backoff {
-        Backoff {
-            first: Duration::from_secs(1),
-            cap: Duration::from_secs(60),
-            stable: Duration::from_secs(30),
-        }
     }
 }
 

@@ -14,32 +14,11 @@
 //! may also be a proxy whose broker is down, so a broker that has kept a
 //! session once is never asked for a clean one.
 
-use serde::{Deserialize, Serialize};
-
+use super::address::Address;
+use super::failure::FailureKind;
+use super::kind::{CleanSession, SessionKind};
 use super::memory::SessionMemory;
-use super::{Address, FailureKind, Options};
-
-/// Whether the broker is asked to forget this client when a connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CleanSession {
-    /// Only if it drops connections that ask for anything else, and has never
-    /// accepted one.
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
-}
-
-/// What a broker has granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SessionKind {
-    /// It outlives the connection: messages that come meanwhile wait.
-    Persistent,
-    /// It ends with the connection: messages that come meanwhile are lost.
-    Clean,
-}
+use super::options::Options;
 
 /// Drops in a row after which a clean session is tried.
 const DROPS: u32 = 2;
