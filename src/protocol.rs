@@ -7,6 +7,7 @@
 mod cause;
 pub mod control;
 mod monitoring;
+mod output;
 pub mod reports;
 mod size;
 pub mod usage;
@@ -15,9 +16,9 @@ mod wire;
 pub use control::{
     Invoke, Malformed, decode_invoke, decode_start, decode_stop, encode_start, encode_stop,
 };
+pub use output::Output;
 pub use reports::{
-    Alive, Discovery, InvokeResult, Output, Reused, TaskResult, TimingsMs, WorkerMetadata,
-    decode_sender,
+    Alive, Discovery, InvokeResult, Reused, TaskResult, TimingsMs, WorkerMetadata, decode_sender,
 };
 pub use size::LEAST_RESULT;
 pub use usage::{Aggregated, CpuMetrics, MemoryMetrics, TaskMetrics, TaskUsage, WorkerMetrics};

@@ -2,7 +2,7 @@
 //! shows that field and never `error`. It is there on the wire alone, and can
 //! be told from what the guest wrote.
 
-use super::reports::Output;
+use super::output::Output;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;

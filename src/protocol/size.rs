@@ -10,7 +10,8 @@ use std::io;
 use serde::Serialize;
 
 use super::cause;
-use super::reports::{Output, TaskResult};
+use super::output::Output;
+use super::reports::TaskResult;
 use crate::task::{gap, gap_in};
 
 /// The least limit that every result can be cut to: room for its ids, numbers

@@ -111,6 +111,14 @@ impl<'a> Layer<'a> {
     pub(super) fn is(&self, ty: &str) -> bool {
         self.ty.eq_ignore_ascii_case(ty)
     }
+
+    /// Whether it takes a negative index for one that counts from the end:
+    /// `Gather` does from its version of opset 8 on, which later opsets have too.
+    pub(super) fn counts_from_the_end(&self) -> bool {
+        let opset =
+            self.version.strip_prefix("opset").and_then(|number| number.parse::<u32>().ok());
+        self.is("Gather") && opset.is_some_and(|opset| opset >= 8)
+    }
 }
 
 impl<'a> Scope<'a> {

@@ -10,7 +10,6 @@ use std::fmt::Write as _;
 
 use super::layers::{Layers, Scope};
 use super::malformed;
-use super::prove::from_the_end;
 use crate::nn::operators::{self, Condition, Fact};
 use crate::nn::refusal::Refusal;
 
@@ -92,12 +91,21 @@ impl<'l, 'a> Plan<'l, 'a> {
                 let size = operators::dimension(&fact(of), values[0]);
                 let inside = match size {
                     Some(size) if size > 0 && size <= EXACT => {
-                        let least =
-                            if from_the_end(layer) { format!("-{size}") } else { "0".into() };
+                        let least = if layer.counts_from_the_end() {
+                            format!("-{size}")
+                        } else {
+                            "0".into()
+                        };
                         let bounds = format!("min=\"{least}\" max=\"{}\"", size - 1);
                         mends.add("Clamp", 1, &bounds, &[wide])
                     }
-                    _ => mends.within(wide, from, axis, shape.is_empty(), from_the_end(layer)),
+                    _ => mends.within(
+                        wide,
+                        from,
+                        axis,
+                        shape.is_empty(),
+                        layer.counts_from_the_end(),
+                    ),
                 };
                 (indices, inside)
             }

@@ -46,7 +46,7 @@ pub(super) fn prove<'l, 'a>(
                     Condition::Attribute { .. } | Condition::Attributed { .. } => {
                         operators::attribute(condition, &facts, |key| layer.attribute(key))
                     }
-                    Condition::Index { indices, .. } if !from_the_end(layer) => {
+                    Condition::Index { indices, .. } if !layer.counts_from_the_end() => {
                         not_negative(condition, facts.get(indices..).unwrap_or_default())
                             .and_then(|()| operators::holds(condition, &facts))
                     }
@@ -184,13 +184,6 @@ fn shape(text: &str) -> Option<Vec<u64>> {
         return Some(Vec::new());
     }
     text.split(',').map(|dim| number(dim.trim().as_bytes())).collect()
-}
-
-/// Whether the layer takes a negative index for one that counts from the end:
-/// `Gather` does from its version of opset 8 on, which later opsets have too.
-pub(super) fn from_the_end(layer: &Layer<'_>) -> bool {
-    let opset = layer.version.strip_prefix("opset").and_then(|number| number.parse::<u32>().ok());
-    layer.is("Gather") && opset.is_some_and(|opset| opset >= 8)
 }
 
 fn not_negative(condition: Condition, indices: &[Fact]) -> Result<(), Doubt> {
