@@ -2,9 +2,11 @@
 //! comes of it.
 
 mod args;
+mod progress;
 mod summary;
 
 use self::args::Job;
+use self::progress::Progress;
 use self::summary::{Answer, Summary};
 use super::{logging, signals};
 use crate::client::{Client, HEARTBEAT_PATIENCE, NoResult};
@@ -14,7 +16,6 @@ use crate::protocol::TaskResult;
 use crate::task::TaskId;
 use anyhow::{Context as _, anyhow};
 use clap::ArgMatches;
-use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write as _;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -162,7 +163,7 @@ fn report(name: &str, result: TaskResult, json: bool) -> anyhow::Result<()> {
 
 /// Runs the job's tasks, so many at a time, and sums them up.
 async fn many(client: &Arc<Client>, job: &Arc<Job>) -> anyhow::Result<ExitCode> {
-    let bar = progress_bar(job.count);
+    let mut progress = Progress::new(job.count);
     let started = Instant::now();
     let mut summary = Summary::default();
     let (sender, mut answers) = mpsc::unbounded_channel();
@@ -176,19 +177,16 @@ async fn many(client: &Arc<Client>, job: &Arc<Job>) -> anyhow::Result<ExitCode> 
         match &answer {
             // Nobody is there: the other tasks would wait just as long.
             Err(NoResult::Silence(why)) if summary.answered() == 0 => {
-                bar.finish_and_clear();
+                progress.clear();
                 client.stop_all();
                 return Err(anyhow!("{why}"));
             }
             _ => {}
         }
         summary.add(Answer::new(latency, answer));
-        bar.inc(1);
-        if summary.failed() > 0 {
-            bar.set_message(format!("{} failed", summary.failed()));
-        }
+        progress.advance(summary.failed());
     }
-    bar.finish_and_clear();
+    progress.clear();
     summary.took(started.elapsed());
     for (error, times) in summary.errors() {
         eprintln!("proplet: {times}× {error}");
@@ -213,10 +211,4 @@ async fn lane(
             return;
         }
     }
-}
-
-/// On stderr, if that is a terminal.
-fn progress_bar(count: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:32} {pos}/{len}  {per_sec}  {eta} left  {msg}");
-    ProgressBar::new(count).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
