@@ -23,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // What runs guests. It is to become a process of its own, so that it knows
     // nothing of messages, settings or the journal.
     ("nn", &["cache", "cancel", "digest", "directory", "disk", "task"]),
-    ("runtime", &["cancel", "digest", "directory", "disk", "nn", "task"]),
+    ("runtime", &["cache", "cancel", "digest", "directory", "disk", "nn", "task"]),
     // What the process that runs them may do.
     // The process that it runs in.
     ("host", &["cancel", "disk", "nn", "process", "runtime", "task", "usage"]),
