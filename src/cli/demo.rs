@@ -16,7 +16,7 @@ pub(super) fn command() -> Command {
              alone, and sends the worker two tasks: one that says what kinds of files some files \
              are, and the guide's image classification. Each runs once cold and then 20 times \
              warm.\n\n\
-             In a source checkout it first fetches OpenVINO and the models (about 100 MB) with \
+             In a source checkout it first fetches OpenVINO and the models (about 180 MB) with \
              fixtures/setup.py, which needs python3 with pip; what is there already is kept.",
         )
         .arg(
