@@ -1,7 +1,7 @@
 //! `proplet inspect`: what a model is, which a guest's author has to know.
 
 use crate::config::{self, Environment, Inference};
-use crate::nn::{Hint, Inspection, Nn, NnConfig, OpenVinoConfig, PortDescription, STACK};
+use crate::nn::{Inspection, Nn, NnConfig, PortDescription, STACK};
 use anyhow::{Context as _, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Value, json};
@@ -18,8 +18,8 @@ pub(super) fn command() -> Command {
              inputs and outputs with their indices, names, types and shapes (`?` is any size), \
              what it takes in memory, and for each backend the time that it compiled for or why \
              it does not take the model.\n\n\
-             MODEL is a file (`model.xml` with its `model.bin` beside it, `model.onnx`) or the \
-             directory of a graph.",
+             MODEL is a file (`model.xml` with its `model.bin` beside it, `model.onnx`, \
+             `model.tflite`, `model.pb`) or the directory of a graph.",
         )
         .arg(
             Arg::new("json")
@@ -36,14 +36,7 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let inference = Inference::load(matches, &env)?;
     let nn = Nn::new(NnConfig {
         backend: inference.backend,
-        openvino: OpenVinoConfig {
-            library: inference.openvino_lib,
-            search: inference.library_search,
-            hint: inference.hint.unwrap_or(Hint::Latency),
-            precision: inference.precision,
-            operators: inference.operators,
-            devices: inference.devices,
-        },
+        openvino: inference.openvino(),
         ..NnConfig::default()
     });
     let path = matches.get_one::<String>("model").map(Path::new).context("no model was named")?;

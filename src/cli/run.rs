@@ -3,7 +3,7 @@
 use crate::cancel::Cancel;
 use crate::config::{self, Environment, Inference};
 use crate::flags::{self, FlagError, RunFlags};
-use crate::nn::{Hint, Nn, NnConfig, OpenVinoConfig};
+use crate::nn::{Nn, NnConfig};
 use crate::policy::{self, Policy, Trust};
 use crate::runtime::{MAX_WASM_STACK, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
 use crate::sources::Fetcher;
@@ -113,15 +113,7 @@ fn nn_config(inference: Inference, policy: &Policy) -> NnConfig {
     });
     NnConfig {
         backend: inference.backend,
-        openvino: OpenVinoConfig {
-            library: inference.openvino_lib,
-            search: inference.library_search,
-            // One guest, one inference at a time.
-            hint: inference.hint.unwrap_or(Hint::Latency),
-            precision: inference.precision,
-            operators: inference.operators,
-            devices: inference.devices,
-        },
+        openvino: inference.openvino(),
         named_only: !inference.load_bytes,
         graphs: graphs.collect(),
         cache_bytes: u64::MAX,

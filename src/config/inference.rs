@@ -6,7 +6,7 @@ use super::reader::{self, Reader};
 use super::sources::Environment;
 use super::{ConfigError, choice, value};
 use crate::flags::GraphFlag;
-use crate::nn::{BackendName, Devices, Hint, Operators, Precision, SearchEnv};
+use crate::nn::{BackendName, Devices, Hint, OpenVinoConfig, Operators, Precision, SearchEnv};
 use std::path::PathBuf;
 
 /// The settings of [`super::Group::Inference`].
@@ -41,6 +41,19 @@ impl Inference {
         let inference = read(&mut reader, env);
         let (problems, _) = reader.into_findings();
         inference.filter(|_| problems.is_empty()).ok_or(ConfigError { problems })
+    }
+
+    /// How OpenVINO is set up for one guest, or none, with one inference at a time.
+    pub fn openvino(&self) -> OpenVinoConfig {
+        OpenVinoConfig {
+            library: self.openvino_lib.clone(),
+            search: self.library_search.clone(),
+            hint: self.hint.unwrap_or(Hint::Latency),
+            precision: self.precision,
+            operators: self.operators,
+            devices: self.devices.clone(),
+            links: None,
+        }
     }
 }
 

@@ -32,12 +32,15 @@ mod inferences;
 mod inspect;
 mod onnx;
 mod operators;
+mod protobuf;
 mod refusal;
 mod resources;
 mod shared;
 mod source;
 mod stored;
+mod tensorflow;
 mod tensors;
+mod tflite;
 
 #[cfg(all(test, feature = "openvino"))]
 #[path = "../../tests/it/support/assets.rs"]
@@ -252,6 +255,8 @@ pub fn fixed_limits() -> Vec<(&'static str, u64)> {
         ("elements of a model's XML", openvino::xml::MAX_ELEMENTS as u64),
         ("nodes of an ONNX model", onnx::MAX_NODES as u64),
         ("nested graphs of an ONNX model", onnx::MAX_DEPTH as u64),
+        ("nodes of a TensorFlow model", tensorflow::MAX_NODES as u64),
+        ("operators of a TensorFlow Lite model", tflite::MAX_OPERATORS as u64),
     ]
 }
 

@@ -33,7 +33,7 @@ impl Element {
         }
     }
 
-    fn bits(self) -> Option<u64> {
+    pub(super) fn bits(self) -> Option<u64> {
         match self {
             Element::Nn(ty) => Some(size(ty) * 8),
             Element::Other(_, bits) => bits,

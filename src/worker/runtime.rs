@@ -16,6 +16,7 @@ use crate::task::{Failure, Outcome};
 use anyhow::Context as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tracing::warn;
 
 /// How long what was compiled may take to be kept on the disk.
 const KEEP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -147,7 +148,12 @@ fn here(config: &Config, policy: &Policy) -> anyhow::Result<Tasker> {
 }
 
 fn apart(config: &Config, policy: &Policy) -> anyhow::Result<Tasker> {
-    let nn = setup::nn_config(config, policy);
+    let mut nn = setup::nn_config(config, policy);
+    // That process can make none, nor does it have this one's variables.
+    match nn.openvino.make_links() {
+        Ok(folder) => nn.openvino.links = Some(folder),
+        Err(e) => warn!("models of TensorFlow and TensorFlow Lite will be refused: {e}"),
+    }
     let state = config.state_dir.as_ref().filter(|_| config.disk_cache > 0);
     let log = tracing::dispatcher::has_been_set().then(|| Log {
         directives: config.log.directives.clone(),

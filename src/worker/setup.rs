@@ -189,6 +189,7 @@ pub fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
             precision: config.nn_precision,
             operators: config.nn_operators,
             devices: config.nn_devices.clone(),
+            links: config.state_dir.as_ref().map(|dir| config.working_dir.join(dir).join("links")),
         },
         cache_bytes: config.graph_cache,
         model_bytes: config.model_size,

@@ -135,11 +135,11 @@ fn encodings_and_targets_that_are_not_served_are_an_errno_and_a_sentence(on: On)
     bad.copes("nn-tpu", &[], UNSUPPORTED_OPERATION, "TPU");
     bad.copes("nn-tpu", &["9"], INVALID_ARGUMENT, "9 is no execution target");
     // The builders of another encoding.
-    bad.copes("nn-unknown-encoding", &["1"], INVALID_ARGUMENT, "takes one builder");
-    for (number, name) in [("2", "tensorflow"), ("3", "pytorch"), ("4", "tensorflowlite")] {
-        let sentence = format!("the encoding {name} is not served here: this build has openvino");
-        bad.copes("nn-unknown-encoding", &[number], INVALID_ENCODING, &sentence);
+    for number in ["1", "2", "4"] {
+        bad.copes("nn-unknown-encoding", &[number], INVALID_ARGUMENT, "takes one builder");
     }
+    let sentence = "the encoding pytorch is not served here: this build has openvino";
+    bad.copes("nn-unknown-encoding", &["3"], INVALID_ENCODING, sentence);
     bad.copes("nn-unknown-encoding", &[], INVALID_ENCODING, "9 is no encoding");
     bad.copes("nn-onnx-as-openvino", &[], INVALID_ENCODING, "is not OpenVINO's XML");
 }

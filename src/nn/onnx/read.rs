@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::names::prove_names;
-use super::wire::{Field, Reader, Wire, malformed};
+use super::wire::{FORMAT, Field, Reader, Wire, malformed};
 use super::{Attribute, Graph, Model, Node, Setting, short};
 use crate::nn::refusal::{Errno, Refusal};
 
@@ -21,7 +21,7 @@ const MAX_PARTS: usize = 2_000_000;
 pub(super) fn model(file: &[u8]) -> Result<Model<'_>, Refusal> {
     let mut parser = Parser::default();
     let (mut once, mut opset, mut graph) = (Once::default(), None, None);
-    let mut reader = Reader::new(file);
+    let mut reader = Reader::new(file, FORMAT);
     while let Some(field) = reader.next()? {
         match field.number {
             1 => {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::wire::{Reader, Wire};
+use super::wire::{FORMAT, Reader, Wire};
 use super::write;
 use crate::nn::refusal::Refusal;
 
@@ -33,7 +33,7 @@ pub(in crate::nn) fn rewrite(
     file: &[u8],
     nodes: &BTreeMap<usize, Vec<u8>>,
 ) -> Result<Vec<u8>, Refusal> {
-    copy(file, Reader::new(file), Message::Model, nodes)
+    copy(file, Reader::new(file, FORMAT), Message::Model, nodes)
 }
 
 fn copy(

@@ -11,7 +11,8 @@ use super::devices;
 use super::encodings::{self, ENCODINGS, Proven};
 use super::library;
 use super::model::OpenVinoModel;
-use super::native::{self, Core, RawPort};
+use super::native::{self, Core, Model, RawPort};
+use super::paths;
 use super::xml::Bounds;
 use crate::cancel::Cancel;
 use crate::nn::backends::{Backend, BackendName, Compiled, Encoding, Library};
@@ -73,6 +74,11 @@ impl OpenVino {
         Ok(())
     }
 
+    /// Reads a model whose frontend wants a file.
+    fn read_file(&self, core: &Core, model: &[u8], suffix: &str) -> Result<Model, String> {
+        paths::with(&self.config.links(), model, suffix, |path| core.read_file(path))
+    }
+
     fn device(&self, target: ExecutionTarget) -> Result<String, Refusal> {
         let available = self.loaded().and_then(|loaded| loaded.core.devices());
         self.config.devices.of(target, &available.map_err(Refusal::runtime)?)
@@ -115,9 +121,12 @@ impl Backend for OpenVino {
         for part in devices::parts(&device).filter(|&part| part != "CPU") {
             self.set_hint(core, part.split('(').next().unwrap_or(part)).map_err(failed)?;
         }
-        let compiled =
-            core.compile(&proven.model, proven.weights, source, &device).map_err(failed)?;
-        graph(compiled, &proven).map_err(failed)
+        let model = match proven.suffix {
+            None => core.read(&proven.model, proven.weights),
+            Some(suffix) => self.read_file(core, &proven.model, suffix),
+        };
+        let compiled = model.and_then(|model| core.compile(&model, source, &device));
+        graph(compiled.map_err(failed)?, &proven).map_err(failed)
     }
 
     fn settings(&self, target: ExecutionTarget) -> Option<String> {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::library::{self, SearchEnv};
+use super::paths;
 use crate::nn::operators::Operators;
 
 /// What OpenVINO optimises for.
@@ -61,9 +62,28 @@ pub struct OpenVinoConfig {
     pub operators: Operators,
     /// What the guests' targets are.
     pub devices: Devices,
+    /// A folder for the names of models that are in memory, which is made when
+    /// it is not there; none for one below the system's temporary folder.
+    pub links: Option<PathBuf>,
 }
 
 impl OpenVinoConfig {
+    /// The folder for the names of models that are in memory.
+    pub(super) fn links(&self) -> PathBuf {
+        self.links.clone().unwrap_or_else(paths::usual_folder)
+    }
+
+    /// Makes the names of models that are in memory, for a process that may make
+    /// none itself, and says where they are.
+    ///
+    /// # Errors
+    ///
+    /// One sentence. Without them, models whose frontends want a file are refused.
+    pub fn make_links(&self) -> Result<PathBuf, String> {
+        let folder = self.links();
+        paths::make(&folder).map(|()| folder)
+    }
+
     /// The folders that have to be readable for OpenVINO to be found and loaded,
     /// as they are now. None is loaded.
     pub fn folders(&self) -> Vec<PathBuf> {

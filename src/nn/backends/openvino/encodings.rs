@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use wasmtime_wasi_nn::wit::GraphEncoding;
 
 use super::xml::Bounds;
-use super::{IR, builders, onnx};
+use super::{IR, TENSORFLOW, TFLITE, builders, onnx, tensorflow, tflite};
 use crate::nn::backends::{Encoding, ONNX};
 use crate::nn::refusal::Refusal;
 
 /// All that are served.
-pub(super) const ENCODINGS: &[Encoding] = &[IR, ONNX];
+pub(super) const ENCODINGS: &[Encoding] = &[IR, ONNX, TFLITE, TENSORFLOW];
 
 // What a graph keeps alive: the source, which is compared with and whose
 // weights OpenVINO refers to; a second copy of the weights, in the layout that
@@ -26,7 +26,7 @@ pub(super) const ENCODINGS: &[Encoding] = &[IR, ONNX];
 /// What any model takes.
 const MODEL: u64 = 1 << 20;
 
-/// What a node of an ONNX model takes.
+/// What a node or an operator of the other encodings takes.
 const NODE: u64 = 16 << 10;
 
 /// A model that is proven, as the library is to read it.
@@ -38,6 +38,8 @@ pub(super) struct Proven<'a> {
     pub(super) stateful: bool,
     /// What it keeps alive once it is compiled, in bytes.
     pub(super) weight: u64,
+    /// How the name of its file ends, if the library takes it from a file alone.
+    pub(super) suffix: Option<&'static str>,
 }
 
 /// Proves the builders of a model.
@@ -51,14 +53,27 @@ pub(super) fn prove<'a>(
             let (model, nodes) = onnx::check(parts, bounds.operators)?;
             let weight = 3 * model.len() as u64 + NODE * nodes as u64 + MODEL;
             // No operator of ONNX's own keeps a state.
-            Ok(Proven { model, weights: &[], stateful: false, weight })
+            Ok(Proven { model, weights: &[], stateful: false, weight, suffix: None })
+        }
+        GraphEncoding::Tensorflowlite => {
+            let operators = tflite::check(parts, bounds)?;
+            let weight = 3 * parts[0].len() as u64 + NODE * operators as u64 + MODEL;
+            let model = Cow::Borrowed(parts[0]);
+            // Variables are refused.
+            Ok(Proven { model, weights: &[], stateful: false, weight, suffix: Some("tflite") })
+        }
+        GraphEncoding::Tensorflow => {
+            let nodes = tensorflow::check(parts, bounds)?;
+            let weight = 3 * parts[0].len() as u64 + NODE * nodes as u64 + MODEL;
+            let model = Cow::Borrowed(parts[0]);
+            Ok(Proven { model, weights: &[], stateful: false, weight, suffix: Some("pb") })
         }
         _ => {
             let scan = builders::check(parts, bounds)?;
             let [xml, weights] = parts else { unreachable!("two were proven") };
             let weight = 32 * xml.len() as u64 + 2 * weights.len() as u64 + MODEL;
             let model = scan.mended.map_or(Cow::Borrowed(*xml), Cow::Owned);
-            Ok(Proven { model, weights, stateful: scan.stateful, weight })
+            Ok(Proven { model, weights, stateful: scan.stateful, weight, suffix: None })
         }
     }
 }

@@ -9,6 +9,10 @@ pub(in crate::nn) mod builders;
 mod config;
 mod library;
 mod onnx;
+#[cfg_attr(not(target_os = "linux"), path = "paths/missing.rs")]
+mod paths;
+mod tensorflow;
+mod tflite;
 pub(in crate::nn) mod xml;
 
 #[cfg(feature = "openvino")]
@@ -34,6 +38,19 @@ use super::Encoding;
 /// OpenVINO's intermediate representation: the XML, and the weights.
 pub(super) const IR: Encoding =
     Encoding { id: GraphEncoding::Openvino, name: "openvino", files: &["model.xml", "model.bin"] };
+
+/// TensorFlow Lite: one file with its weights.
+#[cfg_attr(not(feature = "openvino"), allow(dead_code, reason = "OpenVINO's alone"))]
+pub(super) const TFLITE: Encoding = Encoding {
+    id: GraphEncoding::Tensorflowlite,
+    name: "tensorflowlite",
+    files: &["model.tflite"],
+};
+
+/// TensorFlow's frozen graph: one file with its weights.
+#[cfg_attr(not(feature = "openvino"), allow(dead_code, reason = "OpenVINO's alone"))]
+pub(super) const TENSORFLOW: Encoding =
+    Encoding { id: GraphEncoding::Tensorflow, name: "tensorflow", files: &["model.pb"] };
 
 #[cfg(all(test, feature = "openvino"))]
 mod hostile;

@@ -91,23 +91,16 @@ impl Core {
         }
     }
 
-    /// Compiles a model that stands in memory, in an encoding that tells itself.
+    /// Reads a model that stands in memory, in an encoding that tells itself.
     /// `weights` are those of an intermediate representation: the library does
-    /// not copy them, so they are a part of `source`.
-    pub(super) fn compile(
-        &self,
-        model: &[u8],
-        weights: &[u8],
-        source: &Source,
-        device: &str,
-    ) -> Result<Compiled, String> {
-        let device = string(device)?;
+    /// not copy them, so they have to outlive the model and what it is compiled to.
+    pub(super) fn read(&self, model: &[u8], weights: &[u8]) -> Result<Model, String> {
         // A null pointer is a model without weights.
         let weights = if weights.is_empty() { None } else { Some(Tensor::over(weights)?) };
         let tensor = weights.as_ref().map_or(ptr::null(), |tensor| tensor.0.as_ptr().cast_const());
         // SAFETY: the model is copied by the call; the weights are not, and
-        // outlive the compiled model with `source`.
-        let model = Model(owned(|read| unsafe {
+        // outlive what is made of them, as the caller sees to.
+        let model = owned(|read| unsafe {
             ov::ov_core_read_model_from_memory_buffer(
                 self.0.as_ptr(),
                 model.as_ptr().cast::<c_char>(),
@@ -115,7 +108,30 @@ impl Core {
                 tensor,
                 read,
             )
-        })?);
+        });
+        model.map(Model)
+    }
+
+    /// Reads a model from a file, in the encoding that its name ends with.
+    pub(super) fn read_file(&self, path: &str) -> Result<Model, String> {
+        let path = string(path)?;
+        // SAFETY: the core is live, and the path ends in NUL and outlives the
+        // call. A null pointer stands for a model without a file of weights.
+        let model = owned(|read| unsafe {
+            ov::ov_core_read_model(self.0.as_ptr(), path.as_ptr(), ptr::null(), read)
+        });
+        model.map(Model)
+    }
+
+    /// Compiles a model, whose weights are a part of `source` unless it holds
+    /// them itself.
+    pub(super) fn compile(
+        &self,
+        model: &Model,
+        source: &Source,
+        device: &str,
+    ) -> Result<Compiled, String> {
+        let device = string(device)?;
         // SAFETY: core and model are live, and the variadic function is given no
         // property, as its count says.
         let compiled = owned(|compiled| unsafe {
@@ -163,7 +179,8 @@ impl Drop for Core {
     }
 }
 
-struct Model(NonNull<ov::ov_model_t>);
+/// A model as a frontend has read it.
+pub(super) struct Model(NonNull<ov::ov_model_t>);
 
 impl Drop for Model {
     fn drop(&mut self) {

@@ -32,10 +32,15 @@ pub(super) fn nn_with(operators: Operators) -> Nn {
     configured(OpenVinoConfig { operators, ..OpenVinoConfig::default() })
 }
 
-fn configured(openvino: OpenVinoConfig) -> Nn {
+/// How it is set up by default, with the library of the fixtures.
+pub(super) fn config() -> OpenVinoConfig {
     assets();
     let search = SearchEnv::from_lookup(std::env::current_exe().ok(), |_| None);
-    let openvino = OpenVinoConfig { search, ..openvino };
+    OpenVinoConfig { search, ..OpenVinoConfig::default() }
+}
+
+fn configured(openvino: OpenVinoConfig) -> Nn {
+    let openvino = OpenVinoConfig { search: config().search, ..openvino };
     let config = NnConfig {
         openvino,
         backend: Some(BackendName::OpenVino),

@@ -34,6 +34,7 @@ pub(in super::super) const FUNCTIONS: &[&str] = &[
     "ov_core_get_available_devices",
     "ov_core_get_property",
     "ov_core_import_model",
+    "ov_core_read_model",
     "ov_core_read_model_from_memory_buffer",
     "ov_core_set_property",
     "ov_free",
