@@ -53,6 +53,8 @@ pub(super) const TENSORFLOW: Encoding =
     Encoding { id: GraphEncoding::Tensorflow, name: "tensorflow", files: &["model.pb"] };
 
 #[cfg(all(test, feature = "openvino"))]
+mod damage;
+#[cfg(all(test, feature = "openvino"))]
 mod hostile;
 #[cfg(all(test, feature = "openvino"))]
 mod probe;
