@@ -167,7 +167,7 @@ async fn serve(listener: std::net::TcpListener, settings: Settings) -> anyhow::R
         let settings = Arc::clone(&settings);
         tokio::spawn(async move {
             let served = async {
-                let mut connection = Connection::new(stream, settings.max_packet_size)?;
+                let mut connection = BrokerConnection::new(stream, settings.max_packet_size)?;
                 let Some(connect) = connection.greet(&settings).await? else {
                     return Ok(());
                 };
@@ -188,29 +188,29 @@ async fn serve(listener: std::net::TcpListener, settings: Settings) -> anyhow::R
     }
 }
 
-struct Connection {
-    reader: Reader,
-    writer: Writer,
+struct BrokerConnection {
+    reader: BrokerReader,
+    writer: BrokerWriter,
 }
 
-struct Reader {
+struct BrokerReader {
     half: OwnedReadHalf,
     buffer: BytesMut,
     max_packet_size: usize,
 }
 
-struct Writer {
+struct BrokerWriter {
     half: OwnedWriteHalf,
     buffer: BytesMut,
 }
 
-impl Connection {
-    fn new(stream: TcpStream, max_packet_size: usize) -> anyhow::Result<Connection> {
+impl BrokerConnection {
+    fn new(stream: TcpStream, max_packet_size: usize) -> anyhow::Result<BrokerConnection> {
         stream.set_nodelay(true)?;
         let (reader, writer) = stream.into_split();
-        Ok(Connection {
-            reader: Reader { half: reader, buffer: BytesMut::new(), max_packet_size },
-            writer: Writer { half: writer, buffer: BytesMut::new() },
+        Ok(BrokerConnection {
+            reader: BrokerReader { half: reader, buffer: BytesMut::new(), max_packet_size },
+            writer: BrokerWriter { half: writer, buffer: BytesMut::new() },
         })
     }
 
@@ -291,7 +291,7 @@ fn admits(settings: &Settings, login: Option<&Login>) -> bool {
             .is_some_and(|login| settings.credentials.get(&login.username) == Some(&login.password))
 }
 
-impl Reader {
+impl BrokerReader {
     async fn read(&mut self) -> anyhow::Result<Packet> {
         loop {
             match V4.read_mut(&mut self.buffer, self.max_packet_size) {
@@ -306,7 +306,7 @@ impl Reader {
     }
 }
 
-impl Writer {
+impl BrokerWriter {
     async fn write(&mut self, packet: Packet) -> anyhow::Result<()> {
         V4.write(packet, &mut self.buffer)?;
         self.half.write_all(&self.buffer).await?;

@@ -34,7 +34,7 @@ use flight::{Making, Slot};
 
 /// What a cache may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct CacheLimits {
     /// Bytes of values, as they are weighed. One that weighs more by itself is
     /// given to those who wait for it and not kept.
     pub bytes: u64,
@@ -66,7 +66,7 @@ pub enum LookUp<K: Copy + Eq + Hash, V: Clone> {
 }
 
 /// A value, and its identity among those of its key.
-struct Entry<V> {
+struct CachedValue<V> {
     id: u64,
     /// Its place in the order of use.
     used: u64,
@@ -76,7 +76,7 @@ struct Entry<V> {
 
 struct State<K, V> {
     /// The values of each key.
-    entries: HashMap<K, Vec<Entry<V>>>,
+    entries: HashMap<K, Vec<CachedValue<V>>>,
     /// Their places in the order of use.
     order: BTreeMap<u64, K>,
     flights: HashMap<K, Making<V>>,
@@ -86,7 +86,7 @@ struct State<K, V> {
 }
 
 struct Inner<K, V> {
-    limits: Limits,
+    limits: CacheLimits,
     state: Mutex<State<K, V>>,
     /// A flight has ended, or a task that waits is to end.
     changed: Condvar,
@@ -107,8 +107,8 @@ where
     V: Clone + Send + Sync + 'static,
 {
     /// An empty cache.
-    pub fn new(limits: Limits) -> Cache<K, V> {
-        let limits = Limits { flights: limits.flights.max(1), ..limits };
+    pub fn new(limits: CacheLimits) -> Cache<K, V> {
+        let limits = CacheLimits { flights: limits.flights.max(1), ..limits };
         let state = State {
             entries: HashMap::new(),
             order: BTreeMap::new(),
@@ -294,7 +294,7 @@ impl<K: Copy + Eq + Hash, V: Clone> State<K, V> {
     }
 
     /// Keeps a value; gives those that went for it.
-    fn insert(&mut self, key: K, value: V, weight: u64, limits: &Limits) -> Vec<V> {
+    fn insert(&mut self, key: K, value: V, weight: u64, limits: &CacheLimits) -> Vec<V> {
         if weight > limits.bytes || limits.entries == 0 {
             return Vec::new();
         }
@@ -307,7 +307,12 @@ impl<K: Copy + Eq + Hash, V: Clone> State<K, V> {
         }
         let now = self.next();
         self.order.insert(now, key);
-        self.entries.entry(key).or_default().push(Entry { id: now, used: now, weight, value });
+        self.entries.entry(key).or_default().push(CachedValue {
+            id: now,
+            used: now,
+            weight,
+            value,
+        });
         self.stats.bytes += weight;
         self.stats.entries = self.order.len() as u64;
         evicted

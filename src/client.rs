@@ -62,7 +62,7 @@ impl From<PublishError> for NoResult {
 #[derive(Debug)]
 struct ChannelState {
     seen: watch::Sender<Seen>,
-    waiting: Mutex<HashMap<TaskId, Waiting>>,
+    waiting: Mutex<HashMap<TaskId, PendingResult>>,
 }
 
 /// What was seen of the channel so far.
@@ -77,7 +77,7 @@ struct Seen {
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct PendingResult {
     to: Option<String>,
     answer: oneshot::Sender<TaskResult>,
 }
@@ -169,7 +169,7 @@ impl Client {
         within: Duration,
     ) -> Result<TaskResult, NoResult> {
         let (sender, mut answer) = oneshot::channel();
-        let entry = Waiting { to: to.map(str::to_owned), answer: sender };
+        let entry = PendingResult { to: to.map(str::to_owned), answer: sender };
         self.shared.waiting().insert(task.id.clone(), entry);
         let _registered = Registered { shared: &self.shared, id: &task.id };
         let start = protocol::encode_start(task, to);
@@ -287,7 +287,7 @@ impl Seen {
 }
 
 impl ChannelState {
-    fn waiting(&self) -> MutexGuard<'_, HashMap<TaskId, Waiting>> {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<TaskId, PendingResult>> {
         // The map is whole between any two of its methods.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -314,7 +314,7 @@ impl ChannelState {
         };
         self.heard(result.proplet_id.clone());
         let waiting = TaskId::new(&result.task_id).ok().and_then(|id| self.waiting().remove(&id));
-        if let Some(Waiting { answer, .. }) = waiting {
+        if let Some(PendingResult { answer, .. }) = waiting {
             // Who gave up does not want it.
             answer.send(result).ok();
         }

@@ -37,8 +37,8 @@ pub use crate::mqtt::{CleanSession, Qos};
 pub use arguments::{health_args, markdown_table, run_args, submit_args, worker_args};
 pub use connection::{ClientCert, Connection};
 pub use inference::Inference;
-pub use manager::{Manager, ManagerHttp};
-pub use monitoring::{HealthConfig, Monitoring};
+pub use manager::{ManagerConfig, ManagerHttp};
+pub use monitoring::{HealthConfig, MonitoringConfig};
 pub use setting::{DefaultValue, Group, Setting};
 pub use settings::SETTINGS;
 pub(crate) use settings::is_secret;
@@ -124,9 +124,9 @@ pub struct Config {
     /// What the manager is told.
     pub description: Description,
     /// How results reach the manager.
-    pub manager: Manager,
+    pub manager: ManagerConfig,
     /// How it is watched.
-    pub monitoring: Monitoring,
+    pub monitoring: MonitoringConfig,
     /// The log.
     pub log: LogConfig,
     /// What the operator should know, one full sentence each: for the log.

@@ -14,7 +14,7 @@
 //! and the manager is asked whether it hears this worker at all.
 //!
 //! What is due when is pure state, by the time that is handed in; only
-//! [`Client`] does I/O, and nothing here knows the broker.
+//! [`ManagerClient`] does I/O, and nothing here knows the broker.
 
 mod answer;
 mod client;
@@ -22,8 +22,8 @@ mod confirm;
 mod hearing;
 mod results;
 
-pub use answer::{Answer, Decision, Over, Task, decide};
-pub use client::{Ask, Asker, Client, Place, Told};
-pub use confirm::{Confirmations, Finished, Question, Step};
+pub use answer::{Answer, Decision, ManagerTask, Over, decide};
+pub use client::{Ask, Asker, ManagerClient, ManagerPlace, Told};
+pub use confirm::{Concluded, Confirmations, NextStep, Question};
 pub use hearing::{Change, Complaint, DEAF, Heard, Hearing};
 pub use results::{Action, Departure, Results, Timing};

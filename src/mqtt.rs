@@ -187,9 +187,14 @@ impl Link {
         self.send(topic, payload.into(), Command::Once)
     }
 
-    fn send(&self, topic: &str, payload: Bytes, command: fn(Outgoing) -> Command) -> Delivery {
+    fn send(
+        &self,
+        topic: &str,
+        payload: Bytes,
+        command: fn(PublishRequest) -> Command,
+    ) -> Delivery {
         let (done, delivery) = oneshot::channel();
-        let outgoing = Outgoing { topic: topic.to_owned(), payload, done };
+        let outgoing = PublishRequest { topic: topic.to_owned(), payload, done };
         if let Err(error) = outgoing.check(self.max_packet_size) {
             outgoing.resolve(Err(error));
         } else if let Err(mpsc::error::SendError(
@@ -261,9 +266,9 @@ pub fn connect(options: Options) -> anyhow::Result<(Link, Events)> {
 /// What a [`Link`] asks of the task that owns the connection.
 #[derive(Debug)]
 enum Command {
-    Publish(Outgoing),
-    Announce(Outgoing),
-    Once(Outgoing),
+    Publish(PublishRequest),
+    Announce(PublishRequest),
+    Once(PublishRequest),
     Beat(String, Bytes),
     Ack(Ack),
     Close { deadline: tokio::time::Instant, done: oneshot::Sender<usize> },
@@ -271,13 +276,13 @@ enum Command {
 
 /// A message on its way out.
 #[derive(Debug)]
-struct Outgoing {
+struct PublishRequest {
     topic: String,
     payload: Bytes,
     done: oneshot::Sender<Result<(), PublishError>>,
 }
 
-impl Outgoing {
+impl PublishRequest {
     /// Proves what would otherwise end the connection, again and again.
     fn check(&self, limit: usize) -> Result<(), PublishError> {
         if self.topic.is_empty()

@@ -110,7 +110,7 @@ struct Worker {
     reports: monitor::Reports,
     phase: Phase,
     tasks: Tasks,
-    manager: results::Manager,
+    manager: results::ManagerTraffic,
     tasker: Arc<runtime::Tasker>,
 }
 

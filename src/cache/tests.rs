@@ -13,7 +13,7 @@ use super::*;
 const SOON: Duration = Duration::from_secs(60);
 
 fn cache(bytes: u64, entries: usize, flights: usize) -> Cache<u8, u32> {
-    Cache::new(Limits { bytes, entries, flights })
+    Cache::new(CacheLimits { bytes, entries, flights })
 }
 
 /// Looks up a value that is not to be waited for, and makes it as this; gives

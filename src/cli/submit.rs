@@ -5,9 +5,9 @@ mod args;
 mod progress;
 mod summary;
 
-use self::args::Job;
+use self::args::SubmitJob;
 use self::progress::Progress;
-use self::summary::{Answer, Summary};
+use self::summary::{Summary, TimedAnswer};
 use super::{logging, signals};
 use crate::client::{Client, HEARTBEAT_PATIENCE, NoResult};
 use crate::config::{Credentials, Environment, LogConfig, SubmitConfig};
@@ -37,7 +37,7 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    let job = Job::from_matches(matches)?;
+    let job = SubmitJob::from_matches(matches)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -56,7 +56,7 @@ fn start_log(matches: &ArgMatches, config: &LogConfig) -> anyhow::Result<()> {
     logging::start(&config).map(drop)
 }
 
-async fn run(config: &SubmitConfig, job: Job) -> anyhow::Result<ExitCode> {
+async fn run(config: &SubmitConfig, job: SubmitJob) -> anyhow::Result<ExitCode> {
     let mut interrupted = pin!(signals::interrupted()?);
     let client = tokio::select! {
         client = connect(config) => Arc::new(client?),
@@ -106,7 +106,7 @@ async fn connect(config: &SubmitConfig) -> anyhow::Result<Client> {
     })
 }
 
-fn say_that_nobody_was_heard(client: &Client, job: &Job) {
+fn say_that_nobody_was_heard(client: &Client, job: &SubmitJob) {
     let who = match &job.to {
         Some(worker) => format!("worker {worker} has"),
         None => "no worker has".into(),
@@ -119,7 +119,7 @@ fn say_that_nobody_was_heard(client: &Client, job: &Job) {
     );
 }
 
-async fn work(client: &Arc<Client>, job: &Arc<Job>) -> anyhow::Result<ExitCode> {
+async fn work(client: &Arc<Client>, job: &Arc<SubmitJob>) -> anyhow::Result<ExitCode> {
     if job.count > 1 {
         return many(client, job).await;
     }
@@ -162,7 +162,7 @@ fn report(name: &str, result: TaskResult, json: bool) -> anyhow::Result<()> {
 }
 
 /// Runs the job's tasks, so many at a time, and sums them up.
-async fn many(client: &Arc<Client>, job: &Arc<Job>) -> anyhow::Result<ExitCode> {
+async fn many(client: &Arc<Client>, job: &Arc<SubmitJob>) -> anyhow::Result<ExitCode> {
     let mut progress = Progress::new(job.count);
     let started = Instant::now();
     let mut summary = Summary::default();
@@ -183,7 +183,7 @@ async fn many(client: &Arc<Client>, job: &Arc<Job>) -> anyhow::Result<ExitCode> 
             }
             _ => {}
         }
-        summary.add(Answer::new(latency, answer));
+        summary.add(TimedAnswer::new(latency, answer));
         progress.advance(summary.failed());
     }
     progress.clear();
@@ -199,7 +199,7 @@ async fn many(client: &Arc<Client>, job: &Arc<Job>) -> anyhow::Result<ExitCode> 
 /// One task after the other, until all have been taken.
 async fn lane(
     client: Arc<Client>,
-    job: Arc<Job>,
+    job: Arc<SubmitJob>,
     next: Arc<AtomicU64>,
     answers: mpsc::UnboundedSender<(Duration, Result<TaskResult, NoResult>)>,
 ) {

@@ -13,7 +13,7 @@ const REPEATS: usize = 8;
 
 /// What makes results arrive at the manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manager {
+pub struct ManagerConfig {
     /// No result leaves sooner after its start came. The manager stores the
     /// task as Running after it has published the start, with badger within
     /// 5 ms.
@@ -37,7 +37,7 @@ pub struct ManagerHttp {
     pub ca_cert: Option<PathBuf>,
 }
 
-pub(super) fn read(reader: &mut Reader<'_>) -> Option<Manager> {
+pub(super) fn read(reader: &mut Reader<'_>) -> Option<ManagerConfig> {
     let result_hold =
         reader.read("result-hold", value::duration_within(Duration::ZERO, SECOND * 10));
     let result_repeat = reader.read("result-repeat", repeat);
@@ -56,7 +56,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Manager> {
         )),
         _ => {}
     }
-    Some(Manager {
+    Some(ManagerConfig {
         result_hold: result_hold?,
         result_repeat: result_repeat?,
         http: url.map(|url| ManagerHttp { url, token, ca_cert }),

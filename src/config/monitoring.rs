@@ -12,7 +12,7 @@ use super::{ConfigError, HOUR, SECOND, value};
 
 /// How a worker is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Monitoring {
+pub struct MonitoringConfig {
     /// Where `/health`, `/ready` and `/metrics` are served, if they are.
     pub listen: Option<SocketAddr>,
     /// Time between two reports to the manager, if it gets any.
@@ -45,11 +45,11 @@ impl HealthConfig {
     }
 }
 
-pub(super) fn read(reader: &mut Reader<'_>) -> Option<Monitoring> {
+pub(super) fn read(reader: &mut Reader<'_>) -> Option<MonitoringConfig> {
     let listen = listen(reader);
     let reports = reader.read("enable-monitoring", value::boolean);
     let interval = reader.read("metrics-interval", value::duration_within(SECOND, HOUR));
-    Some(Monitoring { listen: listen?, report_every: reports?.then_some(interval?) })
+    Some(MonitoringConfig { listen: listen?, report_every: reports?.then_some(interval?) })
 }
 
 fn listen(reader: &mut Reader<'_>) -> Option<Option<SocketAddr>> {

@@ -47,10 +47,10 @@ pub(super) fn directories(policy: &Policy) -> Vec<Finding> {
 }
 
 fn directory(path: &Path, writable: bool) -> Finding {
-    let mut found = Found::default();
+    let mut found = FoundFile::default();
     found.look(path, 0);
     let access = if writable { "read and write" } else { "read" };
-    let Found { models, unreadable, incomplete, .. } = found;
+    let FoundFile { models, unreadable, incomplete, .. } = found;
     if !unreadable.is_empty() {
         let first = unreadable.first().cloned().unwrap_or_default();
         let count = unreadable.len();
@@ -85,14 +85,14 @@ fn directory(path: &Path, writable: bool) -> Finding {
 }
 
 #[derive(Default)]
-struct Found {
+struct FoundFile {
     seen: usize,
     models: Vec<String>,
     unreadable: Vec<String>,
     incomplete: Vec<String>,
 }
 
-impl Found {
+impl FoundFile {
     fn look(&mut self, dir: &Path, depth: usize) {
         let entries = match fs::read_dir(dir) {
             Ok(entries) => entries,

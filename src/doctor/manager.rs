@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::config::Config;
-use crate::manager::{Client, DEAF, Heard};
+use crate::manager::{DEAF, Heard, ManagerClient};
 use crate::task::humantime;
 use crate::worker;
 
@@ -12,7 +12,7 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
     let worker = config.credentials.client_id.clone();
     let url = place.url.clone();
     let asked = tokio::task::spawn_blocking(move || {
-        let client = match Client::new(&place) {
+        let client = match ManagerClient::new(&place) {
             Ok(client) => client,
             Err(e) => return Finding::failed("manager", format!("{e:#}")),
         };

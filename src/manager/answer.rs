@@ -21,7 +21,7 @@ const TASK: u64 = 16 << 20;
 
 /// A task as the manager has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Task {
+pub struct ManagerTask {
     /// 0 to 6; from 3 on it has an end.
     state: u64,
     /// Seconds since 1970; before that if it never was started.
@@ -33,7 +33,7 @@ pub struct Task {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The task, and the manager's clock in seconds since 1970.
-    Task(Task, i64),
+    Task(ManagerTask, i64),
     /// 400, 404, or 500 with `task not found`: there is no such task.
     NoTask,
     /// Nothing that says anything of the task, with the reason.
@@ -154,9 +154,9 @@ impl Fields {
         self.state.is_some_and(|state| state > 2 || running)
     }
 
-    fn task(self) -> Option<Task> {
+    fn task(self) -> Option<ManagerTask> {
         // A worker's id that is not there is the empty one, once all was read.
-        (self.whole || self.enough()).then_some(Task {
+        (self.whole || self.enough()).then_some(ManagerTask {
             state: self.state?,
             start_time: self.start_time.flatten(),
             proplet_id: self.proplet_id.unwrap_or_default(),

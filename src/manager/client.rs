@@ -33,7 +33,7 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_')
 
 /// Where the manager is.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct ManagerPlace {
     /// `http://` or `https://`, without a slash at its end.
     pub url: String,
     /// For a proxy before it that asks for one.
@@ -42,9 +42,9 @@ pub struct Place {
     pub ca: Option<PathBuf>,
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for ManagerPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place")
+        f.debug_struct("ManagerPlace")
             .field("url", &self.url)
             .field("ca", &self.ca)
             .finish_non_exhaustive()
@@ -53,22 +53,22 @@ impl fmt::Debug for Place {
 
 /// Asks the manager.
 #[derive(Debug)]
-pub struct Client {
+pub struct ManagerClient {
     agent: Agent,
     url: String,
     authorization: Option<HeaderValue>,
 }
 
-impl Client {
+impl ManagerClient {
     /// # Errors
     ///
     /// A certificate file that can't be read, or a token that can't be sent.
-    pub fn new(place: &Place) -> anyhow::Result<Client> {
-        Client::patient(place, TIMEOUT)
+    pub fn new(place: &ManagerPlace) -> anyhow::Result<ManagerClient> {
+        ManagerClient::patient(place, TIMEOUT)
     }
 
     /// One that waits for so long.
-    fn patient(place: &Place, timeout: Duration) -> anyhow::Result<Client> {
+    fn patient(place: &ManagerPlace, timeout: Duration) -> anyhow::Result<ManagerClient> {
         let mut config = Agent::config_builder()
             .timeout_global(Some(timeout))
             .timeout_connect(Some(CONNECT_TIMEOUT))
@@ -91,7 +91,7 @@ impl Client {
             value.set_sensitive(true);
             anyhow::Ok(value)
         });
-        Ok(Client {
+        Ok(ManagerClient {
             agent: config.build().new_agent(),
             url: place.url.clone(),
             authorization: authorization.transpose()?,
@@ -226,8 +226,11 @@ impl Asker {
     /// # Errors
     ///
     /// The settings can't work, or there is no thread to be had.
-    pub fn start(place: &Place, worker: &str) -> anyhow::Result<(Asker, UnboundedReceiver<Told>)> {
-        let client = Client::new(place).context("the way to the manager (--manager-url)")?;
+    pub fn start(
+        place: &ManagerPlace,
+        worker: &str,
+    ) -> anyhow::Result<(Asker, UnboundedReceiver<Told>)> {
+        let client = ManagerClient::new(place).context("the way to the manager (--manager-url)")?;
         let (questions, asked) = std::sync::mpsc::channel();
         let (tell, told) = unbounded_channel();
         let worker = worker.to_owned();
@@ -246,7 +249,7 @@ impl Asker {
 }
 
 fn ask(
-    client: &Client,
+    client: &ManagerClient,
     worker: &str,
     asked: &std::sync::mpsc::Receiver<Ask>,
     tell: &UnboundedSender<Told>,

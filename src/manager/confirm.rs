@@ -44,7 +44,7 @@ pub struct Question {
 
 /// A result that is not asked about any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finished {
+pub struct Concluded {
     /// The run.
     pub run: Run,
     /// Why.
@@ -56,7 +56,7 @@ pub struct Finished {
 
 /// What an answer brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum NextStep {
     /// The result is to be published again.
     PublishAgain {
         /// The task.
@@ -64,10 +64,10 @@ pub enum Step {
         /// Its message; none if that is in the journal.
         payload: Option<Bytes>,
         /// This was the last question about it.
-        last: Option<Finished>,
+        last: Option<Concluded>,
     },
     /// The result is over.
-    Over(Finished),
+    Over(Concluded),
     /// Nothing for now.
     Wait,
 }
@@ -114,7 +114,7 @@ impl Confirmations {
         size: usize,
         payload: Option<Bytes>,
         now: Instant,
-    ) -> Vec<Finished> {
+    ) -> Vec<Concluded> {
         let mut over: Vec<_> = self.replaced(&id).into_iter().collect();
         let number = self.next;
         self.next += 1;
@@ -136,13 +136,13 @@ impl Confirmations {
     }
 
     /// The task was started again or stopped, or has another result.
-    pub fn replaced(&mut self, id: &TaskId) -> Option<Finished> {
+    pub fn replaced(&mut self, id: &TaskId) -> Option<Concluded> {
         let number = *self.by_id.get(id)?;
         self.remove(number, Over::Replaced)
     }
 
     /// Whether the journal has to keep the record of this run. If so, the
-    /// [`Finished`] of the run says when it need not any longer.
+    /// [`Concluded`] of the run says when it need not any longer.
     pub fn keep(&mut self, run: Run) -> bool {
         let entry = self.by_run.get(&run).and_then(|number| self.entries.get_mut(number));
         entry.map(|entry| entry.forget = true).is_some()
@@ -180,15 +180,15 @@ impl Confirmations {
     }
 
     /// What was decided by the answer to the question about this run.
-    pub fn answered(&mut self, run: Run, decision: &Decision, now: Instant) -> Step {
+    pub fn answered(&mut self, run: Run, decision: &Decision, now: Instant) -> NextStep {
         self.asking = false;
         // Replaced or let go meanwhile.
-        let Some(&number) = self.by_run.get(&run) else { return Step::Wait };
-        let over = |over: Option<Finished>| over.map_or(Step::Wait, Step::Over);
+        let Some(&number) = self.by_run.get(&run) else { return NextStep::Wait };
+        let over = |over: Option<Concluded>| over.map_or(NextStep::Wait, NextStep::Over);
         if let Decision::Over(why) = decision {
             return over(self.remove(number, *why));
         }
-        let Some(entry) = self.entries.get_mut(&number) else { return Step::Wait };
+        let Some(entry) = self.entries.get_mut(&number) else { return NextStep::Wait };
         let (id, payload) = (entry.id.clone(), entry.payload.clone());
         let last = match AGAIN.get(entry.asked) {
             Some(seconds) => {
@@ -200,7 +200,7 @@ impl Confirmations {
             None => self.remove(number, Over::GivenUp),
         };
         match decision {
-            Decision::PublishAgain => Step::PublishAgain { id, payload, last },
+            Decision::PublishAgain => NextStep::PublishAgain { id, payload, last },
             Decision::AskAgain(_) | Decision::Over(_) => over(last),
         }
     }
@@ -215,13 +215,13 @@ impl Confirmations {
         self.entries.is_empty()
     }
 
-    fn remove(&mut self, number: u64, why: Over) -> Option<Finished> {
+    fn remove(&mut self, number: u64, why: Over) -> Option<Concluded> {
         let entry = self.entries.remove(&number)?;
         self.by_id.remove(&entry.id);
         self.by_run.remove(&entry.run);
         self.due.remove(&(entry.due, number));
         self.bytes -= entry.size;
-        Some(Finished { run: entry.run, why, forget: entry.forget })
+        Some(Concluded { run: entry.run, why, forget: entry.forget })
     }
 }
 

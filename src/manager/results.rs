@@ -59,11 +59,11 @@ pub enum Action {
     Publish(Departure),
     /// To be published once more, now or never; [`Results::written`] is to
     /// follow.
-    Repeat(Departure),
+    PendingRepeat(Departure),
 }
 
 /// When something is due; the number keeps the order of what is due at once.
-type Due = (Instant, u64);
+type DueKey = (Instant, u64);
 
 /// The last publication of a task's results: until it is delivered, and while
 /// it may be repeated.
@@ -77,7 +77,7 @@ struct Last {
 }
 
 #[derive(Debug)]
-struct Repeat {
+struct PendingRepeat {
     departure: Departure,
     delivered: Instant,
     /// Repeats that were due before.
@@ -89,13 +89,13 @@ struct Repeat {
 pub struct Results {
     timing: Timing,
     next: u64,
-    held: BTreeMap<Due, Departure>,
+    held: BTreeMap<DueKey, Departure>,
     held_bytes: usize,
     /// Those that have left and are not decided.
     undelivered: usize,
     last: HashMap<TaskId, Last>,
-    waiting: BTreeMap<Due, Repeat>,
-    ready: BTreeMap<Due, Repeat>,
+    waiting: BTreeMap<DueKey, PendingRepeat>,
+    ready: BTreeMap<DueKey, PendingRepeat>,
     repeat_bytes: usize,
     unwritten: usize,
     /// When the repeats of the last second left.
@@ -155,7 +155,7 @@ impl Results {
             self.last.remove(&departure.publication.id);
             return true;
         }
-        let repeat = Repeat { departure, delivered: now, before: 0 };
+        let repeat = PendingRepeat { departure, delivered: now, before: 0 };
         self.repeat_bytes += repeat.size();
         self.schedule(repeat);
         while self.repeat_bytes > BYTES
@@ -215,7 +215,7 @@ impl Results {
             && let Some((_, repeat)) = self.ready.pop_first()
         {
             self.let_go += 1;
-            self.schedule(Repeat { before: repeat.before + 1, ..repeat });
+            self.schedule(PendingRepeat { before: repeat.before + 1, ..repeat });
         }
         while self.left.front().is_some_and(|left| *left + Duration::from_secs(1) <= now) {
             self.left.pop_front();
@@ -225,7 +225,7 @@ impl Results {
         }
         let (_, repeat) = self.ready.pop_first()?;
         let departure = repeat.departure.clone();
-        self.schedule(Repeat { before: repeat.before + 1, ..repeat });
+        self.schedule(PendingRepeat { before: repeat.before + 1, ..repeat });
         self.left.push_back(now);
         self.unwritten += 1;
         Some(Action::Repeat(departure))
@@ -260,7 +260,7 @@ impl Results {
     }
 
     /// Sets when the next repeat is due, if there is one.
-    fn schedule(&mut self, repeat: Repeat) {
+    fn schedule(&mut self, repeat: PendingRepeat) {
         let Departure { number, publication } = &repeat.departure;
         let (Some(after), Some(last)) =
             (self.timing.repeat.get(repeat.before), self.last.get_mut(&publication.id))
@@ -272,13 +272,13 @@ impl Results {
         self.waiting.insert((due, *number), repeat);
     }
 
-    fn finish(&mut self, repeat: &Repeat) {
+    fn finish(&mut self, repeat: &PendingRepeat) {
         self.repeat_bytes -= repeat.size();
         self.last.remove(&repeat.departure.publication.id);
     }
 }
 
-impl Repeat {
+impl PendingRepeat {
     fn size(&self) -> usize {
         self.departure.publication.result.len()
     }

@@ -24,10 +24,10 @@ pub(super) struct Arrivals(watch::Sender<usize>);
 const LEAST: usize = 8 << 10;
 
 impl Arrivals {
-    pub(super) fn hold(&self, bytes: usize) -> Held {
+    pub(super) fn hold(&self, bytes: usize) -> ArrivedBytes {
         let bytes = bytes.max(LEAST);
         self.0.send_modify(|held| *held += bytes);
-        Held { bytes, arrivals: self.0.clone() }
+        ArrivedBytes { bytes, arrivals: self.0.clone() }
     }
 
     /// Waits for a moment while they are too many.
@@ -42,12 +42,12 @@ impl Arrivals {
 
 /// The part of one message in [`Arrivals`], as long as this exists.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct ArrivedBytes {
     bytes: usize,
     arrivals: watch::Sender<usize>,
 }
 
-impl Drop for Held {
+impl Drop for ArrivedBytes {
     fn drop(&mut self) {
         self.arrivals.send_modify(|held| *held -= self.bytes);
     }

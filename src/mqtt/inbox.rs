@@ -14,7 +14,7 @@ use std::collections::{HashMap, VecDeque};
 
 use rumqttc::{Event, Outgoing, Packet, PubAck, SubAck};
 
-use super::arrivals::{Arrivals, Held};
+use super::arrivals::{Arrivals, ArrivedBytes};
 
 /// The right to acknowledge one message, once. Dropped unused, it leaves the
 /// message with the broker, which sends it again on another connection.
@@ -24,7 +24,7 @@ use super::arrivals::{Arrivals, Held};
 #[must_use = "the broker waits for the acknowledgement of each message"]
 pub struct Ack {
     receipt: Option<Receipt>,
-    _held: Held,
+    _held: ArrivedBytes,
 }
 
 impl Ack {
@@ -48,7 +48,7 @@ pub struct Receipt {
 
 /// What a broker answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Question {
+enum SentPacket {
     /// A publish or a subscription, by its packet id.
     Packet(u16),
     Ping,
@@ -60,17 +60,17 @@ pub(super) struct Inbox {
     connection: u64,
     /// The number of the first of `waiting`.
     first: u64,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<UnacknowledgedMessage>,
     /// Acknowledgements that have been written.
     written: u64,
     /// Of these, what the broker is known to have.
     known: u64,
     /// What the broker has not answered yet, with `written` as it was then.
-    open: HashMap<Question, u64>,
+    open: HashMap<SentPacket, u64>,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct UnacknowledgedMessage {
     id: u16,
     done: bool,
 }
@@ -92,7 +92,7 @@ impl Inbox {
     pub(super) fn received(&mut self, id: u16, bytes: usize, arrivals: &Arrivals) -> Ack {
         let receipt = (id != 0).then(|| {
             let number = self.first + self.waiting.len() as u64;
-            self.waiting.push_back(Waiting { id, done: false });
+            self.waiting.push_back(UnacknowledgedMessage { id, done: false });
             Receipt { connection: self.connection, number }
         });
         Ack { receipt, _held: arrivals.hold(bytes) }
@@ -121,14 +121,14 @@ impl Inbox {
             // Of QoS 0, which is not answered.
             Event::Outgoing(Outgoing::Publish(0)) => {}
             Event::Outgoing(Outgoing::Publish(id) | Outgoing::Subscribe(id)) => {
-                self.asked(Question::Packet(*id));
+                self.asked(SentPacket::Packet(*id));
             }
-            Event::Outgoing(Outgoing::PingReq) => self.asked(Question::Ping),
+            Event::Outgoing(Outgoing::PingReq) => self.asked(SentPacket::Ping),
             Event::Incoming(Packet::PubAck(PubAck { pkid: id }))
             | Event::Incoming(Packet::SubAck(SubAck { pkid: id, .. })) => {
-                return self.answered(Question::Packet(*id));
+                return self.answered(SentPacket::Packet(*id));
             }
-            Event::Incoming(Packet::PingResp) => return self.answered(Question::Ping),
+            Event::Incoming(Packet::PingResp) => return self.answered(SentPacket::Ping),
             Event::Incoming(_) | Event::Outgoing(_) => {}
         }
         None
@@ -140,13 +140,13 @@ impl Inbox {
     }
 
     /// Something has been written that the broker answers.
-    fn asked(&mut self, question: Question) {
+    fn asked(&mut self, question: SentPacket) {
         self.open.insert(question, self.written);
     }
 
     /// The broker has answered; gives the last message whose acknowledgement
     /// it is now known to have, if that was not known before.
-    fn answered(&mut self, question: Question) -> Option<Receipt> {
+    fn answered(&mut self, question: SentPacket) -> Option<Receipt> {
         let written = self.open.remove(&question)?;
         if written <= self.known {
             return None;
@@ -187,15 +187,15 @@ mod tests {
         let mut inbox = Inbox::new(3);
         let ack = received(&mut inbox, 7);
         let receipt = ack.receipt();
-        inbox.asked(Question::Packet(1));
+        inbox.asked(SentPacket::Packet(1));
         assert_eq!(inbox.acknowledge(ack), [7]);
         inbox.written();
-        assert_eq!(inbox.answered(Question::Packet(1)), None);
-        inbox.asked(Question::Ping);
-        assert_eq!(inbox.answered(Question::Ping), receipt);
-        inbox.asked(Question::Ping);
-        assert_eq!(inbox.answered(Question::Ping), None, "that was known");
-        assert_eq!(inbox.answered(Question::Packet(9)), None, "that was not asked");
+        assert_eq!(inbox.answered(SentPacket::Packet(1)), None);
+        inbox.asked(SentPacket::Ping);
+        assert_eq!(inbox.answered(SentPacket::Ping), receipt);
+        inbox.asked(SentPacket::Ping);
+        assert_eq!(inbox.answered(SentPacket::Ping), None, "that was known");
+        assert_eq!(inbox.answered(SentPacket::Packet(9)), None, "that was not asked");
     }
 
     proptest! {
@@ -206,7 +206,7 @@ mod tests {
         fn what_is_known_is_what_the_broker_has_read(
             steps in proptest::collection::vec((0..4_u8, any::<prop::sample::Index>()), 0..200),
         ) {
-            enum Wire { Ack, Question(Question) }
+            enum Wire { Ack, Question(SentPacket) }
             let mut inbox = Inbox::new(1);
             let (mut wire, mut next, mut asked) = (VecDeque::new(), 0, 0);
             let (mut unanswered, mut read, mut known) = (Vec::new(), 0, None);
@@ -222,8 +222,8 @@ mod tests {
                     }
                     1 => {
                         asked += 1;
-                        inbox.asked(Question::Packet(asked));
-                        wire.push_back(Wire::Question(Question::Packet(asked)));
+                        inbox.asked(SentPacket::Packet(asked));
+                        wire.push_back(Wire::Question(SentPacket::Packet(asked)));
                     }
                     2 => match wire.pop_front() {
                         Some(Wire::Ack) => read += 1,

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::{Outgoing, PublishError};
+use super::{PublishError, PublishRequest};
 
 /// Unacknowledged messages at a time. mosquitto's default is 20; more gains
 /// nothing, and each is sent again after a lost connection.
@@ -30,8 +30,8 @@ const BEATS: usize = 2;
 pub(super) struct Outbox {
     entries: BTreeMap<u64, PendingMessage>,
     next: u64,
-    announcements: VecDeque<Outgoing>,
-    once: VecDeque<Outgoing>,
+    announcements: VecDeque<PublishRequest>,
+    once: VecDeque<PublishRequest>,
     /// The first of `entries` that this connection has not been handed.
     unsent: u64,
     handed: VecDeque<Handed>,
@@ -45,29 +45,29 @@ pub(super) struct Outbox {
 
 #[derive(Debug)]
 struct PendingMessage {
-    message: Outgoing,
+    message: PublishRequest,
     attempts: u32,
 }
 
 #[derive(Debug)]
 enum Handed {
     Entry(u64),
-    Announcement(Outgoing),
-    Once(Outgoing),
+    Announcement(PublishRequest),
+    Once(PublishRequest),
     Beat,
 }
 
 impl Outbox {
-    pub(super) fn publish(&mut self, message: Outgoing) {
+    pub(super) fn publish(&mut self, message: PublishRequest) {
         self.entries.insert(self.next, PendingMessage { message, attempts: 0 });
         self.next += 1;
     }
 
-    pub(super) fn announce(&mut self, message: Outgoing) {
+    pub(super) fn announce(&mut self, message: PublishRequest) {
         self.announcements.push_back(message);
     }
 
-    pub(super) fn once(&mut self, message: Outgoing) {
+    pub(super) fn once(&mut self, message: PublishRequest) {
         self.once.push_back(message);
     }
 

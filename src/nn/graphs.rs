@@ -19,7 +19,7 @@ use super::graph::{SharedGraph, Taken};
 use super::refusal::{Errno, Halt, Refusal};
 use super::source::Source;
 use super::stored::StoredGraph;
-use crate::cache::{Cache, CacheStats, Limits, LookUp};
+use crate::cache::{Cache, CacheLimits, CacheStats, LookUp};
 use crate::cancel::Cancel;
 use crate::disk::DiskCache;
 
@@ -43,7 +43,7 @@ pub(super) struct Graphs {
 impl Graphs {
     /// A cache of `budget` bytes that compiles `flights` models at a time.
     pub(super) fn new(budget: u64, flights: usize) -> Graphs {
-        let limits = Limits { bytes: budget, entries: usize::MAX, flights };
+        let limits = CacheLimits { bytes: budget, entries: usize::MAX, flights };
         Graphs {
             cache: Cache::new(limits),
             budget,

@@ -1,4 +1,4 @@
-//! Compiled code, shared by all tasks: digest of the binary → what is ready to
+//! Compilation code, shared by all tasks: digest of the binary → what is ready to
 //! be instantiated, a core module or a component. Tasks that bring the same code
 //! at the same time wait for one compile, and code that does not compile is
 //! remembered as such. A compile that nobody waits for any more is ended, and
@@ -7,10 +7,10 @@
 
 use super::RuntimeConfig;
 use super::code::{Code, Kind};
-use super::compiler::{Bench, Compiler, Ender, Lane, NotCompiled};
+use super::compiler::{Bench, CompileLane, Compiler, Ender, NotCompiled};
 use super::link::{Artefact, Linkers};
 use super::pauses::{PAUSE, Pauses};
-use crate::cache::{Cache, Flight, Limits, LookUp};
+use crate::cache::{Cache, CacheLimits, Flight, LookUp};
 use crate::cancel::{Cancel, Reason};
 use crate::digest::Digest;
 use crate::disk::DiskCache;
@@ -30,7 +30,7 @@ const SHORT: Duration = Duration::from_secs(1);
 const MAX_ENTRIES: usize = 1024;
 
 /// The artefact, or a sentence for the task's result.
-pub(super) type Compiled = Result<Arc<Artefact>, Arc<str>>;
+pub(super) type Compilation = Result<Arc<Artefact>, Arc<str>>;
 
 /// The cache. See the module's documentation.
 pub(super) struct Artefacts {
@@ -42,7 +42,7 @@ pub(super) struct Artefacts {
 struct Maker {
     engine: Engine,
     linkers: Linkers,
-    cache: Cache<Digest, Compiled>,
+    cache: Cache<Digest, Compilation>,
     pauses: Arc<Pauses>,
     disk: Option<Arc<DiskCache>>,
     compiled: AtomicU64,
@@ -50,12 +50,12 @@ struct Maker {
 
 /// The making of one artefact, from its claim to its end: between the thread
 /// that makes it and the last task that waits for it.
-struct Making {
+struct ArtefactWork {
     digest: Digest,
-    stage: Mutex<Stage>,
+    stage: Mutex<WorkStage>,
 }
 
-enum Stage {
+enum WorkStage {
     /// No compiler has taken it.
     Queued(Binary),
     /// One has, and may be looking on the disk.
@@ -76,7 +76,7 @@ impl Artefacts {
         linkers: Linkers,
         config: &RuntimeConfig,
     ) -> anyhow::Result<Artefacts> {
-        let limits = Limits {
+        let limits = CacheLimits {
             bytes: config.module_cache,
             entries: MAX_ENTRIES,
             // The compiler has its own bound.
@@ -101,7 +101,11 @@ impl Artefacts {
     ///
     /// The reason why the task did not wait any longer. If no other one does,
     /// the compile is ended.
-    pub(super) fn get(&self, binary: &Binary, cancel: &Cancel) -> Result<(Compiled, bool), Reason> {
+    pub(super) fn get(
+        &self,
+        binary: &Binary,
+        cancel: &Cancel,
+    ) -> Result<(Compilation, bool), Reason> {
         let digest = binary.digest();
         let flight = match self.maker.cache.look_up(digest, |_| true, cancel)? {
             LookUp::Found(compiled) => return Ok((compiled, true)),
@@ -111,15 +115,15 @@ impl Artefacts {
             flight.give(Err(reason.clone()));
             return Ok((Err(reason), true));
         }
-        let stage = Mutex::new(Stage::Queued(binary.clone()));
-        let making = Arc::new(Making { digest, stage });
+        let stage = Mutex::new(WorkStage::Queued(binary.clone()));
+        let making = Arc::new(ArtefactWork { digest, stage });
         let waiter = flight.join();
         flight.when_deserted({
             let (pauses, making) = (self.maker.pauses.clone(), making.clone());
             move || making.give_up(&pauses)
         });
         // What it is and whether the disk has it is found out there.
-        submit(&self.maker, &self.compiler, Lane::Quick, making, flight);
+        submit(&self.maker, &self.compiler, CompileLane::Quick, making, flight);
         let compiled = waiter.wait(cancel)?;
         Ok((compiled.unwrap_or_else(|| Err("the compiler ended without an answer".into())), false))
     }
@@ -134,7 +138,7 @@ impl Artefacts {
         &self,
         digest: &Digest,
         cancel: &Cancel,
-    ) -> Result<Option<Compiled>, Reason> {
+    ) -> Result<Option<Compilation>, Reason> {
         Ok(match self.maker.cache.look_up(*digest, |_| true, cancel)? {
             LookUp::Found(compiled) => Some(compiled),
             LookUp::Claimed(_) => None,
@@ -160,26 +164,26 @@ impl Artefacts {
 fn submit(
     maker: &Arc<Maker>,
     compiler: &Compiler,
-    lane: Lane,
-    making: Arc<Making>,
-    flight: Flight<Digest, Compiled>,
+    lane: CompileLane,
+    making: Arc<ArtefactWork>,
+    flight: Flight<Digest, Compilation>,
 ) {
     let (maker, again) = (maker.clone(), compiler.downgrade());
     compiler.submit(lane, move |bench| {
         if let Some(flight) = maker.fulfil(&making, flight, bench)
             && let Some(compiler) = again.upgrade()
         {
-            submit(&maker, &compiler, Lane::Patient, making, flight);
+            submit(&maker, &compiler, CompileLane::Patient, making, flight);
         }
     });
 }
 
-impl Making {
+impl ArtefactWork {
     /// Goes on to this stage; the one before, unless nobody waits any more.
-    fn change(&self, stage: Stage) -> Option<Stage> {
+    fn change(&self, stage: WorkStage) -> Option<WorkStage> {
         let mut now = self.stage();
         match *now {
-            Stage::GivenUp => None,
+            WorkStage::GivenUp => None,
             _ => Some(std::mem::replace(&mut *now, stage)),
         }
     }
@@ -189,9 +193,9 @@ impl Making {
     fn give_up(&self, pauses: &Pauses) -> bool {
         let mut stage = self.stage();
         match &*stage {
-            Stage::Queued(_) | Stage::Taken | Stage::GivenUp => {}
-            Stage::Certain => return false,
-            Stage::Compiling(since, ender) => {
+            WorkStage::Queued(_) | WorkStage::Taken | WorkStage::GivenUp => {}
+            WorkStage::Certain => return false,
+            WorkStage::Compiling(since, ender) => {
                 let took = since.elapsed();
                 if took >= SHORT {
                     let sentence = format!(
@@ -206,12 +210,12 @@ impl Making {
                 ender.end();
             }
         }
-        *stage = Stage::GivenUp;
+        *stage = WorkStage::GivenUp;
         true
     }
 
     // It is set in one step.
-    fn stage(&self) -> MutexGuard<'_, Stage> {
+    fn stage(&self) -> MutexGuard<'_, WorkStage> {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -220,11 +224,11 @@ impl Maker {
     /// Makes the artefact; gives the flight back if it is for the other lane.
     fn fulfil(
         &self,
-        making: &Making,
-        flight: Flight<Digest, Compiled>,
+        making: &ArtefactWork,
+        flight: Flight<Digest, Compilation>,
         bench: &mut Bench,
-    ) -> Option<Flight<Digest, Compiled>> {
-        let Some(Stage::Queued(binary)) = making.change(Stage::Taken) else { return None };
+    ) -> Option<Flight<Digest, Compilation>> {
+        let Some(WorkStage::Queued(binary)) = making.change(WorkStage::Taken) else { return None };
         // A fault of the compiler's must not leave anyone waiting.
         let made = catch_unwind(AssertUnwindSafe(|| self.make(&binary, making, bench)));
         let made = made.unwrap_or_else(|_| {
@@ -242,7 +246,7 @@ impl Maker {
                 return None;
             }
             Err(NotCompiled::Patient) => {
-                return making.change(Stage::Queued(binary)).map(|_| flight);
+                return making.change(WorkStage::Queued(binary)).map(|_| flight);
             }
             // Nobody waits for it.
             Err(NotCompiled::Ended) => return None,
@@ -262,7 +266,7 @@ impl Maker {
     fn make(
         &self,
         binary: &Binary,
-        making: &Making,
+        making: &ArtefactWork,
         bench: &mut Bench,
     ) -> Result<(Artefact, bool), NotCompiled> {
         let kind = Kind::of(binary).map_err(NotCompiled::Refused)?;
@@ -273,13 +277,13 @@ impl Maker {
         let code = bench.compile(&self.engine, kind, binary, |ender| {
             self.compiled.fetch_add(1, Ordering::Relaxed);
             let stage = match ender {
-                Some(ender) => Stage::Compiling(Instant::now(), ender),
-                None => Stage::Certain,
+                Some(ender) => WorkStage::Compiling(Instant::now(), ender),
+                None => WorkStage::Certain,
             };
             making.change(stage).is_some()
         })?;
         // Its process goes on to something else.
-        making.change(Stage::Certain);
+        making.change(WorkStage::Certain);
         Ok((link(&code)?, true))
     }
 
@@ -302,7 +306,7 @@ impl Maker {
 }
 
 /// Bytes of an entry.
-fn weight(compiled: &Compiled) -> u64 {
+fn weight(compiled: &Compilation) -> u64 {
     // What the entry itself costs.
     const ENTRY: usize = 1024;
     let bytes = match compiled {

@@ -22,7 +22,7 @@ use process::Process;
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::time::Duration;
 use wasmtime::Engine;
-use wire::Answer;
+use wire::CompileAnswer;
 
 /// Cranelift recurses over what it compiles.
 const STACK: usize = 16 << 20;
@@ -37,7 +37,7 @@ const PATIENT: Duration = Duration::from_secs(300);
 
 /// By which lane code is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lane {
+pub(super) enum CompileLane {
     /// Small code, for a second.
     Quick,
     /// All the rest.
@@ -58,17 +58,17 @@ pub(super) enum NotCompiled {
     Ended,
 }
 
-type Job = Box<dyn FnOnce(&mut Bench) + Send>;
+type CompileJob = Box<dyn FnOnce(&mut Bench) + Send>;
 
 /// The threads of the two lanes. They end with it, after what they have begun.
-pub(super) struct Compiler(Arc<Lanes>);
+pub(super) struct Compiler(Arc<CompileLanes>);
 
 /// The same, for what the threads themselves hold: they would not end.
-pub(super) struct WeakCompiler(Weak<Lanes>);
+pub(super) struct WeakCompiler(Weak<CompileLanes>);
 
-struct Lanes {
-    quick: mpsc::Sender<Job>,
-    patient: mpsc::Sender<Job>,
+struct CompileLanes {
+    quick: mpsc::Sender<CompileJob>,
+    patient: mpsc::Sender<CompileJob>,
 }
 
 impl Compiler {
@@ -78,9 +78,9 @@ impl Compiler {
         threads: usize,
         processes: Option<&CompileProcesses>,
     ) -> anyhow::Result<Compiler> {
-        Ok(Compiler(Arc::new(Lanes {
-            quick: lane(Lane::Quick, threads, processes)?,
-            patient: lane(Lane::Patient, threads, processes)?,
+        Ok(Compiler(Arc::new(CompileLanes {
+            quick: lane(CompileLane::Quick, threads, processes)?,
+            patient: lane(CompileLane::Patient, threads, processes)?,
         })))
     }
 
@@ -89,10 +89,10 @@ impl Compiler {
     }
 
     /// Has `job` done when a thread of the lane is free.
-    pub(super) fn submit(&self, lane: Lane, job: impl FnOnce(&mut Bench) + Send + 'static) {
+    pub(super) fn submit(&self, lane: CompileLane, job: impl FnOnce(&mut Bench) + Send + 'static) {
         let jobs = match lane {
-            Lane::Quick => &self.0.quick,
-            Lane::Patient => &self.0.patient,
+            CompileLane::Quick => &self.0.quick,
+            CompileLane::Patient => &self.0.patient,
         };
         // The threads take jobs as long as there is one who sends them.
         jobs.send(Box::new(job)).ok();
@@ -106,15 +106,15 @@ impl WeakCompiler {
 }
 
 fn lane(
-    lane: Lane,
+    lane: CompileLane,
     threads: usize,
     processes: Option<&CompileProcesses>,
-) -> anyhow::Result<mpsc::Sender<Job>> {
-    let (jobs, queue) = mpsc::channel::<Job>();
+) -> anyhow::Result<mpsc::Sender<CompileJob>> {
+    let (jobs, queue) = mpsc::channel::<CompileJob>();
     let queue = Arc::new(Mutex::new(queue));
     let name = match lane {
-        Lane::Quick => "compiler",
-        Lane::Patient => "compiler-patient",
+        CompileLane::Quick => "compiler",
+        CompileLane::Patient => "compiler-patient",
     };
     for n in 0..threads {
         let queue = queue.clone();
@@ -133,13 +133,13 @@ fn lane(
     Ok(jobs)
 }
 
-fn next(queue: &Mutex<mpsc::Receiver<Job>>) -> Result<Job, mpsc::RecvError> {
+fn next(queue: &Mutex<mpsc::Receiver<CompileJob>>) -> Result<CompileJob, mpsc::RecvError> {
     queue.lock().unwrap_or_else(PoisonError::into_inner).recv()
 }
 
 /// What a thread compiles with.
 pub(super) struct Bench {
-    lane: Lane,
+    lane: CompileLane,
     processes: Option<CompileProcesses>,
     process: Option<Process>,
 }
@@ -154,7 +154,7 @@ impl Bench {
         binary: &[u8],
         begins: impl FnOnce(Option<Ender>) -> bool,
     ) -> Result<Code, NotCompiled> {
-        if self.lane == Lane::Quick && binary.len() > QUICK_SIZE {
+        if self.lane == CompileLane::Quick && binary.len() > QUICK_SIZE {
             return Err(NotCompiled::Patient);
         }
         let Some(processes) = &self.processes else {
@@ -171,8 +171,8 @@ impl Bench {
             none => none.insert(processes.take().map_err(|e| lost(&format!("{e:#}")))?),
         };
         let (within, patient) = match self.lane {
-            Lane::Quick => (QUICK, false),
-            Lane::Patient => (PATIENT, true),
+            CompileLane::Quick => (QUICK, false),
+            CompileLane::Patient => (PATIENT, true),
         };
         let memory = processes.memory() >> 20;
         // Asked before it is told, so that an end comes behind what it ends.
@@ -185,7 +185,7 @@ impl Bench {
             process.answer()
         });
         match answer {
-            Ok(Answer::Code(code)) => {
+            Ok(CompileAnswer::Code(code)) => {
                 // SAFETY: it is what `Code::precompile` gave in a process of this
                 // program, over a line that nobody else has an end of.
                 #[allow(unsafe_code, reason = "compiled code is run as it comes")]
@@ -193,14 +193,14 @@ impl Bench {
                 // This process has the pool, into which it may be too large.
                 code.map_err(|e| NotCompiled::Refused(kind.does_not_compile(&e)))
             }
-            Ok(Answer::Refused(sentence)) => Err(NotCompiled::Refused(sentence)),
-            Ok(Answer::Ended) => Err(NotCompiled::Ended),
-            Ok(Answer::Late) if !patient => Err(NotCompiled::Patient),
-            Ok(Answer::Late) => Err(NotCompiled::Failed(format!(
+            Ok(CompileAnswer::Refused(sentence)) => Err(NotCompiled::Refused(sentence)),
+            Ok(CompileAnswer::Ended) => Err(NotCompiled::Ended),
+            Ok(CompileAnswer::Late) if !patient => Err(NotCompiled::Patient),
+            Ok(CompileAnswer::Late) => Err(NotCompiled::Failed(format!(
                 "compiling it takes more than {} s, the limit",
                 PATIENT.as_secs()
             ))),
-            Ok(Answer::Died(signal)) => Err(NotCompiled::Failed(match signal {
+            Ok(CompileAnswer::Died(signal)) => Err(NotCompiled::Failed(match signal {
                 // How Rust ends when there is no memory, or no stack.
                 libc::SIGABRT | libc::SIGSEGV => format!(
                     "compiling it takes more than {memory} MiB of memory, the limit, or more stack \

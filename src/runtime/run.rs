@@ -4,7 +4,7 @@
 //! the shared caches, and nothing that its guest does leaves this module
 //! otherwise than as an outcome.
 
-use super::artefacts::Compiled;
+use super::artefacts::Compilation;
 use super::engine::Watch;
 use super::link::{Artefact, Pre};
 use super::output::Capture;
@@ -112,7 +112,7 @@ impl Run<'_> {
     }
 
     /// The artefact, and whether this task found it.
-    fn compiled(&self) -> Result<(Compiled, bool), Failure> {
+    fn compiled(&self) -> Result<(Compilation, bool), Failure> {
         let artefacts = &self.runtime.artefacts;
         let binary = match self.spec.code() {
             Code::Bytes(bytes) => Ok(bytes.clone()),

@@ -11,7 +11,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A worker's answer.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Answer {
+pub(crate) struct HealthReport {
     /// Such as `ok` or `draining`.
     pub(crate) status: String,
     /// Which worker it is, by its client id.
@@ -23,7 +23,7 @@ pub(crate) struct Answer {
 
 /// Asks the worker that listens at `listen` for `/health` or `/ready`. Not
 /// being well is an answer, too: it has a reason.
-pub(crate) fn ask(listen: SocketAddr, what: &str) -> anyhow::Result<Answer> {
+pub(crate) fn ask(listen: SocketAddr, what: &str) -> anyhow::Result<HealthReport> {
     let url = format!("http://{}/{what}", towards(listen));
     let body = get(&url).with_context(|| {
         format!(

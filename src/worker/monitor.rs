@@ -22,7 +22,7 @@ pub(super) struct Reports {
     /// Of tasks that ran at the last report.
     tasks: HashMap<TaskId, Sample>,
     /// Of monitored tasks that run.
-    series: HashMap<TaskId, Series>,
+    series: HashMap<TaskId, UsageSeries>,
 }
 
 /// What a task's thread had used.
@@ -34,7 +34,7 @@ struct Sample {
 
 /// The samples of a monitored task so far.
 #[derive(Default)]
-struct Series {
+struct UsageSeries {
     count: u64,
     /// At the last one.
     uptime: Duration,
@@ -43,7 +43,7 @@ struct Series {
     memory: u64,
 }
 
-impl Series {
+impl UsageSeries {
     /// Whether the next sample is due: asked at each [`PULSE`], so it is as near
     /// to its time as it can be.
     fn due(&self, spent: &Spent) -> bool {

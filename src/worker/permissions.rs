@@ -16,11 +16,11 @@ pub struct Permissions {
     /// What nothing changes.
     fixed: Vec<Fixed>,
     /// What `--dir` and `-S nn-graph` may name, with everything below it.
-    directories: Vec<Directory>,
+    directories: Vec<ListedDirectory>,
     /// What a task gets that names none, and at which paths.
     unasked: Vec<Given>,
     /// What every task may load by name.
-    graphs: Vec<Graph>,
+    graphs: Vec<ListedGraph>,
     /// What no task gets, whatever it asks for.
     never: Vec<&'static str>,
 }
@@ -40,7 +40,7 @@ struct Fixed {
 }
 
 #[derive(Debug, Serialize)]
-struct Directory {
+struct ListedDirectory {
     path: String,
     /// None if it can't be used.
     canonical: Option<String>,
@@ -56,7 +56,7 @@ struct Given {
 }
 
 #[derive(Debug, Serialize)]
-struct Graph {
+struct ListedGraph {
     encoding: String,
     path: String,
     name: Option<String>,
@@ -90,7 +90,7 @@ pub fn permissions(config: &Config) -> Permissions {
         });
         let kernel = found.as_ref().ok().and_then(|host| policy.kernel_at(host));
         let kernel = kernel.map(|place| format!("reaches {}, so it is not used", place.display()));
-        Directory {
+        ListedDirectory {
             path: root.path.display().to_string(),
             canonical: found.as_ref().ok().map(|host| host.display().to_string()),
             writable: root.writable,
@@ -104,7 +104,7 @@ pub fn permissions(config: &Config) -> Permissions {
     });
     let graphs = config.nn_graphs.iter().map(|graph| {
         let found = policy.trusted_graph(&graph.encoding, &graph.dir);
-        Graph {
+        ListedGraph {
             encoding: graph.encoding.clone(),
             path: graph.dir.clone(),
             name: found.as_ref().ok().map(|dir| dir.name.clone()),
@@ -146,7 +146,7 @@ impl fmt::Display for Permissions {
         if self.directories.is_empty() {
             writeln!(f, "  none")?;
         }
-        for Directory { path, canonical, writable, problem } in &self.directories {
+        for ListedDirectory { path, canonical, writable, problem } in &self.directories {
             let access = access(*writable);
             let canonical = canonical.as_deref().unwrap_or("not there");
             write!(f, "  {path} ({canonical}): {access}")?;
@@ -166,7 +166,7 @@ impl fmt::Display for Permissions {
         if self.graphs.is_empty() {
             writeln!(f, "  none but those of its own `-S nn-graph`")?;
         }
-        for Graph { encoding, path, name, problem } in &self.graphs {
+        for ListedGraph { encoding, path, name, problem } in &self.graphs {
             let name = name.as_deref().unwrap_or("-");
             let problem = problem.as_deref().map(|text| format!("; {text}")).unwrap_or_default();
             writeln!(f, "  {name} ({encoding}, {path}){problem}")?;

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::journal::{self, Reader, Run, Step};
 use crate::ledger::Publication;
 use crate::manager::{
-    self, Action, Ask, Asker, Change, Complaint, Confirmations, Decision, Departure, Finished,
+    self, Action, Ask, Asker, Change, Complaint, Concluded, Confirmations, Decision, Departure,
     Heard, Hearing, Results, Timing, Told,
 };
 use crate::task::{TaskId, humantime};
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 /// What is under way to the manager.
-pub(super) struct Manager {
+pub(super) struct ManagerTraffic {
     results: Results,
     /// Repeats that the connection has not written; whether it did.
     repeats: JoinSet<bool>,
@@ -42,7 +42,7 @@ pub(super) struct Read {
     id: TaskId,
     found: Result<Bytes, journal::ReadError>,
     /// It is over after that.
-    last: Option<Finished>,
+    last: Option<Concluded>,
 }
 
 /// Something that the worker has to see to.
@@ -57,13 +57,13 @@ pub(super) enum Happened {
     Read(Read),
 }
 
-impl Manager {
+impl ManagerTraffic {
     /// By the configuration; `reader`: of the journal, if there is one.
     ///
     /// # Errors
     ///
     /// Settings of the way to the manager that can't work.
-    pub(super) fn start(config: &Config, reader: Option<Reader>) -> anyhow::Result<Manager> {
+    pub(super) fn start(config: &Config, reader: Option<Reader>) -> anyhow::Result<ManagerTraffic> {
         let questions = manager_place(config).map(|place| {
             let (asker, told) = Asker::start(&place, &config.credentials.client_id)?;
             anyhow::Ok(Questions {
@@ -82,7 +82,7 @@ impl Manager {
             repeat: config.manager.result_repeat.clone(),
         };
         let questions = questions.transpose()?;
-        Ok(Manager { results: Results::new(timing), repeats: JoinSet::new(), questions })
+        Ok(ManagerTraffic { results: Results::new(timing), repeats: JoinSet::new(), questions })
     }
 
     /// What happens next. Cancelling the wait loses nothing.
@@ -257,8 +257,8 @@ impl Worker {
     }
 
     /// These need no confirmation any more.
-    fn settle(&mut self, over: impl IntoIterator<Item = Finished>) {
-        for Finished { run, why, forget } in over {
+    fn settle(&mut self, over: impl IntoIterator<Item = Concluded>) {
+        for Concluded { run, why, forget } in over {
             self.status.metrics.manager.over(why);
             self.note(if forget { Step::Forgotten(run) } else { Step::Confirmed(run) });
         }
@@ -282,11 +282,11 @@ impl Worker {
             questions.complaint.worked();
         }
         match questions.confirmations.answered(run, decision, now) {
-            manager::Step::PublishAgain { id, payload: Some(result), last } => {
+            manager::NextStep::PublishAgain { id, payload: Some(result), last } => {
                 self.publish_again(&id, result);
                 self.settle(last);
             }
-            manager::Step::PublishAgain { id, payload: None, last } => {
+            manager::NextStep::PublishAgain { id, payload: None, last } => {
                 let Some(reader) = questions.reader.clone() else { return };
                 questions.reads.spawn_blocking(move || Read {
                     id,
@@ -294,8 +294,8 @@ impl Worker {
                     last,
                 });
             }
-            manager::Step::Over(finished) => self.settle([finished]),
-            manager::Step::Wait => {}
+            manager::NextStep::Over(finished) => self.settle([finished]),
+            manager::NextStep::Wait => {}
         }
     }
 

@@ -6,7 +6,7 @@ use crate::host::confine::{self, Confinement, GrantedRoot};
 use crate::host::memory::{self, Budget, Memory};
 use crate::journal;
 use crate::machine;
-use crate::manager::Place;
+use crate::manager::ManagerPlace;
 use crate::mqtt::{self, CleanSession, SessionKind, SessionMemory};
 use crate::nn::{self, Nn, NnConfig, OpenVinoConfig};
 use crate::policy::{self, Policy, Root, Trust};
@@ -304,8 +304,8 @@ pub(super) fn result_limit(config: &Config, topics: &Topics) -> usize {
 }
 
 /// The manager's HTTP side, if it is to be asked.
-pub(crate) fn manager_place(config: &Config) -> Option<Place> {
-    config.manager.http.as_ref().map(|http| Place {
+pub(crate) fn manager_place(config: &Config) -> Option<ManagerPlace> {
+    config.manager.http.as_ref().map(|http| ManagerPlace {
         url: http.url.clone(),
         token: http.token.as_ref().map(|token| token.expose().to_owned()),
         ca: http.ca_cert.as_ref().map(|ca| config.working_dir.join(ca)),

@@ -85,7 +85,7 @@ pub async fn run_with<T>(
         }),
     )?;
     let topics = Topics::new(&config.credentials.domain, &config.credentials.channel);
-    let manager = results::Manager::start(&config, journal.as_ref().map(Journal::reader))?;
+    let manager = results::ManagerTraffic::start(&config, journal.as_ref().map(Journal::reader))?;
     let (link, events) = mqtt::connect(setup::options(&config, &topics, sessions))?;
     let about = setup::about(&config);
     let memory = about.total_memory_bytes;

@@ -102,7 +102,7 @@ fn timeout(text: &str) -> Result<Duration, String> {
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(super) struct SubmitJob {
     /// What the task is called in messages.
     pub(super) name: String,
     /// The worker; none is every one of the channel.
@@ -121,9 +121,9 @@ pub(super) struct Job {
     env: BTreeMap<String, String>,
 }
 
-impl Job {
+impl SubmitJob {
     /// Reads the guest, too.
-    pub(super) fn from_matches(matches: &ArgMatches) -> anyhow::Result<Job> {
+    pub(super) fn from_matches(matches: &ArgMatches) -> anyhow::Result<SubmitJob> {
         let text = |name: &str| matches.get_one::<String>(name).cloned();
         let texts = |name: &str| matches.get_many::<String>(name).into_iter().flatten().cloned();
         let number = |name: &str| matches.get_one::<u64>(name).copied().unwrap_or(1);
@@ -140,7 +140,7 @@ impl Job {
                 (label.unwrap_or_default().into_owned(), ModuleSource::Bytes(Binary::new(bytes)))
             }
         };
-        Ok(Job {
+        Ok(SubmitJob {
             name: text("name").unwrap_or(label),
             to: text("proplet"),
             count: number("count"),
@@ -176,11 +176,11 @@ impl Job {
 mod tests {
     use super::*;
 
-    fn job(args: &[&str]) -> Result<Job, String> {
+    fn job(args: &[&str]) -> Result<SubmitJob, String> {
         let matches = command()
             .try_get_matches_from(std::iter::once("submit").chain(args.iter().copied()))
             .map_err(|e| e.to_string())?;
-        Job::from_matches(&matches).map_err(|e| format!("{e:#}"))
+        SubmitJob::from_matches(&matches).map_err(|e| format!("{e:#}"))
     }
 
     #[test]

@@ -12,15 +12,15 @@ const ERRORS: usize = 5;
 
 /// What came of one task.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct TimedAnswer {
     latency: Duration,
     verdict: Result<Reused, String>,
     answered: bool,
 }
 
-impl Answer {
+impl TimedAnswer {
     /// `latency` is from the publish to the result.
-    pub(super) fn new(latency: Duration, answer: Result<TaskResult, NoResult>) -> Answer {
+    pub(super) fn new(latency: Duration, answer: Result<TaskResult, NoResult>) -> TimedAnswer {
         let answered = answer.is_ok();
         let verdict = match answer {
             Ok(result) => match result.error {
@@ -29,7 +29,7 @@ impl Answer {
             },
             Err(error) => Err(error.to_string()),
         };
-        Answer { latency, verdict, answered }
+        TimedAnswer { latency, verdict, answered }
     }
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Summary {
 
 impl Summary {
     /// Adds a task.
-    pub(super) fn add(&mut self, answer: Answer) {
+    pub(super) fn add(&mut self, answer: TimedAnswer) {
         self.answered += u64::from(answer.answered);
         match answer.verdict {
             Ok(reused) => {
@@ -164,11 +164,11 @@ mod tests {
     fn summary() -> Summary {
         let mut summary = Summary::default();
         for ms in (1..=10).rev() {
-            summary.add(Answer::new(Duration::from_millis(ms), Ok(result(None))));
+            summary.add(TimedAnswer::new(Duration::from_millis(ms), Ok(result(None))));
         }
-        summary.add(Answer::new(Duration::from_secs(9), Ok(result(Some("trap")))));
+        summary.add(TimedAnswer::new(Duration::from_secs(9), Ok(result(Some("trap")))));
         let silence = NoResult::Silence("nobody".into());
-        summary.add(Answer::new(Duration::from_secs(9), Err(silence)));
+        summary.add(TimedAnswer::new(Duration::from_secs(9), Err(silence)));
         summary.took(Duration::from_secs(2));
         summary
     }
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn without_a_completed_task_there_are_no_percentiles() {
         let mut summary = Summary::default();
-        summary.add(Answer::new(Duration::ZERO, Ok(result(Some("trap")))));
+        summary.add(TimedAnswer::new(Duration::ZERO, Ok(result(Some("trap")))));
         assert_eq!(summary.to_string(), "tasks       0 completed, 1 failed\n");
         assert!(summary.to_json().contains(r#""p50":null"#));
     }
@@ -212,7 +212,7 @@ mod tests {
         let mut summary = Summary::default();
         for n in 0..20 {
             let error = format!("error {}", n % 10);
-            summary.add(Answer::new(Duration::ZERO, Ok(result(Some(&error)))));
+            summary.add(TimedAnswer::new(Duration::ZERO, Ok(result(Some(&error)))));
         }
         assert_eq!(summary.errors().count(), ERRORS);
         assert!(summary.errors().all(|(_, times)| times == 2));

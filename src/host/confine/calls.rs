@@ -305,15 +305,15 @@ fn allowed(devices: bool) -> anyhow::Result<Rules> {
     Ok(rules)
 }
 
-type Condition = (u8, Length, Op, u64);
+type SyscallCondition = (u8, Length, Op, u64);
 
 /// That the lower half of an argument, an `int`, has this value.
-fn is(argument: u8, value: u64) -> Condition {
+fn is(argument: u8, value: u64) -> SyscallCondition {
     (argument, Length::Dword, Op::Eq, value)
 }
 
 /// Holds if all of the conditions do.
-fn rule(conditions: &[Condition]) -> anyhow::Result<SeccompRule> {
+fn rule(conditions: &[SyscallCondition]) -> anyhow::Result<SeccompRule> {
     let conditions = conditions
         .iter()
         .cloned()

@@ -51,16 +51,17 @@ fn ok(body: &str) -> String {
     )
 }
 
-fn client(address: SocketAddr) -> Client {
-    let place = Place { url: format!("http://{address}"), token: Some("t0k".into()), ca: None };
-    Client::patient(&place, Duration::from_secs(5)).expect("a client")
+fn client(address: SocketAddr) -> ManagerClient {
+    let place =
+        ManagerPlace { url: format!("http://{address}"), token: Some("t0k".into()), ca: None };
+    ManagerClient::patient(&place, Duration::from_secs(5)).expect("a client")
 }
 
-fn decision(client: &Client) -> Decision {
+fn decision(client: &ManagerClient) -> Decision {
     decide(&client.task("a"), "wrk", Duration::from_secs(15))
 }
 
-fn reason(client: &Client) -> String {
+fn reason(client: &ManagerClient) -> String {
     match decision(client) {
         Decision::AskAgain(reason) => reason,
         other => panic!("{other:?}"),
@@ -71,15 +72,15 @@ fn reason(client: &Client) -> String {
 fn a_question_names_the_task_and_carries_the_token() {
     let (address, seen) = answering(ok(TASK));
     let place =
-        Place { url: format!("http://{address}/base"), token: Some("t0k".into()), ca: None };
-    let client = Client::new(&place).expect("a client");
+        ManagerPlace { url: format!("http://{address}/base"), token: Some("t0k".into()), ca: None };
+    let client = ManagerClient::new(&place).expect("a client");
     client.task("a/b ?#%ü..-_~");
     let head = seen.recv().expect("a request").to_lowercase();
     assert!(head.starts_with("get /base/tasks/a%2fb%20%3f%23%25%c3%bc..-_~ http/1.1\n"), "{head}");
     assert!(head.contains("authorization: bearer t0k\n"), "{head}");
     assert!(!format!("{client:?}{place:?}").contains("t0k"), "{client:?}");
-    let without = Place { token: None, ..place };
-    Client::new(&without).expect("a client").task("a");
+    let without = ManagerPlace { token: None, ..place };
+    ManagerClient::new(&without).expect("a client").task("a");
     assert!(!seen.recv().expect("a request").to_lowercase().contains("authorization"));
 }
 
@@ -143,13 +144,13 @@ fn an_answer_that_is_too_large_or_too_slow_is_given_up() {
     ended.recv().expect("the connection ends before all was written");
     let (address, ended) =
         serve(|stream| stream, |stream| endless(stream, b"x", Duration::from_millis(20)));
-    let place = Place { url: format!("http://{address}"), token: None, ca: None };
-    let client = Client::patient(&place, Duration::from_millis(300)).expect("a client");
+    let place = ManagerPlace { url: format!("http://{address}"), token: None, ca: None };
+    let client = ManagerClient::patient(&place, Duration::from_millis(300)).expect("a client");
     assert!(reason(&client).contains("can't be read"));
     ended.recv().expect("the connection ends");
     let (address, _asked) = serve(|stream| stream, |stream| stream.read(&mut [0]).map(drop));
-    let place = Place { url: format!("http://{address}"), ..place };
-    let client = Client::patient(&place, Duration::from_millis(300)).expect("a client");
+    let place = ManagerPlace { url: format!("http://{address}"), ..place };
+    let client = ManagerClient::patient(&place, Duration::from_millis(300)).expect("a client");
     assert!(reason(&client).contains("no answer"));
 }
 
@@ -212,22 +213,23 @@ fn https_takes_the_authority_that_was_named_and_no_other() {
         stream.conn.send_close_notify();
         stream.flush()
     });
-    let place = Place { url: format!("https://{address}"), token: None, ca: Some(ca) };
-    let trusting = Client::new(&place).expect("a client");
+    let place = ManagerPlace { url: format!("https://{address}"), token: None, ca: Some(ca) };
+    let trusting = ManagerClient::new(&place).expect("a client");
     assert_eq!(decision(&trusting), Decision::PublishAgain);
-    let other = Client::new(&Place { ca: None, ..place.clone() });
+    let other = ManagerClient::new(&ManagerPlace { ca: None, ..place.clone() });
     // A system without any certificate can't be asked to trust.
     if let Ok(other) = other {
         assert!(reason(&other).contains("no answer"));
     }
-    let none = Client::new(&Place { ca: Some(folder.path().join("none.pem")), ..place });
+    let none =
+        ManagerClient::new(&ManagerPlace { ca: Some(folder.path().join("none.pem")), ..place });
     assert!(format!("{:#}", none.expect_err("no file")).contains("none.pem"));
 }
 
 #[tokio::test]
 async fn the_thread_answers_in_order_and_ends_with_its_asker() {
     let (address, _seen) = answering(ok(TASK));
-    let place = Place { url: format!("http://{address}"), token: None, ca: None };
+    let place = ManagerPlace { url: format!("http://{address}"), token: None, ca: None };
     let (asker, mut told) = Asker::start(&place, "wrk").expect("a thread");
     let id = crate::task::TaskId::new("a").expect("an id");
     asker.ask(Ask::Task(Question { run: Run(7), id, age: Duration::from_secs(15) }));

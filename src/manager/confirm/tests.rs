@@ -26,12 +26,12 @@ fn a_result_that_is_missed_is_asked_about_for_three_quarters_of_an_hour() {
             assert_eq!((question.run, question.age), (Run(1), due - start));
             asked.push(question.age.as_secs());
             match confirmations.answered(Run(1), &decision, due) {
-                Step::PublishAgain { last, .. } => {
+                NextStep::PublishAgain { last, .. } => {
                     published += 1;
                     over = last;
                 }
-                Step::Over(finished) => over = Some(finished),
-                Step::Wait => {}
+                NextStep::Over(finished) => over = Some(finished),
+                NextStep::Wait => {}
             }
         }
         assert_eq!(asked, [15, 45, 105, 225, 465, 945, 1845, 2745]);
@@ -47,7 +47,7 @@ fn a_result_that_arrived_is_over() {
     confirmations.left(Run(1), id("a"), Duration::ZERO, 1, None, start);
     confirmations.question(start + FIRST).expect("a question");
     let step = confirmations.answered(Run(1), &Decision::Over(Over::Ended), start + FIRST);
-    assert_eq!(step, Step::Over(Finished { run: Run(1), why: Over::Ended, forget: false }));
+    assert_eq!(step, NextStep::Over(Concluded { run: Run(1), why: Over::Ended, forget: false }));
     assert_eq!(confirmations.due(), None);
 }
 
@@ -59,7 +59,7 @@ fn an_answer_that_comes_after_a_new_start_is_not_heeded() {
     let replaced = confirmations.replaced(&id("a"));
     assert_eq!(replaced.map(|over| over.why), Some(Over::Replaced));
     let now = start + FIRST;
-    assert_eq!(confirmations.answered(Run(1), &Decision::PublishAgain, now), Step::Wait);
+    assert_eq!(confirmations.answered(Run(1), &Decision::PublishAgain, now), NextStep::Wait);
     // The next result of the task is another matter.
     confirmations.left(Run(2), id("a"), Duration::ZERO, 1, None, now);
     assert_eq!(confirmations.due(), Some(now + FIRST));
@@ -106,7 +106,7 @@ fn of_more_than_ten_thousand_the_oldest_is_let_go() {
         let id = id(&run.to_string());
         over.extend(confirmations.left(Run(run), id, Duration::ZERO, 1, None, now));
     }
-    assert_eq!(over, [Finished { run: Run(0), why: Over::LetGo, forget: false }]);
+    assert_eq!(over, [Concluded { run: Run(0), why: Over::LetGo, forget: false }]);
     let (mut confirmations, half) = (Confirmations::default(), vec![0; HELD / 2]);
     for run in 0..3_u64 {
         let id = id(&run.to_string());
@@ -155,7 +155,7 @@ proptest! {
         let mut runs = 0_u64;
         let mut waiting: HashMap<Run, (u8, Instant, bool)> = HashMap::new();
         let mut asking = None;
-        let mut over: Vec<Finished> = Vec::new();
+        let mut over: Vec<Concluded> = Vec::new();
         for event in events {
             over.clear();
             match event {
@@ -182,12 +182,12 @@ proptest! {
                         _ => Decision::PublishAgain,
                     };
                     match confirmations.answered(run, &decision, now) {
-                        Step::PublishAgain { last, payload, .. } => {
+                        NextStep::PublishAgain { last, payload, .. } => {
                             prop_assert!(waiting.contains_key(&run) && payload.is_some());
                             over.extend(last);
                         }
-                        Step::Over(finished) => over.push(finished),
-                        Step::Wait => {}
+                        NextStep::Over(finished) => over.push(finished),
+                        NextStep::Wait => {}
                     }
                 }
                 Event::Pass(seconds) => now += seconds * SECOND,

@@ -275,8 +275,8 @@ proptest! {
         }
         prop_assert!(expected.is_empty(), "{:?} never left", expected);
         prop_assert_eq!(results.held_bytes, 0);
-        let bytes = |repeats: &BTreeMap<Due, Repeat>| {
-            repeats.values().map(Repeat::size).sum::<usize>()
+        let bytes = |repeats: &BTreeMap<DueKey, PendingRepeat>| {
+            repeats.values().map(PendingRepeat::size).sum::<usize>()
         };
         prop_assert_eq!(results.repeat_bytes, bytes(&results.waiting) + bytes(&results.ready));
         // Only those that nobody has delivered or written are left.

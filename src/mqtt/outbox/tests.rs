@@ -6,10 +6,10 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::mqtt::Delivery;
 
-fn message(size: usize) -> (Outgoing, Delivery) {
+fn message(size: usize) -> (PublishRequest, Delivery) {
     let (done, delivery) = oneshot::channel();
     let payload = Bytes::from(vec![0; size]);
-    (Outgoing { topic: "t".into(), payload, done }, Delivery(delivery))
+    (PublishRequest { topic: "t".into(), payload, done }, Delivery(delivery))
 }
 
 fn result(delivery: &mut Delivery) -> Option<Result<(), PublishError>> {

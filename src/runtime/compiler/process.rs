@@ -1,7 +1,7 @@
 //! A process that compiles, as the one who started it has it.
 
 use super::super::code::Kind;
-use super::wire::{self, Answer};
+use super::wire::{self, CompileAnswer};
 use anyhow::Context as _;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -122,8 +122,8 @@ impl Process {
     /// # Errors
     ///
     /// The process is gone.
-    pub(super) fn answer(&mut self) -> io::Result<Answer> {
-        Answer::receive(&mut self.line)
+    pub(super) fn answer(&mut self) -> io::Result<CompileAnswer> {
+        CompileAnswer::receive(&mut self.line)
     }
 }
 

@@ -7,7 +7,7 @@
 use super::super::code::{Code, Kind};
 use super::super::engine;
 use super::STACK;
-use super::wire::{self, Answer, Request};
+use super::wire::{self, CompileAnswer, CompileRequest};
 use anyhow::{Context as _, anyhow};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
@@ -25,7 +25,7 @@ use wasmtime::Engine;
 pub fn serve(mut line: UnixStream, confine: &dyn Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let engine = engine::engine(None).map_err(|e| anyhow!("creating the engine: {e:#}"))?;
     while let Some(request) = wire::next(&mut line).context("reading what to compile")? {
-        let Request::Compile { kind, within, patient, binary } = request else { continue };
+        let CompileRequest::Compile { kind, within, patient, binary } = request else { continue };
         let work = || {
             if patient {
                 // Without it, it is only less polite.
@@ -63,7 +63,7 @@ fn supervise(
     line: &UnixStream,
     within: Duration,
     work: impl FnOnce() -> Result<Vec<u8>, String>,
-) -> anyhow::Result<Option<Answer>> {
+) -> anyhow::Result<Option<CompileAnswer>> {
     let (mut told, mut tell) = UnixStream::pair().context("a line to the compiler")?;
     // SAFETY: this process has one thread, so that no lock is held by another
     // one that the child does not have.
@@ -82,7 +82,7 @@ fn supervise(
     loop {
         let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
-            return Ok(Some(Answer::Late));
+            return Ok(Some(CompileAnswer::Late));
         }
         let [child_spoke, line_spoke] = wait([&told, line], left)?;
         if line_spoke {
@@ -90,7 +90,7 @@ fn supervise(
             // Either all that can come meanwhile, or the end.
             return match (&*line).read(&mut what)? {
                 0 => Ok(None),
-                _ => Ok(Some(Answer::Ended)),
+                _ => Ok(Some(CompileAnswer::Ended)),
             };
         }
         if child_spoke {
@@ -104,11 +104,11 @@ fn supervise(
     }
     let signal = child.wait()?;
     Ok(Some(match said.split_first() {
-        Some((&WELL, code)) if signal.is_none() => Answer::Code(code.to_vec()),
+        Some((&WELL, code)) if signal.is_none() => CompileAnswer::Code(code.to_vec()),
         Some((&REFUSED, sentence)) if signal.is_none() => {
-            Answer::Refused(String::from_utf8_lossy(sentence).into_owned())
+            CompileAnswer::Refused(String::from_utf8_lossy(sentence).into_owned())
         }
-        _ => Answer::Died(signal.unwrap_or(0)),
+        _ => CompileAnswer::Died(signal.unwrap_or(0)),
     }))
 }
 

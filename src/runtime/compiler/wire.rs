@@ -16,7 +16,7 @@ const MOST: u64 = 4 << 30;
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub(super) enum CompileRequest {
     /// To compile.
     Compile {
         /// What the binary is.
@@ -33,12 +33,12 @@ pub(super) enum Request {
 
 /// What came of it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum CompileAnswer {
     /// Code, as `Code::serialize` gives it.
     Code(Vec<u8>),
     /// It does not compile: a sentence.
     Refused(String),
-    /// [`Request::End`] came first.
+    /// [`CompileRequest::End`] came first.
     Ended,
     /// It took too long.
     Late,
@@ -65,28 +65,28 @@ pub(super) fn end(to: &mut impl Write) -> io::Result<()> {
 }
 
 /// The next request; none at the end.
-pub(super) fn next(from: &mut impl Read) -> io::Result<Option<Request>> {
+pub(super) fn next(from: &mut impl Read) -> io::Result<Option<CompileRequest>> {
     let mut what = [0];
     match from.read(&mut what)? {
         0 => return Ok(None),
-        _ if what[0] == END => return Ok(Some(Request::End)),
+        _ if what[0] == END => return Ok(Some(CompileRequest::End)),
         _ => {}
     }
     let [component, patient] = array(from)?;
     let within = Duration::from_millis(u64::from_le_bytes(array(from)?));
     let binary = bytes(from)?;
     let kind = if component == 1 { Kind::Component } else { Kind::Module };
-    Ok(Some(Request::Compile { kind, within, patient: patient == 1, binary }))
+    Ok(Some(CompileRequest::Compile { kind, within, patient: patient == 1, binary }))
 }
 
-impl Answer {
+impl CompileAnswer {
     pub(super) fn send(&self, to: &mut impl Write) -> io::Result<()> {
         let (what, signal, bytes): (u8, i32, &[u8]) = match self {
-            Answer::Code(code) => (0, 0, code),
-            Answer::Refused(sentence) => (1, 0, sentence.as_bytes()),
-            Answer::Ended => (2, 0, &[]),
-            Answer::Late => (3, 0, &[]),
-            Answer::Died(signal) => (4, *signal, &[]),
+            CompileAnswer::Code(code) => (0, 0, code),
+            CompileAnswer::Refused(sentence) => (1, 0, sentence.as_bytes()),
+            CompileAnswer::Ended => (2, 0, &[]),
+            CompileAnswer::Late => (3, 0, &[]),
+            CompileAnswer::Died(signal) => (4, *signal, &[]),
         };
         let mut head = vec![what];
         head.extend(signal.to_le_bytes());
@@ -95,16 +95,16 @@ impl Answer {
         to.write_all(bytes)
     }
 
-    pub(super) fn receive(from: &mut impl Read) -> io::Result<Answer> {
+    pub(super) fn receive(from: &mut impl Read) -> io::Result<CompileAnswer> {
         let [what] = array(from)?;
         let signal = i32::from_le_bytes(array(from)?);
         let bytes = bytes(from)?;
         Ok(match what {
-            0 => Answer::Code(bytes),
-            1 => Answer::Refused(String::from_utf8_lossy(&bytes).into_owned()),
-            2 => Answer::Ended,
-            3 => Answer::Late,
-            _ => Answer::Died(signal),
+            0 => CompileAnswer::Code(bytes),
+            1 => CompileAnswer::Refused(String::from_utf8_lossy(&bytes).into_owned()),
+            2 => CompileAnswer::Ended,
+            3 => CompileAnswer::Late,
+            _ => CompileAnswer::Died(signal),
         })
     }
 }
@@ -137,22 +137,23 @@ mod tests {
         end(&mut line).expect("written");
         let mut line = line.as_slice();
         let binary = b"code".to_vec();
-        let compile = Request::Compile { kind: Kind::Component, within, patient: true, binary };
+        let compile =
+            CompileRequest::Compile { kind: Kind::Component, within, patient: true, binary };
         assert_eq!(next(&mut line).expect("heard"), Some(compile));
-        assert_eq!(next(&mut line).expect("heard"), Some(Request::End));
+        assert_eq!(next(&mut line).expect("heard"), Some(CompileRequest::End));
         assert_eq!(next(&mut line).expect("heard"), None);
         for answer in [
-            Answer::Code(vec![1, 2, 3]),
-            Answer::Refused("no".into()),
-            Answer::Ended,
-            Answer::Late,
-            Answer::Died(6),
+            CompileAnswer::Code(vec![1, 2, 3]),
+            CompileAnswer::Refused("no".into()),
+            CompileAnswer::Ended,
+            CompileAnswer::Late,
+            CompileAnswer::Died(6),
         ] {
             let mut line = Vec::new();
             answer.send(&mut line).expect("written");
-            assert_eq!(Answer::receive(&mut line.as_slice()).expect("heard"), answer);
+            assert_eq!(CompileAnswer::receive(&mut line.as_slice()).expect("heard"), answer);
             line.pop();
-            Answer::receive(&mut line.as_slice()).expect_err("cut off");
+            CompileAnswer::receive(&mut line.as_slice()).expect_err("cut off");
         }
     }
 }
