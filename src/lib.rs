@@ -59,6 +59,7 @@ pub mod digest;
 mod directory;
 pub mod disk;
 mod doctor;
+pub mod escape;
 pub mod executor;
 pub mod flags;
 #[cfg(any(test, feature = "fuzzing"))]

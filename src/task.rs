@@ -2,9 +2,11 @@
 //!
 //! [`TaskRequest`] is what a message or a command line said, [`TaskSpec`] what
 //! the policy has proven and granted, [`Outcome`] what happened. Nothing here
-//! does I/O or depends on another module of this crate but [`crate::digest`].
+//! does I/O or depends on another module of this crate but [`crate::digest`] and
+//! [`crate::escape`].
 
 mod binary;
+mod cause;
 mod monitoring;
 mod outcome;
 pub(crate) mod plain;

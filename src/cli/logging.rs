@@ -1,6 +1,7 @@
 //! The log: to standard error, as text or as JSON lines.
 
 use crate::config::{LogConfig, LogFormat};
+use crate::escape::Escaped;
 use anyhow::Context as _;
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal as _;
@@ -76,27 +77,6 @@ fn escaped_fields() -> impl for<'writer> FormatFields<'writer> + 'static {
         write!(Escaped(writer), "{value:?}")
     };
     debug_fn(format).delimited(" ")
-}
-
-/// Writes text with its control characters as escapes, and with them what
-/// turns lines or hides text without being one.
-struct Escaped<W>(W);
-
-impl<W: fmt::Write> fmt::Write for Escaped<W> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut plain = text;
-        while let Some((at, found)) = plain.char_indices().find(|(_, c)| is_escaped(*c)) {
-            self.0.write_str(&plain[..at])?;
-            write!(self.0, "{}", found.escape_default())?;
-            plain = &plain[at + found.len_utf8()..];
-        }
-        self.0.write_str(plain)
-    }
-}
-
-fn is_escaped(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]

@@ -61,10 +61,8 @@ impl TaskResult {
 
     /// The result of a task that ran, or should have.
     pub fn new(id: &TaskId, proplet_id: &str, outcome: Outcome) -> TaskResult {
-        let error =
-            outcome.verdict.as_ref().err().map(|failure| {
-                error_text(&failure.to_string(), &outcome.stderr, &outcome.diagnostics)
-            });
+        let error = outcome.error();
+        let error = error.map(|error| error_text(&error, &outcome.stderr, &outcome.diagnostics));
         TaskResult {
             task_id: id.as_str().to_owned(),
             proplet_id: proplet_id.to_owned(),

@@ -43,8 +43,25 @@ impl Kind {
             Kind::Module => "module",
             Kind::Component => "component",
         };
+        if let Some((minimum, limit)) = error.chain().find_map(|e| over_the_pool(&e.to_string())) {
+            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            return format!(
+                "the {name} has a memory of {:.1} MiB from its start: a task may have {:.1} MiB \
+                 (--task-memory)",
+                mib(minimum),
+                mib(limit)
+            );
+        }
         format!("the {name} does not compile: {error:#}")
     }
+}
+
+/// A memory's least bytes and the most that the pool has, of the sentence in
+/// which the engine says that the first are too many.
+fn over_the_pool(sentence: &str) -> Option<(u64, u64)> {
+    let numbers = sentence.strip_prefix("memory has a minimum byte size of ")?;
+    let (minimum, limit) = numbers.split_once(" which exceeds the limit of ")?;
+    Some((minimum.parse().ok()?, limit.strip_suffix(" bytes")?.parse().ok()?))
 }
 
 /// Compiled code. Clones share it.

@@ -11,6 +11,8 @@ use wasmtime::ResourceLimiter;
 pub(super) struct Limiter {
     memory: usize,
     memory_left: usize,
+    /// What it would have come to with the last growth for which too little was left.
+    refused: Option<usize>,
     table_left: usize,
     /// Who is told what is in use.
     task: Arc<Cancel>,
@@ -21,12 +23,23 @@ impl Limiter {
     pub(super) fn new(memory: Option<u64>, task: Arc<Cancel>) -> Limiter {
         let memory =
             memory.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-        Limiter { memory, memory_left: memory, table_left: MAX_TABLE_ELEMENTS, task }
+        Limiter { memory, memory_left: memory, refused: None, table_left: MAX_TABLE_ELEMENTS, task }
     }
 
     /// Bytes of linear memory that the instance has come to.
     fn memory_taken(&self) -> usize {
         self.memory - self.memory_left
+    }
+
+    /// What is told of memory that the guest did not get.
+    pub(super) fn refusal(&self) -> Option<String> {
+        let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+        let refused = mib(self.refused?);
+        let limit = mib(self.memory);
+        Some(format!(
+            "memory: growth to {refused:.1} MiB refused: the task may have {limit:.1} MiB \
+             (--task-memory, or its own `-W max-memory-size`)"
+        ))
     }
 }
 
@@ -53,7 +66,11 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
+        let taken = self.memory_taken();
         let granted = take(&mut self.memory_left, current, desired, maximum);
+        if !granted && maximum.is_none_or(|maximum| desired <= maximum) {
+            self.refused = Some(taken.saturating_add(desired.saturating_sub(current)));
+        }
         self.task.set_memory(self.memory_taken() as u64);
         Ok(granted)
     }
@@ -97,9 +114,21 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_growth_is_told_with_what_the_memories_would_have_come_to() {
+        const MIB: usize = 1 << 20;
+        let mut limiter = Limiter::new(Some(512 << 20), Arc::default());
+        assert!(limiter.memory_growing(0, 200 * MIB, None).expect("an answer"));
+        assert_eq!(limiter.refusal(), None);
+        assert!(!limiter.memory_growing(0, 400 * MIB, None).expect("an answer"));
+        let refusal = limiter.refusal().expect("it was refused");
+        assert!(refusal.contains("growth to 600.0 MiB refused: the task may have 512.0 MiB"));
+    }
+
+    #[test]
     fn a_growth_past_the_declared_maximum_costs_nothing() {
         let mut limiter = Limiter::new(Some(100), Arc::default());
         assert!(!limiter.memory_growing(0, 90, Some(50)).expect("an answer"));
+        assert_eq!(limiter.refusal(), None, "it is the module's own limit");
         assert!(limiter.memory_growing(0, 100, Some(100)).expect("an answer"));
     }
 

@@ -91,6 +91,10 @@ impl Run<'_> {
         if store.data().network_refused {
             self.outcome.diagnostics.push(NO_NETWORK.into());
         }
+        if verdict.is_err() {
+            // A guest that succeeds has coped with it.
+            self.outcome.diagnostics.extend(store.data().refusals());
+        }
         self.outcome.timings.ran = elapsed.saturating_sub(in_graphs);
         verdict
     }
@@ -229,7 +233,7 @@ impl Run<'_> {
 
 /// The cause first, then where it happened.
 fn describe(error: &wasmtime::Error) -> String {
-    const FRAMES: usize = 16;
+    const FRAMES: usize = 5;
     let mut text = match error.downcast_ref::<Trap>() {
         Some(trap) => trap.to_string(),
         None => error
@@ -240,17 +244,15 @@ fn describe(error: &wasmtime::Error) -> String {
             .join(": "),
     };
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return text };
-    for frame in backtrace.frames().iter().take(FRAMES) {
-        let name = frame.func_name().map_or_else(
-            || format!("function {}", frame.func_index()),
-            |name| format!("{:#}", rustc_demangle::demangle(name)),
-        );
-        match frame.module_offset() {
-            Some(offset) => text.push_str(&format!("\n  at {name} (offset {offset:#x})")),
-            None => text.push_str(&format!("\n  at {name}")),
+    // A function's number tells nobody anything.
+    let named = backtrace.frames().iter().filter_map(|frame| Some((frame.func_name()?, frame)));
+    for (name, frame) in named.clone().take(FRAMES) {
+        text.push_str(&format!("\n  at {:#}", rustc_demangle::demangle(name)));
+        if let Some(offset) = frame.module_offset() {
+            text.push_str(&format!(" (offset {offset:#x})"));
         }
     }
-    if let Some(more) = backtrace.frames().len().checked_sub(FRAMES).filter(|more| *more > 0) {
+    if let Some(more) = named.count().checked_sub(FRAMES).filter(|more| *more > 0) {
         text.push_str(&format!("\n  … and {more} more"));
     }
     text

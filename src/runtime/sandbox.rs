@@ -38,6 +38,11 @@ impl TaskState {
         &mut self.wasi
     }
 
+    /// What the guest was refused, a sentence each.
+    pub(super) fn refusals(&self) -> impl Iterator<Item = String> {
+        self.limiter.refusal().into_iter()
+    }
+
     /// wasi-nn, if the task has it.
     pub(super) fn nn(&mut self) -> Option<&mut NnCtx> {
         self.nn.as_mut()

@@ -185,7 +185,10 @@ impl Worker {
             Err(Failure::ShuttingDown) if self.tasks.survive() => {
                 return self.on(Event::CutShort(id));
             }
-            Err(failure) => warn!(task = %id, ran = ?took.ran, "task failed: {failure}"),
+            Err(_) => {
+                let error = outcome.error().unwrap_or_default();
+                warn!(task = %id, ran = ?took.ran, "task failed: {error}");
+            }
         }
         self.status.metrics.ended(&outcome);
         self.on(Event::Ended { id, outcome });

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     // Plain data, and what needs nothing of ours.
     ("digest", &[]),
+    ("escape", &[]),
     ("disk", &["digest"]),
     ("directory", &[]),
     ("machine", &[]),
@@ -17,7 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("usage", &[]),
     ("version", &[]),
     ("flags", &[]),
-    ("task", &["digest"]),
+    ("task", &["digest", "escape"]),
     ("cancel", &[]),
     ("cache", &["cancel"]),
     // What runs guests. It is to become a process of its own, so that it knows
@@ -65,9 +66,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "broker", "cancel", "client", "config", "doctor", "flags", "host", "mqtt", "nn",
-            "policy", "process", "protocol", "runtime", "sources", "status", "task", "version",
-            "worker",
+            "broker", "cancel", "client", "config", "doctor", "escape", "flags", "host", "mqtt",
+            "nn", "policy", "process", "protocol", "runtime", "sources", "status", "task",
+            "version", "worker",
         ],
     ),
     ("main", &["cli"]),

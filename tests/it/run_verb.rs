@@ -203,6 +203,8 @@ fn there_is_no_memory_limit_but_the_one_that_is_asked_for() {
     assert_eq!((ran.code, ran.text()), (Some(0), "started\n"), "{}", ran.stderr);
     let ran = guests.run(&["-W", "max-memory-size=1000000"], "memory-large", &[]);
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    let refused = "growth to 1024.0 MiB refused: the task may have 1.0 MiB";
+    assert!(ran.stderr.contains(refused), "{}", ran.stderr);
 }
 
 /// Nothing is kept: no cache folder, no state.

@@ -300,6 +300,21 @@ fn what_was_compiled_is_there_after_a_restart_unless_it_is_damaged() {
     assert_eq!(process().0, 0, "but what was compiled again");
 }
 
+#[test]
+fn a_guest_that_fails_for_want_of_memory_is_told_how_much_it_may_have() {
+    let text = r#"(module (memory (export "memory") 1)
+        (func (export "_start")
+            (if (i32.eq (memory.grow (i32.const 65000)) (i32.const -1)) (then unreachable))))"#;
+    let outcome = Bench::new().guest(wat::parse_str(text).expect("a module")).run();
+    let error = outcome.error().expect("it fails");
+    let cause = error.lines().next().expect("a line");
+    assert!(
+        cause.starts_with("memory: growth to 4062.6 MiB refused: the task may have "),
+        "{error}"
+    );
+    assert!(error.contains("unreachable"), "{error}");
+}
+
 /// The engine clears the slots, but by the pages that it finds touched, and we
 /// ask for larger ones.
 #[test]
