@@ -49,22 +49,26 @@ fn crash(process: u32) {
     });
 }
 
-/// Whether a runtime runs a guest, as the processor time of its lanes tells.
-fn busy(runtime: u32) -> bool {
-    let used = || {
-        let threads = fs::read_dir(format!("/proc/{runtime}/task")).into_iter().flatten().flatten();
-        let stats =
-            threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
-        let used = stats.filter_map(|stat| {
-            let (name, rest) = stat.rsplit_once(')')?;
-            let lane = name.split_once('(')?.1.starts_with("lane-");
-            rest.split_whitespace().nth(11).filter(|_| lane)?.parse::<u64>().ok()
-        });
-        used.sum::<u64>()
-    };
-    let before = used();
-    std::thread::sleep(Duration::from_millis(100));
-    used() >= before + 5
+/// Processor time that the lanes of a runtime have used, in ticks: guests run
+/// there, and nothing else does.
+fn used(runtime: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{runtime}/task")).into_iter().flatten().flatten();
+    let stats = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    let used = stats.filter_map(|stat| {
+        let (name, rest) = stat.rsplit_once(')')?;
+        let lane = name.split_once('(')?.1.starts_with("lane-");
+        rest.split_whitespace().nth(11).filter(|_| lane)?.parse::<u64>().ok()
+    });
+    used.sum()
+}
+
+/// More than a guest takes that only begins and ends.
+const COMPUTED: u64 = 10;
+
+/// Waits until a guest computes in this runtime.
+fn guest_runs(runtime: u32) {
+    let before = used(runtime);
+    until("the guest runs", || (used(runtime) >= before + COMPUTED).then_some(()));
 }
 
 #[test]
@@ -76,7 +80,7 @@ fn tasks_run_in_a_process_of_their_own_and_the_same_comes_of_them() {
     }
     let long = stage.start(Task::wat("loop-forever"));
     let runtime = runtimes(&worker)[0];
-    until("the guest runs", || busy(runtime).then_some(()));
+    guest_runs(runtime);
     stage.stop(&long);
     stage.result(&long).failed(&["stopped"]);
     stage.settle();
@@ -110,7 +114,7 @@ fn an_honest_task_survives_the_runtimes_crash_and_the_worker_goes_on() {
     let runtime = runtimes(&worker)[0];
     let honest = stage.start(Task::wat("sleep").inputs(&["1500"]));
     let guilty = stage.start(Task::wat("loop-forever"));
-    until("the guest runs", || busy(runtime).then_some(()));
+    guest_runs(runtime);
     crash(runtime);
     // What is new goes on beside those that are suspected.
     stage.run(Task::wat("hello")).succeeded("hello\n");
@@ -129,10 +133,10 @@ fn what_crashes_the_runtime_alone_twice_fails_with_the_signal_and_what_it_did() 
     let worker = stage.process(ONE);
     let guilty = stage.start(Task::wat("loop-forever"));
     let first = runtimes(&worker)[0];
-    until("the guest runs", || busy(first).then_some(()));
+    guest_runs(first);
     crash(first);
     let second = until("it runs again", || {
-        runtimes(&worker).into_iter().find(|id| *id != first && busy(*id))
+        runtimes(&worker).into_iter().find(|id| *id != first && used(*id) >= COMPUTED)
     });
     crash(second);
     stage.result(&guilty).failed(&["SIGSEGV while its guest ran"]);
