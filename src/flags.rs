@@ -109,6 +109,12 @@ pub fn parse_command(args: &[String]) -> Result<(RunFlags, Vec<String>), FlagErr
     Ok((parser.finish()?, rest))
 }
 
+/// Whether this is a flag of `wasmtime run`: one that stands behind the module
+/// is an argument of the guest's.
+pub fn is_flag(arg: &str) -> bool {
+    arg.starts_with('-') && options::flag(split_flag(arg).0).is_some()
+}
+
 /// The flags read so far.
 #[derive(Default)]
 struct Parser {

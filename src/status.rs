@@ -15,6 +15,7 @@
 
 mod ask;
 mod health;
+pub(crate) mod service;
 
 pub(crate) use ask::ask;
 pub(crate) use health::{Health, State};

@@ -29,7 +29,7 @@ use crate::executor::{Ended, Executor, Leftover};
 use crate::ledger::{After, Event as Happening};
 use crate::mqtt::{self, Ack, Delivery, Event, Link};
 use crate::protocol::{Alive, Discovery, Topics, WorkerMetadata};
-use crate::status::{State, Status};
+use crate::status::{State, Status, service};
 use admission::Admitted;
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,6 +129,7 @@ impl Worker {
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut introduction = Introduction::Due;
         tokio::pin!(shutdown);
+        service::started();
         loop {
             tokio::select! {
                 // Results first, so that none is left when all is drained.

@@ -2,6 +2,7 @@
 
 #[cfg(target_os = "linux")]
 mod compile_server;
+mod completions;
 #[cfg(feature = "broker")]
 mod demo;
 mod doctor;
@@ -33,6 +34,8 @@ pub fn main() -> ExitCode {
         Some(("health", matches)) => health::main(matches),
         Some(("doctor", matches)) => doctor::main(matches),
         Some(("inspect", matches)) => inspect::main(matches),
+        Some(("completions", matches)) => completions::main(matches, &mut command()),
+        Some((completions::MAN, matches)) => completions::man(matches, command()),
         #[cfg(target_os = "linux")]
         Some((COMPILE_VERB, matches)) => compile_server::main(matches),
         #[cfg(target_os = "linux")]
@@ -66,7 +69,9 @@ fn command() -> Command {
         .subcommand(submit::command())
         .subcommand(health::command())
         .subcommand(doctor::command())
-        .subcommand(inspect::command());
+        .subcommand(inspect::command())
+        .subcommand(completions::command())
+        .subcommand(completions::man_command());
     #[cfg(target_os = "linux")]
     let command = command
         .subcommand(compile_server::command())

@@ -80,6 +80,14 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let policy = policy(&env);
     let nn = nn_config(inference, &policy);
     let outcome = run(spec(&policy, &flags, guest, inputs)?, nn)?;
+    if outcome.verdict.is_err()
+        && let Some(option) = inputs.iter().find(|input| flags::is_flag(input))
+    {
+        eprintln!(
+            "proplet: `{option}` stands behind the guest, so that it is an argument of the \
+             guest's: options come before the guest"
+        );
+    }
     Ok(report(guest, &outcome))
 }
 
@@ -129,12 +137,29 @@ fn spec(
     inputs: &[String],
 ) -> anyhow::Result<TaskSpec> {
     let module = read(guest).with_context(|| format!("reading the guest {guest}"))?;
+    let module = binary(guest, module)?;
     let name = Path::new(guest).file_name().map_or(guest.into(), |name| name.to_string_lossy());
     let args = std::iter::once(name.to_string()).chain(inputs.iter().cloned()).collect();
     // A label that names no function: here only `--invoke` does.
     let grant = policy.grant(flags, args, String::new(), BTreeMap::new())?;
     let id = TaskId::new("run").map_err(|e| anyhow!(e))?;
     Ok(TaskSpec::new(id, ModuleSource::Bytes(Binary::new(module)), grant))
+}
+
+/// The module of a file that ends in `.wat`; any other file is one already.
+#[cfg(feature = "wat")]
+fn binary(guest: &str, bytes: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+    if Path::new(guest).extension().is_none_or(|extension| extension != "wat") {
+        return Ok(bytes);
+    }
+    let path = Path::new(guest);
+    let parsed = wat::Parser::new().parse_bytes(Some(path), &bytes).map(|binary| binary.to_vec());
+    parsed.with_context(|| format!("reading the text of {guest}"))
+}
+
+#[cfg(not(feature = "wat"))]
+fn binary(_: &str, bytes: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+    Ok(bytes)
 }
 
 /// A file's bytes; `-` is standard input.

@@ -1,6 +1,7 @@
 //! Whether the worker lives and serves: what its loop tells, and what anyone
 //! may ask.
 
+use super::service;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -54,8 +55,9 @@ impl Health {
     /// The state has changed. Draining is for good.
     pub(crate) fn set(&self, state: State) {
         let mut current = self.lock();
-        if *current != State::Draining {
+        if *current != State::Draining && *current != state {
             *current = state;
+            service::does(state);
         }
     }
 

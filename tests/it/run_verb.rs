@@ -84,6 +84,57 @@ fn a_trap_exits_with_134_and_is_named() {
 }
 
 #[test]
+fn a_guest_in_text_format_runs_too() {
+    let guests = Guests::new();
+    let text = guests.0.path().join("text.wat");
+    std::fs::write(&text, r#"(module (func (export "_start")))"#).expect("written");
+    let text = text.to_str().expect("text");
+    let ran = proplet(&["run", text], b"", &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    std::fs::write(text, "(module (func (export").expect("written");
+    let ran = proplet(&["run", text], b"", &[]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("text.wat:1:22"), "{}", ran.stderr);
+}
+
+#[test]
+fn an_option_behind_a_guest_that_fails_is_told() {
+    let guests = Guests::new();
+    let told = "`--dir=.` stands behind the guest";
+    let ran = guests.run(&[], "trap-unreachable", &["--dir=."]);
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    // Its own affair as long as it copes, or if it is no option of ours.
+    let ran = guests.run(&[], "echo-args", &["--dir=."]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    let ran = guests.run(&[], "trap-unreachable", &["--verbose", "-"]);
+    assert!(!ran.stderr.contains("stands behind"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_shell_and_man_are_told_of_the_command_line() {
+    for (shell, expected) in [("bash", "complete -F"), ("zsh", "#compdef proplet"), ("fish", "-c")]
+    {
+        let ran = proplet(&["completions", shell], b"", &[]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        assert!(ran.text().contains(expected) && ran.text().contains("submit"), "{shell}");
+    }
+    let page = proplet(&["man"], b"", &[]);
+    assert!(
+        page.text().contains(".TH proplet 1") && page.text().contains("worker"),
+        "{}",
+        page.text()
+    );
+    let dir = tempfile::tempdir().expect("a directory");
+    let man = dir.path().join("man1");
+    let ran = proplet(&["man", man.to_str().expect("text")], b"", &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let worker = std::fs::read_to_string(man.join("proplet-worker.1")).expect("its page");
+    assert!(worker.contains("PROPLET_TASK_MEMORY"), "{worker}");
+    // The verbs of its own processes are for nobody to call.
+    assert!(!man.join("proplet-runtime.1").exists());
+}
+
+#[test]
 fn what_can_not_run_exits_with_1_and_one_message() {
     let guests = Guests::new();
     let text = guests.0.path().join("text.wasm");

@@ -40,18 +40,25 @@ fn text<'a>(yaml: &'a Yaml, what: &str) -> &'a str {
 #[test]
 fn every_variable_that_is_named_there_is_one_of_the_programs() {
     // Not settings of a worker: what an image is stamped with when it is
-    // built, what old deployments set, which the text says does nothing, and
-    // what Propeller's compose file takes for the image's name.
+    // built, the container's own memory, what old deployments set, which the
+    // text says does nothing, and what Propeller's compose file takes for the image's name.
     let others = [
         "PROPLET_BUILD_COMMIT",
+        "PROPLET_CONTAINER_MEMORY",
         "PROPLET_EXTERNAL_WASM_RUNTIME",
         "PROPLET_IMAGE",
         "PROPLET_IMAGE_TAG",
     ];
     let known: BTreeSet<String> = SETTINGS.iter().map(|setting| setting.variable()).collect();
-    for name in
-        ["Dockerfile", "Dockerfile.static", "README.md", "compose.yaml", "k8s/daemonset.yaml"]
-    {
+    for name in [
+        ".env.example",
+        "Dockerfile",
+        "Dockerfile.static",
+        "README.md",
+        "compose.yaml",
+        "k8s/daemonset.yaml",
+        "proplet.service",
+    ] {
         for variable in words(&read(name), "PROPLET_") {
             assert!(
                 known.contains(variable) || others.contains(&variable),

@@ -1,6 +1,7 @@
 //! Signals that are no end of the worker, and what the log says.
 
-use crate::support::{On, Process, Stage, Task, over_both_brokers, program};
+use crate::support::{On, PATIENCE, Process, Stage, Task, over_both_brokers, program};
+use std::os::unix::net::UnixDatagram;
 
 over_both_brokers!(
     a_hangup_ends_nothing_and_sets_the_log_level_anew,
@@ -42,6 +43,28 @@ fn a_hangup_ends_nothing_and_sets_the_log_level_anew(on: On) {
     stage.result(&running).failed(&["stopped"]);
     worker.signal("HUP");
     worker.signal("TERM");
+    assert_eq!(worker.ended().code(), Some(0), "{:#?}", worker.log());
+}
+
+#[test]
+fn a_service_manager_is_told_of_the_start_and_the_end() {
+    let stage = Stage::new(On::Embedded);
+    let home = tempfile::tempdir().expect("a directory");
+    let socket = UnixDatagram::bind(home.path().join("notify")).expect("a socket");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let told = || {
+        let mut message = [0; 256];
+        let length = socket.recv(&mut message).expect("a message in time");
+        String::from_utf8(message[..length].to_vec()).expect("text")
+    };
+    let environment = stage.environment(stage.address, &[("executors", "1")]);
+    let mut command = program();
+    command.arg("worker").envs(environment.variables()).current_dir(home.path());
+    let mut worker = Process::spawn(command.env("NOTIFY_SOCKET", home.path().join("notify")));
+    assert!(told().starts_with("READY=1\n"), "without a broker, too");
+    assert!(told().contains("STATUS=serving"));
+    worker.signal("TERM");
+    assert!(told().starts_with("STOPPING=1\n"));
     assert_eq!(worker.ended().code(), Some(0), "{:#?}", worker.log());
 }
 

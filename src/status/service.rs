@@ -1,0 +1,26 @@
+//! What the service manager is told (`Type=notify` of systemd): that the worker
+//! has started, what it does, that it ends. Without one, nothing is told.
+
+use super::health::State;
+use sd_notify::NotifyState;
+
+/// The worker has started: its configuration is good, its journal is open and
+/// tasks can be run. That there is a broker is not awaited: the worker does.
+pub(crate) fn started() {
+    tell(&[NotifyState::Ready, NotifyState::Status("connecting to the broker")]);
+}
+
+/// What it does now.
+pub(super) fn does(state: State) {
+    match state {
+        State::Connecting => tell(&[NotifyState::Status("connecting to the broker")]),
+        State::Serving => tell(&[NotifyState::Status("serving")]),
+        State::Draining => tell(&[NotifyState::Stopping, NotifyState::Status("finishing tasks")]),
+    }
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(states) {
+        tracing::warn!("the service manager can't be told of the worker's state: {e}");
+    }
+}
