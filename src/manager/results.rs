@@ -59,7 +59,7 @@ pub enum Action {
     Publish(Departure),
     /// To be published once more, now or never; [`Results::written`] is to
     /// follow.
-    PendingRepeat(Departure),
+    Repeat(Departure),
 }
 
 /// When something is due; the number keeps the order of what is due at once.
