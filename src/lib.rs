@@ -31,7 +31,7 @@
 //! 1. Every task that was acknowledged to the broker ends in one result that
 //!    the broker has acknowledged, whatever happens to the guest, the broker or
 //!    the process. The same result may be seen more than once; a run
-//!    never has two different ones.
+//!    never has two different results.
 //! 2. A guest can harm only its own task.
 //! 3. A module is compiled once and a graph is loaded once for all tasks that
 //!    use it, also when they arrive at the same time.

@@ -106,10 +106,10 @@ pub(super) fn devices(text: &str) -> Result<Devices, String> {
             (Some("cpu"), _) => 0,
             (Some("gpu"), _) => 1,
             (Some("tpu"), _) => 2,
-            _ => return Err(format!("`{part}` is of no target: it is {FORM}")),
+            _ => return Err(format!("`{part}` has no target: it is {FORM}")),
         };
         if found[place].replace(device.to_owned()).is_some() {
-            return Err(format!("`{part}` is of a target that has a device"));
+            return Err(format!("`{part}` gives a target a second device"));
         }
         last = Some(place);
     }

@@ -91,7 +91,7 @@ fn url(text: &str) -> Result<String, String> {
     };
     let scheme = scheme.to_ascii_lowercase();
     if scheme != "http" && scheme != "https" {
-        return Err(format!("`{scheme}://` is not a scheme of the web: {form}"));
+        return Err(format!("`{scheme}://` is not supported: {form}"));
     }
     if rest.contains('@') {
         return Err(

@@ -21,7 +21,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
 fn directory(dir: &Path) -> Finding {
     // The worker makes what is missing.
     let there = dir.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(dir);
-    let made = if there == dir { "" } else { ", which the worker will make," };
+    let made = if there == dir { "" } else { ", which the worker will create," };
     match probe(there) {
         Ok(()) => Finding::ok("state", format!("{}{made} can be written to", dir.display())),
         Err(e) => Finding::failed(

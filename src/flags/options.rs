@@ -204,7 +204,7 @@ const WASM: &[OptionDesc] = &[
         "max-wasm-stack",
         Integer,
         OptionEffect::MaxStack,
-        "Bytes of WebAssembly stack that must be there",
+        "Bytes of WebAssembly stack that the task needs",
     ),
     option(
         "fuel",

@@ -89,7 +89,7 @@ impl Choice {
     }
 }
 
-/// [`Choice`] for a broker, with its memory and its word in the log.
+/// [`Choice`] for a broker: remembers what was granted, and logs it.
 #[derive(Debug)]
 pub(super) struct Persistence {
     choice: Choice,

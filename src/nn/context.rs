@@ -320,7 +320,7 @@ impl NnCtx {
 /// An encoding's name and a target by their numbers in WITX.
 fn numbered(encoding: u32, target: u32) -> Result<(&'static str, ExecutionTarget), Refusal> {
     let Some(name) = ENCODINGS.get(encoding as usize) else {
-        let text = format!("{encoding} is no encoding of wasi-nn");
+        let text = format!("{encoding} is not an encoding of wasi-nn");
         return Err(Refusal::new(Errno::InvalidEncoding, text));
     };
     let target = match target {
@@ -328,7 +328,7 @@ fn numbered(encoding: u32, target: u32) -> Result<(&'static str, ExecutionTarget
         1 => ExecutionTarget::Gpu,
         2 => ExecutionTarget::Tpu,
         _ => {
-            let text = format!("{target} is no execution target of wasi-nn");
+            let text = format!("{target} is not an execution target of wasi-nn");
             return Err(Refusal::argument(text));
         }
     };
@@ -343,7 +343,7 @@ fn tensor_type(ty: u8) -> Result<TensorType, Refusal> {
         3 => TensorType::U8,
         4 => TensorType::I32,
         5 => TensorType::I64,
-        _ => return Err(Refusal::argument(format!("{ty} is no tensor type of wasi-nn"))),
+        _ => return Err(Refusal::argument(format!("{ty} is not a tensor type of wasi-nn"))),
     })
 }
 

@@ -37,7 +37,7 @@ impl StoredGraph {
         let imported = backend.import(source, compiled);
         imported
             .inspect_err(|refusal| {
-                tracing::debug!("a compiled graph on the disk is of no use: {refusal}");
+                tracing::debug!("a compiled graph on the disk can't be used: {refusal}");
                 self.disk.remove(&self.key);
             })
             .ok()

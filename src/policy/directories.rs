@@ -98,7 +98,7 @@ impl Policy {
         let mut granted = Granted::default();
         for flag in flags {
             let (host, writable) = self.directory("--dir", &flag.host)?;
-            // A root is none of these, so a user runs this guest directly.
+            // No root is one of these, so a user runs this guest directly.
             if let Some(place) = self.kernel_at(&host) {
                 granted.notes.push(format!(
                     "`--dir {}` reaches {}, which shows the guest all processes and devices of \

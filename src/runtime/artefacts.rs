@@ -298,7 +298,7 @@ impl Maker {
         #[allow(unsafe_code, reason = "compiled code is run as it is found")]
         let code = unsafe { Code::deserialize(&self.engine, kind, &bytes) };
         code.inspect_err(|error| {
-            debug!("compiled code on the disk is of no use: {error:#}");
+            debug!("compiled code on the disk can't be used: {error:#}");
             disk.remove(digest);
         })
         .ok()

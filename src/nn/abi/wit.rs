@@ -212,10 +212,10 @@ fn tensor_of<'a>(
 
 /// Handles are the engine's, which gives out those that it was given.
 fn unknown() -> wasmtime::Error {
-    wasmtime::Error::msg("a handle of wasi-nn that stands for nothing")
+    wasmtime::Error::msg("an unknown handle of wasi-nn")
 }
 
-/// A name that is longer is none of any model's, but need not be copied whole.
+/// No model has a longer name, and it need not be copied whole.
 fn short(name: &str) -> &str {
     &name[..name.floor_char_boundary(MAX_NAME)]
 }

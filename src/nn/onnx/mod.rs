@@ -57,7 +57,7 @@ pub(in crate::nn) struct Value<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::nn) struct Type {
     pub(in crate::nn) element: Element,
-    /// None if the rank is open; an open dimension is none, too.
+    /// `None` if the rank is open; an open dimension is `None`.
     pub(in crate::nn) shape: Option<Vec<Option<u64>>>,
 }
 

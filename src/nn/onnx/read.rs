@@ -167,7 +167,7 @@ impl Parser {
                     node.op = field.text()?;
                     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
                     if node.op.len() > 64 || !node.op.bytes().all(plain) {
-                        return Err(malformed(field.at, "has an operator whose name is none"));
+                        return Err(malformed(field.at, "has an operator with an invalid name"));
                     }
                 }
                 5 => node.attributes.push(self.attribute(field.message()?, field.at, depth)?),

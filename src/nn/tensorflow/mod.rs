@@ -30,7 +30,7 @@ pub(in crate::nn) struct Node<'a> {
 pub(in crate::nn) enum Attribute<'a> {
     Int(i64),
     Type(Element),
-    /// None if the rank is open; an open dimension is none, too.
+    /// `None` if the rank is open; an open dimension is `None`.
     Shape(Option<Vec<Option<u64>>>),
     Tensor(Tensor<'a>),
     /// A float, a truth value, a text, or a list.

@@ -127,7 +127,7 @@ impl Parser {
                     let plain =
                         |byte: u8| byte.is_ascii_alphanumeric() || b"_.\\-/>".contains(&byte);
                     if node.name.is_empty() || !node.name.bytes().all(plain) {
-                        return Err(malformed(field.at, "has a node whose name is none"));
+                        return Err(malformed(field.at, "has a node with an invalid name"));
                     }
                 }
                 2 => {
@@ -135,7 +135,7 @@ impl Parser {
                     node.op = field.text()?;
                     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
                     if node.op.len() > 64 || !node.op.bytes().all(plain) {
-                        return Err(malformed(field.at, "has an operator whose name is none"));
+                        return Err(malformed(field.at, "has an operator with an invalid name"));
                     }
                 }
                 3 => inputs.push(field.text()?),
@@ -272,7 +272,7 @@ impl Parser {
         Ok(())
     }
 
-    /// None for an open rank; an open dimension is none, too.
+    /// `None` for an open rank; an open dimension is `None`.
     pub(super) fn shape(
         &mut self,
         mut reader: Reader<'_>,

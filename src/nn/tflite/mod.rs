@@ -34,7 +34,7 @@ pub(in crate::nn) struct Model<'a> {
 pub(in crate::nn) struct Tensor<'a> {
     pub(in crate::nn) name: &'a str,
     pub(in crate::nn) element: Element,
-    /// An open dimension is none.
+    /// An open dimension is `None`.
     pub(in crate::nn) shape: Vec<Option<u64>>,
     /// A constant's elements, which are as many as the shape says.
     pub(in crate::nn) data: Option<&'a [u8]>,

@@ -270,7 +270,7 @@ fn name(code: &Table<'_>) -> Result<&'static str, Refusal> {
             )))
         }
         Some(name) => Ok(name),
-        None => Err(malformed(code.at(), &format!("has an operator {number}, which is none"))),
+        None => Err(malformed(code.at(), &format!("has the unknown operator {number}"))),
     }
 }
 

@@ -72,7 +72,7 @@ pub(super) fn arguments(params: &[Param<'_>], text: &str) -> Result<Vec<Val>, St
     let nodes: Vec<&Node> = match untyped.as_ref().map(|untyped| untyped.node().as_tuple()) {
         None => Vec::new(),
         Some(Ok(nodes)) => nodes.collect(),
-        Some(Err(_)) => return Err(format!("`{}` is no list of values", cut(text, MAX_FOUND))),
+        Some(Err(_)) => return Err(format!("`{}` is not a list of values", cut(text, MAX_FOUND))),
     };
     // The last one that may not be left out.
     let last = params.iter().rposition(|(_, ty)| !matches!(ty, Type::Option(_)));

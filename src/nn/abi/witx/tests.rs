@@ -213,12 +213,12 @@ fn what_a_guest_gets_wrong_is_an_errno_and_a_sentence() {
         (
             "2",
             "(call $load (i32.const 1100) (i32.const 2) (i32.const 77) (i32.const 0) (i32.const 2000))",
-            "77 is no encoding of wasi-nn",
+            "77 is not an encoding of wasi-nn",
         ),
         (
             "1",
             "(call $load (i32.const 1100) (i32.const 2) (i32.const 0) (i32.const 3) (i32.const 2000))",
-            "3 is no execution target of wasi-nn",
+            "3 is not an execution target of wasi-nn",
         ),
         (
             "1",
@@ -255,7 +255,7 @@ fn tensors_are_proven_before_anything_is_allocated() {
             "has 0 bytes",
         ),
         ("(i32.store (i32.const 1304) (i32.const 9))", "the tensor has 9 dimensions, more than 8"),
-        ("(i32.store8 (i32.const 1308) (i32.const 6))", "6 is no tensor type of wasi-nn"),
+        ("(i32.store8 (i32.const 1308) (i32.const 6))", "6 is not a tensor type of wasi-nn"),
         (
             "(i32.store8 (i32.const 1308) (i32.const 4)) (i32.store (i32.const 1350) (i32.const 1))",
             "is i32, but the model's input is `in` u8 [4]",

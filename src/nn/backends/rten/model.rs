@@ -129,5 +129,5 @@ impl Request for RtenRequest {
 }
 
 fn gone() -> Refusal {
-    Refusal::runtime("an inference of this execution context failed, so that it is of no more use")
+    Refusal::runtime("an inference of this execution context failed, so it can't be used any more")
 }

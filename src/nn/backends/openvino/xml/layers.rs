@@ -3,7 +3,7 @@
 //!
 //! OpenVINO looks its elements up by their place, takes the first of several,
 //! and reads ports as they stand. What could mean one thing here and another
-//! one to it (an element twice, an id twice, a number that is none) is refused.
+//! one to it (an element twice, an id twice, a number that is not one) is refused.
 
 use std::collections::HashMap;
 
