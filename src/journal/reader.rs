@@ -4,11 +4,13 @@ use super::Run;
 use super::database::{SharedDatabase, StoreError};
 use super::modules::ModuleFiles;
 use super::record::{Header, Module, opened};
-use super::store::{RESULTS, RUNS};
 use crate::task::{ModuleSource, TaskRequest};
 use bytes::Bytes;
-use redb::ReadableDatabase as _;
+use redb::{ReadableDatabase as _, TableDefinition};
 use std::sync::Arc;
+
+pub(super) const RUNS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("runs");
+pub(super) const RESULTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("results");
 
 /// Reads what is on the disk of a run. Clones share the journal.
 #[derive(Clone)]

@@ -15,7 +15,7 @@
 
 use super::database::{Open, SharedDatabase, StoreError};
 use super::modules::{Files, ModuleFiles, Shelf};
-use super::reader::{ReadError, Reader};
+use super::reader::{RESULTS, RUNS, ReadError, Reader};
 use super::record::{Finished, Header, Module, Waiting, millis, opened, sealed, time};
 use super::sequence::{Counter, Sequence};
 use super::{Loss, Recovered, Run, Step};
@@ -31,8 +31,6 @@ use std::io;
 use std::sync::Arc;
 use tracing::debug;
 
-pub(super) const RUNS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("runs");
-pub(super) const RESULTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("results");
 const STOPPED: TableDefinition<'_, u64, ()> = TableDefinition::new("stopped");
 const DELIVERED: TableDefinition<'_, u64, ()> = TableDefinition::new("delivered");
 const ACKNOWLEDGED: TableDefinition<'_, u64, ()> = TableDefinition::new("acknowledged");

@@ -35,6 +35,7 @@ mod events;
 mod notice;
 mod receipts;
 mod recovery;
+mod remembered;
 pub mod repeats;
 mod starts;
 
