@@ -34,6 +34,7 @@
 
 mod database;
 mod heap;
+mod loss;
 mod modules;
 mod reader;
 mod record;

@@ -16,6 +16,7 @@
 mod ask;
 mod health;
 pub(crate) mod service;
+mod state;
 
 pub(crate) use ask::ask;
 pub(crate) use health::{Health, State};

@@ -20,7 +20,7 @@ use super::record::{Finished, Header, Module, Waiting, millis, opened, sealed, t
 use super::sequence::{Counter, Sequence};
 use super::{Loss, Recovered, Run, Step};
 use crate::digest::Digest;
-use crate::task::{ModuleSource, TaskId, Weight};
+use crate::task::{ModuleSource, Weight};
 use bytes::Bytes;
 use redb::{
     Database, ReadableTable, ReadableTableMetadata as _, TableDefinition, TableHandle as _,
@@ -353,50 +353,4 @@ fn move_old_modules(write: &WriteTransaction, modules: &ModuleFiles) -> Result<(
     modules.sync().map_err(disk)?;
     write.delete_table(OLD_MODULES).map_err(StoreError::of)?;
     Ok(())
-}
-
-impl From<Sequence> for Loss {
-    fn from(Sequence { steps, accepted }: Sequence) -> Loss {
-        Loss::Newest { steps, accepted }
-    }
-}
-
-impl std::fmt::Display for Loss {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Loss::Record(run) => write!(
-                f,
-                "the record of run {} is damaged: which task it was of is not known, and no result \
-                 of it will follow",
-                run.0
-            ),
-            Loss::Records(records) => write!(
-                f,
-                "{records} records are missing: which tasks they were of is not known, and no \
-                 result of them will follow"
-            ),
-            Loss::Newest { steps, accepted } => write!(
-                f,
-                "its newest {steps} steps are missing, although they were on the disk: {accepted} \
-                 tasks may have no result, others may run again"
-            ),
-            Loss::Result(id, true) => {
-                write!(f, "the recorded result of task {id} is damaged; it had been delivered")
-            }
-            Loss::Result(id, false) => write!(
-                f,
-                "the recorded result of task {id} is damaged, and the broker had not acknowledged it"
-            ),
-        }
-    }
-}
-
-impl Loss {
-    /// The task that has no result yet because of it.
-    pub fn unanswered(&self) -> Option<&TaskId> {
-        match self {
-            Loss::Result(id, false) => Some(id),
-            Loss::Record(_) | Loss::Records(_) | Loss::Newest { .. } | Loss::Result(..) => None,
-        }
-    }
 }

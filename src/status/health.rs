@@ -2,6 +2,7 @@
 //! may ask.
 
 use super::service;
+pub(crate) use super::state::State;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,17 +18,6 @@ pub(crate) struct Health {
     note: Mutex<Option<String>>,
     /// Why no task can be taken, if none can.
     unavailable: Mutex<Option<String>>,
-}
-
-/// What the worker does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    /// It has no connection.
-    Connecting,
-    /// It is connected and subscribed.
-    Serving,
-    /// It takes no new tasks.
-    Draining,
 }
 
 /// A loop that has not turned for this long is stuck: it turns each second.

@@ -1,7 +1,7 @@
 //! What the service manager is told (`Type=notify` of systemd): that the worker
 //! has started, what it does, that it ends. Without one, nothing is told.
 
-use super::health::State;
+use super::state::State;
 use sd_notify::NotifyState;
 
 /// The worker has started: its configuration is good, its journal is open and
