@@ -1,5 +1,6 @@
-//! Values that are made once for all who ask at the same time, and kept within
-//! a budget; what was used least recently goes first.
+//! A single-flight cache with a budget: callers that ask for the same key at the
+//! same time share one computation, and the least recently used values are
+//! evicted.
 //!
 //! ```text
 //! look_up ─▶ there ─────────────────────────────────────▶ Found
@@ -9,17 +10,17 @@
 //!         └▶ neither ───────────────────────────────────▶ Claimed: make it, then land
 //! ```
 //!
-//! Whoever claims a key makes its value, on whatever thread: [`Flight::land`]
-//! keeps it and gives it to all who wait. A flight that is dropped, by a panic
-//! too, leaves nothing behind, and the next who waits claims it. So a failure is
-//! remembered if it is a value that lands, and is not if it is given
-//! ([`Flight::give`]) or its flight is dropped. One that is made on another
-//! thread is waited for by [`Flight::join`], and its maker may be told when
-//! nobody waits any more ([`Flight::when_deserted`]).
+//! The caller that claims a key computes its value, on any thread:
+//! [`Flight::land`] stores it and hands it to all waiting callers. A flight that
+//! is dropped, also by a panic, leaves nothing behind, and the next waiting
+//! caller claims the key. So a failure is cached if it lands as a value, and is
+//! not if it is given ([`Flight::give`]) or if its flight is dropped. A caller
+//! that has another thread compute the value waits for it with [`Flight::join`];
+//! [`Flight::when_deserted`] tells that thread when nobody waits any more.
 //!
-//! A key may stand for several values, where it only finds candidates: the
-//! caller tells which one it means, outside the lock. Nothing here polls: a
-//! task that is to end wakes its own waiting by its [`Cancel`].
+//! A key may have several values, where it is a hash that only finds candidates:
+//! the caller tells which one it means, outside the lock. Nothing here polls: the
+//! [`Cancel`] of a task that is to end wakes its waiting thread.
 
 mod flight;
 
@@ -35,25 +36,25 @@ use flight::{Making, Slot};
 /// What a cache may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheLimits {
-    /// Bytes of values, as they are weighed. One that weighs more by itself is
-    /// given to those who wait for it and not kept.
+    /// Total weight of the values, in bytes. A value that exceeds it by itself is
+    /// handed to the waiting callers and not stored.
     pub bytes: u64,
-    /// Values.
+    /// Number of values.
     pub entries: usize,
-    /// Values that are made at the same time.
+    /// Number of values that are computed at the same time.
     pub flights: usize,
 }
 
 /// What a cache did so far and holds now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
-    /// Look-ups that found a value, or another caller making it.
+    /// Look-ups that found a value, or another caller computing it.
     pub hits: u64,
-    /// Values that went to make room.
+    /// Values that were evicted.
     pub evicted: u64,
-    /// Bytes of values, as they were weighed.
+    /// Total weight of the values, in bytes.
     pub bytes: u64,
-    /// Values.
+    /// Number of values.
     pub entries: u64,
 }
 

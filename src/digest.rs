@@ -1,4 +1,4 @@
-//! Digests: by them the same bytes are known to be the same.
+//! Content digests: equal digests mean equal bytes.
 //!
 //! BLAKE3, since every task's module is digested on its way in: 25 µs for one
 //! of 93 KB, where SHA-256 takes 80 µs with the processor's own instructions.

@@ -1,9 +1,9 @@
-//! Compilation code, shared by all tasks: digest of the binary → what is ready to
-//! be instantiated, a core module or a component. Tasks that bring the same code
-//! at the same time wait for one compile, and code that does not compile is
-//! remembered as such. A compile that nobody waits for any more is ended, and
-//! what took long until then is not begun again for a while. What was compiled
-//! before the last restart is found on the disk.
+//! The cache of compiled code, shared by all tasks: by the digest of a binary,
+//! a core module or a component that is ready to be instantiated. Tasks that
+//! bring the same code at the same time wait for one compile, and an error of
+//! the compiler is cached, too. A compile that no task waits for any more is
+//! ended; if it had taken long, it is not started again for a while. Code that
+//! was compiled before the last restart is found on the disk.
 
 use super::RuntimeConfig;
 use super::code::{Code, Kind};
