@@ -114,12 +114,12 @@ struct Deadline {
 }
 
 #[derive(Default)]
-struct Shared {
+struct Deadlines {
     watched: Mutex<Watched>,
     changed: Condvar,
 }
 
-impl Shared {
+impl Deadlines {
     // Vectors of plain data: a panic elsewhere leaves them whole.
     fn lock(&self) -> MutexGuard<'_, Watched> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
@@ -128,14 +128,14 @@ impl Shared {
 
 /// The clock thread. Joined when it is dropped.
 pub(super) struct Ticker {
-    shared: Arc<Shared>,
+    shared: Arc<Deadlines>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Ticker {
     /// Starts the clock of `engine`.
     pub(super) fn start(engine: &wasmtime::Engine) -> anyhow::Result<Ticker> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Deadlines::default());
         let thread = std::thread::Builder::new()
             .name("epoch".into())
             .spawn({
@@ -180,7 +180,7 @@ impl Drop for Ticker {
 
 /// While it lives, a task is running.
 pub(super) struct Watch<'a> {
-    shared: &'a Shared,
+    shared: &'a Deadlines,
     id: u64,
 }
 
@@ -190,7 +190,7 @@ impl Drop for Watch<'_> {
     }
 }
 
-fn tick(shared: &Shared, engine: &wasmtime::Engine) {
+fn tick(shared: &Deadlines, engine: &wasmtime::Engine) {
     let mut watched = shared.lock();
     while !watched.closed {
         if watched.tasks.is_empty() {

@@ -25,7 +25,7 @@ const NO_NETWORK: &str =
 
 pub(super) fn run(runtime: &Runtime, spec: &TaskSpec, cancel: &Arc<Cancel>) -> Outcome {
     let limit = spec.grant().limits.output;
-    let mut run = Run {
+    let mut run = TaskRun {
         runtime,
         spec,
         cancel,
@@ -42,7 +42,7 @@ pub(super) fn run(runtime: &Runtime, spec: &TaskSpec, cancel: &Arc<Cancel>) -> O
     let verdict = catch_unwind(AssertUnwindSafe(|| run.attempt())).unwrap_or_else(|panic| {
         Err(Failure::Internal(format!("panic while the task ran: {}", panic_message(&*panic))))
     });
-    let Run { stdout, stderr, mut outcome, .. } = run;
+    let TaskRun { stdout, stderr, mut outcome, .. } = run;
     outcome.verdict = verdict;
     outcome.stdout = stdout.take();
     outcome.stderr = stderr.take();
@@ -57,7 +57,7 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
-struct Run<'a> {
+struct TaskRun<'a> {
     runtime: &'a Runtime,
     spec: &'a TaskSpec,
     cancel: &'a Arc<Cancel>,
@@ -66,7 +66,7 @@ struct Run<'a> {
     outcome: Outcome,
 }
 
-impl Run<'_> {
+impl TaskRun<'_> {
     fn attempt(&mut self) -> Result<(), Failure> {
         self.go_on()?;
         let grant = self.spec.grant();

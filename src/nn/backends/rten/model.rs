@@ -15,9 +15,9 @@ use crate::nn::refusal::{Halt, Refusal};
 use crate::nn::tensors::Port;
 
 /// A loaded model.
-pub(super) struct RtenModel(Arc<Shared>);
+pub(super) struct RtenModel(Arc<LoadedModel>);
 
-struct Shared {
+struct LoadedModel {
     engine: Arc<Engine>,
     loaded: Loaded,
     sizes: Sizes,
@@ -50,7 +50,7 @@ impl RtenModel {
         }
         let inputs = read.iter().copied().zip(inputs.iter().map(Kind::of_port)).collect();
         let outputs = outputs.iter().map(Kind::of_port).collect();
-        Ok(RtenModel(Arc::new(Shared { engine, loaded, sizes, inputs, outputs })))
+        Ok(RtenModel(Arc::new(LoadedModel { engine, loaded, sizes, inputs, outputs })))
     }
 }
 
@@ -66,7 +66,7 @@ impl Model for RtenModel {
 }
 
 struct RtenRequest {
-    model: Arc<Shared>,
+    model: Arc<LoadedModel>,
     /// Gone while an inference that was left behind has them.
     inputs: Vec<Option<Value>>,
     outputs: Vec<Value>,
