@@ -100,6 +100,7 @@ pub(crate) async fn examine(
     each(files::directories(&policy));
     each(state::check(config));
     each(inference::libraries(&nn, config.openvino_lib.is_some()));
+    each(inference::operators(&nn, config.nn_operators));
     each(inference::tasks(config, &policy, &nn).await);
     each(inference::graphs(config, &policy, &nn).await);
     each(host::check(config, env));

@@ -321,7 +321,7 @@ pub static SETTINGS: &[Setting] = &[
         "nn-operators",
         "OPERATORS",
         Text("checked"),
-        "Operators of models: checked, those that can't reach memory that is not theirs, or all, where every model is trusted with this worker",
+        "Operators of models: checked, what could reach memory that is not the model's own is kept in range or refused; or all: any model may then read this worker's memory and crash it",
     ),
     setting(
         Group::Inference,

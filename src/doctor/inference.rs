@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::config::Config;
-use crate::nn::{BackendName, Library, Nn};
+use crate::nn::{BackendName, Library, Nn, Operators, PROBED};
 use crate::policy::Policy;
 use crate::runtime::{Runtime, THREAD_STACK};
 use crate::task::{Binary, ModuleSource, Outcome, TaskId, TaskRequest};
@@ -67,6 +67,37 @@ fn library_of(
             ),
         ),
         Err(e) => Finding::failed(title, format!("{found} lists no devices: {e}")),
+    }
+}
+
+/// What holds of models that tasks hand over, with the OpenVINO that is there.
+pub(super) fn operators(nn: &Nn, operators: Operators) -> Vec<Finding> {
+    let libraries = nn.libraries().into_iter().filter_map(|(_, library)| library.ok());
+    let openvino = libraries.filter(|library| library.backend == BackendName::OpenVino.name());
+    openvino.map(|library| operators_of(&library.version, operators)).collect()
+}
+
+fn operators_of(version: &str, operators: Operators) -> Finding {
+    let title = "operators";
+    if operators == Operators::All {
+        return Finding::warning(
+            title,
+            "--nn-operators=all: models are not held to the list of operators. One that a \
+             stranger hands over can read this process's memory and crash it: take the setting \
+             out unless every model is known, or set --nn-load-bytes=false",
+        );
+    }
+    // What follows is the build.
+    match version.split('-').next() == Some(PROBED) {
+        true => Finding::ok(title, format!("held to the list that was made for OpenVINO {PROBED}")),
+        false => Finding::warning(
+            title,
+            format!(
+                "the list that models are held to was made from a probe of OpenVINO {PROBED}, and \
+                 this is {version}: its operators may do otherwise. Install {PROBED}, or see \
+                 CONTRIBUTING.md on how to probe another one"
+            ),
+        ),
     }
 }
 
@@ -205,7 +236,24 @@ pub(super) async fn graphs(config: &Config, policy: &Policy, nn: &Nn) -> Vec<Fin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::Verdict;
     use std::path::Path;
+
+    #[test]
+    fn another_version_than_the_probes_and_trust_in_all_models_are_said() {
+        let probed = format!("{PROBED}-22982-e213a147257-releases/2026/4");
+        let finding = operators_of(&probed, Operators::Checked);
+        assert_eq!(finding.verdict, Verdict::Ok, "{}", finding.message);
+        assert_eq!(operators_of(PROBED, Operators::Checked).verdict, Verdict::Ok);
+        for other in ["2025.1.0-18503-6fec06580ab", "2026.4.10-1-x", "2026.4", "", "custom"] {
+            let finding = operators_of(other, Operators::Checked);
+            assert_eq!(finding.verdict, Verdict::Warning, "{other}");
+            assert!(finding.message.contains(&format!("this is {other}")), "{}", finding.message);
+        }
+        let trusted = operators_of(&probed, Operators::All);
+        assert_eq!(trusted.verdict, Verdict::Warning);
+        assert!(trusted.message.contains("can read this process's memory"), "{}", trusted.message);
+    }
 
     /// The guests and where they come from. To translate them again:
     /// `REBUILD_GUESTS=1 cargo test the_guests_are_what_their_sources_say`.

@@ -62,7 +62,7 @@ pub use context::NnCtx;
 pub use execution::NnReport;
 pub use inferences::{INFERENCE_BUCKETS, InferenceTimes};
 pub use inspect::{Inspection, PortDescription};
-pub use operators::Operators;
+pub use operators::{Operators, PROBED};
 pub use shared::NO_BACKEND;
 
 use self::backends::{Backend, openvino};

@@ -9,17 +9,24 @@
 //! of the supported version. Nothing here knows a backend or an encoding.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
+mod conditions;
+mod extents;
 mod list;
+mod memory;
 
+pub(in crate::nn) use self::conditions::{Attributes, dimension, holds};
+pub(in crate::nn) use self::extents::{Window, made};
 use self::list::LIST;
+pub(in crate::nn) use self::memory::{Step, peak};
 use super::refusal::{Errno, Refusal};
+
+/// The version of OpenVINO whose operators were probed for the list.
+pub const PROBED: &str = "2026.4.1";
 
 /// The opsets that the list covers: 1 to this.
 const OPSETS: u32 = 17;
-
-/// The longest step.
-const MOST_STEP: u64 = 1 << 30;
 
 /// Which operators a model may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -72,13 +79,55 @@ pub(in crate::nn) enum Condition {
     Bodies,
 }
 
-/// What a graph's own scan knows of one input of an operator.
+/// What a graph's own scan knows of one value, such as an input of an operator.
+/// All of it is certain: what a model only says of itself is not in here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::nn) struct Fact {
-    /// Its dimensions, if all of them are known for certain.
+    /// Its dimensions, if all of them are known.
     pub(in crate::nn) shape: Option<Vec<u64>>,
     /// Its elements, if it is a constant of integers whose bytes are there.
-    pub(in crate::nn) values: Option<Vec<i64>>,
+    pub(in crate::nn) values: Option<Arc<[i64]>>,
+    /// Its shape is the same in each inference, though it may not be known here.
+    fixed: bool,
+    /// It has elements, though its shape may not be known here.
+    filled: bool,
+}
+
+impl Fact {
+    /// Of a value of this shape.
+    pub(in crate::nn) fn shaped(shape: Option<Vec<u64>>) -> Fact {
+        Fact { shape, ..Fact::default() }
+    }
+
+    /// Of a constant: its elements, if they are integers that are looked at.
+    pub(in crate::nn) fn constant(shape: Option<Vec<u64>>, values: Option<Vec<i64>>) -> Fact {
+        Fact { shape, values: values.map(Arc::from), ..Fact::default() }
+    }
+
+    /// The same of a value that has elements: without any, there was an error.
+    pub(in crate::nn) fn with_elements(self) -> Fact {
+        Fact { filled: true, ..self }
+    }
+
+    fn is_unknown(&self) -> bool {
+        self.shape.is_none() && self.values.is_none()
+    }
+
+    /// The same of a value of which more is known.
+    pub(in crate::nn) fn with(self, shape: Option<Vec<u64>>, values: Option<Arc<[i64]>>) -> Fact {
+        Fact { shape, values, ..self }
+    }
+
+    /// Whether its shape is the same in each inference.
+    pub(in crate::nn) fn is_fixed(&self) -> bool {
+        self.fixed || self.shape.is_some() || self.values.is_some()
+    }
+
+    /// Whether it has elements.
+    pub(in crate::nn) fn is_filled(&self) -> bool {
+        let known = self.shape.as_ref().is_some_and(|dims| !dims.contains(&0));
+        self.filled || known || self.values.as_ref().is_some_and(|values| !values.is_empty())
+    }
 }
 
 /// Why an operator is not proven.
@@ -92,8 +141,14 @@ pub(in crate::nn) struct Doubt {
 }
 
 impl Doubt {
-    fn of(condition: Condition, why: impl Into<String>) -> Doubt {
+    /// Of a condition, which an encoding may know to bring about.
+    pub(in crate::nn) fn of(condition: Condition, why: impl Into<String>) -> Doubt {
         Doubt { condition: Some(condition), why: why.into() }
+    }
+
+    /// Of something that nothing helps.
+    pub(in crate::nn) fn plain(why: impl Into<String>) -> Doubt {
+        Doubt { condition: None, why: why.into() }
     }
 
     /// The refusal of a layer of that name.
@@ -126,36 +181,46 @@ pub(in crate::nn) fn names() -> impl Iterator<Item = &'static str> {
     LIST.iter().map(|(name, _)| *name)
 }
 
-/// Proves that an operator of this type and opset may be in a model.
-pub(in crate::nn) fn known(operator: &str, version: &str) -> Result<(), Doubt> {
-    let doubt = |why: &str| Err(Doubt { condition: None, why: why.to_owned() });
+/// Proves that an operator is of one of OpenVINO's opsets. Others are those that
+/// the library and its plugins have for themselves, which a model can name, too.
+pub(in crate::nn) fn in_an_opset(version: &str) -> Result<(), Doubt> {
     let opset = version.strip_prefix("opset").and_then(|number| number.parse().ok());
-    if !opset.is_some_and(|number: u32| (1..=OPSETS).contains(&number)) {
-        return doubt("it is of none of OpenVINO's opsets");
-    }
-    match rule(operator) {
-        Some(Rule::Safe | Rule::When(_)) => Ok(()),
-        Some(Rule::Refused(why)) => doubt(why),
-        None => doubt("it is not known"),
+    match opset.is_some_and(|number: u32| (1..=OPSETS).contains(&number)) {
+        true => Ok(()),
+        false => Err(Doubt::plain("it is of none of OpenVINO's opsets")),
     }
 }
 
-/// Proves an operator against the list, from what is known of its inputs.
-pub(in crate::nn) fn prove(operator: &str, inputs: &[Fact]) -> Result<(), Doubt> {
+/// What must hold of an operator's inputs, for one that may be in a model at all.
+pub(in crate::nn) fn conditions(operator: &str) -> Result<&'static [Condition], Doubt> {
     match rule(operator) {
-        Some(Rule::Safe) => Ok(()),
-        Some(Rule::When(conditions)) => {
-            conditions.iter().try_for_each(|&condition| match condition {
-                // Attributes are those that OpenVINO's own reader writes.
-                Condition::Attribute { .. } | Condition::Attributed { .. } => Ok(()),
-                // Whether a value has elements shows when it is there: see SECURITY.md.
-                Condition::NotEmpty { input } if shape(inputs, input).is_none() => Ok(()),
-                _ => holds(condition, inputs),
-            })
-        }
-        Some(Rule::Refused(why)) => Err(Doubt { condition: None, why: why.to_owned() }),
-        None => Err(Doubt { condition: None, why: "it is not known".to_owned() }),
+        Some(Rule::Safe) => Ok(&[]),
+        Some(Rule::When(conditions)) => Ok(conditions),
+        Some(Rule::Refused(why)) => Err(Doubt::plain(why)),
+        None => Err(Doubt::plain("it is not known")),
     }
+}
+
+/// Proves an operator against the list, from what is known of its inputs and
+/// its attributes.
+pub(in crate::nn) fn prove(
+    operator: &str,
+    inputs: &[Fact],
+    attributes: Attributes<'_>,
+) -> Result<(), Doubt> {
+    conditions(operator)?.iter().try_for_each(|&condition| holds(condition, inputs, attributes))
+}
+
+/// The same for an encoding into whose graphs nothing can be put: whether a
+/// value of an unknown shape has elements is not proven (SECURITY.md says so).
+pub(in crate::nn) fn prove_but_for_elements(
+    operator: &str,
+    inputs: &[Fact],
+) -> Result<(), Doubt> {
+    conditions(operator)?.iter().try_for_each(|&condition| match condition {
+        Condition::NotEmpty { input } if inputs.get(input).is_some_and(Fact::is_unknown) => Ok(()),
+        _ => holds(condition, inputs, &|_| None),
+    })
 }
 
 fn order(a: &str, b: &str) -> Ordering {
@@ -163,169 +228,24 @@ fn order(a: &str, b: &str) -> Ordering {
     lower(a).cmp(&lower(b))
 }
 
-fn shape(inputs: &[Fact], input: usize) -> Option<&[u64]> {
-    inputs.get(input).and_then(|fact| fact.shape.as_deref())
-}
-
-/// The dimension of a value that an axis selects, if both are known.
-pub(in crate::nn) fn dimension(of: &Fact, axis: i64) -> Option<u64> {
-    let dims = of.shape.as_deref()?;
-    dims.get(place(axis, dims.len())?).copied()
-}
-
-/// Proves a condition on an attribute, from its text and what is known of the
-/// inputs.
-pub(in crate::nn) fn attribute<'a>(
-    condition: Condition,
-    inputs: &[Fact],
-    text: impl FnOnce(&str) -> Option<&'a str>,
-) -> Result<(), Doubt> {
-    if let Condition::Attributed { key, input } = condition {
-        let last = shape(inputs, input).and_then(|dims| dims.last().copied());
-        let number = text(key).and_then(|text| text.parse().ok());
-        if number.is_some() && number == last {
-            return Ok(());
-        }
-        let why = format!("its `{key}` may not be that of its input {input}");
-        return Err(Doubt::of(condition, why));
-    }
-    let Condition::Attribute { key, least, most } = condition else {
-        return Err(Doubt::of(condition, "it is no attribute"));
-    };
-    let Some(text) = text(key) else { return Ok(()) };
-    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-    for part in parts {
-        let number = part.parse::<i64>().ok().filter(|number| (least..=most).contains(number));
-        if number.is_none() {
-            let part: String = part.chars().take(20).collect();
-            let why = format!("its `{key}` is {part}, not from {least} to {most}");
-            return Err(Doubt::of(condition, why));
-        }
-    }
-    Ok(())
-}
-
-/// Proves a condition, from what is known of the inputs.
-pub(in crate::nn) fn holds(condition: Condition, inputs: &[Fact]) -> Result<(), Doubt> {
-    let shape = |input: usize| shape(inputs, input);
-    let values = |input: usize| inputs.get(input).and_then(|fact| fact.values.as_deref());
-    let doubt = |why: String| Err(Doubt::of(condition, why));
-    match condition {
-        Condition::Index { indices, of, axis } => {
-            let (Some(places), Some(dims)) = (values(indices), shape(of)) else {
-                return doubt(format!(
-                    "its indices (input {indices}) are not constants, or what they select from \
-                     (input {of}) is of no fixed shape"
-                ));
-            };
-            let selected = values(axis).and_then(|axis| axis.first());
-            let size = selected.and_then(|&axis| dims.get(place(axis, dims.len())?));
-            let Some(&size) = size else {
-                return doubt(format!("its axis (input {axis}) is no dimension of input {of}"));
-            };
-            within(condition, places, size, indices)
-        }
-        Condition::Tuple { indices, of } => {
-            let known = values(indices).zip(shape(indices)).zip(shape(of));
-            let Some(((places, rows), dims)) = known else {
-                return doubt(format!(
-                    "its indices (input {indices}) are not constants, or what they select from \
-                     (input {of}) is of no fixed shape"
-                ));
-            };
-            let width = rows.last().map_or(0, |&width| width as usize);
-            let least = dims.iter().min().copied().unwrap_or(0);
-            if width == 0 || width > dims.len() {
-                return doubt(format!("its indices (input {indices}) are too wide"));
-            }
-            if let Some(index) = places.iter().find(|index| **index < 0) {
-                return doubt(format!("its index {index} (input {indices}) is negative"));
-            }
-            within(condition, places, least, indices)
-        }
-        Condition::NonZero { input } => match (inputs.get(input), values(input)) {
-            (None, _) => Ok(()),
-            (_, Some(steps)) => {
-                let wrong = |step: &&i64| **step == 0 || step.unsigned_abs() > MOST_STEP;
-                match steps.iter().find(wrong) {
-                    Some(step) => doubt(format!("a step (input {input}) is {step}")),
-                    None => Ok(()),
-                }
-            }
-            (_, None) => doubt(format!("its step (input {input}) is not a constant")),
-        },
-        Condition::Axes { axes, of } => {
-            let (Some(axes), Some(dims)) = (values(axes), shape(of)) else {
-                return doubt(format!(
-                    "its axes (input {axes}) are not constants, or what they are of (input {of}) \
-                     is of no fixed shape"
-                ));
-            };
-            let wrong = axes.iter().find(|&&axis| place(axis, dims.len()).is_none());
-            match wrong {
-                Some(axis) => doubt(format!("its axis {axis} is no dimension of input {of}")),
-                None => Ok(()),
-            }
-        }
-        Condition::Within { input, least, most } => match (inputs.get(input), values(input)) {
-            (None, _) => Ok(()),
-            (_, Some(all)) => match all.iter().find(|value| !(least..=most).contains(*value)) {
-                Some(value) => doubt(format!("its input {input} is {value}")),
-                None => Ok(()),
-            },
-            (_, None) => doubt(format!("its input {input} is not a constant")),
-        },
-        Condition::NotEmpty { input } => match (inputs.get(input), shape(input)) {
-            (None, _) => Ok(()),
-            (_, Some(dims)) if !dims.contains(&0) => Ok(()),
-            _ => doubt(format!("its input {input} may be empty")),
-        },
-        Condition::Fixed { input } => match (inputs.get(input), shape(input)) {
-            (None, _) => Ok(()),
-            (_, Some(dims)) if !dims.contains(&0) => Ok(()),
-            _ => doubt(format!("its input {input} is of no fixed shape")),
-        },
-        Condition::Absent { input } => match inputs.get(input) {
-            None => Ok(()),
-            Some(_) => doubt(format!("it has an input {input}, which is not checked")),
-        },
-        Condition::Attribute { key, .. } => doubt(format!("its `{key}` is not looked at")),
-        Condition::Attributed { key, .. } => doubt(format!("its `{key}` is not looked at")),
-        Condition::Bodies => doubt("it has bodies, which are not looked into".to_owned()),
-    }
-}
-
-fn within(condition: Condition, places: &[i64], size: u64, input: usize) -> Result<(), Doubt> {
-    let wrong = places
-        .iter()
-        .find(|&&index| usize::try_from(size).ok().and_then(|size| place(index, size)).is_none());
-    wrong.map_or(Ok(()), |index| {
-        let why = format!("its index {index} (input {input}) is out of a dimension of {size}");
-        Err(Doubt::of(condition, why))
-    })
-}
-
-/// A place in so many, counted from the end if it is negative.
-fn place(index: i64, size: usize) -> Option<usize> {
-    let size = i64::try_from(size).ok()?;
-    let place = if index < 0 { index.checked_add(size)? } else { index };
-    (0..size).contains(&place).then_some(place as usize)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn constant(shape: &[u64], values: &[i64]) -> Fact {
-        Fact { shape: Some(shape.to_vec()), values: Some(values.to_vec()) }
+        Fact::constant(Some(shape.to_vec()), Some(values.to_vec()))
     }
 
     fn shape(shape: &[u64]) -> Fact {
-        Fact { shape: Some(shape.to_vec()), values: None }
+        Fact::shaped(Some(shape.to_vec()))
+    }
+
+    fn proven(operator: &str, inputs: &[Fact]) -> Result<(), Doubt> {
+        prove(operator, inputs, &|_| None)
     }
 
     fn why(operator: &str, inputs: &[Fact]) -> String {
-        prove(operator, inputs).expect_err(operator).why
+        proven(operator, inputs).expect_err(operator).why
     }
 
     #[test]
@@ -351,7 +271,7 @@ mod tests {
         let axis = constant(&[], &[0]);
         for inside in [[0, 4], [-5, -1]] {
             let inputs = [shape(&[5, 2]), constant(&[2], &inside), axis.clone()];
-            assert_eq!(prove("Gather", &inputs), Ok(()));
+            assert_eq!(proven("Gather", &inputs), Ok(()));
         }
         for outside in [5, -6, i64::MAX, i64::MIN] {
             let inputs = [shape(&[5, 2]), constant(&[1], &[outside]), axis.clone()];
@@ -359,7 +279,7 @@ mod tests {
         }
         let open = [shape(&[5, 2]), shape(&[2]), axis.clone()];
         assert!(why("Gather", &open).contains("(input 1) are not constants"));
-        let unknown = [Fact::default(), constant(&[1], &[0]), axis];
+        let unknown = [Fact::default().with_elements(), constant(&[1], &[0]), axis];
         assert!(why("Gather", &unknown).contains("no fixed shape"));
         for axis in [constant(&[], &[2]), constant(&[], &[-3]), constant(&[0], &[]), shape(&[])] {
             let inputs = [shape(&[5, 2]), constant(&[1], &[0]), axis];
@@ -370,7 +290,7 @@ mod tests {
     #[test]
     fn rows_of_indices_are_proven_within_the_dimensions() {
         let inside = [shape(&[2, 3]), constant(&[1, 2], &[1, 1])];
-        assert_eq!(prove("GatherND", &inside), Ok(()));
+        assert_eq!(proven("GatherND", &inside), Ok(()));
         for row in [[1, 3], [3, 0]] {
             let inputs = [shape(&[2, 3]), constant(&[1, 2], &row)];
             assert!(why("GatherND", &inputs).contains("out of a dimension"), "{row:?}");
@@ -383,8 +303,8 @@ mod tests {
     #[test]
     fn steps_are_constants_and_not_zero() {
         let four = |step: Fact| [Fact::default(), Fact::default(), Fact::default(), step];
-        assert_eq!(prove("StridedSlice", &four(constant(&[2], &[1, -1]))), Ok(()));
-        assert_eq!(prove("StridedSlice", &four(Fact::default())[..3]), Ok(()));
+        assert_eq!(proven("StridedSlice", &four(constant(&[2], &[1, -1]))), Ok(()));
+        assert_eq!(proven("StridedSlice", &four(Fact::default())[..3]), Ok(()));
         for step in [0, i64::from(i32::MIN), i64::MIN] {
             let why = why("StridedSlice", &four(constant(&[2], &[1, step])));
             assert!(why.contains(&format!("is {step}")), "{why}");
@@ -393,12 +313,39 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_number_of_the_attribute_is_a_doubt() {
+        let inputs = [shape(&[4]), constant(&[1], &[0]), constant(&[], &[0])];
+        let with = |text: &'static str| {
+            let attribute = move |key: &str| (key == "batch_dims").then(|| text.to_owned());
+            prove("Gather", &inputs, &attribute)
+        };
+        assert_eq!(with("0"), Ok(()));
+        for text in ["1", "-1", "x", "0x0", "0,1", "99999999999999999999"] {
+            assert!(with(text).expect_err(text).why.contains("`batch_dims`"), "{text}");
+        }
+        let wide = |hidden: &'static str| {
+            let inputs = vec![shape(&[1, 4, 3]); 6];
+            prove("LSTMSequence", &inputs, &|_| Some(hidden.to_owned()))
+        };
+        assert_eq!(wide("3"), Ok(()));
+        assert!(wide("4").expect_err("4").why.contains("`hidden_size`"));
+    }
+
+    #[test]
+    fn operators_of_other_sets_are_refused() {
+        assert_eq!((in_an_opset("opset1"), in_an_opset("opset17")), (Ok(()), Ok(())));
+        for version in ["opset0", "opset18", "opset", "ie_internal_opset", "SnippetsOpset", ""] {
+            assert!(in_an_opset(version).is_err(), "{version}");
+        }
+    }
+
+    #[test]
     fn a_refusal_names_operator_layer_and_setting() {
-        let refusal = prove("CTCLoss", &[]).expect_err("refused").refusal("CTCLoss", "loss");
+        let refusal = proven("CTCLoss", &[]).expect_err("refused").refusal("CTCLoss", "loss");
         assert!(refusal.text.starts_with("the model's operator CTCLoss (layer `loss`)"));
         assert!(refusal.text.contains("--nn-operators=all"));
         let long = "x".repeat(10_000);
-        let refusal = prove("Unheard", &[]).expect_err("refused").refusal("Unheard", &long);
+        let refusal = proven("Unheard", &[]).expect_err("refused").refusal("Unheard", &long);
         assert!(refusal.text.len() < 400);
     }
 }

@@ -31,6 +31,8 @@ mod manager_habits;
 #[cfg(feature = "broker")]
 mod metrics;
 #[cfg(feature = "openvino")]
+mod models;
+#[cfg(feature = "openvino")]
 mod nn;
 #[cfg(feature = "openvino")]
 mod nn_guests;

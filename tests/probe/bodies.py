@@ -83,6 +83,98 @@ def loop(outputs, trips=3, condition=True, iterate="", trip_input=False):
     return xml, np.int64(trips).tobytes() + b"\1" + (b"\1" if condition else b"\0"), feed
 
 
+def loop_of(trips, how, given=(), condition=True, back=True, body="on"):
+    """`x` through a body: its last value or each one, with a count and a condition that are `given` or constants.
+
+    `body` is what decides inside whether it goes on: a constant, what is worked out of one, or of `x`.
+    """
+    row = [1, 4]
+    inner = [param(0, row), const(1, "boolean", [1], 9 if body != "off" else 10, 1),
+             layer(2, "Negative", 1, "", [(0, row)], [(1, row)]), result(3, row)]
+    edges = [(0, 0, 2, 0), (2, 1, 3, 0)]
+    if body == "by x":
+        inner += [const(5, "f32", [], 12, 4), const(6, "i64", [2], 16, 16),
+                  layer(7, "ReduceMax", 1, '<data keep_dims="false"/>', [(0, row), (1, [2])], [(2, [])]),
+                  layer(8, "Greater", 1, '<data auto_broadcast="numpy"/>', [(0, []), (1, [])], [(2, [])]), result(4)]
+        edges += [(0, 0, 7, 0), (6, 0, 7, 1), (7, 2, 8, 0), (5, 0, 8, 1), (8, 2, 4, 0)]
+    elif body == "not on":
+        inner += [layer(7, "LogicalNot", 1, "", [(0, [1])], [(1, [1])]), result(4, [1])]
+        edges += [(1, 0, 7, 0), (7, 1, 4, 0)]
+    else:
+        inner.append(result(4, [1]))
+        edges.append((1, 0, 4, 0))
+    each = ' axis="0" start="0" end="-1" stride="1" part_size="1"' if how == "each" else ""
+    maps = ('<port_map><input external_port_id="2" internal_layer_id="0"/>'
+            '<output external_port_id="-1" internal_layer_id="4" purpose="execution_condition"/>'
+            f'<output external_port_id="3" internal_layer_id="3"{each}/></port_map>')
+    backs = '<back_edges><edge from-layer="3" to-layer="0"/></back_edges>' if back else ""
+    kind = layer(3, "Loop", 5, maps, [(0, []), (1, []), (2, row)], [(3, row)], f"{backs}<body>{graph(inner, edges)}</body>")
+    count = param(0, [], "i64") if "count" in given else const(0, "i64", [], 0, 8)
+    goes_on = param(1, [1], "boolean") if "condition" in given else const(1, "boolean", [1], 8, 1)
+    xml = net([count, goes_on, param(2, row), kind, twice(4), result(5)],
+              [(0, 0, 3, 0), (1, 0, 3, 1), (2, 0, 3, 2), (3, 3, 4, 0), (3, 3, 4, 1), (4, 2, 5, 0)])
+    feed = [fed(np.asarray(trips, np.int64))] if "count" in given else []
+    feed += [fed(np.asarray([condition]))] if "condition" in given else []
+    constants = np.int64(trips).tobytes() + bytes([condition, 1, 0, 0]) + np.float32(100).tobytes() + np.int64([0, 1]).tobytes()
+    return xml, constants, feed + [fed(ROWS[1:2])]
+
+
+def two_iterated(rows, open_rows=False, grows=False):
+    """Two inputs of a `TensorIterator` of other lengths; or one that grows from one time to the next."""
+    row = [1, 4]
+    inner = [param(0, row), param(1, ["?", 4] if grows else row),
+             layer(2, "Add", 1, '<data auto_broadcast="numpy"/>', [(0, row), (1, row)], [(2, row)]), result(3, row)]
+    edges = [(0, 0, 2, 0), (1, 0, 2, 1), (2, 2, 3, 0)]
+    slices = 'axis="0" start="0" end="-1" stride="1" part_size="1"'
+    backs = ""
+    if grows:
+        inner += [layer(4, "Concat", 1, '<data axis="0"/>', [(0, row), (1, row)], [(2, [2, 4])]), result(5, [2, 4])]
+        edges += [(1, 0, 4, 0), (1, 0, 4, 1), (4, 2, 5, 0)]
+        backs = '<back_edges><edge from-layer="5" to-layer="1"/></back_edges>'
+    maps = (f'<port_map><input {slices} external_port_id="0" internal_layer_id="0"/>'
+            f'<input {"" if grows else slices} external_port_id="1" internal_layer_id="1"/>'
+            f'<output {slices} external_port_id="2" internal_layer_id="3"/></port_map>')
+    kind = layer(2, "TensorIterator", 1, maps, [(0, [8, 4]), (1, [rows, 4])], [(2, [8, 4])], f"{backs}<body>{graph(inner, edges)}</body>")
+    xml = net([param(0, ["?", 4] if open_rows else [8, 4]), param(1, ["?", 4] if open_rows else [rows, 4]), kind, twice(3), result(4)],
+              [(0, 0, 2, 0), (1, 0, 2, 1), (2, 2, 3, 0), (2, 2, 3, 1), (3, 2, 4, 0)])
+    return xml, b"", [fed(ROWS), fed(np.ones((rows, 4), np.float32))]
+
+
+def last_of(rows):
+    """The last row of so many, through a `TensorIterator`: of none, nothing is written."""
+    row = [1, 4]
+    body = graph([param(0, row), layer(1, "Negative", 1, "", [(0, row)], [(1, row)]), result(2, row)], [(0, 0, 1, 0), (1, 1, 2, 0)])
+    maps = ('<port_map><input axis="0" external_port_id="0" internal_layer_id="0" start="0" end="-1" stride="1" part_size="1"/>'
+            '<output external_port_id="1" internal_layer_id="2"/></port_map>')
+    kind = layer(1, "TensorIterator", 1, maps, [(0, [-1, 4])], [(1, row)], f"<body>{body}</body>")
+    xml = net([param(0, ["?", 4]), kind, twice(2), result(3)], [(0, 0, 1, 0), (1, 1, 2, 0), (1, 1, 2, 1), (2, 2, 3, 0)])
+    return xml, b"", [fed(np.ones((rows, 4), np.float32))]
+
+
+def branches(condition, lacking=None, wider=False, open_shape=False):
+    """Two outputs of an `If`, of which one branch may lack the second, or give the first in another size."""
+    def branch(name, other):
+        inner = [param(0, ["?"] if open_shape else [4]), layer(1, "ReLU" if other else "Negative", 1, "", [(0, [4])], [(1, [4])])]
+        edges, last = [(0, 0, 1, 0)], (1, 1)
+        if other and wider:
+            inner.append(layer(5, "Concat", 1, '<data axis="0"/>', [(0, [4]), (1, [4])], [(2, [8])]))
+            edges += [(1, 1, 5, 0), (1, 1, 5, 1)]
+            last = (5, 2)
+        inner += [result(2, [4]), layer(3, "Abs", 1, "", [(0, [4])], [(1, [4])]), result(4, [4])]
+        edges += [(*last, 2, 0), (0, 0, 3, 0), (3, 1, 4, 0)]
+        outs = ['<output external_port_id="0" internal_layer_id="2"/>', '<output external_port_id="1" internal_layer_id="4"/>']
+        given = "".join(outs[:1] if lacking == other else outs)
+        maps = f'<{name}_port_map><input external_port_id="1" internal_layer_id="0"/>{given}</{name}_port_map>'
+        return maps, f"<{name}_body>{graph(inner, edges)}</{name}_body>"
+
+    then, other = branch("then", 0), branch("else", 1)
+    kind = layer(2, "If", 8, then[0] + other[0], [(0, []), (1, [4])], [(2, [4]), (3, [4])], then[1] + other[1])
+    xml = net([param(0, [], "boolean"), param(1, ["?"] if open_shape else [4]), kind,
+               layer(3, "Concat", 1, '<data axis="0"/>', [(0, []), (1, [])], [(2, [])]), result(4)],
+              [(0, 0, 2, 0), (1, 0, 2, 1), (2, 2, 3, 0), (2, 3, 3, 1), (3, 2, 4, 0)])
+    return xml, b"", [fed(np.asarray(condition)), fed(ROWS[0])]
+
+
 def gather_inside(index):
     """A branch of an `If` that gathers with the guest's own index."""
     def branch(name, kind):
@@ -161,6 +253,31 @@ def models():
                 yield ("Loop", f"{what}, {trips} times{', given' if given else ''}", *loop(out, trips, trip_input=given))
     yield ("Loop", "last, condition false", *loop(last, 3, False))
     yield ("Loop", "each, condition false", *loop(all_of.format(0, -1, 1, 1), 3, False))
+    for trips in (0, 1, 3, -1):
+        for given in ((), ("count",), ("condition",), ("count", "condition")):
+            for condition in (True, False):
+                for how in ("last", "each"):
+                    for back in (True, False):
+                        for body in ("on", "off", "not on", "by x"):
+                            # That would go on for ever.
+                            if trips == -1 and condition and body == "on":
+                                continue
+                            what = (f"{how}, {trips} times{' if so' if condition else ' if not so'}{', and back' if back else ''}, "
+                                    f"{body}, given {' and '.join(given) or 'nothing'}")
+                            yield ("Loop", what, *loop_of(trips, how, given, condition, back, body))
+    for rows in (1, 3, 8, 9, 100):
+        for open_rows in (False, True):
+            form = ", open" if open_rows else ""
+            yield ("TensorIterator", f"8 rows and {rows}{form}", *two_iterated(rows, open_rows))
+    for open_rows in (False, True):
+        yield ("TensorIterator", f"grows{', open' if open_rows else ''}", *two_iterated(1, open_rows, True))
+    for rows in (0, 1, 3):
+        yield ("TensorIterator", f"the last of {rows}", *last_of(rows))
+    for condition in (True, False):
+        for what, changes in {"two": {}, "second lacks in then": dict(lacking=0), "second lacks in else": dict(lacking=1),
+                              "wider in else": dict(wider=True), "open": dict(open_shape=True),
+                              "open, wider in else": dict(open_shape=True, wider=True)}.items():
+            yield ("If", f"{condition}, {what}", *branches(condition, **changes))
     for index in (0, 3, -1, 4, 9, 1000, 1 << 20, -9, -(1 << 31)):
         yield ("If", f"index {index}", *gather_inside(index))
     for what, changes in {"honest": {}, "never assigned": dict(assigned=False), "of another name": dict(other="w"),

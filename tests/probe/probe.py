@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """What OpenVINO's operators do with hostile attributes, shapes and inputs.
 
-    probe.py operators                                  those of the installed library
+    probe.py operators [--own]                          those of the installed library
     probe.py cases [--op NAME].. [--each N] > CASES     models, a JSON object a line
-    probe.py run CASES > RESULTS                        each in a process of its own
+    probe.py cases --honest > CASES                     those that mean no harm
+    probe.py run CASES > RESULTS                        each in a process of its own: what came of
+                                                        it, and a digest of what it gave
     probe.py table RESULTS                              the sums by operator
 
 `run` wants `guard.c` (see there) preloaded, and looks for bytes in the outputs that are of nothing
@@ -13,6 +15,7 @@ that the model was given: those that memory was filled with, and those that chan
 import argparse
 import base64
 import ctypes
+import hashlib
 import json
 import os
 import re
@@ -73,7 +76,8 @@ def model(kind, opset, attributes, inputs, outputs):
     ports = "".join(f'<port id="{i}"/>' for i in range(me))
     outs = "".join(f'<port id="{me + i}" precision="FP32"/>' for i in range(outputs))
     name = {"Relu": "ReLU", "Softmax": "SoftMax"}.get(kind, kind)
-    layers.append(f'<layer id="{me}" name="probed" type="{name}" version="opset{opset}"><data{data}/>'
+    version = opset if isinstance(opset, str) else f"opset{opset}"
+    layers.append(f'<layer id="{me}" name="probed" type="{name}" version="{version}"><data{data}/>'
                   f'<input>{ports}</input><output>{outs}</output></layer>')
     for i in range(outputs):
         layers.append(f'<layer id="{me + 1 + i}" name="out{i}" type="Result" version="opset1">'
@@ -174,7 +178,10 @@ def hostile(kind, opset, attributes, inputs, outputs):
                 yield f"{key}={other} open", (kind, opset, changed, opened, outputs)
 
 
-def cases(names, each):
+HONEST = "honest", "open shapes", "constants"
+
+
+def cases(names, each, only_honest=False):
     import bodies
     import cases as honest
 
@@ -184,6 +191,8 @@ def cases(names, each):
             continue
         inputs = [Input(it.array, True) if isinstance(it, honest.C) else Input(it) for it in inputs]
         found = list(hostile(kind, opset, attributes, inputs, outputs))
+        if only_honest:
+            found = [it for it in found if it[0] in HONEST]
         # Evenly over all of them; the honest one is always there.
         step = max(1.0, len(found) / each) if each else 1.0
         picked = sorted({int(n * step) for n in range(len(found)) if n * step < len(found)})
@@ -192,9 +201,23 @@ def cases(names, each):
             xml, weights, feed = model(*parts)
             yield dict(op=kind, case=f"{kind}-{opset}.{number} {what}", xml=xml, weights=base64.b64encode(weights).decode(),
                        feed=feed)
-    for kind, what, xml, weights, feed in bodies.models():
+    if only_honest:
+        return
+    for kind, what, xml, weights, feed in [*bodies.models(), *owned()]:
         if not wanted or kind.lower() in wanted:
             yield dict(op=kind, case=f"{kind} {what}", xml=xml, weights=base64.b64encode(weights).decode(), feed=feed)
+
+
+def owned():
+    """Models of the operators that are in no opset."""
+    from own import OWN
+
+    for opset, names in OWN.items():
+        for name in names.split():
+            for count in range(1, 5):
+                for array in (np.ones((2, 3), np.float32), np.ones((2, 3), np.int32), np.ones((0, 3), np.float32)):
+                    given = [Input(array)] * count
+                    yield (f"{opset}/{name}", f"{count} of {array.dtype.name} {array.shape}", *model(name, opset, {}, given, 1))
 
 
 # --- Runs ---------------------------------------------------------------------
@@ -266,7 +289,7 @@ def verdict(ov, core, memory, case):
     for byte, out in ((FILLS[0], first), (FILLS[1], second)):
         if any(bytes([byte]) * 4 in out_i for out_i in out):
             return "foreign", f"an output holds {byte:02x}{byte:02x}{byte:02x}{byte:02x}"
-    return "ran", ""
+    return "ran", hashlib.sha256(b"".join(first)).hexdigest()
 
 
 def alone(ov, core, memory, case):
@@ -313,7 +336,30 @@ def run(path):
         for line in lines:
             case = json.loads(line)
             found = ("refused", case["refused"]) if "refused" in case else alone(ov, core, memory, case)
-            print(json.dumps(dict(op=case["op"], case=case["case"], verdict=found[0], why=found[1])), flush=True)
+            told = dict(gave=found[1]) if found[0] == "ran" else dict(why=found[1])
+            print(json.dumps(dict(op=case["op"], case=case["case"], verdict=found[0], **told)), flush=True)
+
+
+def own_operators():
+    """Those of the library and its CPU plugin that a model can name by another set's name than an opset's."""
+    ov = openvino()
+    core = ov.Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")
+    memory, found, names = Memory(), [], set()
+    libs = os.path.join(os.path.dirname(ov.__file__), "libs")
+    for library in os.listdir(libs):
+        if "intel_cpu" in library or library.startswith("libopenvino.so"):
+            with open(os.path.join(libs, library), "rb") as file:
+                for size, name in re.findall(rb"N2ov(?:9intel_cpu|2op8internal|8snippets2op)(\d+)([A-Za-z]\w*)E\0", file.read()):
+                    name = name[:int(size)].decode()
+                    names |= {name, name.removesuffix("Node")}
+    for opset in ("cpu_plugin_opset", "extension", "ie_internal_opset", "SnippetsOpset", "type_relaxed_opset"):
+        for name in sorted(names, key=str.lower):
+            xml, _, feed = model(name, opset, {}, [Input(np.ones((2, 3), np.float32))], 1)
+            _, why = alone(ov, core, memory, dict(xml=xml, weights="", feed=feed))
+            if "Cannot create" not in why:
+                found.append(f"{opset}/{name}")
+    return found
 
 
 def operators():
@@ -348,18 +394,19 @@ def table(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("operators")
+    verbs.add_parser("operators").add_argument("--own", action="store_true", help="those that are in no opset")
     made = verbs.add_parser("cases")
     made.add_argument("--op", action="append")
+    made.add_argument("--honest", action="store_true", help="without hostile variations")
     made.add_argument("--each", type=int, default=0, help="so many at most of each honest layer; 0: all")
     for verb in ("run", "table"):
         verbs.add_parser(verb).add_argument("file")
     args = parser.parse_args()
     if args.verb == "cases":
-        for case in cases(args.op, args.each):
+        for case in cases(args.op, args.each, args.honest):
             print(json.dumps(case))
     elif args.verb == "operators":
-        print("\n".join(operators()))
+        print("\n".join(own_operators() if args.own else operators()))
     elif args.verb == "run":
         run(args.file)
     else:

@@ -19,7 +19,7 @@ use std::ops::Range;
 use crate::nn::refusal::{Errno, Refusal};
 
 pub(in crate::nn) use read::{MAX_DEPTH, MAX_NODES};
-pub(in crate::nn) use rewrite::rewrite;
+pub(in crate::nn) use rewrite::{rewrite, with_inputs};
 
 /// A model.
 #[derive(Debug)]

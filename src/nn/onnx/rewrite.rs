@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::wire::{FORMAT, Reader, Wire};
-use super::write;
+use super::{Node, write};
 use crate::nn::refusal::Refusal;
 
 /// Which message of ONNX's is read, as far as nodes are in it.
@@ -59,4 +59,28 @@ fn copy(
         }
     }
     Ok(copied)
+}
+
+/// A node of a file that [`super::scan`] has proven, as a field of its graph,
+/// with inputs of these names in the place of its own.
+pub(in crate::nn) fn with_inputs(
+    file: &[u8],
+    node: &Node<'_>,
+    names: &[&str],
+) -> Result<Vec<u8>, Refusal> {
+    let field = &file[node.place.clone()];
+    let Some(node) = Reader::new(field, FORMAT).next()? else { return Ok(Vec::new()) };
+    // Places are those in the field.
+    let (mut reader, mut names) = (node.message()?, names.iter());
+    let mut copied = Vec::with_capacity(field.len());
+    while let Some(part) = reader.next()? {
+        match (part.number, names.as_slice()) {
+            (1, [name, ..]) => {
+                names.next();
+                copied.extend(write::bytes(1, name));
+            }
+            _ => copied.extend_from_slice(&field[part.at..reader.at()]),
+        }
+    }
+    Ok(write::bytes(1, copied))
 }

@@ -50,7 +50,7 @@ pub(super) fn prove<'a>(
 ) -> Result<Proven<'a>, Refusal> {
     match encoding {
         GraphEncoding::Onnx => {
-            let (model, nodes) = onnx::check(parts, bounds.operators)?;
+            let (model, nodes) = onnx::check(parts, bounds)?;
             let weight = 3 * model.len() as u64 + NODE * nodes as u64 + MODEL;
             // No operator of ONNX's own keeps a state.
             Ok(Proven { model, weights: &[], stateful: false, weight, suffix: None })

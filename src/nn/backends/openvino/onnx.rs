@@ -1,13 +1,18 @@
 //! ONNX models for OpenVINO's own frontend: proven by their scan, and held to
 //! the list of operators by what the frontend makes of each node.
 
+mod arranged;
+mod estimate;
 mod gather;
+mod guard;
 mod prove;
 mod table;
+mod values;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::xml::Bounds;
 use crate::nn::onnx::{self, rewrite};
 use crate::nn::operators::Operators;
 use crate::nn::refusal::Refusal;
@@ -17,13 +22,14 @@ use crate::nn::refusal::Refusal;
 /// the number of nodes.
 pub(super) fn check<'a>(
     parts: &[&'a [u8]],
-    operators: Operators,
+    bounds: Bounds,
 ) -> Result<(Cow<'a, [u8]>, usize), Refusal> {
     let model = onnx::scan(parts)?;
-    let others = match operators {
+    let others = match bounds.operators {
         Operators::All => BTreeMap::new(),
-        Operators::Checked => prove::prove(&model)?,
+        Operators::Checked => prove::prove(parts[0], &model)?.others,
     };
+    estimate::prove(&model.graph, bounds.tensor_bytes)?;
     if others.is_empty() {
         return Ok((Cow::Borrowed(parts[0]), model.nodes));
     }

@@ -9,6 +9,9 @@ use self::layers::Layers;
 use crate::nn::operators::Operators;
 use crate::nn::refusal::{Errno, Refusal};
 
+mod bodies;
+mod estimate;
+mod known;
 mod layers;
 mod mend;
 mod prove;
@@ -35,7 +38,8 @@ pub(in crate::nn) struct Scan {
     /// Its elements.
     pub(in crate::nn) elements: usize,
     /// The XML with layers in it that keep others from memory that is not
-    /// theirs, if it needs any.
+    /// theirs, and without what only the library's own parts should say, if it
+    /// needs any of that.
     pub(in crate::nn) mended: Option<Vec<u8>>,
 }
 
@@ -83,9 +87,9 @@ pub(super) fn scan(xml: &[u8], weights: &[u8], bounds: Bounds) -> Result<Scan, R
     let stateful = prove::keeps_state(&layers);
     let mended = match bounds.operators {
         Operators::All => None,
-        Operators::Checked => mend::text(xml, prove::prove(&layers, weights)?)?,
+        Operators::Checked => mend::text(xml, prove::prove(&layers, weights)?.plan)?,
     };
-    prove::memory(&layers, bounds.tensor_bytes)?;
+    estimate::prove(&layers, bounds.tensor_bytes)?;
     Ok(Scan { stateful, elements, mended })
 }
 
@@ -168,7 +172,7 @@ impl<'a> Scanner<'a> {
         if self.open.pop() != Some(name) || !self.take(b">") {
             return Err(self.malformed("closes an element that is not the last one opened"));
         }
-        self.layers.close(at);
+        self.layers.close(at, self.at);
         Ok(())
     }
 
@@ -325,141 +329,6 @@ fn number(digits: &[u8]) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const ALL: Bounds = Bounds { operators: Operators::All, tensor_bytes: u64::MAX };
-
-    fn refused(xml: &str) -> String {
-        scan(xml.as_bytes(), &[0; 100], ALL).expect_err(xml).text
-    }
-
-    #[test]
-    fn a_model_is_read() {
-        let xml = "\u{feff}<?xml version=\"1.0\"?>\n<!-- <a> -->\n<net name='a>b' version=\"11\">
-            <layers><layer id=\"0\" type=\"Const\" version=\"opset1\"><data element_type='f32' offset=\"60\" size=\"40\" /></layer></layers>
-            <rt_info><![CDATA[<x>]]></rt_info></net>\n";
-        assert_eq!(
-            scan(xml.as_bytes(), &[0; 100], ALL),
-            Ok(Scan { stateful: false, elements: 5, mended: None })
-        );
-    }
-
-    #[test]
-    fn operators_with_a_state_are_noted() {
-        for ty in ["ReadValue", "Assign", "readvalue"] {
-            let xml =
-                format!("<net><layers><layer id='0' type='{ty}' version='opset6'/></layers></net>");
-            assert!(scan(xml.as_bytes(), &[], ALL).expect("a model").stateful);
-        }
-        assert!(
-            refused(
-                "<net><layers><layer id='0' type='&#82;eadValue' version='opset6'/></layers></net>"
-            )
-            .contains("without a plain type")
-        );
-    }
-
-    #[test]
-    fn layers_are_held_to_the_list() {
-        let model = |ty: &str, version: &str| {
-            format!(
-                "<net><layers><layer id='0' name='here' type='{ty}' version='{version}'/></layers></net>"
-            )
-        };
-        let checked = |xml: &str| scan(xml.as_bytes(), &[], Bounds::default());
-        assert!(checked(&model("ReLU", "opset1")).is_ok());
-        for (ty, version) in [
-            ("CTCLoss", "opset4"),
-            ("ctcloss", "opset4"),
-            ("Unheard", "opset1"),
-            ("FullyConnected", "ie_internal_opset"),
-            ("ReLU", "extension"),
-            ("ReLU", ""),
-        ] {
-            let xml = model(ty, version);
-            let refusal = checked(&xml).expect_err(ty);
-            assert!(refusal.text.contains(&format!("{ty} (layer `here`)")), "{refusal}");
-            assert!(scan(xml.as_bytes(), &[], ALL).is_ok());
-        }
-    }
-
-    #[test]
-    fn weights_must_cover_every_constant() {
-        let model = |offset: &str, size: &str| {
-            format!("<net><layer><data offset='{offset}' size='{size}'/></layer></net>")
-        };
-        assert!(scan(model("60", "40").as_bytes(), &[0; 100], ALL).is_ok());
-        assert_eq!(
-            refused(&model("60", "41")),
-            "the model's weights have 100 bytes, but its XML has a constant of 41 bytes at 60"
-        );
-        assert!(refused(&model("18446744073709551615", "2")).contains("has a constant of 2"));
-        for odd in ["-1", "+1", " 1", "0x1", "1e1", "", "99999999999999999999"] {
-            assert!(refused(&model(odd, "1")).contains("is not a number"), "{odd}");
-        }
-        assert!(refused("<net><data offset='0' offset='200' size='1'/></net>").contains("twice"));
-    }
-
-    #[test]
-    fn bombs_are_refused() {
-        let deep = "<net>".repeat(100_000);
-        assert!(refused(&deep).starts_with("the model's XML nests deeper than 64 elements"));
-        let wide = format!("<net>{}</net>", "<a/>".repeat(MAX_ELEMENTS));
-        assert_eq!(refused(&wide), "the model's XML has more than 1000000 elements");
-        let long = format!("<net>{}</net>", " ".repeat(MAX_BYTES));
-        assert!(refused(&long).ends_with("more than 33554432"));
-        assert!(refused("<!DOCTYPE net [<!ENTITY a '&a;&a;'>]><net/>").contains("document type"));
-    }
-
-    #[test]
-    fn what_is_malformed_is_refused() {
-        for xml in [
-            "",
-            "net",
-            "<",
-            "<net",
-            "<net>",
-            "</net>",
-            "<net></nat>",
-            "<net/><net/>",
-            "<nat/>",
-            "<net/>x",
-            "<net a/>",
-            "<net a=1/>",
-            "<net a='1/>",
-            "<net a='<'/>",
-            "<net a='1'b='2'/>",
-            "<net><!-- </net>",
-            "<net><![CDATA[</net>",
-            "<?xml",
-            "<net/ >",
-            "< net/>",
-            "<net></ net>",
-            "<net\0/>",
-            "<1/>",
-        ] {
-            assert!(scan(xml.as_bytes(), &[], ALL).is_err(), "{xml}");
-        }
-        assert!(scan(b"<net>\xff</net>", &[], ALL).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_come_to_an_end(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = scan(&bytes, &[0; 10], Bounds::default());
-        }
-
-        #[test]
-        fn any_markup_comes_to_an_end(markup in "(<|>|/|net|data|layer|type|offset|size|=|'1'|\"2\"| |!--|--|\\?|x|\\[CDATA\\[){0,60}") {
-            let _ = scan(markup.as_bytes(), &[0; 10], Bounds::default());
-        }
-
-        #[test]
-        fn nesting_is_counted_exactly(depth in 1usize..200) {
-            let xml = format!("<net>{}{}</net>", "<a>".repeat(depth - 1), "</a>".repeat(depth - 1));
-            prop_assert_eq!(scan(xml.as_bytes(), &[], ALL).is_ok(), depth <= MAX_DEPTH);
-        }
-    }
-}
+mod proofs;
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,8 @@
 //! known. Answers for indices in range are the same; what is out of range gives
 //! an error or the nearest element, never memory that is not the model's.
 
-use crate::nn::onnx::write::{attribute, bytes, int, ints, list, node};
+use super::guard::constant;
+use crate::nn::onnx::write::{attribute, list, node};
 use crate::nn::onnx::{Node, Setting};
 use crate::nn::operators::Fact;
 
@@ -17,31 +18,40 @@ const I64: i64 = 7;
 
 /// Nodes that stand in the place of a `Gather` of `of` by `indices`, if there
 /// are any that are known to be safe.
-pub(super) fn safe(gather: &Node<'_>, opset: i64, of: &Fact, indices: &Fact) -> Option<Vec<u8>> {
+/// Its inputs go by these names.
+pub(super) fn safe(
+    gather: &Node<'_>,
+    inputs: &[String],
+    opset: i64,
+    of: &Fact,
+    indices: &Fact,
+) -> Option<Vec<u8>> {
+    let [from, places] = inputs else { return None };
     let axis = match gather.setting("axis") {
         None => 0,
         Some(Setting::Int(axis)) => *axis,
         Some(_) => return None,
     };
     if let (Some(values), Some(shape)) = (&indices.values, &indices.shape) {
-        return slices(gather, opset, axis, values, shape);
+        return slices(gather, from, opset, axis, values, shape);
     }
     let rank = i64::try_from(of.shape.as_ref()?.len()).ok()?;
     let place = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok()?;
     let size = i64::try_from(*of.shape.as_ref()?.get(place)?).ok()?;
     // An index into nothing is never in range.
-    (size > 0).then(|| clamped(gather, size)).flatten()
+    (size > 0).then(|| clamped(gather, (from, places), size)).flatten()
 }
 
 /// One slice for each index, and then what `Gather` makes of their dimension.
 fn slices(
     gather: &Node<'_>,
+    from: &str,
     opset: i64,
     axis: i64,
     values: &[i64],
     shape: &[u64],
 ) -> Option<Vec<u8>> {
-    let (&[from, _], &[to]) = (&gather.inputs[..], &gather.outputs[..]) else { return None };
+    let &[to] = &gather.outputs[..] else { return None };
     if values.is_empty() || values.len() > MOST_SLICES || shape.len() > 1 {
         return None;
     }
@@ -77,8 +87,8 @@ fn slices(
 }
 
 /// The same `Gather`, of indices that are kept within a dimension's size.
-fn clamped(gather: &Node<'_>, size: i64) -> Option<Vec<u8>> {
-    let (&[from, indices], &[to]) = (&gather.inputs[..], &gather.outputs[..]) else { return None };
+fn clamped(gather: &Node<'_>, (from, indices): (&str, &str), size: i64) -> Option<Vec<u8>> {
+    let &[to] = &gather.outputs[..] else { return None };
     let name = |what: &str| format!("proplet/{to}/{what}");
     let [wide, least, most, above, inside] = ["wide", "least", "most", "above", "inside"].map(name);
     let axis = match gather.setting("axis") {
@@ -96,12 +106,4 @@ fn clamped(gather: &Node<'_>, size: i64) -> Option<Vec<u8>> {
         ]
         .concat(),
     )
-}
-
-/// A constant of `i64`.
-fn constant(name: &str, shape: &[i64], values: &[i64]) -> Vec<u8> {
-    // The field of an initializer, in an attribute, where its number is the same.
-    let tensor = ints("", shape, values);
-    let value = bytes(5, [bytes(1, "value"), tensor, int(20, 4)].concat());
-    node("Constant", &[], &[name], &[value])
 }

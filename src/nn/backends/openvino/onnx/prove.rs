@@ -6,35 +6,57 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::gather;
-use super::table;
-use crate::nn::onnx::{Element, Graph, Model, Node, Setting, Tensor};
-use crate::nn::operators::{self, Doubt, Fact};
+use super::arranged::{Argument, Arranged};
+use super::values;
+use super::{gather, guard, table};
+use crate::nn::onnx::{Graph, Model, Node, with_inputs};
+use crate::nn::operators::{self, Condition, Doubt, Fact};
 use crate::nn::refusal::Refusal;
 
-/// The most numbers of a constant that are looked at.
-const MOST: usize = 4096;
+/// What a model needs so that it is proven.
+pub(super) struct Proof {
+    /// The nodes that are to stand in the place of those that can't be proven as
+    /// they are, by where these begin in the file.
+    pub(super) others: BTreeMap<usize, Vec<u8>>,
+    /// Nodes, inputs and numbers that were looked at.
+    #[cfg_attr(not(test), allow(dead_code, reason = "a test holds it to the size of the model"))]
+    pub(super) steps: u64,
+}
 
-/// Proves a model, and gives the nodes that are to stand in the place of those
-/// that can't be proven as they are, by where these begin in the file.
-pub(super) fn prove(model: &Model<'_>) -> Result<BTreeMap<usize, Vec<u8>>, Refusal> {
-    let mut prover = Prover { opset: model.opset, facts: HashMap::new(), others: BTreeMap::new() };
+/// Proves a model that is this file.
+pub(super) fn prove<'a>(file: &'a [u8], model: &Model<'a>) -> Result<Proof, Refusal> {
+    let mut prover = Prover {
+        file,
+        opset: model.opset,
+        facts: HashMap::new(),
+        renamed: HashMap::new(),
+        undo: Vec::new(),
+        others: BTreeMap::new(),
+        steps: 0,
+    };
     prover.graph(&model.graph, true)?;
-    Ok(prover.others)
+    Ok(Proof { others: prover.others, steps: prover.steps })
 }
 
 struct Prover<'a> {
+    file: &'a [u8],
     opset: i64,
     /// By name. A name means one value at a time: what is made anew is written
     /// over what an earlier branch called so.
     facts: HashMap<&'a str, Fact>,
+    /// What later nodes read in the place of a value.
+    renamed: HashMap<&'a str, String>,
+    /// What was known of those values before, to be known again behind the branch.
+    undo: Vec<(&'a str, Fact)>,
     others: BTreeMap<usize, Vec<u8>>,
+    steps: u64,
 }
 
 impl<'a> Prover<'a> {
     fn graph(&mut self, graph: &Graph<'a>, outermost: bool) -> Result<(), Refusal> {
+        let before = self.undo.len();
         for tensor in &graph.initializers {
-            self.facts.insert(tensor.name, constant(tensor));
+            self.made(tensor.name, values::constant(tensor));
         }
         for input in &graph.inputs {
             // What has an initializer too is one or the other to a parser; and
@@ -42,159 +64,127 @@ impl<'a> Prover<'a> {
             let own = !self.facts.contains_key(input.name) && outermost;
             let shape = input.tensor.as_ref().filter(|_| own).and_then(|ty| ty.shape.clone());
             let shape = shape.and_then(|dims| dims.into_iter().collect());
-            self.facts.insert(input.name, Fact { shape, values: None });
+            self.made(input.name, Fact::shaped(shape));
         }
         for node in &graph.nodes {
-            let made = self.node(node)?;
-            for output in &node.outputs {
-                self.facts.insert(output, Fact::default());
+            let (first, others) = self.node(node)?;
+            for (at, output) in node.outputs.iter().enumerate() {
+                self.made(output, if at == 0 { first.clone() } else { others.clone() });
             }
-            if let Some(first) = node.outputs.first() {
-                self.facts.insert(first, made);
-            }
+        }
+        // What was put into this graph is not there behind it.
+        for (name, fact) in self.undo.drain(before..).rev().collect::<Vec<_>>() {
+            self.renamed.remove(name);
+            self.facts.insert(name, fact);
         }
         Ok(())
     }
 
-    /// Proves a node, and says what is known of its first output.
-    fn node(&mut self, node: &Node<'a>) -> Result<Fact, Refusal> {
+    fn made(&mut self, name: &'a str, fact: Fact) {
+        self.renamed.remove(name);
+        self.facts.insert(name, fact);
+    }
+
+    /// Proves a node, and says what is known of its first output and of others.
+    fn node(&mut self, node: &Node<'a>) -> Result<(Fact, Fact), Refusal> {
         let refused = |operator: &str, doubt: Doubt| doubt.refusal(operator, node.label());
         let Some(becomes) = table::operators(node.op) else {
-            let why = "what OpenVINO makes of it is not known".to_owned();
-            return Err(refused(node.op, Doubt { condition: None, why }));
+            return Err(refused(node.op, Doubt::plain("what OpenVINO makes of it is not known")));
         };
-        // Those of the node's own name have conditions on its inputs.
-        match node.op {
-            "Gather" => {
-                let inputs = [self.input(node, 0), self.input(node, 1), axis(node)];
-                if let Err(doubt) = operators::prove("Gather", &inputs) {
-                    let [of, indices, _] = &inputs;
-                    let other = gather::safe(node, self.opset, of, indices);
-                    let other = other.ok_or_else(|| refused("Gather", doubt))?;
-                    self.others.insert(node.place.start, other);
-                }
-                return Ok(Fact::default());
+        // One of two graphs runs, and gives all of the outputs.
+        if node.op == "If" {
+            for graph in node.graphs() {
+                self.graph(graph, false)?;
             }
-            "GatherND" => {
-                let inputs = [self.input(node, 0), self.input(node, 1)];
-                operators::prove("GatherND", &inputs)
-                    .map_err(|doubt| refused("GatherND", doubt))?;
-                return Ok(Fact::default());
-            }
-            "Range" => {
-                let inputs = [self.input(node, 0), self.input(node, 1), self.input(node, 2)];
-                operators::prove("Range", &inputs).map_err(|doubt| refused("Range", doubt))?;
-                return Ok(Fact::default());
-            }
-            "Slice" => {
-                let mut inputs =
-                    vec![self.input(node, 0), self.input(node, 1), self.input(node, 2)];
-                // Without steps, or with the older form's attributes, they are 1.
-                if node.inputs.get(4).is_some_and(|name| !name.is_empty()) {
-                    inputs.push(self.input(node, 4));
-                }
-                operators::prove("Slice", &inputs).map_err(|doubt| refused("Slice", doubt))?;
-                return Ok(Fact::default());
-            }
-            // The frontend cuts a part out with a step of 1.
-            "Shape" => return Ok(self.shape_of(node)),
-            // One of two graphs runs, and gives all of the outputs.
-            "If" => {
-                for graph in node.graphs() {
-                    self.graph(graph, false)?;
-                }
-                return Ok(Fact::default());
-            }
-            _ => {}
+            return Ok(Default::default());
         }
         if node.graphs().next().is_some() {
-            let why = "it has bodies, which are not looked into".to_owned();
-            return Err(refused(node.op, Doubt { condition: None, why }));
+            let why = "it has bodies, which are not looked into";
+            return Err(refused(node.op, Doubt::plain(why)));
         }
-        // Of the others that have conditions, its inputs come in the same order.
-        let inputs: Vec<Fact> = match node.op {
-            "Tile" => (0..node.inputs.len()).map(|index| self.input(node, index)).collect(),
-            _ => Vec::new(),
-        };
+        let mut facts: Vec<Fact> = node.inputs.iter().map(|name| self.fact(name)).collect();
+        let mut names: Vec<String> = node.inputs.iter().map(|name| self.name(name)).collect();
+        let renamed = names.iter().zip(&node.inputs).any(|(name, own)| name != own);
+        let mut before = Vec::new();
+        let mut other = None;
         for operator in becomes {
-            operators::prove(operator, &inputs).map_err(|doubt| refused(operator, doubt))?;
+            let arranged = Arranged::of(node, operator, self.opset, &facts);
+            for &condition in operators::conditions(operator).map_err(|d| refused(operator, d))? {
+                let inputs = arranged.facts(&facts);
+                let attributes = |key: &str| values::text(node, key);
+                let Err(doubt) = operators::holds(condition, &inputs, &attributes) else {
+                    continue;
+                };
+                let mended = match (condition, arranged.argument(condition)) {
+                    (Condition::NotEmpty { .. }, Some(Argument::Input(at))) => {
+                        let filled = self.fill(node, at, &names[at], &facts[at]);
+                        filled.map(|(name, nodes)| {
+                            names[at] = name;
+                            facts[at] = std::mem::take(&mut facts[at]).with_elements();
+                            before.extend(nodes);
+                        })
+                    }
+                    (Condition::Within { least, most, .. }, Some(Argument::Input(at)))
+                        if facts[at].values.is_none() && self.opset >= guard::OPSET =>
+                    {
+                        let within = guard::within(node, at, &names[at], least, most);
+                        within.map(|(name, nodes)| {
+                            names[at] = name;
+                            before.extend(nodes);
+                        })
+                    }
+                    (Condition::Index { .. }, _) => {
+                        other = gather::safe(node, &names, self.opset, &inputs[0], &inputs[1]);
+                        other.as_ref().map(|_| ())
+                    }
+                    _ => None,
+                };
+                mended.ok_or_else(|| refused(operator, doubt))?;
+            }
         }
-        Ok(self.folded(node))
-    }
-
-    /// What is known of a value that is worked out of constants.
-    fn folded(&self, node: &Node<'a>) -> Fact {
-        let first = || self.input(node, 0);
-        match node.op {
-            "Constant" => match node.attributes.first().map(|only| (only.name, &only.value)) {
-                Some(("value", Setting::Tensor(tensor))) => constant(tensor),
-                Some(("value_int", Setting::Int(value))) => {
-                    Fact { shape: Some(Vec::new()), values: Some(vec![*value]) }
-                }
-                Some(("value_ints", Setting::Ints(values))) => {
-                    Fact { shape: Some(vec![values.len() as u64]), values: Some(values.clone()) }
-                }
-                _ => Fact::default(),
-            },
-            "Identity" => first(),
-            "Cast" => {
-                let Fact { shape, values } = first();
-                let to = node.setting("to");
-                // From one kind of integers to another that holds these too.
-                let fits = |value: &i64| i32::try_from(*value).is_ok();
-                let kept = values.filter(|values| match to {
-                    Some(Setting::Int(7)) => true,
-                    Some(Setting::Int(6)) => values.iter().all(fits),
-                    _ => false,
-                });
-                Fact { shape, values: kept }
-            }
-            "Concat" => {
-                let all = (0..node.inputs.len()).map(|input| {
-                    let Fact { shape, values } = self.input(node, input);
-                    values.filter(|_| shape.is_some_and(|shape| shape.len() == 1))
-                });
-                let all: Option<Vec<Vec<i64>>> = all.collect();
-                let values = all.map(|all| all.concat()).filter(|values| values.len() <= MOST);
-                let shape = values.as_ref().map(|values| vec![values.len() as u64]);
-                Fact { shape, values }
-            }
-            "Unsqueeze" => {
-                let Fact { shape, values } = first();
-                // A number becomes a list of one, and of other shapes nothing is said.
-                let one = shape.is_some_and(|shape| shape.is_empty());
-                Fact { shape: one.then(|| vec![1]), values }
-            }
-            _ => Fact::default(),
+        let sliced = other.is_some() && facts.get(1).is_some_and(|fact| fact.values.is_some());
+        if let Some(other) = other {
+            before.extend(other);
+            self.others.insert(node.place.start, before);
+        } else if renamed || !before.is_empty() {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            before.extend(with_inputs(self.file, node, &names)?);
+            self.others.insert(node.place.start, before);
         }
+        let facts = &facts[..];
+        let extent = if sliced { Fact::default() } else { values::extent(node, becomes, facts) };
+        Ok((values::folded(node, facts, extent.clone()), extent))
     }
 
-    fn shape_of(&self, node: &Node<'a>) -> Fact {
-        let whole = node.setting("start").is_none() && node.setting("end").is_none();
-        let shape = self.input(node, 0).shape.filter(|_| whole);
-        let values: Option<Vec<i64>> =
-            shape.and_then(|dims| dims.iter().map(|&dim| i64::try_from(dim).ok()).collect());
-        Fact { shape: values.as_ref().map(|values| vec![values.len() as u64]), values }
+    /// What makes certain that an input has elements, for all nodes that read it
+    /// from now on in this graph: its new name, and the nodes.
+    fn fill(
+        &mut self,
+        node: &Node<'a>,
+        at: usize,
+        name: &str,
+        fact: &Fact,
+    ) -> Option<(String, Vec<u8>)> {
+        // What is known to be empty is not helped.
+        let known = fact.shape.is_some() || fact.values.is_some();
+        if known || name.is_empty() || self.opset < guard::OPSET {
+            return None;
+        }
+        let (other, nodes) = guard::filled(node, at, name)?;
+        let own = node.inputs[at];
+        self.undo.push((own, fact.clone()));
+        self.facts.insert(own, fact.clone().with_elements());
+        self.renamed.insert(own, other.clone());
+        Some((other, nodes))
     }
 
-    fn input(&self, node: &Node<'a>, index: usize) -> Fact {
-        let name = node.inputs.get(index);
-        name.and_then(|name| self.facts.get(name)).cloned().unwrap_or_default()
+    fn fact(&mut self, name: &str) -> Fact {
+        let fact = self.facts.get(name).cloned().unwrap_or_default();
+        self.steps += 1 + fact.values.as_ref().map_or(0, |values| values.len() as u64);
+        fact
     }
-}
 
-/// The axis of a `Gather`, as OpenVINO has it: a constant input.
-fn axis(node: &Node<'_>) -> Fact {
-    let values = match node.setting("axis") {
-        None => Some(vec![0]),
-        Some(Setting::Int(axis)) => Some(vec![*axis]),
-        Some(_) => None,
-    };
-    Fact { shape: Some(Vec::new()), values }
-}
-
-fn constant(tensor: &Tensor<'_>) -> Fact {
-    let integers = matches!(tensor.element, Element::I32 | Element::I64);
-    let values = integers.then(|| tensor.ints(MOST)).flatten();
-    Fact { shape: Some(tensor.shape.clone()), values }
+    fn name(&self, name: &str) -> String {
+        self.renamed.get(name).map_or_else(|| name.to_owned(), Clone::clone)
+    }
 }

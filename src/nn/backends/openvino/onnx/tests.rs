@@ -36,7 +36,7 @@ fn run(
 }
 
 fn refused(model: &[u8]) -> String {
-    check(&[model], Operators::Checked).expect_err("refused").text
+    check(&[model], Bounds::default()).expect_err("refused").text
 }
 
 fn whole(numbers: &[i64]) -> Vec<u8> {
@@ -166,7 +166,7 @@ fn steps_are_constants_and_not_zero() {
         ])
     };
     assert!(refused(&range(0)).contains("is 0"));
-    assert!(check(&[&range(1)], Operators::Checked).is_ok());
+    assert!(check(&[&range(1)], Bounds::default()).is_ok());
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn what_is_in_a_branch_is_held_to_the_list() {
         ])
     };
     assert!(refused(&branches(node("Col2Im", &["x"], &["t"], &[]))).contains("Col2Im (layer `t`)"));
-    assert!(check(&[&branches(node("Relu", &["x"], &["t"], &[]))], Operators::Checked).is_ok());
+    assert!(check(&[&branches(node("Relu", &["x"], &["t"], &[]))], Bounds::default()).is_ok());
     let body = [output("x", F32, &[4])];
     let around = model(&[
         input("x", F32, &[4]),

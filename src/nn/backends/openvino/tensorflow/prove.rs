@@ -57,14 +57,14 @@ fn made(node: &Node<'_>, inputs: Vec<Fact>) -> Fact {
     match node.op {
         "Const" => match node.attribute("value") {
             Some(Attribute::Tensor(tensor)) => {
-                Fact { shape: Some(tensor.shape.clone()), values: tensor.ints(MOST) }
+                Fact::constant(Some(tensor.shape.clone()), tensor.ints(MOST))
             }
             _ => Fact::default(),
         },
         "Placeholder" => match node.attribute("shape") {
             // The frontend may have another one for what seems to be a number.
             Some(Attribute::Shape(Some(dims))) if !dims.is_empty() => {
-                Fact { shape: dims.iter().copied().collect(), values: None }
+                Fact::shaped(dims.iter().copied().collect())
             }
             _ => Fact::default(),
         },
@@ -75,13 +75,13 @@ fn made(node: &Node<'_>, inputs: Vec<Fact>) -> Fact {
 
 /// Proves a node; the doubt comes with whom it is about.
 fn one<'n>(node: &Node<'n>, inputs: &[Fact]) -> Result<(), (&'n str, Doubt)> {
-    let doubt = |why: &str| Doubt { condition: None, why: why.to_owned() };
+    let doubt = |why: &str| Doubt::plain(why);
     let Some(becomes) = table::operators(node.op) else {
         return Err((node.op, doubt("what OpenVINO makes of it is not known")));
     };
     let input = |index: usize| inputs.get(index).cloned().unwrap_or_default();
     let held = |of: &'static str, inputs: &[Fact]| {
-        operators::prove(of, inputs).map_err(|doubt| (of, doubt))
+        operators::prove_but_for_elements(of, inputs).map_err(|doubt| (of, doubt))
     };
     match node.op {
         "Gather" | "GatherV2" => {
@@ -89,7 +89,7 @@ fn one<'n>(node: &Node<'n>, inputs: &[Fact]) -> Result<(), (&'n str, Doubt)> {
                 return Err(("Gather", doubt("its `batch_dims` is not 0")));
             }
             let axis = match node.op {
-                "Gather" => Fact { shape: Some(Vec::new()), values: Some(vec![0]) },
+                "Gather" => Fact::constant(Some(Vec::new()), Some(vec![0])),
                 _ => input(2),
             };
             held("Gather", &[input(0), input(1), axis])

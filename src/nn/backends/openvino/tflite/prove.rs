@@ -2,10 +2,12 @@
 //!
 //! What is known of a value is what constants and the shapes of the model's
 //! inputs make certain. What the file says of values in between is not
-//! believed: OpenVINO works them out itself.
+//! believed: OpenVINO works them out itself. Nothing can be put into such a
+//! file, so what is not proven is refused; most of these models have fixed
+//! shapes alone, and then all values have elements.
 
 use super::table;
-use crate::nn::operators::{self, Doubt, Fact};
+use crate::nn::operators::{self, Doubt, Fact, Window, made};
 use crate::nn::refusal::Refusal;
 use crate::nn::tflite::{Model, Operator};
 
@@ -34,11 +36,11 @@ pub(super) fn operators(model: &Model<'_>) -> Result<(), Refusal> {
     let mut facts: Vec<Fact> = vec![Fact::default(); model.tensors.len()];
     for (fact, tensor) in facts.iter_mut().zip(&model.tensors) {
         if tensor.data.is_some() || tensor.bytes() == Some(0) {
-            *fact = Fact { shape: tensor.fixed(), values: tensor.ints(MOST) };
+            *fact = Fact::constant(tensor.fixed(), tensor.ints(MOST));
         }
     }
     for &input in &model.inputs {
-        facts[input].shape = model.tensors[input].fixed();
+        facts[input] = Fact::shaped(model.tensors[input].fixed());
     }
     for operator in &model.operators {
         let inputs: Vec<Fact> = operator
@@ -46,7 +48,7 @@ pub(super) fn operators(model: &Model<'_>) -> Result<(), Refusal> {
             .iter()
             .map(|input| input.map(|input| facts[input].clone()).unwrap_or_default())
             .collect();
-        one(operator, &inputs).map_err(|(of, doubt)| {
+        let made = one(operator, &inputs).map_err(|(of, doubt)| {
             let layer = operator.outputs.first().map_or("", |&output| model.tensors[output].name);
             doubt.refusal(of, layer)
         })?;
@@ -54,54 +56,78 @@ pub(super) fn operators(model: &Model<'_>) -> Result<(), Refusal> {
         let same = matches!(operator.op, "DEQUANTIZE" | "QUANTIZE");
         let shape = inputs.into_iter().next().and_then(|first| first.shape).filter(|_| same);
         for &output in &operator.outputs {
-            facts[output] = Fact::default();
+            facts[output] = made.clone();
         }
         if let Some(&first) = operator.outputs.first() {
-            facts[first].shape = shape;
+            facts[first] = made.with(shape, None);
         }
     }
     Ok(())
 }
 
-/// Proves an operator; the doubt comes with whom it is about.
-fn one<'o>(operator: &'o Operator, inputs: &[Fact]) -> Result<(), (&'o str, Doubt)> {
-    let doubt = |why: &str| Doubt { condition: None, why: why.to_owned() };
+/// Proves an operator and says what is known of each of its outputs beside shape
+/// and values; the doubt comes with whom it is about.
+fn one<'o>(operator: &'o Operator, inputs: &[Fact]) -> Result<Fact, (&'o str, Doubt)> {
+    let doubt = |why: &str| Err((operator.op, Doubt::plain(why)));
     let Some(becomes) = table::operators(operator.op) else {
-        return Err((operator.op, doubt("what OpenVINO makes of it is not known")));
+        return doubt("what OpenVINO makes of it is not known");
     };
-    let input = |index: usize| inputs.get(index).cloned().unwrap_or_default();
-    let held = |of: &'static str, inputs: &[Fact]| {
-        operators::prove(of, inputs).map_err(|doubt| (of, doubt))
-    };
+    let shape = |index: usize| inputs.get(index).and_then(|fact| fact.shape.as_deref());
+    match operator.op {
+        // The number of columns is selected from the shape of the weights.
+        "FULLY_CONNECTED" if shape(1).is_none_or(|dims| dims.len() != 2) => {
+            return doubt("its weights (input 1) are of no two fixed dimensions");
+        }
+        // How much goes before and behind is selected from two columns.
+        "MIRROR_PAD" | "PAD" | "PADV2" if !matches!(shape(1), Some([_, 2])) => {
+            return doubt("its sizes (input 1) are not known to be pairs");
+        }
+        _ => {}
+    }
+    let own = arranged(operator, inputs);
+    let taken = operator.gather.map_or(0, |(_, taken)| taken);
+    let attributes = |key: &str| (key == "batch_dims").then(|| taken.to_string());
+    for &of in becomes {
+        operators::prove(of, &own, &attributes).map_err(|doubt| (of, doubt))?;
+    }
+    let sizes =
+        |fact: &Fact| fact.values.as_ref().is_some_and(|all| all.iter().all(|&size| size > 0));
+    Ok(match (becomes.first().copied().unwrap_or_default(), &own[..]) {
+        // To constant sizes.
+        ("Interpolate", [data, to]) if sizes(to) => {
+            made("Relu", std::slice::from_ref(data), Window::Open)
+        }
+        // Along dimensions that are the frontend's own.
+        ("NormalizeL2", [data, ..]) => made("Relu", std::slice::from_ref(data), Window::Open),
+        (of, own) => made(of, own, Window::Open),
+    })
+}
+
+/// The inputs as OpenVINO's operator has them.
+fn arranged(operator: &Operator, inputs: &[Fact]) -> Vec<Fact> {
+    let input = |at: usize| inputs.get(at).cloned().unwrap_or_default();
+    let number = |number: i64| Fact::constant(Some(Vec::new()), Some(vec![number]));
     match operator.op {
         "GATHER" => {
-            let (axis, taken) = operator.gather.unwrap_or_default();
-            if taken != 0 {
-                return Err(("Gather", doubt("its `batch_dims` is not 0")));
-            }
-            let axis = Fact { shape: Some(Vec::new()), values: Some(vec![axis.into()]) };
-            held("Gather", &[input(0), input(1), axis])
+            let axis = operator.gather.map_or(0, |(axis, _)| axis);
+            vec![input(0), input(1), number(axis.into())]
         }
-        "GATHER_ND" => held("GatherND", &[input(0), input(1)]),
-        "RANGE" => held("Range", &[input(0), input(1), input(2)]),
-        "STRIDED_SLICE" => held("StridedSlice", &[input(0), input(1), input(2), input(3)]),
-        // The number of columns is selected from the shape of the weights.
-        "FULLY_CONNECTED" => match input(1).shape {
-            Some(dims) if dims.len() == 2 => held("MatMul", &[]),
-            _ => Err((operator.op, doubt("its weights (input 1) are of no two fixed dimensions"))),
-        },
-        // How much goes before and behind is selected from two columns.
-        "MIRROR_PAD" | "PAD" | "PADV2" => match input(1).shape.as_deref() {
-            Some([_, 2]) => held("Pad", &[]),
-            _ => Err((operator.op, doubt("its sizes (input 1) are not known to be pairs"))),
-        },
-        _ => {
-            // Of these, the inputs come in the same order.
-            let same = match operator.op {
-                "TILE" | "PRELU" | "CONV_2D" | "DEPTHWISE_CONV_2D" => inputs,
-                _ => &[],
-            };
-            becomes.iter().try_for_each(|&of| held(of, same))
-        }
+        // Identifiers, and the table.
+        "EMBEDDING_LOOKUP" => vec![input(1), input(0), number(0)],
+        // The axis, and the data.
+        "SPLIT" => vec![input(1), input(0)],
+        // The shape of the output, the weights, and the data.
+        "TRANSPOSE_CONV" => vec![input(2), input(1)],
+        // Of one number, a constant of the frontend's own.
+        "LEAKY_RELU" => vec![input(0), number(0)],
+        "SQUARE" => vec![input(0), input(0)],
+        // Its steps are 1.
+        "SLICE" => vec![input(0), input(1), input(2)],
+        "QUANTIZE" | "RSQRT" | "SOFTMAX" => vec![input(0)],
+        // Biases, and what is padded with, are for another operator; a shape has
+        // one direction.
+        "CONV_2D" | "DEPTHWISE_CONV_2D" | "FULLY_CONNECTED" | "PAD" | "PADV2" | "MIRROR_PAD"
+        | "FILL" | "ZEROS_LIKE" | "BROADCAST_TO" => inputs.iter().take(2).cloned().collect(),
+        _ => inputs.to_vec(),
     }
 }

@@ -5,15 +5,32 @@
 //! and reads ports as they stand. What could mean one thing here and another
 //! one to it (an element twice, an id twice, a number that is not one) is refused.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use super::{Element, malformed, number};
 use crate::nn::refusal::Refusal;
+
+/// The most different elements of one layer; OpenVINO knows a dozen.
+const MAX_PARTS: usize = 32;
+
+/// The largest id of a layer, which leaves room for more of them.
+const MAX_ID: u64 = 1 << 48;
+
+/// What a layer or a port may say of itself to the library: names, and how
+/// weights are kept. All else is for its own parts to tell each other (such as
+/// which implementation is taken), and would be taken at its word.
+const SAID: [&str; 5] =
+    ["fused_names", "decompression", "layout", "old_api_map_order", "old_api_map_element_type"];
 
 /// The layers of one model, those of its bodies included.
 #[derive(Default)]
 pub(super) struct Layers<'a> {
     pub(super) scopes: Vec<Scope<'a>>,
+    /// Where it says to the library what a model should not.
+    pub(super) cuts: Vec<Range<usize>>,
+    /// Where it has pre-processing of an older form.
+    pub(super) pre_process: Option<usize>,
     frames: Vec<Frame>,
 }
 
@@ -25,6 +42,10 @@ pub(super) struct Scope<'a> {
     pub(super) edges: Vec<Edge>,
     /// By their ids.
     ids: HashMap<u64, usize>,
+    /// The largest id.
+    pub(super) largest: u64,
+    /// Outputs: layer and port.
+    ports: HashSet<(u64, u64)>,
     /// Where more layers and edges may be put: before the end of their lists.
     pub(super) layers_end: Option<usize>,
     pub(super) edges_end: Option<usize>,
@@ -47,6 +68,8 @@ pub(super) struct Layer<'a> {
     /// The attributes of what its port maps say of inputs and outputs.
     pub(super) mapped_inputs: Vec<Vec<(&'a str, &'a str)>>,
     pub(super) mapped_outputs: Vec<Vec<(&'a str, &'a str)>>,
+    /// What a body's result goes to in the next iteration: layers of the body.
+    pub(super) back_edges: Vec<(u64, u64)>,
     /// The scopes of its bodies.
     pub(super) bodies: Vec<usize>,
     seen: Vec<&'a str>,
@@ -95,9 +118,16 @@ enum Frame {
     Edges(usize),
     Layer(usize, usize),
     Inputs(usize, usize),
+    InputPort,
     Outputs(usize, usize),
     OutputPort(usize, usize),
     Map(usize, usize),
+    BackEdges(usize, usize),
+    /// `rt_info` of a layer or a port, from here; whether something in it is not
+    /// in [`SAID`].
+    Said(usize, bool),
+    /// What is cut out, from here.
+    Cut(usize),
     Other,
 }
 
@@ -126,6 +156,11 @@ impl<'a> Scope<'a> {
     pub(super) fn by_id(&self, id: u64) -> Option<usize> {
         self.ids.get(&id).copied()
     }
+
+    /// Whether a layer has an output of this id.
+    pub(super) fn has_output(&self, output: (u64, u64)) -> bool {
+        self.ports.contains(&output)
+    }
 }
 
 impl<'a> Layers<'a> {
@@ -141,6 +176,8 @@ impl<'a> Layers<'a> {
         let frame = self.frame(element)?;
         if opens {
             self.frames.push(frame);
+        } else if let Frame::Cut(from) = frame {
+            self.cuts.push(from..element.end);
         } else if let Frame::Layers(scope) | Frame::Edges(scope) = frame {
             // Nothing can be put into an element that is closed as it opens.
             let scope = &self.scopes[scope];
@@ -151,9 +188,10 @@ impl<'a> Layers<'a> {
         Ok(())
     }
 
-    /// The last element that was opened ends; `at` is where its end begins.
-    pub(super) fn close(&mut self, at: usize) {
+    /// The last element that was opened ends; its end is from `at` to `end`.
+    pub(super) fn close(&mut self, at: usize, end: usize) {
         match self.frames.pop() {
+            Some(Frame::Cut(from) | Frame::Said(from, true)) => self.cuts.push(from..end),
             Some(Frame::Layers(scope)) => self.scopes[scope].layers_end = Some(at),
             Some(Frame::Edges(scope)) => self.scopes[scope].edges_end = Some(at),
             _ => {}
@@ -176,6 +214,12 @@ impl<'a> Layers<'a> {
                 once(&mut self.scopes[scope].seen_edges)?;
                 Frame::Edges(scope)
             }
+            (Frame::Scope(scope), name) => {
+                if name == "pre-process" && scope == 0 {
+                    self.pre_process.get_or_insert(at);
+                }
+                Frame::Cut(at)
+            }
             (Frame::Layers(scope), "layer") => self.layer(scope, element)?,
             (Frame::Edges(scope), "edge") => {
                 self.edge(scope, element)?;
@@ -185,6 +229,9 @@ impl<'a> Layers<'a> {
                 let own = &mut self.scopes[scope].layers[layer];
                 if own.seen.contains(&name) {
                     return Err(malformed(at, "has an element twice"));
+                }
+                if own.seen.len() == MAX_PARTS {
+                    return Err(malformed(at, "has a layer of too many elements"));
                 }
                 own.seen.push(name);
                 match name {
@@ -200,6 +247,8 @@ impl<'a> Layers<'a> {
                         self.scope()
                     }
                     "port_map" | "then_port_map" | "else_port_map" => Frame::Map(scope, layer),
+                    "back_edges" => Frame::BackEdges(scope, layer),
+                    "rt_info" => Frame::Said(at, false),
                     _ => Frame::Other,
                 }
             }
@@ -207,14 +256,31 @@ impl<'a> Layers<'a> {
                 let id = element.number("id")?;
                 let ports = &mut self.scopes[scope].layers[layer].inputs;
                 ports.push(id);
-                Frame::Other
+                Frame::InputPort
             }
             (Frame::Outputs(scope, layer), "port") => {
                 let id = element.number("id")?;
                 let precision = element.attribute("precision").unwrap_or_default();
                 let port = Port { id, precision, dims: Some(Vec::new()) };
-                self.scopes[scope].layers[layer].outputs.push(port);
+                let own = &mut self.scopes[scope];
+                if !own.ports.insert((own.layers[layer].id, id)) {
+                    return Err(malformed(at, "has two outputs of one id"));
+                }
+                own.layers[layer].outputs.push(port);
                 Frame::OutputPort(scope, layer)
+            }
+            (Frame::InputPort | Frame::OutputPort(..), "rt_info") => Frame::Said(at, false),
+            (Frame::Said(from, _), _) => {
+                let said = element.attribute("name").is_some_and(|name| SAID.contains(&name));
+                if let (false, Some(last)) = (said, self.frames.last_mut()) {
+                    *last = Frame::Said(from, true);
+                }
+                Frame::Other
+            }
+            (Frame::BackEdges(scope, layer), "edge") => {
+                let edge = (element.number("from-layer")?, element.number("to-layer")?);
+                self.scopes[scope].layers[layer].back_edges.push(edge);
+                Frame::Other
             }
             (Frame::Map(scope, layer), "input") => {
                 let attributes = element.attributes.to_vec();
@@ -256,8 +322,12 @@ impl<'a> Layers<'a> {
             return Err(malformed(element.at, "has a layer without a plain type and version"));
         };
         let id = element.number("id")?;
+        if id > MAX_ID {
+            return Err(malformed(element.at, "has a layer whose `id` is too large"));
+        }
         let name = element.attribute("name").unwrap_or_default();
         let own = &mut self.scopes[scope];
+        own.largest = own.largest.max(id);
         own.layers.push(Layer { id, name, ty, version, ..Layer::default() });
         if own.ids.insert(id, own.layers.len() - 1).is_some() {
             return Err(malformed(element.at, "has two layers of one id"));

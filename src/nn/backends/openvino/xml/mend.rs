@@ -1,5 +1,6 @@
-//! Layers that are put into a model before OpenVINO reads it, in front of those
+//! What is put into a model before OpenVINO reads it: layers in front of those
 //! that trust their inputs. An answer for inputs in range is the same with them.
+//! And what is taken out of it: what it says to the library's own parts.
 //!
 //! They need no constants of their own, which would need weights: a `Clamp` to
 //! one number makes it of anything. Where shapes are fixed, all of them fold
@@ -34,12 +35,43 @@ struct Mends {
     next: u64,
     /// By the input's layer and port: where it comes from now.
     moved: HashMap<(u64, u64), Output>,
+    /// What stands in the place of an output for all that read it, but for the
+    /// results of the model or body: those keep its name.
+    replaced: HashMap<Output, Output>,
 }
 
 impl<'l, 'a> Plan<'l, 'a> {
     /// Nothing yet.
     pub(super) fn new(layers: &'l Layers<'a>) -> Plan<'l, 'a> {
         Plan { layers, scopes: HashMap::new() }
+    }
+
+    /// Plans that an input of a layer has elements, for whoever reads the same
+    /// output, if that can be: what is known to be empty is not helped.
+    pub(super) fn fill(
+        &mut self,
+        scope: usize,
+        facts: &[Fact],
+        sources: &[Output],
+        input: usize,
+    ) -> bool {
+        let (Some(fact), Some(&source)) = (facts.get(input), sources.get(input)) else {
+            return false;
+        };
+        if fact.shape.is_some() || fact.values.is_some() {
+            return false;
+        }
+        let mends = self.mends(scope);
+        if !mends.replaced.contains_key(&source) {
+            let filled = mends.not_empty(source);
+            mends.replaced.insert(source, filled);
+        }
+        true
+    }
+
+    fn mends(&mut self, scope: usize) -> &mut Mends {
+        let next = self.layers.scopes[scope].largest.saturating_add(1);
+        self.scopes.entry(scope).or_insert_with(|| Mends { next, ..Mends::default() })
     }
 
     /// Plans what brings the condition about for a layer of a scope, if there is
@@ -52,24 +84,20 @@ impl<'l, 'a> Plan<'l, 'a> {
         facts: &[Fact],
         sources: &[Output],
     ) -> bool {
-        let own = &self.layers.scopes[scope];
-        let Some(first) = own.layers.iter().map(|layer| layer.id).max() else { return false };
-        let layer = &own.layers[layer];
-        let mends = self.scopes.entry(scope).or_default();
-        mends.next = mends.next.max(first.saturating_add(1));
-        // What was moved before is where it comes from now.
+        let layers = self.layers;
+        let layer = &layers.scopes[scope].layers[layer];
+        let mends = self.mends(scope);
+        // What was moved or replaced before is where it comes from now.
         let source = |mends: &Mends, input: usize| {
             let port = layer.inputs.get(input)?;
-            let moved = mends.moved.get(&(layer.id, *port)).copied();
-            moved.or_else(|| sources.get(input).copied())
+            if let Some(&moved) = mends.moved.get(&(layer.id, *port)) {
+                return Some(moved);
+            }
+            let source = sources.get(input)?;
+            Some(mends.replaced.get(source).copied().unwrap_or(*source))
         };
         let fact = |input: usize| facts.get(input).cloned().unwrap_or_default();
         let (input, made) = match condition {
-            Condition::NotEmpty { input } => match source(mends, input) {
-                // What is known to be empty is not helped.
-                Some(of) if fact(input).shape.is_none() => (input, mends.not_empty(of)),
-                _ => return false,
-            },
             Condition::Within { input, least, most } => match source(mends, input) {
                 Some(of) if fact(input).values.is_none() => {
                     let wide = mends.add("Convert", 1, "destination_type=\"i64\"", &[of]);
@@ -178,18 +206,22 @@ impl Mends {
     }
 }
 
-/// The XML with what is planned in it; none if that is nothing.
+/// The XML with what is planned in it, and without what is cut; none if both are
+/// nothing.
 pub(super) fn text(xml: &[u8], plan: Plan<'_, '_>) -> Result<Option<Vec<u8>>, Refusal> {
     // What is put where, in place of how many bytes.
     let mut changes: Vec<(usize, usize, String)> = Vec::new();
     for (scope, mends) in plan.scopes {
-        if mends.moved.is_empty() {
+        if mends.moved.is_empty() && mends.replaced.is_empty() {
             continue;
         }
         let scope: &Scope<'_> = &plan.layers.scopes[scope];
+        let result = |id: u64| scope.by_id(id).is_some_and(|at| scope.layers[at].is("Result"));
         for edge in &scope.edges {
-            if let Some((layer, port)) = mends.moved.get(&edge.to) {
-                let (to, slot) = edge.to;
+            let (to, slot) = edge.to;
+            let moved = mends.moved.get(&edge.to);
+            let from = moved.or_else(|| mends.replaced.get(&edge.from).filter(|_| !result(to)));
+            if let Some((layer, port)) = from {
                 let text = format!(
                     "<edge from-layer=\"{layer}\" from-port=\"{port}\" to-layer=\"{to}\" to-port=\"{slot}\"/>"
                 );
@@ -202,6 +234,8 @@ pub(super) fn text(xml: &[u8], plan: Plan<'_, '_>) -> Result<Option<Vec<u8>>, Re
         changes.push((layers, 0, mends.layers));
         changes.push((edges, 0, mends.edges));
     }
+    let cuts = plan.layers.cuts.iter();
+    changes.extend(cuts.map(|cut| (cut.start, cut.len(), String::new())));
     if changes.is_empty() {
         return Ok(None);
     }
