@@ -213,10 +213,7 @@ pub(in crate::nn) fn prove(
 
 /// The same for an encoding into whose graphs nothing can be put: whether a
 /// value of an unknown shape has elements is not proven (SECURITY.md says so).
-pub(in crate::nn) fn prove_but_for_elements(
-    operator: &str,
-    inputs: &[Fact],
-) -> Result<(), Doubt> {
+pub(in crate::nn) fn prove_but_for_elements(operator: &str, inputs: &[Fact]) -> Result<(), Doubt> {
     conditions(operator)?.iter().try_for_each(|&condition| match condition {
         Condition::NotEmpty { input } if inputs.get(input).is_some_and(Fact::is_unknown) => Ok(()),
         _ => holds(condition, inputs, &|_| None),

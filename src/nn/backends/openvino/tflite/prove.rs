@@ -88,7 +88,10 @@ fn one<'o>(operator: &'o Operator, inputs: &[Fact]) -> Result<Fact, (&'o str, Do
     let taken = operator.gather.map_or(0, |(_, taken)| taken);
     let attributes = |key: &str| (key == "batch_dims").then(|| taken.to_string());
     for &of in becomes {
-        operators::prove(of, &own, &attributes).map_err(|doubt| (of, doubt))?;
+        // What is made as large as another one is so in one direction.
+        let count = if of == "Broadcast" { 2 } else { own.len() };
+        let inputs = &own[..count.min(own.len())];
+        operators::prove(of, inputs, &attributes).map_err(|doubt| (of, doubt))?;
     }
     let sizes =
         |fact: &Fact| fact.values.as_ref().is_some_and(|all| all.iter().all(|&size| size > 0));
