@@ -25,6 +25,15 @@ pub(super) enum Element {
 }
 
 impl Element {
+    /// Whether a tensor of a type of wasi-nn's may be handed over for it: its own,
+    /// or bytes for what has a byte and no name there, as an output gives them.
+    fn takes(self, ty: TensorType) -> bool {
+        match self {
+            Element::Nn(own) => own == ty,
+            Element::Other(_, bits) => bits == Some(8) && ty == TensorType::U8,
+        }
+    }
+
     /// Its name as models have it.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -158,7 +167,7 @@ pub(super) fn check(
             name(ty)
         )));
     }
-    if port.element != Element::Nn(ty) {
+    if !port.element.takes(ty) {
         let unnamed = match port.element {
             Element::Nn(_) => "",
             Element::Other(..) => ", a type that wasi-nn has no name for",
@@ -291,10 +300,11 @@ mod tests {
             element: Element::Other("boolean", Some(8)),
             shape: Some(vec![Dim { min: 4, max: Some(4) }]),
         }];
-        let refusal = check(&flags, 0, TensorType::U8, &[4], 4).expect_err("no such type");
+        assert_eq!(check(&flags, 0, TensorType::U8, &[4], 4), Ok(()), "a byte each");
+        let refusal = check(&flags, 0, TensorType::I32, &[4], 16).expect_err("no such type");
         assert_eq!(
             refusal.text,
-            "the tensor for input 0 is u8, but the model's input is boolean [4], \
+            "the tensor for input 0 is i32, but the model's input is boolean [4], \
              a type that wasi-nn has no name for"
         );
     }

@@ -166,7 +166,11 @@ fn graph(compiled: native::Compiled, proven: &Proven<'_>) -> Result<Compiled, St
     Ok(Compiled {
         stateful: proven.stateful,
         weight: proven.weight,
-        model: Box::new(OpenVinoModel::new(compiled, inputs.len(), outputs.clone().into())),
+        model: Box::new(OpenVinoModel::new(
+            compiled,
+            inputs.clone().into(),
+            outputs.clone().into(),
+        )),
         inputs,
         outputs,
     })

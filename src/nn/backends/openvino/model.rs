@@ -11,15 +11,15 @@ use crate::nn::tensors::{Element, Port};
 /// A compiled model.
 pub(super) struct OpenVinoModel {
     compiled: native::Compiled,
-    inputs: usize,
+    inputs: Arc<[Port]>,
     outputs: Arc<[Port]>,
 }
 
 impl OpenVinoModel {
-    /// Of so many inputs, and of these outputs.
+    /// Of these inputs and outputs.
     pub(super) fn new(
         compiled: native::Compiled,
-        inputs: usize,
+        inputs: Arc<[Port]>,
         outputs: Arc<[Port]>,
     ) -> OpenVinoModel {
         OpenVinoModel { compiled, inputs, outputs }
@@ -31,8 +31,8 @@ impl Model for OpenVinoModel {
         let request = self.compiled.request().map_err(|error| {
             Refusal::runtime(format!("OpenVINO can't make an inference request: {error}"))
         })?;
-        let outputs = self.outputs.clone();
-        Ok(Box::new(OpenVinoRequest { request, inputs: self.inputs, outputs }))
+        let (inputs, outputs) = (self.inputs.clone(), self.outputs.clone());
+        Ok(Box::new(OpenVinoRequest { request, inputs, outputs }))
     }
 
     /// By a file in memory: the library does not tell when a disk is full.
@@ -50,7 +50,7 @@ impl Model for OpenVinoModel {
 
 struct OpenVinoRequest {
     request: InferRequest,
-    inputs: usize,
+    inputs: Arc<[Port]>,
     outputs: Arc<[Port]>,
 }
 
@@ -59,8 +59,8 @@ impl OpenVinoRequest {
     /// it was, which was another task's or anything that lay in the heap. An
     /// output whose size an inference decides is written as far as it goes.
     fn clear_outputs(&mut self) -> Result<(), String> {
-        let mut inputs = Vec::with_capacity(self.inputs);
-        for index in 0..self.inputs {
+        let mut inputs = Vec::with_capacity(self.inputs.len());
+        for index in 0..self.inputs.len() {
             inputs.push(self.request.input(index)?.bytes()?.as_ptr_range());
         }
         for (index, port) in self.outputs.iter().enumerate() {
@@ -93,6 +93,10 @@ impl Request for OpenVinoRequest {
             return Err(failed(sizes));
         }
         bytes.copy_from_slice(data);
+        // Operators take it for granted that a truth value is 0 or 1.
+        if self.inputs[index].element == Element::Other("boolean", Some(8)) {
+            bytes.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
+        }
         Ok(())
     }
 
