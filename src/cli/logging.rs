@@ -1,15 +1,20 @@
 //! The log: to standard error, as text or as JSON lines.
 
+use super::native::{self, Captured};
 use crate::config::{LogConfig, LogFormat};
 use crate::escape::Escaped;
 use anyhow::Context as _;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal as _;
+use std::panic::PanicHookInfo;
 use tracing::field::Field;
+use tracing::{error, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 /// What other crates say is worth little to an operator; at the level `debug`
 /// the compiler alone has hundreds of lines for each module.
@@ -28,12 +33,17 @@ impl Log {
     }
 }
 
-/// Starts logging.
-pub(super) fn start(config: &LogConfig) -> anyhow::Result<Log> {
+/// Starts logging, to where standard error went before it was captured, and
+/// has panics logged.
+pub(super) fn start(config: &LogConfig, captured: Option<&Captured>) -> anyhow::Result<Log> {
+    let (to, ansi) = match captured.map(Captured::real) {
+        Some(real) => (BoxMakeWriter::new(real.clone()), real.is_terminal()),
+        None => (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal()),
+    };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter(&config.directives)?)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_writer(to)
+        .with_ansi(ansi);
     // The two have different types.
     macro_rules! started {
         ($log:expr) => {{
@@ -47,14 +57,38 @@ pub(super) fn start(config: &LogConfig) -> anyhow::Result<Log> {
         LogFormat::Text => started!(log.fmt_fields(escaped_fields())),
         LogFormat::Json => started!(log.json().flatten_event(true).with_span_list(false)),
     };
+    std::panic::set_hook(Box::new(log_panic));
     Ok(Log { replace })
 }
 
-/// Starts logging as the worker says that started this process.
+/// Starts logging as the worker says that started this process. What it gives
+/// is to be called once there may be threads.
 #[cfg(target_os = "linux")]
-pub(super) fn start_as(log: &crate::host::Log) -> anyhow::Result<()> {
+pub(super) fn start_as(log: &crate::host::Log) -> anyhow::Result<impl FnOnce() + use<>> {
     let format = if log.json { LogFormat::Json } else { LogFormat::Text };
-    start(&LogConfig { directives: log.directives.clone(), format }).map(drop)
+    let mut captured = native::capture()?;
+    start(&LogConfig { directives: log.directives.clone(), format }, Some(&captured))?;
+    Ok(move || {
+        if let Err(e) = captured.listen() {
+            warn!("what libraries write to standard error is lost: {e:#}");
+        }
+        // As long as this process.
+        std::mem::forget(captured);
+    })
+}
+
+/// Whoever panicked, a library's thread too, and whatever it says: it stays in
+/// its line.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or("without a name");
+    let at = panic.location().map(ToString::to_string).unwrap_or_default();
+    let text = panic.payload_as_str().unwrap_or("no reason given");
+    let trace = Backtrace::capture();
+    match trace.status() {
+        BacktraceStatus::Captured => error!(thread, at, %trace, "panicked: {text}"),
+        _ => error!(thread, at, "panicked: {text}"),
+    }
 }
 
 fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
@@ -80,7 +114,7 @@ fn escaped_fields() -> impl for<'writer> FormatFields<'writer> + 'static {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::io;
     use std::sync::{Arc, Mutex, PoisonError};
@@ -100,7 +134,7 @@ mod tests {
         }
     }
 
-    fn logged(ansi: bool, log: impl FnOnce()) -> String {
+    pub(in crate::cli) fn logged(ansi: bool, log: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt()

@@ -9,6 +9,7 @@ mod doctor;
 mod health;
 mod inspect;
 mod logging;
+mod native;
 mod run;
 mod signals;
 mod submit;

@@ -53,7 +53,7 @@ fn start_log(matches: &ArgMatches, config: &LogConfig) -> anyhow::Result<()> {
     if !matches.contains_id("log-level") {
         config.directives = "error,proplet::mqtt=off".into();
     }
-    logging::start(&config).map(drop)
+    logging::start(&config, None).map(drop)
 }
 
 async fn run(config: &SubmitConfig, job: SubmitJob) -> anyhow::Result<ExitCode> {

@@ -1,7 +1,8 @@
 //! `proplet worker`: serves tasks until a signal says stop.
 
 use super::logging::{self, Log};
-use crate::config::{self, Config, Environment};
+use super::native;
+use crate::config::{self, Config, Environment, Isolation};
 use crate::process;
 use crate::worker;
 use anyhow::Context as _;
@@ -61,7 +62,15 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         writeln!(std::io::stdout(), "{text}").context("printing the policy")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let log = logging::start(&config.log)?;
+    // Where models run, libraries write to standard error, too.
+    let mut captured = match config.isolation {
+        Isolation::None => Some(native::capture()?),
+        Isolation::Process => None,
+    };
+    let log = logging::start(&config.log, captured.as_ref())?;
+    if let Some(captured) = &mut captured {
+        captured.listen()?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(IO_THREADS)
         .enable_all()

@@ -40,12 +40,13 @@ struct Lane {
 /// The tasks that run: on which lane, in its how manieth run.
 type Running = Arc<Mutex<HashMap<u32, (u64, Arc<Cancel>)>>>;
 
-/// Runs tasks until the worker closes the line. `log` starts the log.
+/// Runs tasks until the worker closes the line. `log` starts the log, and gives
+/// what is to be done for it once this process is confined.
 ///
 /// # Errors
 ///
 /// What the worker says makes no sense.
-pub fn main(log: impl FnOnce(&Log) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub fn main<R: FnOnce()>(log: impl FnOnce(&Log) -> anyhow::Result<R>) -> anyhow::Result<()> {
     alone_with_the_worker();
     let line = std::io::stdin().as_fd().try_clone_to_owned().context("the line to the worker")?;
     let (sender, mut receiver) = channel::end(line, LIMIT);
@@ -104,20 +105,21 @@ fn alone_with_the_worker() {
 
 type Started = (Vec<u32>, Vec<String>, Vec<Arc<DiskCache>>, Running);
 
-fn start(
+fn start<R: FnOnce()>(
     setup: &Setup,
-    log: impl FnOnce(&Log) -> anyhow::Result<()>,
+    log: impl FnOnce(&Log) -> anyhow::Result<R>,
     sockets: Vec<OwnedFd>,
     notes: Notes,
 ) -> anyhow::Result<Started> {
-    if let Some(settings) = &setup.log {
-        log(settings)?;
-    }
+    let confined = setup.log.as_ref().map(log).transpose()?;
     let count = 2 * setup.compilers;
     let program = Path::new("/proc/self/exe");
     let compile_apart =
         CompileProcesses::start(program, count, setup.compile_memory, WhenLost::End)?;
     let missing = confine::apply(&setup.confinement).context("confining the runtime")?;
+    if let Some(confined) = confined {
+        confined();
+    }
     let open = |kind: &str| {
         let (folder, budget) = setup.caches.as_ref()?;
         let opened = DiskCache::open(&folder.join(kind), *budget);

@@ -39,10 +39,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) fn main(names: &[String], keep: bool) -> anyhow::Result<ExitCode> {
     let env = Environment::from_process();
     // What is there to be said, the demo says.
-    logging::start(&LogConfig {
-        directives: "warn,proplet::mqtt=error,rumqttd=off".into(),
-        format: LogFormat::Text,
-    })?;
+    let quiet = "warn,proplet::mqtt=error,rumqttd=off".to_owned();
+    logging::start(&LogConfig { directives: quiet, format: LogFormat::Text }, None)?;
     let named = match names {
         [] => None,
         names => Some(Files::named(names, env.working_dir())?),
