@@ -26,6 +26,21 @@ fn models() {
 }
 
 #[test]
+fn onnx_models() {
+    drive("onnx", onnx);
+}
+
+#[test]
+fn tensorflow_lite_models() {
+    drive("tflite", tflite);
+}
+
+#[test]
+fn tensorflow_graphs() {
+    drive("tensorflow", tensorflow);
+}
+
+#[test]
 fn calls_of_wasi_nn() {
     drive("nn", nn);
 }

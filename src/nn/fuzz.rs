@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::backends::fake::Fake;
 use super::backends::openvino::builders;
 use super::backends::openvino::xml::{self as scanner, Bounds};
-use super::{Nn, NnConfig, NnLimits};
+use super::tensorflow::Attribute;
+use super::{Nn, NnConfig, NnLimits, onnx, tensorflow, tflite};
 
 /// An OpenVINO model, the XML; its weights have as many bytes.
 pub fn xml(data: &[u8]) {
@@ -24,6 +25,53 @@ pub fn xml(data: &[u8]) {
     if builders::check(&[data, &[]], Bounds::default()).is_err() {
         assert!(text.contains("offset") && text.contains("size"));
     }
+}
+
+/// An ONNX file: what is taken is small in what it says, and no more is seen
+/// behind it than was proven.
+pub fn onnx(data: &[u8]) {
+    let Ok(model) = onnx::scan(&[data]) else { return };
+    assert!(model.nodes <= onnx::MAX_NODES && model.graph.nodes.len() <= model.nodes);
+    for node in &model.graph.nodes {
+        assert!(node.place.end <= data.len() && node.place.start < node.place.end);
+    }
+    for tensor in &model.graph.initializers {
+        assert!(tensor.ints(0).is_none_or(|ints| ints.is_empty()), "{}", tensor.name);
+    }
+    // A second graph behind it is a second one.
+    assert!(onnx::scan(&[&[data, &[0x3a, 0]].concat()]).is_err());
+}
+
+/// A TensorFlow Lite file.
+pub fn tflite(data: &[u8]) {
+    let Ok(model) = tflite::scan(&[data]) else { return };
+    for tensor in &model.tensors {
+        if let Some(bytes) = tensor.data {
+            assert_eq!(tensor.bytes(), Some(bytes.len() as u64), "{}", tensor.name);
+        }
+    }
+    let mut made: Vec<bool> = model.tensors.iter().map(|tensor| tensor.data.is_some()).collect();
+    model.inputs.iter().for_each(|&input| made[input] = true);
+    for operator in &model.operators {
+        let known = |&input: &usize| made[input] || model.tensors[input].bytes() == Some(0);
+        assert!(operator.inputs.iter().flatten().all(known), "{}", operator.op);
+        operator.outputs.iter().for_each(|&output| made[output] = true);
+    }
+}
+
+/// A frozen graph of TensorFlow's.
+pub fn tensorflow(data: &[u8]) {
+    let Ok(nodes) = tensorflow::scan(&[data]) else { return };
+    for (at, node) in nodes.iter().enumerate() {
+        assert!(node.inputs.iter().all(|&(from, _)| from < at), "{}", node.name);
+        if let Some(Attribute::Tensor(tensor)) = node.attribute("value") {
+            let count: u64 = tensor.shape.iter().product();
+            let ints = tensor.ints(1 << 12);
+            assert!(ints.is_none_or(|ints| ints.len() as u64 == count), "{}", node.name);
+        }
+    }
+    // Its own nodes behind it are there twice.
+    assert!(tensorflow::scan(&[&[data, data].concat()]).is_err());
 }
 
 const LIMITS: NnLimits = NnLimits { graphs: 8, graph_bytes: 4000, contexts: 6, tensor_bytes: 200 };
