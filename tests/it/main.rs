@@ -16,6 +16,8 @@ mod confinement;
 mod demo;
 #[cfg(feature = "broker")]
 mod doctor;
+#[cfg(feature = "openvino")]
+mod encodings;
 mod guests;
 #[cfg(feature = "openvino")]
 mod guide;
