@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use wasmtime_wasi_nn::wit::TensorType;
 
 use super::backends::Request;
+use super::bytes::{Bytes, Output};
 use super::config::NnLimits;
 use super::graph::SharedGraph;
 use super::inferences::Observer;
 use super::refusal::{Errno, Halt, Refusal};
-use super::resources::Tensor;
-use super::tensors::{self, Element};
+use super::tensors::{self, Element, Port};
 use crate::cancel::{Cancel, Doing};
 
 /// The most diagnostics of a task, and the most bytes of one.
@@ -160,7 +160,7 @@ impl Task {
     }
 }
 
-/// Bytes of a tensor outside of any context, counted as the task's.
+/// Bytes of a tensor of the guest's, counted as the task's.
 pub(super) struct Held {
     task: Arc<Task>,
     bytes: u64,
@@ -235,19 +235,41 @@ impl Execution {
         shape: &[u32],
         data: &[u8],
     ) -> Result<(), Refusal> {
-        tensors::check(&self.graph.inputs, index, ty, shape, data.len())?;
+        self.put(index, ty, shape, data.len(), |request, slot| request.write(slot, shape, data))
+    }
+
+    /// Makes a tensor the input, proven before, without a copy.
+    pub(super) fn give_input(
+        &mut self,
+        index: u32,
+        ty: TensorType,
+        shape: &[u32],
+        data: Bytes,
+    ) -> Result<(), Refusal> {
+        self.put(index, ty, shape, data.len(), |request, slot| request.give(slot, shape, data))
+    }
+
+    fn put(
+        &mut self,
+        index: u32,
+        ty: TensorType,
+        shape: &[u32],
+        bytes: usize,
+        put: impl FnOnce(&mut dyn Request, usize) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        tensors::check(&self.graph.inputs, index, ty, shape, bytes)?;
         let slot = index as usize;
         self.computed = false;
         let extra = match self.graph.inputs[slot].bytes()? {
             Some(_) => 0,
-            None => data.len() as u64,
+            None => bytes as u64,
         };
         self.task.hold(&mut self.task.lock(), self.inputs[slot].extra, extra)?;
         self.inputs[slot] = Input { set: false, extra };
-        let written = self.request()?.write(slot, shape, data);
-        self.inputs[slot].set = written.is_ok();
-        self.clean &= written.is_ok();
-        written
+        let done = put(&mut **self.request()?, slot);
+        self.inputs[slot].set = done.is_ok();
+        self.clean &= done.is_ok();
+        done
     }
 
     /// Computes the outputs, once every input is set.
@@ -282,6 +304,22 @@ impl Execution {
         index: u32,
         show: &mut dyn FnMut(&[u8]),
     ) -> Result<(), Refusal> {
+        self.computed(index)?.read(index as usize, show)
+    }
+
+    /// An output of the last compute, with its shape, without a copy. Its bytes
+    /// count as the task's for as long as it is there.
+    pub(super) fn take_output(&mut self, index: u32) -> Result<(Vec<u32>, Output, Held), Refusal> {
+        let request = self.computed(index)?;
+        let shape = request.output_shape(index as usize)?;
+        let mut bytes = size_of_val(shape.as_slice());
+        request.read(index as usize, &mut |output| bytes += output.len())?;
+        let held = self.task.held(bytes as u64)?;
+        Ok((shape, self.request()?.take(index as usize)?, held))
+    }
+
+    /// The request, of which the output of that index has been computed.
+    fn computed(&mut self, index: u32) -> Result<&mut Box<dyn Request>, Refusal> {
         let outputs = self.graph.outputs.len();
         if index as usize >= outputs {
             return Err(Refusal::argument(format!(
@@ -294,50 +332,50 @@ impl Execution {
                 format!("output {index} has not been computed since the inputs were set"),
             ));
         }
-        self.request()?.read(index as usize, show)
+        self.request()
     }
 
-    /// The index of the input of that name; a number is an index where no input
-    /// has it for its name.
-    pub(super) fn input_named(&self, name: &str) -> Result<u32, Refusal> {
+    /// The index of the input of that name, and whether the name is one: a number
+    /// is an index where no input has it for its name.
+    pub(super) fn input_named(&self, name: &str) -> Result<(u32, bool), Refusal> {
         let inputs = &self.graph.inputs;
         let named = inputs.iter().position(|port| port.name == name);
-        let index = named.or_else(|| name.parse().ok().filter(|index| *index < inputs.len()));
-        index.map(|index| index as u32).ok_or_else(|| {
-            let short = short(name);
-            let inputs: Vec<_> = inputs.iter().map(ToString::to_string).collect();
-            Refusal::argument(format!(
-                "there is no input `{short}`: the model's inputs are {}",
-                inputs.join(", ")
-            ))
-        })
+        if let Some(index) = named.or_else(|| self.graph.input_named(name)) {
+            return Ok((index as u32, true));
+        }
+        match name.parse() {
+            Ok(index) if (index as usize) < inputs.len() => Ok((index, false)),
+            _ => {
+                let short = short(name);
+                let inputs: Vec<_> = inputs.iter().map(ToString::to_string).collect();
+                Err(Refusal::argument(format!(
+                    "there is no input `{short}`: the model's inputs are {}",
+                    inputs.join(", ")
+                )))
+            }
+        }
     }
 
-    /// The outputs of the last compute: name, type, shape and bytes of each. An
-    /// output without a name is called by its index.
-    pub(super) fn outputs(&mut self) -> Result<Vec<(String, Tensor)>, Refusal> {
-        (0..self.graph.outputs.len()).map(|index| self.output_tensor(index)).collect()
-    }
-
-    fn output_tensor(&mut self, index: usize) -> Result<(String, Tensor), Refusal> {
-        let port = &self.graph.outputs[index];
-        let name = if port.name.is_empty() { index.to_string() } else { port.name.clone() };
-        let ty = match port.element {
-            Element::Nn(ty) => ty,
-            // Truth values and signed bytes are seen as bytes.
-            Element::Other(_, Some(8)) => TensorType::U8,
-            Element::Other(..) => {
-                let text = format!("output {index} is {port}, a type that wasi-nn has no name for");
-                return Err(Refusal::new(Errno::UnsupportedOperation, text));
+    /// The outputs' names and types, in the model's order. One without a name is
+    /// called by its index.
+    ///
+    /// # Errors
+    ///
+    /// One is of a type that wasi-nn has no name for.
+    pub(super) fn outputs(&self) -> Result<Vec<(String, TensorType)>, Refusal> {
+        let output = |(index, port): (usize, &Port)| {
+            let name = if port.name.is_empty() { index.to_string() } else { port.name.clone() };
+            match port.element {
+                Element::Nn(ty) => Ok((name, ty)),
+                // Truth values and signed bytes are seen as bytes.
+                Element::Other(_, Some(8)) => Ok((name, TensorType::U8)),
+                Element::Other(..) => Err(Refusal::new(
+                    Errno::UnsupportedOperation,
+                    format!("output {index} is {port}, a type that wasi-nn has no name for"),
+                )),
             }
         };
-        let shape = self.request()?.output_shape(index)?;
-        let task = self.task.clone();
-        let mut made = None;
-        self.output(index as u32, &mut |bytes| {
-            made = Some(Tensor::new(&task, shape.clone(), ty, bytes));
-        })?;
-        Ok((name, made.expect("an output was shown")?))
+        self.graph.outputs.iter().enumerate().map(output).collect()
     }
 
     fn request(&mut self) -> Result<&mut Box<dyn Request>, Refusal> {

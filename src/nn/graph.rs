@@ -102,6 +102,11 @@ impl SharedGraph {
         self.model.export()
     }
 
+    /// The index of the input that has this among its names.
+    pub(super) fn input_named(&self, name: &str) -> Option<usize> {
+        self.model.input_named(name)
+    }
+
     /// A request that no other context uses: one that is warm, or a new one.
     pub(super) fn take_request(&self) -> Result<Box<dyn Request>, Refusal> {
         let idle = self.lock().pop();

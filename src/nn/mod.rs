@@ -22,6 +22,7 @@
 
 mod abi;
 mod backends;
+mod bytes;
 mod config;
 mod context;
 mod directories;

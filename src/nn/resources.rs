@@ -1,14 +1,18 @@
 //! What a component holds by handle beside graphs and execution contexts:
 //! tensors, and errors. Both count, so that no loop of a guest's fills the
 //! host's memory, and both are gone when the guest drops them.
+//!
+//! A tensor's bytes are copied when they leave the guest's memory and when they
+//! come back to it, and not between.
 
 use std::sync::Arc;
 
 use slab::Slab;
 use wasmtime_wasi_nn::wit::TensorType;
 
+use super::bytes::{Bytes, Output};
 use super::context::NnCtx;
-use super::execution::{Held, Task};
+use super::execution::Held;
 use super::refusal::{Halt, Refusal};
 
 /// The most tensors that a task holds. Their bytes count as those of its
@@ -23,20 +27,24 @@ pub(super) const MAX_ERRORS: usize = 256;
 pub(super) struct Tensor {
     pub(super) shape: Vec<u32>,
     pub(super) ty: TensorType,
-    pub(super) data: Arc<[u8]>,
+    data: Data,
     _held: Held,
 }
 
+enum Data {
+    /// Copied out of the guest's memory.
+    Given(Arc<Bytes>),
+    /// In the memory that a backend computed it in.
+    Computed(Output),
+}
+
 impl Tensor {
-    /// Copies the bytes, once they are within the task's limit.
-    pub(super) fn new(
-        task: &Arc<Task>,
-        shape: Vec<u32>,
-        ty: TensorType,
-        data: &[u8],
-    ) -> Result<Tensor, Refusal> {
-        let held = task.held((data.len() + size_of_val(shape.as_slice())) as u64)?;
-        Ok(Tensor { shape, ty, data: Arc::from(data), _held: held })
+    /// Its bytes, to be copied into the guest's memory.
+    pub(super) fn data(&self) -> Output {
+        match &self.data {
+            Data::Given(bytes) => bytes.clone(),
+            Data::Computed(output) => output.clone(),
+        }
     }
 }
 
@@ -57,7 +65,10 @@ impl NnCtx {
         data: &[u8],
     ) -> Result<u32, Refusal> {
         self.tensor_room(1)?;
-        let tensor = Tensor::new(&self.task, shape.to_vec(), ty, data)?;
+        // Every byte of it counts before any of it is copied.
+        let held = self.task.held((data.len() + size_of_val(shape)) as u64)?;
+        let data = Data::Given(Arc::new(Bytes::copy_of(data)));
+        let tensor = Tensor { shape: shape.to_vec(), ty, data, _held: held };
         Ok(self.resources.tensors.insert(tensor) as u32)
     }
 
@@ -71,8 +82,9 @@ impl NnCtx {
         self.resources.tensors.try_remove(tensor as usize)
     }
 
-    /// `compute`, with the inputs by name: sets them, computes, and copies the
-    /// outputs.
+    /// `compute`, with the inputs by name: sets them, computes, and gives the
+    /// outputs with the model's names for them. Whoever calls the inputs by their
+    /// indices gets the outputs by theirs.
     pub(super) fn compute_named(
         &mut self,
         context: u32,
@@ -93,12 +105,28 @@ impl NnCtx {
         inputs: Vec<(String, Tensor)>,
     ) -> Result<Vec<(String, Tensor)>, Halt> {
         let execution = self.execution(context)?;
+        let mut by_index = !inputs.is_empty();
         for (name, Tensor { shape, ty, data, .. }) in inputs {
-            let index = execution.input_named(&name)?;
-            execution.set_input(index, ty, &shape, &data)?;
+            let (index, is_name) = execution.input_named(&name)?;
+            by_index &= !is_name;
+            match data {
+                Data::Given(bytes) => match Arc::try_unwrap(bytes) {
+                    Ok(bytes) => execution.give_input(index, ty, &shape, bytes)?,
+                    Err(shared) => execution.set_input(index, ty, &shape, (*shared).as_ref())?,
+                },
+                Data::Computed(output) => {
+                    execution.set_input(index, ty, &shape, (*output).as_ref())?;
+                }
+            }
         }
         execution.compute()?;
-        Ok(execution.outputs()?)
+        let outputs = execution.outputs()?.into_iter().zip(0..);
+        let take = |((name, ty), index): ((String, TensorType), u32)| -> Result<_, Halt> {
+            let (shape, output, held) = execution.take_output(index)?;
+            let name = if by_index { index.to_string() } else { name };
+            Ok((name, Tensor { shape, ty, data: Data::Computed(output), _held: held }))
+        };
+        outputs.map(take).collect()
     }
 
     /// Keeps a refusal for the guest to ask about.
@@ -129,5 +157,70 @@ impl NnCtx {
             return Err(Refusal::too_large(text));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::backends::fake::{Fake, MODEL};
+    use crate::nn::{Nn, NnConfig};
+
+    fn task(fake: &Fake) -> (NnCtx, u32) {
+        let config = NnConfig { cache_bytes: 1 << 20, model_bytes: 100, ..NnConfig::default() };
+        let nn = Nn::with_backends(config, vec![Box::new(fake.clone())]);
+        let mut task = nn.context(&[], Arc::default()).expect("a context");
+        let graph = task.load(0, 0, &[MODEL, b""]).expect("a graph");
+        let context = task.init_execution_context(graph).expect("an execution context");
+        (task, context)
+    }
+
+    fn infer(task: &mut NnCtx, context: u32, name: &str, input: u32) -> (String, u32) {
+        let tensor = task.take_tensor(input).expect("a tensor");
+        let outputs = task.compute_named(context, vec![(name.to_owned(), tensor)]);
+        let [output] = <[_; 1]>::try_from(outputs.expect("computed")).expect("one output");
+        output
+    }
+
+    fn address(task: &NnCtx, tensor: u32) -> usize {
+        (*task.tensor(tensor).expect("a tensor").data()).as_ref().as_ptr().addr()
+    }
+
+    fn bytes(task: &NnCtx, tensor: u32) -> Vec<u8> {
+        (*task.tensor(tensor).expect("a tensor").data()).as_ref().to_vec()
+    }
+
+    #[test]
+    fn a_tensor_is_not_copied_on_its_way_to_the_backend_and_none_on_its_way_back() {
+        let fake = Fake::default();
+        let (mut task, context) = task(&fake);
+        let input = task.new_tensor(&[4], TensorType::U8, &[1, 2, 3, 4]).expect("a tensor");
+        let made = address(&task, input);
+        let (_, output) = infer(&mut task, context, "in", input);
+        assert_eq!(fake.memory().addresses(), (made, address(&task, output)));
+        assert_eq!(bytes(&task, output), [2, 4, 6, 8]);
+    }
+
+    #[test]
+    fn an_output_stays_as_it_is_and_can_be_the_next_input() {
+        let fake = Fake::default();
+        let (mut task, context) = task(&fake);
+        let input = task.new_tensor(&[4], TensorType::U8, &[1, 2, 3, 4]).expect("a tensor");
+        let (_, first) = infer(&mut task, context, "in", input);
+        let other = task.new_tensor(&[4], TensorType::U8, &[9, 9, 9, 9]).expect("a tensor");
+        infer(&mut task, context, "in", other);
+        assert_eq!(bytes(&task, first), [2, 4, 6, 8]);
+        let (_, second) = infer(&mut task, context, "in", first);
+        assert_eq!(bytes(&task, second), [4, 8, 12, 16]);
+    }
+
+    #[test]
+    fn outputs_are_called_as_inputs_are_by_name_or_by_index() {
+        let fake = Fake::default();
+        let (mut task, context) = task(&fake);
+        for (input, output) in [("in", "out"), ("0", "0")] {
+            let tensor = task.new_tensor(&[4], TensorType::U8, &[0; 4]).expect("a tensor");
+            assert_eq!(infer(&mut task, context, input, tensor).0, output);
+        }
     }
 }

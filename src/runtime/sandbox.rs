@@ -119,10 +119,10 @@ pub(super) fn store(
         TaskState { wasi, nn, limiter, cancel: cancel.clone(), clock_zero, network_refused: false };
     let mut store = Store::new(engine, state);
     store.set_max_component_handles(MAX_OWN_HANDLES);
-    if let Some(memory) = grant.limits.memory {
-        // A component hands lists over by copies, and may name one many times.
-        store.set_hostcall_fuel(usize::try_from(memory).unwrap_or(usize::MAX));
-    }
+    // A component hands lists over by copies, and may name one many times: so one
+    // call copies no more than the task's memory, which is as much as one list can be.
+    let memory = grant.limits.memory.unwrap_or(u64::MAX);
+    store.set_hostcall_fuel(usize::try_from(memory).unwrap_or(usize::MAX));
     store.limiter(|state| &mut state.limiter);
     // Before instantiation, since the start function runs there.
     store.set_epoch_deadline(1);

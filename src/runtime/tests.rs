@@ -1,7 +1,7 @@
 //! What needs a backend that misbehaves.
 
 use super::*;
-use crate::cancel::Reason;
+use crate::cancel::{Doing, Reason};
 use crate::nn::fake::Stuck;
 use crate::sources::Fetcher;
 use crate::task::{Binary, Entry, Failure, Grant, Limits, ModuleSource, Preopen, TaskId};
@@ -75,6 +75,10 @@ const COMPUTE: &str = "
 const LOOPS: &str = r#"(module (func (export "_start") (loop $l (br $l))))"#;
 
 pub(super) fn runtime(nn: Nn) -> Runtime {
+    pooled(nn, Some(Pool { instances: 2, memory: 1 << 20 }))
+}
+
+fn pooled(nn: Nn, pool: Option<Pool>) -> Runtime {
     let fetcher = Fetcher::new(1 << 20);
     let config = RuntimeConfig {
         module_cache: 1 << 20,
@@ -83,7 +87,7 @@ pub(super) fn runtime(nn: Nn) -> Runtime {
         compile_apart: None,
         fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
         stdio: Stdio::Captured,
-        pool: Some(Pool { instances: 2, memory: 1 << 20 }),
+        pool,
     };
     Runtime::new(&config, nn).expect("a runtime")
 }
@@ -209,4 +213,74 @@ fn a_task_whose_server_never_answers_is_stopped() {
     let _connection = server.accept().expect("who asks");
     cancel.cancel(Reason::Stopped);
     assert_eq!(ends.recv_timeout(LONG / 2), Ok(Err(Failure::Stopped)));
+}
+
+/// A component that loads the model `xml`, makes a context of it, and does
+/// `then`: its exported function `run`, with the words of `guest.wat`.
+fn component(xml: &str, then: &str, memory: Option<u64>, timeout: Duration) -> TaskSpec {
+    let text = include_str!("../nn/abi/wit/guest.wat");
+    let body = format!(
+        "(local.set $g (call $graph)) (local.set $c (call $context (local.get $g))) {then}"
+    );
+    let length = format!("\\{:02x}", xml.len());
+    let text = text.replace("XML", xml).replace("\\LENGTH", &length).replace("BODY", &body);
+    let limits = Limits { timeout: Some(timeout), run: None, memory, output: 100 };
+    let grant = Grant {
+        args: vec!["test".into()],
+        env: vec![],
+        dirs: vec![],
+        entry: Entry::Invoke("run".into()),
+        nn: Some(vec![]),
+        limits,
+        notes: vec![],
+    };
+    let module = ModuleSource::Bytes(binary(&text));
+    TaskSpec::new(TaskId::new("t").expect("an id"), module, grant)
+}
+
+/// Infers again and again: a guest that got an error would go on.
+const INFERS: &str = "(loop $again (call $infer (local.get $c) (call $tensor)) (br $again))";
+
+#[test]
+fn a_component_is_stopped_while_it_infers() {
+    let runtime = Arc::new(runtime(Nn::fake()));
+    let task = component("<net name='endless'/>", INFERS, Some(1 << 20), LONG);
+    let (inferring, infers) = mpsc::channel();
+    let cancel = Arc::new(Cancel::shown(move |doing| {
+        if let Doing::Computing(_) = doing {
+            inferring.send(()).ok();
+        }
+    }));
+    std::thread::scope(|scope| {
+        let verdict = scope.spawn(|| runtime.run(&task, &cancel).verdict);
+        infers.recv_timeout(LONG).expect("it comes to the inference");
+        cancel.cancel(Reason::Stopped);
+        assert_eq!(verdict.join().expect("no panic"), Err(Failure::Stopped));
+    });
+    let next = component("<net/>", "", Some(1 << 20), LONG);
+    assert_eq!(runtime.run(&next, &Arc::default()).verdict, Ok(()));
+}
+
+#[test]
+fn a_components_inference_runs_into_its_timeout() {
+    let runtime = runtime(Nn::fake());
+    let late = Duration::from_secs(2);
+    let task = component("<net name='endless'/>", INFERS, Some(1 << 20), late);
+    let outcome = runtime.run(&task, &Arc::default());
+    assert_eq!(outcome.verdict, Err(Failure::Timeout(late)));
+    assert_eq!(runtime.nn().stats().inferences, 1, "it came to the inference");
+}
+
+/// The engine's own limit for what one call of the host's copies is 128 MiB.
+#[test]
+fn a_component_makes_a_tensor_of_more_than_128_mib() {
+    let runtime = pooled(Nn::fake(), None);
+    // 132 MiB of memory, and a tensor of 129 MiB of it.
+    let large = "(drop (memory.grow (i32.const 2112)))
+        (call $tensor.drop (call $tensor.new (i32.const 1300) (i32.const 1) (i32.const 4)
+          (i32.const 262144) (i32.const 135266304)))";
+    for memory in [None, Some(256 << 20)] {
+        let outcome = runtime.run(&component("<net/>", large, memory, LONG), &Arc::default());
+        assert_eq!(outcome.verdict, Ok(()), "{memory:?}");
+    }
 }

@@ -57,3 +57,58 @@ fn a_component_is_compiled_once_and_found_on_the_disk_by_the_next_process() {
     assert_eq!(stdout(&next.wat("component-hello").run()), "hello\n");
     assert_eq!(next.runtime.modules_compiled(), 0);
 }
+
+/// Every `-S` option of `wasmtime run` is accepted or refused by its name.
+#[test]
+fn each_option_of_wasi_is_accepted_or_refused_by_name_for_a_component() {
+    let bench = Bench::new();
+    let accepted = [
+        "cli",
+        "cli-exit-with-code",
+        "common",
+        "preview2",
+        "network-error-code",
+        "max-resources=10",
+        "hostcall-fuel=10",
+        "max-random-size=10",
+        "max-http-fields-size=10",
+        "http-outgoing-body-buffer-chunks=1",
+        "http-outgoing-body-chunk-size=1",
+        "inherit-stdin",
+        "inherit-stdout",
+        "http=n",
+        "tcp=n,udp=n",
+        "inherit-network=n,allow-ip-name-lookup=n",
+        "p3=n",
+    ];
+    for option in accepted {
+        let outcome = bench.wat("component-hello").cli_args(&["-S", option]).named("").run();
+        assert_eq!(stdout(&outcome), "hello\n", "{option}");
+    }
+    let refused = [
+        ("http", "grants no network"),
+        ("inherit-network", "grants no network"),
+        ("tcp", "grants no network"),
+        ("udp", "grants no network"),
+        ("allow-ip-name-lookup", "grants no network"),
+        ("tls", "grants no network"),
+        ("inherit-env", "no inherited environment"),
+        ("listenfd", "no descriptors"),
+        ("tcplisten=127.0.0.1:80", "no descriptors"),
+        ("threads", "a single thread"),
+        ("p3", "WASI 0.3 is experimental"),
+        ("config", "components find the packages"),
+        ("keyvalue", "components find the packages"),
+        ("config-var=a=b", "components find the packages"),
+        ("keyvalue-in-memory-data=a=b", "components find the packages"),
+        ("cwd=/", "no working directory"),
+        ("inherit-stdout=n", "always kept"),
+        ("sockets", "sockets"),
+    ];
+    for (option, why) in refused {
+        let task = bench.wat("component-hello").cli_args(&["-S", option]).request;
+        let said = bench.policy.admit(task).expect_err(option).to_string();
+        let name = option.split('=').next().expect("a name");
+        assert!(said.contains(name) && said.contains(why), "{option}: {said}");
+    }
+}

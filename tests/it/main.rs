@@ -9,6 +9,8 @@ mod bursts;
 mod cli_args;
 #[cfg(target_os = "linux")]
 mod compiling;
+#[cfg(feature = "broker")]
+mod component_tasks;
 mod components;
 #[cfg(target_os = "linux")]
 mod confinement;

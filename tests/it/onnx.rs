@@ -1,12 +1,13 @@
 //! ONNX, from the message to the result: on the engine in Rust wherever this
 //! program is, and first on OpenVINO where that is there.
 
-use crate::support::{Answered, On, Stage, Task, over_both_brokers, proplet, wat};
+use crate::support::{Answered, On, Stage, Task, fixtures, over_both_brokers, proplet, wat};
 use serde_json::Value;
 use std::path::Path;
 
 over_both_brokers!(
     an_onnx_model_runs_by_bytes_and_by_name_without_a_native_library,
+    a_component_runs_an_onnx_model_by_bytes_and_by_name,
     a_long_inference_of_rten_is_stopped_and_the_next_task_runs,
     a_long_inference_of_rten_runs_into_its_timeout,
 );
@@ -47,7 +48,12 @@ fn tensor(name: &str, ty: u64, dim: u64, data: &[u8]) -> Vec<u8> {
 
 /// An input or an output of f32 \[1, 4\].
 fn port(field: u8, name: &str) -> Vec<u8> {
-    let dims = [1, 4].map(|dim| bytes(1, int(1, dim))).concat();
+    shaped(field, name, &[1, 4])
+}
+
+/// An input or an output of f32.
+fn shaped(field: u8, name: &str, dims: &[u64]) -> Vec<u8> {
+    let dims: Vec<u8> = dims.iter().flat_map(|&dim| bytes(1, int(1, dim))).collect();
     let ty = bytes(1, [int(1, 1), bytes(2, dims)].concat());
     bytes(field, [bytes(1, name), bytes(2, ty)].concat())
 }
@@ -133,6 +139,44 @@ fn an_onnx_model_runs_by_bytes_and_by_name_without_a_native_library(on: On) {
     let ir = stage.run(Task::wat("nn-self-test"));
     ir.failed(&["this worker's one backend is rten (--nn-backend), which has onnx"]);
     assert_eq!(backends(&ir), serde_json::json!([]));
+}
+
+/// The mean of each channel of an image of the guide's size.
+fn means() -> Vec<u8> {
+    model(&[
+        node("GlobalAveragePool", &["data"], "pooled"),
+        node("Flatten", &["pooled"], "means"),
+        bytes(2, "means"),
+        shaped(11, "data", &[1, 3, 224, 224]),
+        shaped(12, "means", &[1, 3]),
+    ])
+}
+
+fn a_component_runs_an_onnx_model_by_bytes_and_by_name(on: On) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let folder = dir.path().join("means");
+    std::fs::create_dir(&folder).expect("made");
+    std::fs::write(folder.join("model.onnx"), means()).expect("written");
+    let channel = |mean: f32| mean.to_le_bytes().repeat(224 * 224);
+    let image = [0.5, 2.0, -0.25].map(channel).concat();
+    std::fs::write(folder.join("tensor.bgr"), image).expect("written");
+    let path = folder.to_str().expect("text");
+    let guest = fixtures().join("guests/bin/classification-component.wasm");
+    let guest = Task::module(&std::fs::read(guest).expect("a guest")).set("name", "");
+    let guest = guest.env("FULL", "1").env("INPUT", "data").env("REPEAT", "3");
+    let stage = Stage::new(on);
+    let _worker = stage.worker(&[("dirs", path), RTEN]);
+    let (folder, graph) = (format!("--dir={path}::fixture"), format!("nn-graph=onnx::{path}"));
+    let run = |inputs: &[&str]| {
+        let task = guest.clone().args(&["-S", &graph, &folder]).inputs(inputs);
+        let result = stage.run(task);
+        let output = result.stdout().lines().find_map(|line| line.strip_prefix("output: "));
+        assert_eq!(output, Some("5e-1 2e0 -2.5e-1"), "{result:?}");
+        assert_eq!(backends(&result), serde_json::json!(["rten"]));
+        result.0["reused"]["graphs_loaded"].clone()
+    };
+    assert_eq!(run(&["onnx"]), 1);
+    assert_eq!(run(&["name", "means"]), 0, "the same bytes, so the same graph");
 }
 
 /// Loads it and makes an execution context: what such a task does from then on

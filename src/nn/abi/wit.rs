@@ -5,8 +5,9 @@
 //! host is handed each list as a `Vec`: a model's 14 MB of weights, and a
 //! tensor of whatever size, would be copied before anything could say no. Here
 //! a list stays in the guest's memory until its size is proven. A model's
-//! bytes are compared or compiled from there; a tensor's are copied once, into
-//! the task's quota.
+//! bytes are compared or compiled from there. A tensor's are copied out of it
+//! once, into the task's quota, and an output's are copied into it once, from
+//! where it was computed.
 //!
 //! What a guest gets wrong is an `error` with the full sentence. A cancelled
 //! call, a flood of tensors or errors, and a broken list end the task: no guest
@@ -17,7 +18,7 @@ use wasmtime::component::{Resource, ResourceType, WasmList, WasmStr};
 use wasmtime::{AsContextMut as _, StoreContextMut};
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 
-use self::codes::ErrorCode;
+use self::values::{ErrorCode, List};
 use super::{interrupted, missing};
 use crate::nn::context::NnCtx;
 use crate::nn::refusal::{Errno, Halt, Refusal};
@@ -57,7 +58,6 @@ fn tensors<T: 'static>(mut nn: Interface<'_, T>) -> wasmtime::Result<()> {
     nn.call(
         "[constructor]tensor",
         |nn, store, (shape, ty, data): (WasmList<u32>, TensorType, WasmList<u8>)| {
-            // Every byte of it counts before any of it is copied.
             let tensor = nn.new_tensor(shape.as_le_slice(&*store), ty, data.as_le_slice(&*store));
             let made =
                 tensor.map_err(|refusal| wasmtime::Error::msg(format!("`tensor`: {refusal}")))?;
@@ -71,7 +71,7 @@ fn tensors<T: 'static>(mut nn: Interface<'_, T>) -> wasmtime::Result<()> {
         Ok((tensor_of(nn, &tensor)?.ty,))
     })?;
     nn.call("[method]tensor.data", |nn, _, (tensor,): (Resource<Tensor>,)| {
-        Ok((tensor_of(nn, &tensor)?.data.clone(),))
+        Ok((List(tensor_of(nn, &tensor)?.data()),))
     })
 }
 
@@ -220,12 +220,61 @@ fn short(name: &str) -> &str {
     &name[..name.floor_char_boundary(MAX_NAME)]
 }
 
-mod codes {
-    #![allow(unsafe_code, reason = "what the derived traits are made of")]
+mod values {
+    #![allow(unsafe_code, reason = "what the traits of the component model are made of")]
 
+    use std::mem::MaybeUninit;
+
+    use wasmtime::component::__internal::{
+        CanonicalAbiInfo, InstanceType, InterfaceType, LowerContext,
+    };
     use wasmtime::component::{ComponentType, Lower};
 
     use super::Errno;
+    use crate::nn::bytes::Output;
+
+    /// A `list<u8>` that is copied into the guest's memory from where it lies. The
+    /// engine has this for slices, which a function of the host's can't return,
+    /// and for vectors, which would be one copy more.
+    pub(super) struct List(pub(super) Output);
+
+    impl List {
+        fn bytes(&self) -> &[u8] {
+            (*self.0).as_ref()
+        }
+    }
+
+    // SAFETY: all of it is that of a slice.
+    unsafe impl ComponentType for List {
+        type Lower = <[u8] as ComponentType>::Lower;
+
+        const ABI: CanonicalAbiInfo = <[u8] as ComponentType>::ABI;
+
+        fn typecheck(ty: &InterfaceType, types: &InstanceType<'_>) -> wasmtime::Result<()> {
+            <[u8] as ComponentType>::typecheck(ty, types)
+        }
+    }
+
+    // SAFETY: as above.
+    unsafe impl Lower for List {
+        fn linear_lower_to_flat<T>(
+            &self,
+            cx: &mut LowerContext<'_, T>,
+            ty: InterfaceType,
+            dst: &mut MaybeUninit<Self::Lower>,
+        ) -> wasmtime::Result<()> {
+            self.bytes().linear_lower_to_flat(cx, ty, dst)
+        }
+
+        fn linear_lower_to_memory<T>(
+            &self,
+            cx: &mut LowerContext<'_, T>,
+            ty: InterfaceType,
+            offset: usize,
+        ) -> wasmtime::Result<()> {
+            self.bytes().linear_lower_to_memory(cx, ty, offset)
+        }
+    }
 
     /// `error-code` of `wasi:nn/errors`, in its order.
     #[derive(Clone, Copy, ComponentType, Lower)]

@@ -1,7 +1,7 @@
 //! A backend for tests: one input of four numbers, one output that is twice
 //! each of them, and models that misbehave when they say so.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use super::openvino::xml::Bounds;
 use super::openvino::{IR, builders};
 use super::{Backend, Compiled, Encoding, Library, Model, ONNX, Request, Served};
 use crate::cancel::Cancel;
+use crate::nn::bytes::{Bytes, Output};
 use crate::nn::operators::Operators;
 use crate::nn::refusal::{Halt, Refusal};
 use crate::nn::source::Source;
@@ -39,6 +40,7 @@ pub(in crate::nn) struct Fake {
     compiled: Arc<AtomicU64>,
     imported: Arc<AtomicU64>,
     requests: Arc<AtomicU64>,
+    memory: Arc<Memory>,
     compiles_for: Duration,
     serves: Serves,
     missing: bool,
@@ -55,6 +57,20 @@ pub(in crate::nn) enum Serves {
     Ir,
     Onnx,
     Both,
+}
+
+/// Where the tensors of the last inference were.
+#[derive(Default)]
+pub(in crate::nn) struct Memory {
+    input: AtomicUsize,
+    output: AtomicUsize,
+}
+
+impl Memory {
+    /// The addresses of input and output.
+    pub(in crate::nn) fn addresses(&self) -> (usize, usize) {
+        (self.input.load(Ordering::SeqCst), self.output.load(Ordering::SeqCst))
+    }
 }
 
 /// A native cancellation that blocks.
@@ -163,6 +179,11 @@ impl Fake {
         self.imported.load(Ordering::SeqCst)
     }
 
+    /// Where it computes.
+    pub(in crate::nn) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
     /// Requests made so far.
     pub(in crate::nn) fn requests(&self) -> u64 {
         self.requests.load(Ordering::SeqCst)
@@ -265,6 +286,7 @@ impl Fake {
             model: Box::new(FakeModel {
                 xml: xml.to_owned(),
                 requests: self.requests.clone(),
+                memory: self.memory.clone(),
                 fails: says("fails"),
                 endless: says("endless"),
                 stuck: says("stuck").then(|| self.stuck.clone()),
@@ -277,6 +299,7 @@ impl Fake {
 struct FakeModel {
     xml: String,
     requests: Arc<AtomicU64>,
+    memory: Arc<Memory>,
     fails: bool,
     endless: bool,
     stuck: Option<Arc<Stuck>>,
@@ -285,7 +308,8 @@ struct FakeModel {
 impl Model for FakeModel {
     fn request(&self) -> Result<Box<dyn Request>, Refusal> {
         self.requests.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(FakeRequest { model: self.clone(), input: Vec::new(), output: Vec::new() }))
+        let (input, output) = (Bytes::copy_of(&[]), Arc::new(Bytes::copy_of(&[])));
+        Ok(Box::new(FakeRequest { model: self.clone(), input, output }))
     }
 
     fn export(&self) -> Result<Vec<u8>, String> {
@@ -295,13 +319,18 @@ impl Model for FakeModel {
 
 struct FakeRequest {
     model: FakeModel,
-    input: Vec<u8>,
-    output: Vec<u8>,
+    input: Bytes,
+    output: Arc<Bytes>,
 }
 
 impl Request for FakeRequest {
     fn write(&mut self, _index: usize, _shape: &[u32], data: &[u8]) -> Result<(), Refusal> {
-        self.input = data.to_vec();
+        self.input = Bytes::copy_of(data);
+        Ok(())
+    }
+
+    fn give(&mut self, _index: usize, _shape: &[u32], data: Bytes) -> Result<(), Refusal> {
+        self.input = data;
         Ok(())
     }
 
@@ -319,7 +348,12 @@ impl Request for FakeRequest {
                 .map_err(Halt::Cancelled)?;
             cancel.reason().map_or(Ok(()), |reason| Err(Halt::Cancelled(reason)))?;
         }
-        self.output = self.input.iter().map(|n| n.wrapping_mul(2)).collect();
+        let input = self.input.as_ref();
+        let doubled: Vec<u8> = input.iter().map(|n| n.wrapping_mul(2)).collect();
+        self.output = Arc::new(Bytes::copy_of(&doubled));
+        let addresses = [input, (*self.output).as_ref()].map(|bytes| bytes.as_ptr().addr());
+        self.model.memory.input.store(addresses[0], Ordering::SeqCst);
+        self.model.memory.output.store(addresses[1], Ordering::SeqCst);
         Ok(())
     }
 
@@ -328,7 +362,11 @@ impl Request for FakeRequest {
     }
 
     fn read(&mut self, _index: usize, show: &mut dyn FnMut(&[u8])) -> Result<(), Refusal> {
-        show(&self.output);
+        show((*self.output).as_ref());
         Ok(())
+    }
+
+    fn take(&mut self, _index: usize) -> Result<Output, Refusal> {
+        Ok(self.output.clone())
     }
 }

@@ -1,9 +1,10 @@
 //! The backends, and what a backend of wasi-nn owes this crate.
 //!
 //! The traits are narrower than those of `wasmtime_wasi_nn` in three points
-//! that they lack: a tensor is written and read in place (no copy of it on the
-//! way), an inference can be interrupted, and a graph tells its ports, so that
-//! what a guest hands over is proven before native code sees it.
+//! that they lack: a tensor is written and read in place, or changes hands (no
+//! copy of it on the way), an inference can be interrupted, and a graph tells
+//! its ports, so that what a guest hands over is proven before native code sees
+//! it.
 
 #[cfg(any(test, feature = "fuzzing"))]
 #[cfg_attr(not(test), allow(dead_code, reason = "the tests use all of it"))]
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
 
+use super::bytes::{Bytes, Output};
 use super::refusal::{Errno, Halt, Refusal};
 use super::source::Source;
 use super::tensors::Port;
@@ -150,6 +152,12 @@ pub(super) trait Model: Send + Sync {
     /// A request of its own for one execution context.
     fn request(&self) -> Result<Box<dyn Request>, Refusal>;
 
+    /// The index of the input that has this among its names, where ports have
+    /// more names than one.
+    fn input_named(&self, _name: &str) -> Option<usize> {
+        None
+    }
+
     /// The graph as it was compiled, for [`Backend::import`].
     fn export(&self) -> Result<Vec<u8>, String> {
         Err("this backend gives no compiled graphs".to_owned())
@@ -162,6 +170,9 @@ pub(super) trait Request: Send + Sync {
     /// Copies `data` into the input.
     fn write(&mut self, index: usize, shape: &[u32], data: &[u8]) -> Result<(), Refusal>;
 
+    /// Makes `data` the input, without a copy.
+    fn give(&mut self, index: usize, shape: &[u32], data: Bytes) -> Result<(), Refusal>;
+
     /// Computes the outputs; `cancel` interrupts it.
     fn run(&mut self, cancel: &Cancel) -> Result<(), Halt>;
 
@@ -170,4 +181,8 @@ pub(super) trait Request: Send + Sync {
 
     /// Shows the bytes of an output of the last [`Request::run`].
     fn read(&mut self, index: usize, show: &mut dyn FnMut(&[u8])) -> Result<(), Refusal>;
+
+    /// The output of the last [`Request::run`], without a copy: it stays as it
+    /// is whatever becomes of the request.
+    fn take(&mut self, index: usize) -> Result<Output, Refusal>;
 }

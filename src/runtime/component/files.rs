@@ -69,8 +69,24 @@ pub(super) fn shadow(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
         metadata_hash_at(links: PathFlags, path: String) -> MetadataHashValue,
         path
     );
-    types.func_wrap("[method]descriptor.open-at", open_at)?;
-    types.func_wrap("[method]descriptor.set-times-at", set_times_at)?;
+    type Open = (Resource<Descriptor>, PathFlags, String, OpenFlags, DescriptorFlags);
+    types.func_wrap(
+        "[method]descriptor.open-at",
+        |store: StoreContextMut<'_, TaskState>, (fd, links, path, how, flags): Open| {
+            opening(store, fd, links, path, |files, fd, path| {
+                files.open_at(fd, links, path, how, flags)
+            })
+        },
+    )?;
+    type SetTimes = (Resource<Descriptor>, PathFlags, String, NewTimestamp, NewTimestamp);
+    types.func_wrap(
+        "[method]descriptor.set-times-at",
+        |store: StoreContextMut<'_, TaskState>, (fd, links, path, accessed, modified): SetTimes| {
+            opening(store, fd, links, path, |files, fd, path| {
+                files.set_times_at(fd, links, path, accessed, modified)
+            })
+        },
+    )?;
     listing(&mut types)
 }
 
@@ -98,41 +114,20 @@ fn refused(
     None
 }
 
-fn open_at(
+/// A call that opens what `path` leads to.
+fn opening<R>(
     mut store: StoreContextMut<'_, TaskState>,
-    (fd, links, path, how, flags): (
-        Resource<Descriptor>,
-        PathFlags,
-        String,
-        OpenFlags,
-        DescriptorFlags,
-    ),
-) -> Answer<Resource<Descriptor>> {
+    fd: Resource<Descriptor>,
+    links: PathFlags,
+    path: String,
+    open: impl FnOnce(&mut WasiFilesystemCtxView<'_>, Resource<Descriptor>, String) -> FsResult<R>,
+) -> Answer<R> {
     let mut files = store.data_mut().filesystem();
     if let Some(code) = refused(&files, &fd, links, &path) {
         return Ok((Err(code),));
     }
-    let opened = files.open_at(fd, links, path, how, flags);
+    let opened = open(&mut files, fd, path);
     answer(&mut files, opened)
-}
-
-// It opens what it sets the times of.
-fn set_times_at(
-    mut store: StoreContextMut<'_, TaskState>,
-    (fd, links, path, accessed, modified): (
-        Resource<Descriptor>,
-        PathFlags,
-        String,
-        NewTimestamp,
-        NewTimestamp,
-    ),
-) -> Answer<()> {
-    let mut files = store.data_mut().filesystem();
-    if let Some(code) = refused(&files, &fd, links, &path) {
-        return Ok((Err(code),));
-    }
-    let set = files.set_times_at(fd, links, path, accessed, modified);
-    answer(&mut files, set)
 }
 
 fn answer<R>(files: &mut WasiFilesystemCtxView<'_>, done: FsResult<R>) -> Answer<R> {

@@ -116,3 +116,85 @@ fn missing(import: &str) -> Option<String> {
     };
     Some(format!("it imports `{import}`, which is not provided: {why}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// One thing that each interface has.
+    const ITEMS: [(&str, &str); 31] = [
+        ("wasi:cli/environment", "get-arguments"),
+        ("wasi:cli/exit", "exit"),
+        ("wasi:cli/stderr", "get-stderr"),
+        ("wasi:cli/stdin", "get-stdin"),
+        ("wasi:cli/stdout", "get-stdout"),
+        ("wasi:cli/terminal-input", "terminal-input"),
+        ("wasi:cli/terminal-output", "terminal-output"),
+        ("wasi:cli/terminal-stderr", "get-terminal-stderr"),
+        ("wasi:cli/terminal-stdin", "get-terminal-stdin"),
+        ("wasi:cli/terminal-stdout", "get-terminal-stdout"),
+        ("wasi:clocks/monotonic-clock", "subscribe-duration"),
+        ("wasi:clocks/wall-clock", "now"),
+        ("wasi:filesystem/preopens", "get-directories"),
+        ("wasi:filesystem/types", "[method]descriptor.open-at"),
+        ("wasi:io/error", "error"),
+        ("wasi:io/poll", "poll"),
+        ("wasi:io/streams", "input-stream"),
+        ("wasi:nn/errors", "error"),
+        ("wasi:nn/graph", "load"),
+        ("wasi:nn/inference", "[method]graph-execution-context.compute"),
+        ("wasi:nn/tensor", "[constructor]tensor"),
+        ("wasi:random/insecure", "get-insecure-random-u64"),
+        ("wasi:random/insecure-seed", "insecure-seed"),
+        ("wasi:random/random", "get-random-u64"),
+        ("wasi:sockets/instance-network", "instance-network"),
+        ("wasi:sockets/ip-name-lookup", "resolve-addresses"),
+        ("wasi:sockets/network", "network"),
+        ("wasi:sockets/tcp", "tcp-socket"),
+        ("wasi:sockets/tcp-create-socket", "create-tcp-socket"),
+        ("wasi:sockets/udp", "udp-socket"),
+        ("wasi:sockets/udp-create-socket", "create-udp-socket"),
+    ];
+
+    #[test]
+    fn each_interface_that_is_said_to_be_provided_is() {
+        let engine = Engine::default();
+        for stdio in [Stdio::Captured, Stdio::Inherited] {
+            let mut linker = linker(&engine, stdio).expect("a linker");
+            let mut there = |interface: &str, version: &str, item: &str| {
+                let mut instance =
+                    linker.instance(&format!("{interface}@{version}")).expect("an instance");
+                // What is there is not defined a second time.
+                instance.func_wrap(item, |_, (): ()| Ok(())).is_err()
+            };
+            for (interface, item) in ITEMS {
+                let version = if interface.starts_with(NN_PACKAGE) { NN } else { WASI };
+                assert!(there(interface, version, item), "{interface}#{item}");
+            }
+            assert!(!there("wasi:http/outgoing-handler", WASI, "handle"));
+        }
+        let wasi = ITEMS.map(|(interface, _)| interface);
+        let wasi = wasi.into_iter().filter(|interface| !interface.starts_with(NN_PACKAGE));
+        assert!(wasi.eq(PROVIDED), "and these are what messages name");
+    }
+
+    #[test]
+    fn the_table_in_the_readme_has_what_is_provided() {
+        let readme = include_str!("../../../README.md");
+        let (_, section) = readme.split_once("### Components").expect("the section");
+        let (section, _) = section.split_once("\n### ").expect("the next one");
+        let mut told = BTreeSet::new();
+        for row in section.lines() {
+            let mut cells = row.split(" | ");
+            let package = cells.next().and_then(|cell| cell.strip_prefix("| `wasi:"));
+            let Some(package) = package.and_then(|package| package.strip_suffix('`')) else {
+                continue;
+            };
+            let quoted = cells.next().expect("its interfaces").split('`').skip(1).step_by(2);
+            let names = quoted.filter(|name| !name.contains('.'));
+            told.extend(names.map(|name| format!("wasi:{package}/{name}")));
+        }
+        assert_eq!(told, ITEMS.iter().map(|(interface, _)| (*interface).to_owned()).collect());
+    }
+}

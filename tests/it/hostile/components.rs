@@ -137,6 +137,8 @@ fn an_import_that_is_not_provided_is_named_with_what_is() {
     let cases = [
         ("wasi:http/outgoing-handler@0.2.0", "a task has no network"),
         ("wasi:cli/environment@0.3.0", "`wasi:cli/environment@0.2."),
+        ("wasi:nn/graph@0.2.0-rc-2024-08-19", "`wasi:nn/graph@0.2.0-rc-2024-10-28`"),
+        ("wasi:nn/tensor@0.2.0", "`wasi:nn/tensor@0.2.0-rc-2024-10-28`"),
         ("wasi:keyvalue/store@0.2.0-draft", "`wasi:cli`"),
         ("their:own/thing", "this worker provides"),
         // Of an interface that is there.
@@ -267,4 +269,35 @@ fn a_component_lists_its_directory() {
     let mounted = mount(inside.path(), "d");
     let outcome = bench.wat("component-list").cli_args(&[&mounted]).run();
     assert_eq!(outcome.verdict, Err(Failure::Exit(23)));
+}
+
+/// Case 95: of a type, too, no more is read or told than is bounded.
+#[test]
+fn a_deep_type_is_told_in_bounds_or_refused() {
+    let bench = Bench::new();
+    let deep = |depth: usize| {
+        let types: String =
+            (0..depth).map(|n| format!("(type $t{} (list $t{n}))", n + 1)).collect();
+        let text = format!(
+            r#"(component (type $t0 (list u8)) {types}
+                (core module $M (memory (export "m") 1)
+                  (func (export "f") (param i32 i32))
+                  (func (export "r") (param i32 i32 i32 i32) (result i32) unreachable))
+                (core instance $m (instantiate $M))
+                (alias core export $m "m" (core memory $memory))
+                (alias core export $m "r" (core func $realloc))
+                (func (export "f") (param "deep" $t{depth})
+                  (canon lift (core func $m "f") (memory $memory) (realloc $realloc))))"#
+        );
+        bench.guest(component(&text)).named("f")
+    };
+    // The innermost value, and the outermost type.
+    for (value, expected) in [("[[[\"a\"]]]", "found `\"a\"`"), ("5", "expected list<list<list<")] {
+        let text = refused(deep(50).inputs(&[value]).run());
+        assert!(text.contains(expected) && text.len() < 3000, "{text}");
+    }
+    assert_eq!(deep(50).inputs(&["[]"]).run().verdict, Ok(()));
+    let text = refused(deep(5000).inputs(&["[]"]).run());
+    assert!(text.contains("the component does not compile") && text.len() < 3000, "{text}");
+    well(&bench);
 }

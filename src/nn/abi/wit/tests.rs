@@ -8,9 +8,10 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store};
 
 use crate::cancel::{Cancel, Reason};
+use crate::nn::abi::ran::{Ran, nn};
 use crate::nn::backends::fake::{Fake, WEIGHT};
 use crate::nn::resources::{MAX_ERRORS, MAX_TENSORS};
-use crate::nn::{Nn, NnConfig, NnCtx, NnLimits, NnReport, add_to_component_linker};
+use crate::nn::{Nn, NnCtx, NnLimits, add_to_component_linker};
 
 /// The guest: what it imports, and the functions of a body.
 const GUEST: &str = include_str!("guest.wat");
@@ -20,30 +21,6 @@ const READY: &str = "(local.set $g (call $graph)) (local.set $c (call $context (
 
 /// Computes with the input `1 2 3 4`.
 const INFER: &str = "(call $infer (local.get $c) (call $tensor))";
-
-struct Ran {
-    result: Result<(), String>,
-    report: NnReport,
-    /// What the task holds when the guest has ended.
-    held: u64,
-}
-
-impl Ran {
-    /// The guest ended well; what it was refused on the way.
-    fn refusals(self) -> Vec<String> {
-        self.result.expect("the guest ends well");
-        self.report.diagnostics
-    }
-
-    fn trap(self) -> String {
-        self.result.expect_err("the guest traps")
-    }
-}
-
-fn nn(fake: &Fake, limits: NnLimits) -> Nn {
-    let config = NnConfig { cache_bytes: 1 << 20, model_bytes: 100, limits, ..NnConfig::default() };
-    Nn::with_backends(config, vec![Box::new(fake.clone())])
-}
 
 fn run_component(nn: Option<NnCtx>, xml: &str, body: &str) -> Ran {
     let length = format!("\\{:02x}", xml.len());
@@ -56,10 +33,8 @@ fn run_component(nn: Option<NnCtx>, xml: &str, body: &str) -> Ran {
     let mut store = Store::new(&engine, nn);
     let instance = linker.instantiate(&mut store, &component).expect("an instance");
     let run = instance.get_typed_func::<(), ()>(&mut store, "run").expect("an export");
-    let result = run.call(&mut store, ()).map_err(|error| format!("{error:#}"));
-    let nn = store.data().as_ref();
-    let report = nn.map(NnCtx::report).unwrap_or_default();
-    Ran { result, report, held: nn.map_or(0, |nn| nn.task.tensor_bytes()) }
+    let result = run.call(&mut store, ());
+    Ran::new(result, store.data().as_ref())
 }
 
 fn run_in(nn: &Nn, xml: &str, body: &str) -> Ran {

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use wasmtime::{Config, Engine, Linker, Module, Store};
 
 use crate::cancel::{Cancel, Reason};
+use crate::nn::abi::ran::{Ran, nn};
 use crate::nn::backends::fake::{Fake, WEIGHT};
 use crate::nn::refusal::{Errno, Halt};
-use crate::nn::{NO_BACKEND, Nn, NnConfig, NnCtx, NnLimits, NnReport, add_to_linker};
+use crate::nn::{NO_BACKEND, Nn, NnConfig, NnCtx, NnLimits, add_to_linker};
 use crate::task::GraphDir;
 
 /// A guest whose memory holds, at fixed places:
@@ -38,28 +39,6 @@ const READY: &str = "
 const SET: &str =
     "(call $want (i32.const 0) (call $set_input (i32.const 0) (i32.const 0) (i32.const 1300)))";
 
-struct Ran {
-    result: Result<(), String>,
-    report: NnReport,
-}
-
-impl Ran {
-    /// The guest ended well; what it was refused on the way.
-    fn refusals(self) -> Vec<String> {
-        self.result.expect("the guest ends well");
-        self.report.diagnostics
-    }
-
-    fn trap(self) -> String {
-        self.result.expect_err("the guest traps")
-    }
-}
-
-fn nn(fake: &Fake, limits: NnLimits) -> Nn {
-    let config = NnConfig { cache_bytes: 1 << 20, model_bytes: 100, limits, ..NnConfig::default() };
-    Nn::with_backends(config, vec![Box::new(fake.clone())])
-}
-
 /// A guest with `$want`, which traps with another number than it was told.
 fn guest(xml: &str, memory: &str, body: &str) -> String {
     let length = u8::try_from(xml.len()).expect("a short model");
@@ -80,9 +59,8 @@ fn run_module(nn: Option<NnCtx>, text: &str) -> Ran {
     let mut store = Store::new(&engine, nn);
     let instance = linker.instantiate(&mut store, &module).expect("an instance");
     let run = instance.get_typed_func::<(), ()>(&mut store, "run").expect("an export");
-    let result = run.call(&mut store, ()).map_err(|error| format!("{error:#}"));
-    let report = store.data().as_ref().map(NnCtx::report).unwrap_or_default();
-    Ran { result, report }
+    let result = run.call(&mut store, ());
+    Ran::new(result, store.data().as_ref())
 }
 
 fn run_in(nn: &Nn, xml: &str, body: &str) -> Ran {

@@ -166,11 +166,7 @@ fn graph(compiled: native::Compiled, proven: &Proven<'_>) -> Result<Compiled, St
     Ok(Compiled {
         stateful: proven.stateful,
         weight: proven.weight,
-        model: Box::new(OpenVinoModel::new(
-            compiled,
-            inputs.clone().into(),
-            outputs.clone().into(),
-        )),
+        model: Box::new(OpenVinoModel::new(compiled, inputs.clone(), outputs.clone())),
         inputs,
         outputs,
     })

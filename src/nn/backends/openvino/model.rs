@@ -1,28 +1,34 @@
 //! A model that OpenVINO has compiled, and its inference requests.
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Weak};
 
-use super::native::{self, InferRequest};
+use super::native::{self, InferRequest, Taken};
 use crate::cancel::Cancel;
 use crate::nn::backends::{Model, Request};
+use crate::nn::bytes::{Bytes, Output};
 use crate::nn::refusal::{Errno, Halt, Refusal};
 use crate::nn::tensors::{Element, Port};
 
 /// A compiled model.
 pub(super) struct OpenVinoModel {
     compiled: native::Compiled,
-    inputs: Arc<[Port]>,
-    outputs: Arc<[Port]>,
+    ports: Arc<Ports>,
+}
+
+struct Ports {
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
 }
 
 impl OpenVinoModel {
     /// Of these inputs and outputs.
     pub(super) fn new(
         compiled: native::Compiled,
-        inputs: Arc<[Port]>,
-        outputs: Arc<[Port]>,
+        inputs: Vec<Port>,
+        outputs: Vec<Port>,
     ) -> OpenVinoModel {
-        OpenVinoModel { compiled, inputs, outputs }
+        OpenVinoModel { compiled, ports: Arc::new(Ports { inputs, outputs }) }
     }
 }
 
@@ -31,8 +37,13 @@ impl Model for OpenVinoModel {
         let request = self.compiled.request().map_err(|error| {
             Refusal::runtime(format!("OpenVINO can't make an inference request: {error}"))
         })?;
-        let (inputs, outputs) = (self.inputs.clone(), self.outputs.clone());
-        Ok(Box::new(OpenVinoRequest { request, inputs, outputs }))
+        let taken = self.ports.outputs.iter().map(|_| Weak::new()).collect();
+        Ok(Box::new(OpenVinoRequest { request, ports: self.ports.clone(), taken }))
+    }
+
+    fn input_named(&self, name: &str) -> Option<usize> {
+        let known = self.compiled.input_named(name)?;
+        self.ports.inputs.iter().position(|port| !known.is_empty() && port.name == known)
     }
 
     /// By a file in memory: the library does not tell when a disk is full.
@@ -50,41 +61,83 @@ impl Model for OpenVinoModel {
 
 struct OpenVinoRequest {
     request: InferRequest,
-    inputs: Arc<[Port]>,
-    outputs: Arc<[Port]>,
+    ports: Arc<Ports>,
+    /// Outputs that a guest may still have.
+    taken: Vec<Weak<Taken>>,
 }
 
 impl OpenVinoRequest {
     /// Sets the outputs to zero: an operator may leave a part of its output as
     /// it was, which was another task's or anything that lay in the heap. An
-    /// output whose size an inference decides is written as far as it goes.
+    /// output whose size an inference decides is written as far as it goes. One
+    /// that a guest still has stays as it is, and the request gets another.
     fn clear_outputs(&mut self) -> Result<(), String> {
-        let mut inputs = Vec::with_capacity(self.inputs.len());
-        for index in 0..self.inputs.len() {
-            inputs.push(self.request.input(index)?.bytes()?.as_ptr_range());
-        }
-        for (index, port) in self.outputs.iter().enumerate() {
+        let inputs = self.memory_of_inputs()?;
+        for (index, port) in self.ports.outputs.iter().enumerate() {
             if !port.has_bytes() {
                 continue;
             }
+            if self.taken[index].strong_count() > 0 {
+                self.request.renew(index, port.element)?;
+                self.taken[index] = Weak::new();
+            }
             let mut tensor = self.request.output(index)?;
             let bytes = tensor.bytes_mut()?;
-            let range = bytes.as_ptr_range();
             // A model may hand an input on in its place.
-            if inputs.iter().all(|input| input.end <= range.start || range.end <= input.start) {
+            if inputs.iter().all(|input| apart(input, &bytes.as_ptr_range())) {
                 bytes.fill(0);
             }
         }
         Ok(())
     }
+
+    fn memory_of_inputs(&mut self) -> Result<Vec<Range<*const u8>>, String> {
+        let inputs = 0..self.ports.inputs.len();
+        inputs.map(|index| Ok(self.request.input(index)?.bytes()?.as_ptr_range())).collect()
+    }
+
+    /// Whether an output is in memory of its own: neither an input's, which the
+    /// next task writes to, nor another output's.
+    fn is_alone(&mut self, index: usize) -> Result<bool, String> {
+        let mut others = self.memory_of_inputs()?;
+        for (other, port) in self.ports.outputs.iter().enumerate() {
+            if other != index && port.has_bytes() {
+                others.push(self.request.output(other)?.bytes()?.as_ptr_range());
+            }
+        }
+        let own = self.request.output(index)?.bytes()?.as_ptr_range();
+        Ok(others.iter().all(|other| apart(other, &own)))
+    }
+
+    /// The port of an output that has bytes.
+    fn output(&self, index: usize) -> Result<&Port, Refusal> {
+        let port = &self.ports.outputs[index];
+        // Strings are pointers into this process.
+        if let Element::Other(name, None) = port.element {
+            let text = format!("output {index} is of the type {name}, which has no bytes");
+            return Err(Refusal::new(Errno::UnsupportedOperation, text));
+        }
+        Ok(port)
+    }
+}
+
+/// Whether no byte is in both.
+fn apart(a: &Range<*const u8>, b: &Range<*const u8>) -> bool {
+    a.end <= b.start || b.end <= a.start
 }
 
 impl Request for OpenVinoRequest {
     fn write(&mut self, index: usize, shape: &[u32], data: &[u8]) -> Result<(), Refusal> {
         let failed = |error| Refusal::runtime(format!("OpenVINO refuses input {index}: {error}"));
+        let given = self.request.is_given(index);
         let mut tensor = self.request.input(index).map_err(failed)?;
         // An open shape keeps that of the last tensor.
         if tensor.shape().map_err(failed)? != shape {
+            // What was given is as large as it is.
+            if given {
+                drop(tensor);
+                return self.give(index, shape, Bytes::copy_of(data));
+            }
             tensor.set_shape(shape).map_err(failed)?;
         }
         let bytes = tensor.bytes_mut().map_err(failed)?;
@@ -94,10 +147,17 @@ impl Request for OpenVinoRequest {
         }
         bytes.copy_from_slice(data);
         // Operators take it for granted that a truth value is 0 or 1.
-        if self.inputs[index].element == Element::Other("boolean", Some(8)) {
+        if self.ports.inputs[index].element == Element::Other("boolean", Some(8)) {
             bytes.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
         }
         Ok(())
+    }
+
+    fn give(&mut self, index: usize, shape: &[u32], data: Bytes) -> Result<(), Refusal> {
+        let element = self.ports.inputs[index].element;
+        self.request
+            .give(index, element, shape, data)
+            .map_err(|error| Refusal::runtime(format!("OpenVINO refuses input {index}: {error}")))
     }
 
     fn run(&mut self, cancel: &Cancel) -> Result<(), Halt> {
@@ -133,14 +193,28 @@ impl Request for OpenVinoRequest {
     }
 
     fn read(&mut self, index: usize, show: &mut dyn FnMut(&[u8])) -> Result<(), Refusal> {
-        // Strings are pointers into this process.
-        if let Element::Other(name, None) = self.outputs[index].element {
-            let text = format!("output {index} is of the type {name}, which has no bytes");
-            return Err(Refusal::new(Errno::UnsupportedOperation, text));
-        }
+        self.output(index)?;
         let failed = |error| Refusal::runtime(format!("OpenVINO has no output {index}: {error}"));
         let tensor = self.request.output(index).map_err(failed)?;
         show(tensor.bytes().map_err(failed)?);
         Ok(())
     }
+
+    fn take(&mut self, index: usize) -> Result<Output, Refusal> {
+        self.output(index)?;
+        if let Some(taken) = self.taken[index].upgrade() {
+            return Ok(taken);
+        }
+        let failed = |error| Refusal::runtime(format!("OpenVINO has no output {index}: {error}"));
+        if !self.is_alone(index).map_err(failed)? {
+            let tensor = self.request.output(index).map_err(failed)?;
+            return Ok(Arc::new(Bytes::copy_of(tensor.bytes().map_err(failed)?)));
+        }
+        let taken = Arc::new(self.request.take(index).map_err(failed)?);
+        self.taken[index] = Arc::downgrade(&taken);
+        Ok(taken)
+    }
 }
+
+#[cfg(test)]
+mod tests;

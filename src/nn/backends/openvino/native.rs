@@ -34,8 +34,8 @@ use self::calls::Calls;
 #[cfg(test)]
 pub(super) use self::load::FUNCTIONS;
 pub(super) use self::load::load;
-pub(super) use self::request::InferRequest;
-use self::request::{RawRequest, Tensor};
+use self::request::Tensor;
+pub(super) use self::request::{InferRequest, Taken};
 use crate::nn::source::Source;
 use crate::nn::tensors::Element;
 
@@ -245,6 +245,18 @@ impl Compiled {
         self.ports(ov_outputs_size, ov_output)
     }
 
+    /// The name by which [`Compiled::inputs`] tells the input that has this one,
+    /// too.
+    pub(super) fn input_named(&self, name: &str) -> Option<String> {
+        let name = string(name).ok()?;
+        let mut raw = ptr::null_mut();
+        let (model, get) = (self.0.model.as_ptr(), ov::ov_compiled_model_input_by_name);
+        // That there is none is no news.
+        // SAFETY: the model is live, the name ends in NUL, and the port is a local.
+        attempt(|| unsafe { get(model, name.as_ptr(), &mut raw) }).ok()?;
+        NonNull::new(raw).and_then(|raw| Port(raw).read().ok()).map(|port| port.name)
+    }
+
     /// Writes what [`Core::import`] takes to a file.
     pub(super) fn export(&self, path: &str) -> Result<(), String> {
         let path = string(path)?;
@@ -259,7 +271,7 @@ impl Compiled {
         // SAFETY: the model is live, and the request keeps it so.
         let request =
             owned(|request| unsafe { ov::ov_compiled_model_create_infer_request(model, request) })?;
-        Ok(InferRequest(Arc::new(RawRequest { request, _model: self.clone() })))
+        Ok(InferRequest::new(request, self.clone()))
     }
 
     fn ports(&self, size: SizeOf, port: PortOf) -> Result<Vec<RawPort>, String> {
@@ -338,36 +350,52 @@ impl Drop for Port {
     }
 }
 
+use ov::ov_element_type_e as Type;
+
+/// The types that wasi-nn has a name for.
+const NAMED: [(Type, TensorType); 7] = [
+    (Type::F16, TensorType::Fp16),
+    (Type::F32, TensorType::Fp32),
+    (Type::F64, TensorType::Fp64),
+    (Type::BF16, TensorType::Bf16),
+    (Type::U8, TensorType::U8),
+    (Type::I32, TensorType::I32),
+    (Type::I64, TensorType::I64),
+];
+
+/// Other types: OpenVINO's name, and the bits of an element.
+const OTHERS: [(Type, &str, u64); 9] = [
+    (Type::OV_BOOLEAN, "boolean", 8),
+    (Type::I4, "i4", 4),
+    (Type::I8, "i8", 8),
+    (Type::I16, "i16", 16),
+    (Type::U1, "u1", 1),
+    (Type::U4, "u4", 4),
+    (Type::U16, "u16", 16),
+    (Type::U32, "u32", 32),
+    (Type::U64, "u64", 64),
+];
+
 /// The type behind a number of `ov_element_type_e`.
 pub(super) fn element(number: u32) -> Element {
-    use ov::ov_element_type_e as Type;
-    let nn = [
-        (Type::F16, TensorType::Fp16),
-        (Type::F32, TensorType::Fp32),
-        (Type::F64, TensorType::Fp64),
-        (Type::BF16, TensorType::Bf16),
-        (Type::U8, TensorType::U8),
-        (Type::I32, TensorType::I32),
-        (Type::I64, TensorType::I64),
-    ];
-    if let Some((_, ty)) = nn.iter().find(|(ty, _)| *ty as u32 == number) {
+    if let Some((_, ty)) = NAMED.iter().find(|(ty, _)| *ty as u32 == number) {
         return Element::Nn(*ty);
     }
-    let others = [
-        (Type::OV_BOOLEAN, "boolean", 8),
-        (Type::I4, "i4", 4),
-        (Type::I8, "i8", 8),
-        (Type::I16, "i16", 16),
-        (Type::U1, "u1", 1),
-        (Type::U4, "u4", 4),
-        (Type::U16, "u16", 16),
-        (Type::U32, "u32", 32),
-        (Type::U64, "u64", 64),
-    ];
-    match others.iter().find(|(ty, ..)| *ty as u32 == number) {
+    match OTHERS.iter().find(|(ty, ..)| *ty as u32 == number) {
         Some(&(_, name, bits)) => Element::Other(name, Some(bits)),
         None if number == Type::STRING as u32 => Element::Other("string", None),
         None => Element::Other("of another type", None),
+    }
+}
+
+/// The library's type of what [`element`] gave; none if it has no bytes.
+fn type_of(element: Element) -> Option<Type> {
+    match element {
+        Element::Nn(ty) => NAMED.iter().find(|(_, named)| *named == ty).map(|(ty, _)| *ty),
+        Element::Other(name, Some(_)) => {
+            OTHERS.iter().find(|(_, other, _)| *other == name).map(|(ty, ..)| *ty)
+        }
+        Element::Other(_, None) => None,
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! rten computes `i64` and `bool` in 32 bits. What does not fit is refused.
 
-use ::rten::Value;
+use ::rten::{Value, ValueView};
 use rten_tensor::{AsView as _, Layout as _};
 use wasmtime_wasi_nn::wit::TensorType;
-use zerocopy::IntoBytes as _;
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
+use crate::nn::bytes::Bytes;
 use crate::nn::onnx::{self, Graph};
 use crate::nn::refusal::{Errno, Refusal};
 use crate::nn::tensors::{Dim, Element, Port};
@@ -81,17 +82,70 @@ fn port(value: &onnx::Value<'_>) -> Result<Port, Refusal> {
     })
 }
 
-/// Copies a tensor's bytes, as many as its shape says, into a value: the one
+/// An input, as it is computed with.
+pub(super) enum Input {
+    /// Copied, and converted where rten has another type for it.
+    Value(Value),
+    /// Bytes as they came, of this shape.
+    Given(Kind, Vec<usize>, Bytes),
+}
+
+impl Input {
+    /// Bytes as they came, as many as the shape says; back again if rten has
+    /// another type for them.
+    pub(super) fn given(kind: Kind, shape: &[u32], bytes: Bytes) -> Result<Input, Bytes> {
+        match kind {
+            Kind::F32 | Kind::I32 | Kind::U8 | Kind::I8 => {
+                Ok(Input::Given(kind, shape.iter().map(|&dim| dim as usize).collect(), bytes))
+            }
+            Kind::I64 | Kind::Bool => Err(bytes),
+        }
+    }
+
+    /// Its dimensions.
+    pub(super) fn dims(&self) -> Vec<usize> {
+        match self {
+            Input::Value(value) => value.shape().to_vec(),
+            Input::Given(_, shape, _) => shape.clone(),
+        }
+    }
+
+    /// What rten computes with.
+    pub(super) fn view(&self) -> Result<ValueView<'_>, String> {
+        let (kind, shape, bytes) = match self {
+            Input::Value(value) => return Ok(value.into()),
+            Input::Given(kind, shape, bytes) => (kind, shape, bytes.as_ref()),
+        };
+        macro_rules! elements {
+            ($ty:ty) => {{
+                let elements = <[$ty]>::ref_from_bytes(bytes).map_err(|error| error.to_string())?;
+                ValueView::from_shape(shape, elements).map_err(|error| error.to_string())
+            }};
+        }
+        match kind {
+            Kind::F32 => elements!(f32),
+            Kind::I32 => elements!(i32),
+            Kind::U8 => elements!(u8),
+            Kind::I8 => elements!(i8),
+            Kind::I64 | Kind::Bool => Err("it is of a type that rten does not have".to_owned()),
+        }
+    }
+}
+
+/// Copies a tensor's bytes, as many as its shape says, into an input: the one
 /// that is there, if it is of the same shape, or a new one.
 pub(super) fn write(
-    slot: &mut Option<Value>,
+    slot: &mut Option<Input>,
     kind: Kind,
     shape: &[u32],
     data: &[u8],
 ) -> Result<(), String> {
     let shape: Vec<usize> = shape.iter().map(|&dim| dim as usize).collect();
     // Taken, so that nothing half-written stays.
-    let old = slot.take().filter(|value| value.shape().as_slice() == shape);
+    let old = match slot.take() {
+        Some(Input::Value(value)) if value.shape().as_slice() == shape => Some(value),
+        _ => None,
+    };
     let error = "its shape has another number of elements";
     macro_rules! plain {
         ($variant:ident, $ty:ty) => {{
@@ -110,7 +164,7 @@ pub(super) fn write(
             Value::$variant(tensor)
         }};
     }
-    *slot = Some(match kind {
+    *slot = Some(Input::Value(match kind {
         Kind::F32 => plain!(FloatTensor, f32),
         Kind::I32 => plain!(Int32Tensor, i32),
         Kind::U8 => plain!(UInt8Tensor, u8),
@@ -130,26 +184,33 @@ pub(super) fn write(
             let numbers: Vec<i32> = data.iter().map(|&byte| i32::from(byte != 0)).collect();
             Value::from_shape(&shape, numbers).map_err(|_| error)?
         }
-    });
+    }));
     Ok(())
+}
+
+/// A value's bytes where they lie as those of its kind do.
+pub(super) fn plain(value: &Value, kind: Kind) -> Option<&[u8]> {
+    match (value, kind) {
+        (Value::FloatTensor(tensor), Kind::F32) => tensor.data().map(|data| data.as_bytes()),
+        (Value::Int32Tensor(tensor), Kind::I32) => tensor.data().map(|data| data.as_bytes()),
+        (Value::UInt8Tensor(tensor), Kind::U8) => tensor.data(),
+        (Value::Int8Tensor(tensor), Kind::I8) => tensor.data().map(|data| data.as_bytes()),
+        _ => None,
+    }
 }
 
 /// Shows a value's bytes as those of its kind.
 pub(super) fn show(value: &Value, kind: Kind, show: &mut dyn FnMut(&[u8])) -> Result<(), String> {
-    macro_rules! plain {
-        ($tensor:expr) => {
-            match $tensor.data() {
-                Some(elements) => show(elements.as_bytes()),
-                // Its elements lie in another order.
-                None => show($tensor.to_vec().as_bytes()),
-            }
-        };
+    if let Some(bytes) = plain(value, kind) {
+        show(bytes);
+        return Ok(());
     }
     match (value, kind) {
-        (Value::FloatTensor(tensor), Kind::F32) => plain!(tensor),
-        (Value::Int32Tensor(tensor), Kind::I32) => plain!(tensor),
-        (Value::UInt8Tensor(tensor), Kind::U8) => plain!(tensor),
-        (Value::Int8Tensor(tensor), Kind::I8) => plain!(tensor),
+        // Their elements lie in another order.
+        (Value::FloatTensor(tensor), Kind::F32) => show(tensor.to_vec().as_bytes()),
+        (Value::Int32Tensor(tensor), Kind::I32) => show(tensor.to_vec().as_bytes()),
+        (Value::UInt8Tensor(tensor), Kind::U8) => show(&tensor.to_vec()),
+        (Value::Int8Tensor(tensor), Kind::I8) => show(tensor.to_vec().as_bytes()),
         (Value::Int32Tensor(tensor), Kind::I64) => {
             let wide: Vec<i64> = tensor.iter().map(|&number| number.into()).collect();
             show(wide.as_bytes());

@@ -4,11 +4,13 @@ use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::slice;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openvino_sys as ov;
 
-use super::{Compiled, Status, attempt, call, owned};
+use super::{Compiled, Status, attempt, call, owned, type_of};
+use crate::nn::bytes::Bytes;
+use crate::nn::tensors::Element;
 
 /// An inference request: one call at a time, by `&mut`.
 pub(in super::super) struct InferRequest(pub(super) Arc<RawRequest>);
@@ -17,9 +19,11 @@ pub(in super::super) struct InferRequest(pub(super) Arc<RawRequest>);
 pub(in super::super) struct Canceller(Arc<RawRequest>);
 
 pub(super) struct RawRequest {
-    pub(super) request: NonNull<ov::ov_infer_request_t>,
-    // Dropped after `Drop::drop` has freed the request.
-    pub(super) _model: Compiled,
+    request: NonNull<ov::ov_infer_request_t>,
+    // What follows is dropped after `Drop::drop` has freed the request.
+    /// The memory of inputs that is not the library's: input and bytes.
+    given: Mutex<Vec<(usize, Bytes)>>,
+    model: Compiled,
 }
 
 // SAFETY: the library keeps nothing for a thread.
@@ -29,10 +33,16 @@ unsafe impl Send for RawRequest {}
 unsafe impl Sync for RawRequest {}
 
 impl InferRequest {
+    /// A request that the library has just made of this model.
+    pub(super) fn new(request: NonNull<ov::ov_infer_request_t>, model: Compiled) -> InferRequest {
+        InferRequest(Arc::new(RawRequest { request, given: Mutex::default(), model }))
+    }
+
     /// Starts an inference.
     pub(in super::super) fn start(&mut self) -> Result<(), String> {
-        // SAFETY: the request is live, and `&mut` keeps other calls away. The tensors
-        // that it writes are its own, and none is borrowed meanwhile.
+        // SAFETY: the request is live, and `&mut` keeps other calls away. The memory
+        // of its tensors is its own: the library's, or in `given`, and none is borrowed
+        // meanwhile. Whoever has taken an output keeps to what `take` says.
         call(|| unsafe { ov::ov_infer_request_start_async(self.0.request.as_ptr()) })
     }
 
@@ -57,13 +67,117 @@ impl InferRequest {
             .map(|tensor| Tensor(tensor, PhantomData))
     }
 
+    /// Makes `bytes` the memory of an input: of this type and shape, which the
+    /// caller has proven of them. The memory that it had before is free again.
+    pub(in super::super) fn give(
+        &mut self,
+        index: usize,
+        element: Element,
+        shape: &[u32],
+        mut bytes: Bytes,
+    ) -> Result<(), String> {
+        let memory = bytes.as_mut_ptr().cast::<c_void>();
+        let tensor = created(element, shape, |kind, shape, tensor| {
+            // SAFETY: the shape is copied. The library is told of `bytes.len()` bytes, which
+            // outlive its use of them: they are kept until the request has another tensor
+            // for this input, or is freed.
+            unsafe { ov::ov_tensor_create_from_host_ptr(kind, shape, memory, tensor) }
+        })?;
+        // Kept before the call: one that fails may leave the request either tensor, and so
+        // both stay. What more than one such call leaves would pile up.
+        if self.0.given().iter().filter(|(input, _)| *input == index).count() > 1 {
+            return Err("its tensor could not be replaced before".to_owned());
+        }
+        self.0.given().push((index, bytes));
+        let (request, set) =
+            (self.0.request.as_ptr(), ov::ov_infer_request_set_input_tensor_by_index);
+        // SAFETY: request and tensor are live; the request keeps a reference to the tensor,
+        // whose memory is in `given`. Nothing else refers to that memory from here on:
+        // `Bytes` are moved there, but neither read nor written.
+        call(|| unsafe { set(request, index, tensor.0.as_ptr()) })?;
+        let mut given = self.0.given();
+        let newest = given.pop();
+        given.retain(|(input, _)| *input != index);
+        given.extend(newest);
+        Ok(())
+    }
+
+    /// Whether the memory of an input was given.
+    pub(in super::super) fn is_given(&self, index: usize) -> bool {
+        self.0.given().iter().any(|(input, _)| *input == index)
+    }
+
+    /// Gives an output new memory for the next inference, of the size that it
+    /// has. What was there is then nobody's but of who has taken it.
+    pub(in super::super) fn renew(&mut self, index: usize, element: Element) -> Result<(), String> {
+        let shape = self.output(index)?.shape()?;
+        let tensor = created(element, &shape, |kind, shape, tensor| {
+            // SAFETY: the shape is copied, and the memory the library's.
+            unsafe { ov::ov_tensor_create(kind, shape, tensor) }
+        })?;
+        let (request, set) =
+            (self.0.request.as_ptr(), ov::ov_infer_request_set_output_tensor_by_index);
+        // SAFETY: request and tensor are live; the request keeps a reference to the tensor.
+        call(|| unsafe { set(request, index, tensor.0.as_ptr()) })
+    }
+
+    /// An output, with its memory. No inference may start while somebody has it,
+    /// but after [`InferRequest::renew`].
+    pub(in super::super) fn take(&mut self, index: usize) -> Result<Taken, String> {
+        let tensor = self.output_tensor(index)?;
+        let (data, size) = tensor.memory()?;
+        Ok(Taken { _tensor: tensor, data, size, _model: self.0.model.clone() })
+    }
+
     /// The tensor of an output.
     pub(in super::super) fn output(&mut self, index: usize) -> Result<Tensor<'_>, String> {
+        self.output_tensor(index)
+    }
+
+    fn output_tensor<'a>(&self, index: usize) -> Result<Tensor<'a>, String> {
         let request = self.0.request.as_ptr();
         let get = ov::ov_infer_request_get_output_tensor_by_index;
         // SAFETY: the request is live; an index out of range is an error.
         owned(|tensor| unsafe { get(request, index, tensor) })
             .map(|tensor| Tensor(tensor, PhantomData))
+    }
+}
+
+/// A tensor of its own, which `make` makes of a type and a shape.
+fn created(
+    element: Element,
+    shape: &[u32],
+    make: impl FnOnce(ov::ov_element_type_e, ov::ov_shape_t, *mut *mut ov::ov_tensor_t) -> Status,
+) -> Result<Tensor<'static>, String> {
+    let kind = type_of(element).ok_or("it is of a type without a name")?;
+    let mut dims: Vec<i64> = shape.iter().map(|&dim| i64::from(dim)).collect();
+    let shape = ov::ov_shape_t { rank: dims.len() as i64, dims: dims.as_mut_ptr() };
+    owned(|tensor| make(kind, shape, tensor)).map(|tensor| Tensor(tensor, PhantomData))
+}
+
+/// An output that was taken from its request, which has other memory for its
+/// next inference.
+pub(in super::super) struct Taken {
+    // Keeps the memory.
+    _tensor: Tensor<'static>,
+    data: *mut u8,
+    size: usize,
+    // What made the tensor, for as long as it is there.
+    _model: Compiled,
+}
+
+// SAFETY: the library keeps nothing for a thread, and these bytes are only read.
+unsafe impl Send for Taken {}
+// SAFETY: as above.
+unsafe impl Sync for Taken {}
+
+impl AsRef<[u8]> for Taken {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the library has said that these bytes are the tensor's, which is kept.
+        // None writes to them: an inference does not start before the request has other
+        // memory, which is the rule of `take`, and the memory of an input, or of two
+        // outputs, is never taken.
+        if self.size == 0 { &[] } else { unsafe { slice::from_raw_parts(self.data, self.size) } }
     }
 }
 
@@ -73,6 +187,13 @@ impl Canceller {
         // A failure would mean that there was nothing to end.
         // SAFETY: this object keeps the request live; a cancel may come at any time.
         let _ = attempt(|| unsafe { ov::ov_infer_request_cancel(self.0.request.as_ptr()) });
+    }
+}
+
+impl RawRequest {
+    // Each change is one step: whole whoever panicked.
+    fn given(&self) -> MutexGuard<'_, Vec<(usize, Bytes)>> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
