@@ -30,6 +30,12 @@ fn what_a_command_component_returns_is_its_exit_code() {
 }
 
 #[test]
+fn a_command_component_has_clocks_random_numbers_and_a_closed_input() {
+    let outcome = Bench::new().wat("component-world").run();
+    assert_eq!((&outcome.verdict, outcome.exit_code), (&Ok(()), Some(0)));
+}
+
+#[test]
 fn a_component_that_is_no_command_is_told_what_it_exports() {
     let component = b"\0asm\x0d\0\x01\0".to_vec();
     let error = Bench::new().guest(component).run().verdict.expect_err("no command").to_string();

@@ -2,12 +2,12 @@
 //! over the same [`NnCtx`] as core modules.
 //!
 //! These are functions of our own, typed but not generated, because a generated
-//! host is handed each list as a `Vec`: a model's 14 MB of weights, and a
-//! tensor of whatever size, would be copied before anything could say no. Here
-//! a list stays in the guest's memory until its size is proven. A model's
-//! bytes are compared or compiled from there. A tensor's are copied out of it
-//! once, into the task's quota, and an output's are copied into it once, from
-//! where it was computed.
+//! host is handed each list as a `Vec`: a model's 14 MB of weights (30 ms for
+//! each task, see `benches/README.md`), and a tensor of whatever size, would be
+//! copied before anything could say no. Here a list stays in the guest's memory
+//! until its size is proven. A model's bytes are compared or compiled from
+//! there. A tensor's are copied out of it once, into the task's quota, and an
+//! output's are copied into it once, from where it was computed.
 //!
 //! What a guest gets wrong is an `error` with the full sentence. A cancelled
 //! call, a flood of tensors or errors, and a broken list end the task: no guest
