@@ -10,6 +10,9 @@ use crate::nn::bytes::{Bytes, Output};
 use crate::nn::refusal::{Errno, Halt, Refusal};
 use crate::nn::tensors::{Element, Port};
 
+/// Truth values, a byte each.
+const BOOLEAN: Element = Element::Other("boolean", Some(8));
+
 /// A compiled model.
 pub(super) struct OpenVinoModel {
     compiled: native::Compiled,
@@ -147,7 +150,7 @@ impl Request for OpenVinoRequest {
         }
         bytes.copy_from_slice(data);
         // Operators take it for granted that a truth value is 0 or 1.
-        if self.ports.inputs[index].element == Element::Other("boolean", Some(8)) {
+        if self.ports.inputs[index].element == BOOLEAN {
             bytes.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
         }
         Ok(())
@@ -155,6 +158,9 @@ impl Request for OpenVinoRequest {
 
     fn give(&mut self, index: usize, shape: &[u32], data: Bytes) -> Result<(), Refusal> {
         let element = self.ports.inputs[index].element;
+        if element == BOOLEAN {
+            return self.write(index, shape, &data);
+        }
         self.request
             .give(index, element, shape, data)
             .map_err(|error| Refusal::runtime(format!("OpenVINO refuses input {index}: {error}")))
