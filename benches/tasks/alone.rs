@@ -1,12 +1,13 @@
-//! OpenVINO alone: the same model, library and precision, by its own bindings.
+//! OpenVINO alone: the same model, library and precision, by its own bindings; and rten alone.
 
 use crate::place::Place;
 use anyhow::Context as _;
 use openvino::{CompiledModel, Core, DeviceType, InferRequest, PropertyKey, RwPropertyKey};
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// A compiled MobileNet with its requests.
+/// A compiled model with its requests.
 pub struct Alone {
     requests: Vec<InferRequest>,
     _model: CompiledModel,
@@ -22,8 +23,27 @@ pub enum Precision {
 }
 
 impl Alone {
-    /// `mode` is `LATENCY` or `THROUGHPUT`.
+    /// MobileNet; `mode` is `LATENCY` or `THROUGHPUT`.
     pub fn new(place: &Place, mode: &str, precision: Precision) -> anyhow::Result<Alone> {
+        let file = |name: &str| place.mobilenet.join(name);
+        let files = [file("model.xml"), file("model.bin")];
+        Alone::of(place, &files, &file("tensor.bgr"), mode, precision)
+    }
+
+    /// EfficientNet as ONNX.
+    pub fn onnx(place: &Place) -> anyhow::Result<Alone> {
+        let file = |name: &str| place.efficientnet.join(name);
+        let files = [file("model.onnx"), PathBuf::new()];
+        Alone::of(place, &files, &file("input0.bin"), "LATENCY", Precision::F32)
+    }
+
+    fn of(
+        place: &Place,
+        files: &[PathBuf; 2],
+        input: &Path,
+        mode: &str,
+        precision: Precision,
+    ) -> anyhow::Result<Alone> {
         let library = fs::read_dir(&place.libs)?
             .filter_map(|entry| Some(entry.ok()?.path()))
             .find(|path| path.to_string_lossy().contains("libopenvino_c."))
@@ -34,12 +54,12 @@ impl Alone {
         if precision == Precision::F32 {
             core.set_property(&DeviceType::CPU, &RwPropertyKey::HintInferencePrecision, "f32")?;
         }
-        let file = |name: &str| place.mobilenet.join(name).to_string_lossy().into_owned();
-        let model = core.read_model_from_file(&file("model.xml"), &file("model.bin"))?;
+        let [model, weights] = files.each_ref().map(|file| file.to_string_lossy());
+        let model = core.read_model_from_file(&model, &weights)?;
         let mut model = core.compile_model(&model, DeviceType::CPU)?;
         let wanted = model.get_property(&PropertyKey::OptimalNumberOfInferRequests)?;
         let wanted: usize = wanted.parse().context("the number of requests")?;
-        let input = fs::read(place.mobilenet.join("tensor.bgr"))?;
+        let input = fs::read(input)?;
         let mut requests = Vec::new();
         for _ in 0..wanted {
             let mut request = model.create_infer_request()?;
@@ -77,5 +97,43 @@ impl Alone {
             request.wait(FOREVER)?;
         }
         Ok(f64::from(done) / took.as_secs_f64())
+    }
+}
+
+/// rten alone, with a thread for each core, as the worker has it.
+#[cfg(feature = "onnx")]
+pub struct AloneRten {
+    model: rten::Model,
+    input: rten_tensor::NdTensor<f32, 4>,
+    pool: std::sync::Arc<rten::ThreadPool>,
+}
+
+#[cfg(feature = "onnx")]
+impl AloneRten {
+    pub fn new(place: &Place) -> anyhow::Result<AloneRten> {
+        let model = fs::read(place.efficientnet.join("model.onnx"))?;
+        let mut options = rten::ModelOptions::with_all_ops();
+        let model = options.prepack_weights(true).load(model);
+        let model = model.map_err(|error| anyhow::anyhow!("{error}"))?;
+        let bytes = fs::read(place.efficientnet.join("input0.bin"))?;
+        let number = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        let numbers: Vec<f32> = bytes.chunks_exact(4).map(number).collect();
+        let input = rten_tensor::NdTensor::from_data([1, 3, 224, 224], numbers);
+        let threads = std::thread::available_parallelism()?.get();
+        let pool = std::sync::Arc::new(rten::ThreadPool::with_num_threads(threads));
+        Ok(AloneRten { model, input, pool })
+    }
+
+    /// One inference.
+    pub fn infer(&mut self) -> anyhow::Result<Duration> {
+        use rten_tensor::AsView as _;
+        let options = rten::RunOptions::default().with_thread_pool(Some(self.pool.clone()));
+        let (inputs, outputs) = (self.model.input_ids(), self.model.output_ids());
+        let given = vec![(inputs[0], self.input.view().into())];
+        let began = Instant::now();
+        let outputs = self.model.run(given, outputs, Some(options));
+        let took = began.elapsed();
+        outputs.map_err(|error| anyhow::anyhow!("{error}"))?;
+        Ok(took)
     }
 }

@@ -15,6 +15,8 @@ pub struct Place {
     pub libs: PathBuf,
     /// MobileNet's folder, which also holds its input.
     pub mobilenet: PathBuf,
+    /// EfficientNet's, with an input.
+    pub efficientnet: PathBuf,
     /// Everything else, gone with this.
     pub scratch: tempfile::TempDir,
 }
@@ -26,13 +28,16 @@ impl Place {
         Ok(Place {
             libs: canonical("openvino/libs")?,
             mobilenet: canonical("fixtures/mobilenet")?,
+            efficientnet: canonical("fixtures/real/efficientnet")?,
             scratch: tempfile::tempdir()?,
         })
     }
 
     /// What a worker here would find in its environment, beside its connection.
     pub fn environment(&self, settings: &[(&str, &str)]) -> Environment {
-        let roots = format!("{}:{}", self.mobilenet.display(), self.scratch.path().display());
+        let roots = [&self.mobilenet, &self.efficientnet, self.scratch.path()]
+            .map(|path: &Path| path.display().to_string())
+            .join(":");
         let mut env = Environment::new(self.scratch.path())
             .with_executable(env!("CARGO_BIN_EXE_proplet"))
             .with_cores(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
@@ -66,6 +71,16 @@ impl Place {
     pub fn by_name(&self) -> anyhow::Result<TaskRequest> {
         let graph = format!("nn,nn-graph=openvino::{}", self.mobilenet.display());
         Ok(task(guest("by-name")?, &["-S", &graph, &self.fixture()]))
+    }
+
+    /// EfficientNet as ONNX that the host has loaded, and a tensor in place of a photo.
+    pub fn onnx_by_name(&self) -> anyhow::Result<TaskRequest> {
+        let folder = self.efficientnet.display();
+        let graph = format!("nn,nn-graph=onnx::{folder}");
+        let mut task = task(guest("classify")?, &["-S", &graph, &format!("--dir={folder}::model")]);
+        task.env = [("GRAPH".to_owned(), "efficientnet".to_owned())].into();
+        task.inputs = vec!["model/input0.bin".to_owned()];
+        Ok(task)
     }
 
     /// A task without work, whose module has this many bytes, most of them code.

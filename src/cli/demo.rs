@@ -1,6 +1,7 @@
 //! `proplet demo`: everything at once, on this machine, with real files.
 
 mod place;
+mod rows;
 mod show;
 mod tour;
 
@@ -13,9 +14,9 @@ pub(super) fn command() -> Command {
         .about("See it work: a broker, a worker and real files on this machine")
         .long_about(
             "Starts an MQTT broker and a worker in this process, on a free port of this machine \
-             alone, and sends the worker two tasks: one that says what kinds of files some files \
-             are, and the guide's image classification. Each runs once cold and then 20 times \
-             warm.\n\n\
+             alone, and sends the worker tasks: what is in photos, when somebody speaks, what a \
+             line of text says, of which types files are, and the guide's image classification. \
+             Each runs once cold and then 10 times warm.\n\n\
              In a source checkout it first fetches OpenVINO and the models (about 180 MB) with \
              fixtures/setup.py, which needs python3 with pip; what is there already is kept.",
         )
@@ -23,7 +24,13 @@ pub(super) fn command() -> Command {
             Arg::new("files")
                 .value_name("FILE")
                 .num_args(0..)
-                .help("Files to look at [default: some of this project's]"),
+                .help("Photos, sound and other files to look at [default: some that are here]"),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("Print JSON alone on standard output"),
         )
         .arg(Arg::new("keep").long("keep").action(ArgAction::SetTrue).help(
             "Leave broker and worker running until Ctrl-C, to send tasks from another terminal",
@@ -39,5 +46,6 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     }
     let files: Vec<String> =
         matches.get_many::<String>("files").into_iter().flatten().cloned().collect();
-    tour::main(&files, matches.get_flag("keep"))
+    let options = tour::Options { keep: matches.get_flag("keep"), json: matches.get_flag("json") };
+    tour::main(&files, options)
 }

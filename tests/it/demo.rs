@@ -1,11 +1,14 @@
 //! `proplet demo`, the program itself, with OpenVINO and the real models.
 
-use super::support::fixtures;
+use super::support::{assets, fixtures};
+use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 fn demo(arguments: &[&str]) -> Command {
+    // Otherwise the demo would have it fetched itself, and tell so.
+    assets();
     let mut command = Command::new(env!("CARGO_BIN_EXE_proplet"));
     command.current_dir(fixtures().parent().expect("the repository"));
     // What a shell in some deployment's folder may have set.
@@ -23,47 +26,109 @@ fn output(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// The type that stands behind a path.
-fn type_of<'a>(output: &'a str, path: &str) -> &'a str {
-    let line = output.lines().find(|line| line.trim_start().starts_with(&format!("{path}:")));
-    line.and_then(|line| line.split_whitespace().nth(1)).unwrap_or_default()
+/// What the demo says about each file, in the task with this title.
+fn answers(demo: &Value, title: &str) -> Vec<(String, String)> {
+    let tasks = demo["tasks"].as_array().expect("tasks");
+    let task = tasks.iter().find(|task| task["task"] == title);
+    let task = task.unwrap_or_else(|| panic!("no task {title}: {demo:#}"));
+    assert!(task["error"].is_null(), "{task:#}");
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let answers = task["answers"].as_array().expect("answers").iter();
+    answers.map(|answer| (text(&answer["path"]), text(&answer["says"]))).collect()
+}
+
+/// The first words about a file.
+#[track_caller]
+fn is(answers: &[(String, String)], path: &str, start: &str) {
+    let answer = answers.iter().find(|(of, _)| of == path);
+    let (_, says) = answer.unwrap_or_else(|| panic!("{path} is not in {answers:?}"));
+    assert!(says.starts_with(start), "{path}: {says}");
 }
 
 #[test]
-fn the_demo_shows_types_classes_and_where_the_time_went() {
-    let output = output(&[]);
+fn the_demo_says_what_a_person_sees_and_hears() {
+    let output = output(&["--json"]);
+    let demo: Value = serde_json::from_str(&output).expect("JSON alone");
+    let photos = answers(&demo, "photos");
+    is(&photos, "cat.png", "tiger cat ");
+    is(&photos, "coffee.png", "espresso 0.95");
+    is(&photos, "rocket.jpg", "missile ");
+    let speech = answers(&demo, "speech");
+    is(&speech, "speech.wav", "somebody speaks from 0.8 to 2.1 s, ");
+    let read = answers(&demo, "line of text");
+    is(&read, "line.png", "\u{201c}A line of text, read inside a sandbox: 6 x 7 = 42\u{201d} 0.9");
+    let faces = answers(&demo, "faces");
+    is(&faces, "astronaut.png", "a face 105x105 at 174, 70 0.9");
+    is(&faces, "cat.png", "no face");
+    let types = answers(&demo, "file types");
     for (path, label) in [
-        ("Cargo.toml", "toml"),
-        ("src/main.rs", "rust"),
-        ("fixtures/files/waves.png", "png"),
-        ("fixtures/files/club.sqlite", "sqlite"),
+        ("Cargo.toml", "toml 1.00"),
+        ("src/main.rs", "rust 1.00"),
+        ("fixtures/files/waves.png", "png 1.00"),
+        ("fixtures/files/club.sqlite", "sqlite 1.00"),
     ] {
-        assert_eq!(type_of(&output, path), label, "{output}");
+        is(&types, path, label);
     }
-    let top = output.lines().find(|line| line.contains("sorted top 5")).expect("the classes");
-    assert_eq!(top.matches("InferenceResult(").count(), 5, "{top}");
-    let row = |start: &str| {
-        let line = output.lines().find(|line| line.trim_start().starts_with(start));
-        line.unwrap_or_else(|| panic!("no row `{start}`: {output}"))
-    };
-    for task in ["file types", "classification"] {
-        assert!(row(&format!("{task}, first")).ends_with("nothing"), "{output}");
-        assert!(row(&format!("{task}, next 20")).ends_with("program, model"), "{output}");
+    assert!(answers(&demo, "the guide's task")[0].1.contains("not trained"));
+    for task in demo["tasks"].as_array().expect("tasks") {
+        assert_eq!((&task["backend"], &task["repeated"]), (&"openvino".into(), &10.into()));
+        for times in ["first_ms", "next_ms"] {
+            for name in ["queued", "compiled", "loaded", "ran", "total"] {
+                assert!(task[times][name].is_number(), "{task:#}");
+            }
+        }
     }
-    assert!(output.contains("proplet run --dir="), "{output}");
+}
+
+#[test]
+fn the_table_fits_a_terminal_and_says_how_to_go_on() {
+    let output = output(&[]);
+    let (_, table) = output.split_once("task, model").expect("a table");
+    let (table, rest) = table.split_once("\n\n").expect("its end");
+    for line in table.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    let row = |start: &str| table.lines().find(|line| line.starts_with(start));
+    for (title, says) in [("photos", "tiger cat"), ("file types", "toml")] {
+        let line = row(title).unwrap_or_else(|| panic!("no row `{title}`: {table}"));
+        let numbers = line.split_whitespace().rev().take(2);
+        assert!(line.contains(says) && numbers.flat_map(str::parse::<f64>).count() == 2, "{line}");
+    }
+    assert!(rest.contains("proplet run --dir="), "{output}");
 }
 
 #[test]
 fn the_demo_looks_at_the_files_that_are_named() {
     let dir = tempfile::tempdir().expect("a folder");
-    let picture = dir.path().join("it's a picture");
-    std::fs::copy(fixtures().join("files/waves.jpg"), &picture).expect("copied");
+    let picture = dir.path().join("it's a picture.png");
+    let photo = assets().join("fixtures/real/photos/coffee.png");
+    std::fs::copy(photo, &picture).expect("copied");
     let picture = picture.to_str().expect("text");
-    let output = output(&[picture, "fixtures/files/../files/ring.c"]);
-    let line = output.lines().find(|line| line.contains("it's a picture:")).expect("its line");
-    assert!(line.contains(": ") && line.contains(" jpeg "), "{line}");
-    assert_eq!(type_of(&output, "fixtures/files/../files/ring.c"), "c", "{output}");
-    assert!(!output.contains("Cargo.toml:"), "{output}");
+    let source = "fixtures/files/../files/ring.c";
+    let demo: Value = serde_json::from_str(&output(&["--json", picture, source])).expect("JSON");
+    is(&answers(&demo, "photos"), picture, "espresso ");
+    let types = answers(&demo, "file types");
+    is(&types, picture, "png ");
+    is(&types, source, "c ");
+    assert_eq!(types.len(), 2);
+    is(&answers(&demo, "faces"), picture, "no face");
+    assert_eq!(demo["tasks"].as_array().map(Vec::len), Some(3), "{demo:#}");
+}
+
+#[test]
+fn a_task_that_fails_tells_its_error_and_the_others_run() {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("cat.png"), "no picture").expect("written");
+    let picture = dir.path().join("cat.png");
+    let picture = picture.to_str().expect("text");
+    let output = demo(&["--json", picture]).output().expect("the program runs");
+    assert_eq!(output.status.code(), Some(1));
+    let demo: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(demo["tasks"][0]["task"], "photos");
+    let error = demo["tasks"][0]["error"].as_str().expect("an error");
+    assert!(error.contains("it is neither PNG nor JPEG"), "{error}");
+    // The other tasks run all the same.
+    is(&answers(&demo, "file types"), picture, "txt ");
 }
 
 #[test]
@@ -146,7 +211,7 @@ fn in_sources_without_models_the_demo_has_them_fetched() {
     let fetched = run(&links);
     let output = String::from_utf8_lossy(&fetched.stdout);
     assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
-    assert!(output.contains("[1/1] all of it: done"), "{output}");
-    assert_eq!(type_of(&output, "Cargo.toml"), "toml", "{output}");
-    assert!(output.contains("sorted top 5"), "{output}");
+    let progress = String::from_utf8_lossy(&fetched.stderr);
+    assert!(progress.contains("[1/1] all of it: done"), "{progress}");
+    assert!(output.contains("Cargo.toml") && output.contains("espresso 0.95"), "{output}");
 }

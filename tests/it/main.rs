@@ -45,6 +45,8 @@ mod onnx;
 mod packet_limits;
 mod pipes;
 mod readme;
+#[cfg(any(feature = "openvino", feature = "onnx"))]
+mod real_models;
 mod recorded;
 mod retained;
 mod run_verb;

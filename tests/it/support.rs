@@ -1,7 +1,7 @@
 //! What the tests share: where the fixtures are, running a guest without a
 //! worker ([`Bench`]), and with all of it ([`Stage`]).
 
-#[cfg(feature = "openvino")]
+#[cfg(any(feature = "openvino", feature = "onnx"))]
 mod assets;
 mod fluxmq;
 mod net;
@@ -9,7 +9,7 @@ mod stage;
 mod task;
 mod worker;
 
-#[cfg(feature = "openvino")]
+#[cfg(any(feature = "openvino", feature = "onnx"))]
 pub(crate) use assets::assets;
 pub use fluxmq::{FluxMq, Habits};
 pub use net::{Answer, Proxy, Web};

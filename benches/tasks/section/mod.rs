@@ -5,6 +5,7 @@ mod hints;
 mod latency;
 mod memory;
 mod messages;
+mod onnx;
 mod start;
 mod throughput;
 
@@ -17,6 +18,8 @@ use std::fmt;
 pub enum Section {
     /// One task after the other.
     Latency,
+    /// ONNX models by each engine for them.
+    Onnx,
     /// All executors busy.
     Throughput,
     /// OpenVINO's modes against the number of executors.
@@ -32,8 +35,9 @@ pub enum Section {
 }
 
 impl Section {
-    pub const ALL: [Section; 7] = [
+    pub const ALL: [Section; 8] = [
         Section::Latency,
+        Section::Onnx,
         Section::Throughput,
         Section::Hints,
         Section::Messages,
@@ -45,6 +49,7 @@ impl Section {
     pub fn run(self, place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
         match self {
             Section::Latency => latency::measure(place, rounds, report),
+            Section::Onnx => onnx::measure(place, rounds, report),
             Section::Throughput => throughput::measure(place, rounds, report),
             Section::Hints => hints::measure(place, report),
             Section::Messages => messages::measure(place, rounds, report),

@@ -12,24 +12,35 @@ const LIBRARY: &str = "PROPLET_OPENVINO_LIB";
 
 /// What there is to look at, of this project's own: relative to the checkout.
 const SHOWN: &[&str] = &[
-    "README.md",
     "Cargo.toml",
     "src/main.rs",
     "fixtures/setup.py",
-    "fixtures/guests/bin/file-type.wasm",
     "fixtures/files/waves.png",
-    "fixtures/files/ticket.pdf",
     "fixtures/files/club.sqlite",
     "fixtures/files/tone.wav",
-    "fixtures/files/bundle.zip",
-    "fixtures/files/Ledger.java",
-    "fixtures/files/page.html",
+];
+
+/// What must be there of each model, so that nothing is to be fetched.
+const NEEDED: &[&str] = &[
+    "magika/labels.txt",
+    "magika/model.bin",
+    "mobilenet/model.bin",
+    "mobilenet/tensor.bgr",
+    "real/efficientnet/classes.txt",
+    "real/efficientnet/model.onnx",
+    "real/faces/model.tflite",
+    "real/line/line.png",
+    "real/line/model.onnx",
+    "real/photos/astronaut.png",
+    "real/photos/cat.png",
+    "real/voice/model.onnx",
+    "real/voice/speech.wav",
 ];
 
 /// Where everything is; all paths are absolute.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// The folder with the folders `magika` and `mobilenet`.
+    /// The folder with the folders of the models.
     pub(super) models: PathBuf,
     /// The project's sources, if they are here.
     pub(super) checkout: Option<PathBuf>,
@@ -50,9 +61,9 @@ impl Place {
         }
         let Some(checkout) = checkout else {
             bail!(
-                "the demo needs OpenVINO and two models, and they are not here: looked for \
-                 fixtures/magika and fixtures/mobilenet in the folders above {}, and for the \
-                 sources, which can fetch them. In a checkout of the sources, `cargo run \
+                "the demo needs OpenVINO and models, and they are not here: looked for \
+                 fixtures/magika, fixtures/mobilenet and fixtures/real in the folders above {}, \
+                 and for the sources, which can fetch them. In a checkout of the sources, `cargo run \
                  --features openvino -- demo` does it all; or, with OpenVINO installed, try \
                  `proplet run`",
                 env.executable().unwrap_or(Path::new("this program")).display(),
@@ -72,9 +83,7 @@ impl Place {
         let mut candidates: Vec<PathBuf> = above(env).map(Path::to_owned).collect();
         candidates.extend(checkout.map(|dir| build_folder(env, dir)));
         let complete = |folder: &&PathBuf| {
-            ["magika/labels.txt", "magika/model.bin", "mobilenet/model.bin", "mobilenet/tensor.bgr"]
-                .iter()
-                .all(|file| folder.join("fixtures").join(file).is_file())
+            NEEDED.iter().all(|file| folder.join("fixtures").join(file).is_file())
         };
         let folder = candidates.iter().find(complete)?;
         let fetched = folder.join("openvino/libs");
@@ -135,10 +144,12 @@ fn build_folder(env: &Environment, checkout: &Path) -> PathBuf {
 
 fn fetch(env: &Environment, checkout: &Path) -> anyhow::Result<()> {
     let script = checkout.join("fixtures/setup.py");
-    println!("First OpenVINO and the models, once (fixtures/setup.py):");
+    eprintln!("First OpenVINO and the models, once (fixtures/setup.py):");
     let status = Command::new("python3")
         .arg(&script)
         .env("CARGO_TARGET_DIR", build_folder(env, checkout))
+        // Standard output is for the answers.
+        .stdout(std::io::stderr())
         .status()
         .with_context(|| {
             format!(
@@ -150,7 +161,7 @@ fn fetch(env: &Environment, checkout: &Path) -> anyhow::Result<()> {
     if !status.success() {
         bail!("the demo's set-up failed, see above; once that is mended, run the demo again");
     }
-    println!();
+    eprintln!();
     Ok(())
 }
 

@@ -1,6 +1,8 @@
-//! What the demo prints, as text. No I/O.
+//! What the demo prints, as text and as JSON. No I/O.
 
-use crate::protocol::{Reused, TaskResult};
+use super::rows::{Line, Row};
+use crate::protocol::TaskResult;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -8,76 +10,160 @@ use std::time::Duration;
 /// One run of a task: the time from sending it to having its result, and that.
 pub(super) type TimedResult = (Duration, TaskResult);
 
-/// The lines of the file-type guest, `PATH: TYPE PROBABILITY`, in columns.
-pub(super) fn file_types(output: &str) -> String {
-    let split = |line: &'_ str| -> Option<(String, String, String)> {
-        let (path, answer) = line.rsplit_once(": ")?;
-        let (label, score) = answer.split_once(' ')?;
-        Some((format!("{path}:"), label.to_owned(), score.to_owned()))
-    };
-    let rows: Vec<_> = output.lines().map(|line| (line, split(line))).collect();
-    let width = |of: fn(&(String, String, String)) -> &str| {
-        let lengths = rows.iter().filter_map(|(_, row)| row.as_ref().map(of));
-        lengths.map(|text| text.chars().count()).max().unwrap_or_default()
-    };
-    let (paths, labels) = (width(|row| &row.0), width(|row| &row.1));
-    let mut text = String::new();
-    for (line, row) in &rows {
-        // Writing to a string never fails.
-        let _ = match row {
-            Some((path, label, score)) => {
-                writeln!(text, "  {path:paths$}  {label:labels$}  {score}")
-            }
-            None => writeln!(text, "  {line}"),
-        };
-    }
-    text
+/// A row of the table, once its task has run.
+#[derive(Debug)]
+pub(super) struct Shown {
+    title: &'static str,
+    model: &'static str,
+    /// The model's encoding, and what ran it.
+    ran_on: [String; 2],
+    lines: Vec<Line>,
+    /// The task's error, in place of times.
+    error: Option<String>,
+    /// Milliseconds of the first run, and medians of the others.
+    times: [[f64; 5]; 2],
+    repeated: usize,
 }
 
-/// A guest's output, moved in.
-pub(super) fn indented(output: &str) -> String {
-    output.lines().map(|line| format!("  {line}\n")).collect()
-}
+/// The times, in their order.
+const TIMES: [&str; 5] = ["queued", "compiled", "loaded", "ran", "total"];
 
-/// Where the time of each task went, cold and warm.
-pub(super) fn table(tasks: &[(&str, TimedResult, Vec<TimedResult>)]) -> String {
-    const COLUMNS: [&str; 5] = ["queued", "compiled", "loaded", "ran", "total"];
-    let mut text = format!("  {:27}", "");
-    for column in COLUMNS {
-        let _ = write!(text, "{column:>10}");
-    }
-    text.push_str("   reused\n");
-    for (name, cold, warm) in tasks {
-        let mut row = |label: String, times: [f64; 5], reused: String| {
-            let _ = write!(text, "  {label:27}");
-            for time in times {
-                let _ = write!(text, "{time:>10.1}");
-            }
-            let _ = writeln!(text, "   {reused}");
-        };
-        row(format!("{name}, first"), times(cold), reused(std::slice::from_ref(cold)));
+/// Widths of the columns; all of it goes into a terminal of 80.
+const TITLE: usize = 18;
+const ANSWER: usize = 43;
+const TIME: usize = 7;
+
+impl Shown {
+    /// A task that has run `1 + next.len()` times.
+    pub(super) fn ran(
+        row: &Row,
+        lines: Vec<Line>,
+        first: &TimedResult,
+        next: &[TimedResult],
+    ) -> Shown {
         let medians = std::array::from_fn(|column| {
-            median(warm.iter().map(|run| times(run)[column]).collect())
+            median(next.iter().map(|run| times(run)[column]).collect())
         });
-        row(format!("{name}, next {}", warm.len()), medians, reused(warm));
+        Shown {
+            title: row.title,
+            model: row.model,
+            ran_on: [row.encoding.to_owned(), first.1.backends.join(", ")],
+            lines,
+            error: None,
+            times: [times(first), medians],
+            repeated: next.len(),
+        }
     }
-    text
+
+    /// A task that has failed.
+    pub(super) fn failed(row: &Row, error: String) -> Shown {
+        Shown {
+            title: row.title,
+            model: row.model,
+            ran_on: [row.encoding.to_owned(), String::new()],
+            lines: Vec::new(),
+            error: Some(error),
+            times: [[0.0; 5]; 2],
+            repeated: 0,
+        }
+    }
+
+    /// Whether its task has run well.
+    pub(super) fn has_run(&self) -> bool {
+        self.error.is_none()
+    }
+
+    /// Its part of the table: title, model, and where that ran beside the answer, and the times of
+    /// the first run and the later ones in the first line.
+    pub(super) fn text(&self) -> String {
+        let [encoding, backend] = &self.ran_on;
+        let ran_on = match backend.as_str() {
+            "" => encoding.clone(),
+            backend if backend == encoding => backend.to_owned(),
+            backend => format!("{encoding} on {backend}"),
+        };
+        let left = [self.title, self.model, ran_on.as_str()];
+        let answer: Vec<String> = match &self.error {
+            Some(error) => wrapped(&format!("failed: {error}"), ANSWER),
+            None => self.answer(),
+        };
+        let mut text = String::new();
+        for index in 0..left.len().max(answer.len()) {
+            let cell = |cells: &[&str]| (*cells.get(index).unwrap_or(&"")).to_owned();
+            let left = cell(&left);
+            let right = answer.get(index).map_or("", String::as_str);
+            let mut line = format!("{left:TITLE$} {right:ANSWER$}");
+            if index == 0 && self.error.is_none() {
+                let [first, next] = self.times.map(|times| times[4]);
+                let _ = write!(line, " {first:>TIME$.1} {next:>TIME$.1}");
+            }
+            text += line.trim_end();
+            text.push('\n');
+        }
+        text
+    }
+
+    /// What is said about each file, under the names of the files.
+    fn answer(&self) -> Vec<String> {
+        let longest = self.lines.iter().map(|line| line.path.chars().count()).max().unwrap_or(0);
+        // A long name stands above what is said.
+        let names = longest.min(ANSWER / 2);
+        let mut cells = Vec::new();
+        for Line { path, says } in &self.lines {
+            let fits = path.chars().count() <= names;
+            if !fits {
+                cells.extend(cut(path, ANSWER));
+            }
+            for (index, part) in wrapped(says, ANSWER - names - 2).into_iter().enumerate() {
+                let name = if fits && index == 0 { path.as_str() } else { "" };
+                cells.push(format!("{name:names$}  {part}"));
+            }
+        }
+        cells
+    }
+
+    /// The same for programs.
+    pub(super) fn json(&self) -> Value {
+        let times = |times: &[f64; 5]| -> Value {
+            TIMES
+                .iter()
+                .zip(times)
+                .map(|(name, ms)| ((*name).to_owned(), json!(ms)))
+                .collect::<serde_json::Map<_, _>>()
+                .into()
+        };
+        let lines = self.lines.iter().map(|line| json!({"path": line.path, "says": line.says}));
+        let mut object = json!({
+            "task": self.title,
+            "model": self.model,
+            "encoding": self.ran_on[0],
+            "backend": self.ran_on[1],
+            "answers": lines.collect::<Vec<_>>(),
+        });
+        match &self.error {
+            Some(error) => object["error"] = json!(error),
+            None => {
+                object["first_ms"] = times(&self.times[0]);
+                object["next_ms"] = times(&self.times[1]);
+                object["repeated"] = json!(self.repeated);
+            }
+        }
+        object
+    }
+}
+
+/// The table's first lines.
+pub(super) fn heading() -> String {
+    let line = "\u{2500}".repeat(TITLE + ANSWER + 2 * TIME + 3);
+    format!(
+        "{:TITLE$} {:ANSWER$} {:>TIME$} {:>TIME$}\n{line}\n",
+        "task, model", "answer", "first", "next"
+    )
 }
 
 fn times((total, result): &TimedResult) -> [f64; 5] {
     let took = &result.timings;
     [took.queued, took.compiled, took.loaded, took.ran, total.as_secs_f64() * 1e3]
-}
-
-/// What every one of the runs found ready.
-fn reused(runs: &[TimedResult]) -> String {
-    let all = |of: fn(&Reused) -> bool| runs.iter().all(|(_, result)| of(&result.reused));
-    let model = |reused: &Reused| reused.graphs_reused > 0 && reused.graphs_loaded == 0;
-    let found: Vec<_> = [("program", all(|reused| reused.module)), ("model", all(model))]
-        .into_iter()
-        .filter_map(|(name, found)| found.then_some(name))
-        .collect();
-    if found.is_empty() { "nothing".to_owned() } else { found.join(", ") }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -88,6 +174,30 @@ fn median(mut values: Vec<f64>) -> f64 {
         (_, Some(middle)) => *middle,
         _ => 0.0,
     }
+}
+
+/// Lines of at most `width` characters, broken at spaces where there are some.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        for (index, part) in cut(word, width).into_iter().enumerate() {
+            let Some(line) = lines.last_mut() else { break };
+            let used = line.chars().count();
+            if index == 0 && (used == 0 || used + 1 + part.chars().count() <= width) {
+                *line += if used == 0 { "" } else { " " };
+                *line += &part;
+            } else {
+                lines.push(part);
+            }
+        }
+    }
+    lines
+}
+
+/// Parts of at most `width` characters.
+fn cut(word: &str, width: usize) -> Vec<String> {
+    let characters: Vec<char> = word.chars().collect();
+    characters.chunks(width).map(|part| part.iter().collect()).collect()
 }
 
 /// A word for a shell.
@@ -111,36 +221,70 @@ pub(super) fn short(path: &Path, working_dir: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
-    fn run(total: u64, ran: f64, warm: bool) -> TimedResult {
-        let json = json!({
-            "task_id": "a",
-            "timings": {"queued": 0.1, "compiled": 2.0, "loaded": 3.0, "ran": ran},
-            "reused": {"module": warm, "graphs_reused": u32::from(warm), "graphs_loaded": u32::from(!warm)},
-        });
-        let result = TaskResult::decode(json.to_string().as_bytes()).expect("a result");
-        (Duration::from_millis(total), result)
+    fn shown(lines: &[(&str, &str)]) -> Shown {
+        let line = |(path, says): &(&str, &str)| Line {
+            path: (*path).to_owned(),
+            says: (*says).to_owned(),
+        };
+        Shown {
+            title: "photos",
+            model: "a model",
+            ran_on: ["onnx".to_owned(), "openvino".to_owned()],
+            lines: lines.iter().map(line).collect(),
+            error: None,
+            times: [[0.1, 2.0, 3.0, 500.0, 712.34], [0.1, 0.0, 0.0, 3.0, 4.06]],
+            repeated: 3,
+        }
     }
 
     #[test]
-    fn file_types_stand_in_columns() {
-        let output = "a.rs: rust 0.9986\nsome: name.png: png 1.0000\nsomething else\n";
-        assert_eq!(
-            file_types(output),
-            "  a.rs:            rust  0.9986\n  some: name.png:  png   1.0000\n  something else\n"
+    fn a_row_has_the_answers_and_the_times_in_80_columns() {
+        let row = shown(&[
+            ("cat.png", "tiger cat 0.42"),
+            ("a.png", "one two three four five six seven eight nine"),
+        ]);
+        let line = "\u{2500}".repeat(78);
+        let expected = format!(
+            "task, model        answer                                        first    next\n\
+             {line}\n\
+             photos             cat.png  tiger cat 0.42                       712.3     4.1\n\
+             a model            a.png    one two three four five six seven\n\
+             onnx on openvino            eight nine\n"
         );
+        assert_eq!(heading() + &row.text(), expected);
     }
 
     #[test]
-    fn the_table_has_the_first_run_and_the_median_of_the_others() {
-        let warm = vec![run(9, 8.0, true), run(3, 1.0, true), run(4, 2.0, true)];
+    fn long_names_stand_above_and_long_words_are_broken() {
+        let name = "a".repeat(50);
+        let row = shown(&[(&name, "rust 1.00")]).text();
+        assert!(row.lines().all(|line| line.chars().count() <= 80), "{row}");
+        assert!(row.contains("rust 1.00"), "{row}");
+        assert_eq!(row.matches('a').count(), 50 + "a model".matches('a').count(), "{row}");
+        assert_eq!(wrapped("aaaa bb c", 3), ["aaa", "a", "bb", "c"]);
+        assert_eq!(wrapped("", 3), [""]);
+    }
+
+    #[test]
+    fn a_failed_task_has_its_error_and_no_times() {
+        let row = Shown { error: Some("no such model".to_owned()), ..shown(&[]) };
+        assert!(row.text().contains("failed: no such model"), "{}", row.text());
+        assert!(!row.text().contains("712"), "{}", row.text());
+        assert_eq!(row.json()["error"], "no such model");
+        assert!(row.json()["first_ms"].is_null());
+    }
+
+    #[test]
+    fn programs_get_all_the_times() {
+        let json = shown(&[("cat.png", "tiger cat 0.42")]).json();
         assert_eq!(
-            table(&[("file types", run(700, 500.0, false), warm)]),
-            "                                 queued  compiled    loaded       ran     total   reused\n\
-             \x20 file types, first                 0.1       2.0       3.0     500.0     700.0   nothing\n\
-             \x20 file types, next 3                0.1       2.0       3.0       2.0       4.0   program, model\n"
+            json["answers"][0],
+            serde_json::json!({"path": "cat.png", "says": "tiger cat 0.42"})
         );
+        assert_eq!(json["first_ms"]["ran"], 500.0);
+        assert_eq!(json["next_ms"]["total"], 4.06);
+        assert_eq!((&json["encoding"], &json["backend"]), (&"onnx".into(), &"openvino".into()));
     }
 
     #[test]

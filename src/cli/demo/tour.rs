@@ -1,7 +1,8 @@
 //! The demo itself: broker, worker, tasks, and how to go on.
 
 use super::place::{Files, Place};
-use super::show::{self, TimedResult, quoted, short};
+use super::rows::{self, Row};
+use super::show::{self, Shown, TimedResult, quoted, short};
 use crate::broker::{Broker, Settings};
 use crate::cli::{logging, signals};
 use crate::client::Client;
@@ -11,7 +12,6 @@ use crate::protocol::Output;
 use crate::task::{Binary, ModuleSource, TaskId, TaskRequest};
 use crate::worker;
 use anyhow::{Context as _, anyhow, bail};
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,15 +20,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-const FILE_TYPE: &[u8] = include_bytes!("../../../fixtures/guests/bin/file-type.wasm");
-const CLASSIFICATION: &[u8] = include_bytes!("../../../fixtures/guests/bin/classification.wasm");
-
 /// Names on the demo's own broker.
 const CHANNEL: &str = "demo";
 const WORKER: &str = "demo-worker";
 
 /// Runs after the first one of each task.
-const WARM: usize = 20;
+const WARM: usize = 10;
 
 /// The first run compiles a program and loads a model, on a small machine, too.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -36,7 +33,15 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// The worker and the client take leave within this time.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) fn main(names: &[String], keep: bool) -> anyhow::Result<ExitCode> {
+/// What was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    pub(super) keep: bool,
+    /// JSON alone on standard output.
+    pub(super) json: bool,
+}
+
+pub(super) fn main(names: &[String], options: Options) -> anyhow::Result<ExitCode> {
     let env = Environment::from_process();
     // What is there to be said, the demo says.
     let quiet = "warn,proplet::mqtt=error,rumqttd=off".to_owned();
@@ -46,6 +51,7 @@ pub(super) fn main(names: &[String], keep: bool) -> anyhow::Result<ExitCode> {
         names => Some(Files::named(names, env.working_dir())?),
     };
     let place = Place::prepare(&env)?;
+    let rows = rows::rows(&place, named.as_ref());
     let files = named.unwrap_or_else(|| Files::shown(&place));
     let key = uuid::Uuid::new_v4().simple().to_string();
     let key = key.get(..12).unwrap_or(&key);
@@ -59,11 +65,11 @@ pub(super) fn main(names: &[String], keep: bool) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("starting the I/O threads")?;
-    let demo = Demo { place, files, config, env, key: key.to_owned() };
-    let ended = runtime.block_on(demo.run(broker.address(), keep));
+    let demo = Demo { place, files, rows, config, env, options, key: key.to_owned() };
+    let ended = runtime.block_on(demo.run(broker.address()));
     // A task that was broken off need not be waited for.
     runtime.shutdown_background();
-    ended.map(|()| ExitCode::SUCCESS)
+    ended.map(|all_ran| if all_ran { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The worker's configuration: of what the process inherits only the machine
@@ -104,13 +110,16 @@ fn worker_config(
 struct Demo {
     place: Place,
     files: Files,
+    rows: Vec<Row>,
     config: Config,
     env: Environment,
+    options: Options,
     key: String,
 }
 
 impl Demo {
-    async fn run(self, broker: SocketAddr, keep: bool) -> anyhow::Result<()> {
+    /// Whether all the tasks ran well.
+    async fn run(self, broker: SocketAddr) -> anyhow::Result<bool> {
         let mut interrupted = pin!(signals::interrupted()?);
         let (stop, stopped) = oneshot::channel::<()>();
         let Config { connection, credentials, .. } = &self.config;
@@ -120,19 +129,28 @@ impl Demo {
             // A sender that is gone says the same.
             stopped.await.ok();
         }));
+        let Options { keep, json } = self.options;
         let tour = async {
             client.hear(WORKER, PATIENCE).await?;
-            say(&format!("A worker is running, and an MQTT broker at {broker}.\n\n"))?;
-            self.tasks(&client).await?;
-            if keep { self.say_what_to_try(broker) } else { self.say_how_to_go_on() }?;
-            if keep { std::future::pending().await } else { anyhow::Ok(()) }
+            let all_ran = if json {
+                self.json(&client, broker).await?
+            } else {
+                say(&format!("A worker is running, and an MQTT broker at {broker}.\n\n"))?;
+                self.table(&client).await?
+            };
+            match (keep, json) {
+                (true, false) => self.say_what_to_try(broker)?,
+                (false, false) => self.say_how_to_go_on()?,
+                (_, true) => {}
+            }
+            if keep { std::future::pending().await } else { anyhow::Ok(all_ran) }
         };
         let ended = tokio::select! {
             ended = tour => ended,
             ended = &mut worker => return ended.and_then(|()| bail!("the worker has ended")),
             () = &mut interrupted => {
                 client.stop_all();
-                Ok(())
+                Ok(true)
             }
         };
         drop(stop);
@@ -145,51 +163,34 @@ impl Demo {
         ended
     }
 
-    /// Both tasks, cold and warm, with what they print and where the time went.
-    async fn tasks(&self, client: &Client) -> anyhow::Result<()> {
-        say("What kinds of files are these? (Magika, a model with 3 MB of weights)\n\n")?;
-        let file_types = Task {
-            client,
-            what: "file-type",
-            guest: FILE_TYPE,
-            inputs: &self.files.paths,
-            // The files' own names must not be in the model's way.
-            env: BTreeMap::from([("MODEL_DIR".to_owned(), "/model".to_owned())]),
-            cli_args: self.file_type_args("/model"),
-        };
-        let first = file_types.run().await?;
-        say(&show::file_types(&text(&first.1.results)))?;
-        let next = file_types.repeat().await?;
-
-        say("\nWhat is in the picture? (the guide's example; MobileNet, 14 MB of weights, which \
-             here are\nnot trained: its cost is real, its classes are not)\n\n")?;
-        let classification = Task {
-            client,
-            what: "classification",
-            guest: CLASSIFICATION,
-            inputs: &[],
-            env: BTreeMap::new(),
-            cli_args: dir_args(&[(self.place.model("mobilenet"), "fixture")]),
-        };
-        let guide_first = classification.run().await?;
-        say(&show::indented(&text(&guide_first.1.results)))?;
-        let guide_next = classification.repeat().await?;
-
-        say("\nWhere the time went, in milliseconds; of the later runs the median\n\n")?;
-        say(&show::table(&[
-            ("file types", first, next),
-            ("classification", guide_first, guide_next),
-        ]))?;
-        say(
-            "\n  queued: until a thread was free; compiled: the WebAssembly program; loaded: the model;\n  \
-             ran: the rest of the guest's time; total: from sending the task to having its result\n",
-        )
+    /// Each row as its task has run, and what the columns are.
+    async fn table(&self, client: &Client) -> anyhow::Result<bool> {
+        say(&show::heading())?;
+        let mut all_ran = true;
+        for row in &self.rows {
+            let shown = shown(client, row).await?;
+            all_ran &= shown.has_run();
+            say(&shown.text())?;
+        }
+        say(&format!(
+            "\nAnswers with their probability. Times in milliseconds, from sending a task to having its\n\
+             result: of the first run, which compiles the guest and loads the model, and the median\n\
+             of the next {WARM}, each a fresh sandbox. --json tells where they went.\n"
+        ))?;
+        Ok(all_ran)
     }
 
-    fn file_type_args(&self, model: &str) -> Vec<String> {
-        let mut dirs = vec![(self.place.model("magika"), model)];
-        dirs.extend(self.files.dirs.iter().map(|(host, guest)| (host.clone(), guest.as_str())));
-        dir_args(&dirs)
+    async fn json(&self, client: &Client, broker: SocketAddr) -> anyhow::Result<bool> {
+        let mut tasks = Vec::new();
+        let mut all_ran = true;
+        for row in &self.rows {
+            let shown = shown(client, row).await?;
+            all_ran &= shown.has_run();
+            tasks.push(shown.json());
+        }
+        let all = serde_json::json!({ "broker": broker.to_string(), "tasks": tasks });
+        say(&format!("{all:#}\n"))?;
+        Ok(all_ran)
     }
 
     fn say_how_to_go_on(&self) -> anyhow::Result<()> {
@@ -205,7 +206,7 @@ impl Demo {
             let guest = quoted(&short(&guest, here));
             line("the same guest by hand, without a broker", &format!("run {dir} {guest}"));
         }
-        line("the types of your own files", "demo FILE...");
+        line("your own photos (PNG, JPEG), sound (WAV, 16 kHz) and files", "demo FILE...");
         line("leave the worker running, and send it tasks from another terminal", "demo --keep");
         line("a worker for your own Propeller", "worker --help");
         say(&text)
@@ -221,7 +222,8 @@ impl Demo {
         };
         let files = self.files.paths.iter().take(2);
         let inputs: Vec<_> = files.map(|path| format!("--input {}", quoted(path))).collect();
-        let args: Vec<_> = self.file_type_args("/model").iter().map(|arg| quoted(arg)).collect();
+        let row = rows::file_types(&self.place, &self.files);
+        let args: Vec<_> = row.cli_args.iter().map(|arg| quoted(arg)).collect();
         say(&format!(
             "\nBroker and worker stay until Ctrl-C. In another terminal:\n\n\
              {program} submit \\\n  \
@@ -246,52 +248,36 @@ impl Demo {
     }
 }
 
-/// A `--dir` for each directory. Importing wasi-nn is asking for it.
-fn dir_args(dirs: &[(PathBuf, &str)]) -> Vec<String> {
-    dirs.iter().map(|(host, guest)| format!("--dir={}::{guest}", host.display())).collect()
+/// Runs the row's task, and again and again.
+async fn shown(client: &Client, row: &Row) -> anyhow::Result<Shown> {
+    let first = run(client, row).await?;
+    if let Some(error) = &first.1.error {
+        return Ok(Shown::failed(row, error.clone()));
+    }
+    let mut next = Vec::with_capacity(WARM);
+    for _ in 0..WARM {
+        let (took, result) = run(client, row).await?;
+        if let Some(error) = result.error {
+            return Ok(Shown::failed(row, error));
+        }
+        next.push((took, result));
+    }
+    let lines = row.lines(&text(&first.1.results))?;
+    Ok(Shown::ran(row, lines, &first, &next))
 }
 
-/// A task that is sent more than once.
-struct Task<'a> {
-    client: &'a Client,
-    what: &'static str,
-    guest: &'static [u8],
-    inputs: &'a [String],
-    env: BTreeMap<String, String>,
-    cli_args: Vec<String>,
-}
-
-impl Task<'_> {
-    async fn run(&self) -> anyhow::Result<TimedResult> {
-        let request = TaskRequest {
-            name: self.what.to_owned(),
-            module: Some(ModuleSource::Bytes(Binary::new(self.guest))),
-            inputs: self.inputs.to_vec(),
-            cli_args: self.cli_args.clone(),
-            env: self.env.clone(),
-            ..TaskRequest::new(
-                TaskId::new(&uuid::Uuid::new_v4().to_string()).map_err(|e| anyhow!(e))?,
-            )
-        };
-        let sent = Instant::now();
-        let result = self.client.submit(&request, Some(WORKER), PATIENCE).await?;
-        let took = sent.elapsed();
-        match &result.error {
-            Some(error) => {
-                say(&show::indented(&text(&result.results)))?;
-                bail!("the {} task failed: {error}", self.what)
-            }
-            None => Ok((took, result)),
-        }
-    }
-
-    async fn repeat(&self) -> anyhow::Result<Vec<TimedResult>> {
-        let mut runs = Vec::with_capacity(WARM);
-        for _ in 0..WARM {
-            runs.push(self.run().await?);
-        }
-        Ok(runs)
-    }
+async fn run(client: &Client, row: &Row) -> anyhow::Result<TimedResult> {
+    let request = TaskRequest {
+        name: row.title.replace(' ', "-"),
+        module: Some(ModuleSource::Bytes(Binary::new(row.guest))),
+        inputs: row.paths.clone(),
+        cli_args: row.cli_args.clone(),
+        env: row.env.clone(),
+        ..TaskRequest::new(TaskId::new(&uuid::Uuid::new_v4().to_string()).map_err(|e| anyhow!(e))?)
+    };
+    let sent = Instant::now();
+    let result = client.submit(&request, Some(WORKER), PATIENCE).await?;
+    Ok((sent.elapsed(), result))
 }
 
 fn text(output: &Output) -> String {

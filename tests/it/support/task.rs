@@ -33,7 +33,7 @@ impl Task {
     }
 
     /// A guest of `fixtures/guests/bin`.
-    #[cfg(feature = "openvino")]
+    #[cfg(any(feature = "openvino", feature = "onnx"))]
     pub fn guest(name: &str) -> Task {
         let path = super::fixtures().join(format!("guests/bin/{name}.wasm"));
         let module = std::fs::read(&path);
