@@ -89,6 +89,8 @@ pub struct Config {
     pub model_size: u64,
     /// Bytes of compiled modules kept.
     pub module_cache: u64,
+    /// Bytes of files' contents kept in memory; 0: none.
+    pub file_cache: u64,
     /// Bytes of compiled models kept.
     pub graph_cache: u64,
     /// Bytes of either kept in the state directory.

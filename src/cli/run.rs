@@ -176,6 +176,7 @@ fn run(spec: TaskSpec, nn: NnConfig) -> anyhow::Result<Outcome> {
     let fetcher = Fetcher::new(u64::MAX);
     let config = RuntimeConfig {
         module_cache: u64::MAX,
+        file_cache: 0,
         disk: None,
         compilers: 1,
         compile_apart: None,

@@ -276,6 +276,13 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         Group::Caches,
+        "file-cache",
+        "SIZE",
+        Text("256MiB"),
+        "Contents of files that guests read again and again, kept in memory; `0`: none",
+    ),
+    setting(
+        Group::Caches,
         "graph-cache",
         "SIZE",
         Text("1GiB"),

@@ -43,6 +43,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
     let module_size = reader.read("module-size", value::size_within(1 << 10, 1 << 30));
     let model_size = reader.read("model-size", value::size_within(1 << 10, 1 << 40));
     let module_cache = reader.read("module-cache", value::size);
+    let file_cache = reader.read("file-cache", value::size);
     let graph_cache = reader.read("graph-cache", value::size);
     let dirs = reader.read_optional("dirs", value::dirs);
     let inference = inference::read(reader, env);
@@ -80,6 +81,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
         module_size: module_size?,
         model_size: model_size?,
         module_cache: module_cache?,
+        file_cache: file_cache?,
         graph_cache: graph_cache?,
         disk_cache: disk_cache?,
         dirs,

@@ -72,7 +72,8 @@ fn confinement() -> Vec<Finding> {
 fn memory(config: &Config, total: u64, limited: &str) -> Finding {
     let executors = config.executors.get() as u64;
     let tasks = executors.saturating_mul(config.limits.memory);
-    let caches = config.module_cache.saturating_add(config.graph_cache);
+    let caches = [config.module_cache, config.graph_cache, config.file_cache];
+    let caches = caches.into_iter().fold(0, u64::saturating_add);
     let may = tasks.saturating_add(caches);
     let sum = format!(
         "{executors} tasks of {} MiB and {} MiB of caches may take {} MiB of {} MiB{limited}",
@@ -88,7 +89,8 @@ fn memory(config: &Config, total: u64, limited: &str) -> Finding {
             "memory",
             format!(
                 "{sum}: the system may end the worker when they do; lower PROPLET_TASK_MEMORY, \
-                 PROPLET_EXECUTORS, PROPLET_GRAPH_CACHE or PROPLET_MODULE_CACHE"
+                 PROPLET_EXECUTORS, PROPLET_GRAPH_CACHE, PROPLET_MODULE_CACHE or \
+                 PROPLET_FILE_CACHE"
             ),
         )
     } else {

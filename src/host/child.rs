@@ -129,6 +129,7 @@ fn start<R: FnOnce()>(
     let nn = Nn::new(NnConfig { disk: graphs.clone(), ..setup.nn.clone() });
     let config = RuntimeConfig {
         module_cache: setup.module_cache,
+        file_cache: setup.file_cache,
         disk: modules.clone(),
         compilers: setup.compilers,
         compile_apart: Some(compile_apart),

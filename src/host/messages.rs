@@ -24,6 +24,8 @@ use std::path::PathBuf;
 pub struct Setup {
     /// Bytes of compiled code that are kept.
     pub module_cache: u64,
+    /// Bytes of files' contents that are kept in memory.
+    pub file_cache: u64,
     /// Modules of either size that are compiled at the same time.
     pub compilers: usize,
     /// Bytes that a compile may take.

@@ -17,6 +17,7 @@ use super::graphs::Found;
 use super::refusal::{Errno, Halt, Refusal};
 use super::resources::Resources;
 use super::shared::NnShared;
+use super::source::AskOrigin;
 use super::tensors;
 use crate::cancel::Doing;
 use crate::task::GraphDir;
@@ -37,6 +38,7 @@ pub struct NnCtx {
     pub(super) resources: Resources,
     pub(super) task: Arc<Task>,
     shared: Arc<NnShared>,
+    origins: Option<Box<AskOrigin>>,
 }
 
 impl NnCtx {
@@ -48,7 +50,13 @@ impl NnCtx {
             resources: Resources::default(),
             task,
             shared,
+            origins: None,
         }
+    }
+
+    /// Asks this where the bytes come from that the guest hands over.
+    pub fn ask_origins(&mut self, origins: Box<AskOrigin>) {
+        self.origins = Some(origins);
     }
 
     /// What the task did so far.
@@ -203,8 +211,10 @@ impl NnCtx {
             return Err(directories::too_large(size, max).into());
         }
         let name: Arc<str> = HANDED_OVER.into();
+        let origin = |part: &&[u8]| self.origins.as_ref().and_then(|origins| origins(part));
+        let origins: Vec<_> = parts.iter().map(origin).collect();
         let graph = self.loading("the model", &name, |shared, task| {
-            shared.graphs.load(served, target, parts, None, &task.cancel)
+            shared.graphs.load_known(served, target, (parts, &origins), None, &task.cancel)
         })?;
         let observer = shared.inferences.of_bytes(graph.backend);
         self.add(Loaded { graph, observer, name })

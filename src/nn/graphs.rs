@@ -3,21 +3,23 @@
 //!
 //! Two models are one when their bytes are equal, all of them: a lookup finds
 //! candidates by a fingerprint of a few bytes at places that no guest knows,
-//! then compares. It copies nothing. While a model is compiled, other tasks
+//! then compares. It copies nothing, and it does not read what the kernel says
+//! is still a file's content that was compared before ([`Origin`]). While a model is compiled, other tasks
 //! that ask for it wait; a task that is stopped stops waiting. (A compile itself
 //! can't be interrupted by every backend: the task that runs it ends behind it,
 //! and what it made is kept for the next one.)
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
 
 use super::backends::{Backend, Encoding, Served};
 use super::graph::{SharedGraph, Taken};
 use super::refusal::{Errno, Halt, Refusal};
-use super::source::Source;
+use super::source::{Origin, Source};
 use super::stored::StoredGraph;
 use crate::cache::{Cache, CacheLimits, CacheStats, LookUp};
 use crate::cancel::Cancel;
@@ -38,7 +40,14 @@ pub(super) struct Graphs {
     budget: u64,
     secret: RandomState,
     compiled: AtomicU64,
+    /// Fingerprints of parts whose origin is known.
+    known: Mutex<HashMap<u64, u64>>,
 }
+
+/// Of these fingerprints, before they are forgotten.
+const MAX_KNOWN: usize = 1024;
+/// Bytes around those whose origin is known, up to which it is used.
+const MAX_AROUND: usize = 64 << 10;
 
 impl Graphs {
     /// A cache of `budget` bytes that compiles `flights` models at a time.
@@ -49,6 +58,7 @@ impl Graphs {
             budget,
             secret: RandomState::new(),
             compiled: AtomicU64::new(0),
+            known: Mutex::default(),
         }
     }
 
@@ -63,9 +73,21 @@ impl Graphs {
         disk: Option<&Arc<DiskCache>>,
         cancel: &Cancel,
     ) -> Result<(Arc<SharedGraph>, Found), Halt> {
+        self.load_known(served, target, (parts, &[]), disk, cancel)
+    }
+
+    /// The same of parts whose origins are known: of each one that has one.
+    pub(super) fn load_known(
+        &self,
+        served: Served<'_>,
+        target: ExecutionTarget,
+        (parts, origins): (&[&[u8]], &[Option<Origin>]),
+        disk: Option<&Arc<DiskCache>>,
+        cancel: &Cancel,
+    ) -> Result<(Arc<SharedGraph>, Found), Halt> {
         let id = served.encoding.id;
-        let fingerprint = self.fingerprint(id, target, parts);
-        let is = |graph: &Arc<SharedGraph>| graph.source().is(id, target, parts);
+        let fingerprint = self.fingerprint(id, target, parts, origins);
+        let is = |graph: &Arc<SharedGraph>| graph.source().is(id, target, parts, origins);
         let flight = match self.cache.look_up(fingerprint, is, cancel).map_err(Halt::Cancelled)? {
             LookUp::Found(graph) => return Ok((graph, Found::Reused)),
             LookUp::Claimed(flight) => flight,
@@ -106,25 +128,58 @@ impl Graphs {
         encoding: GraphEncoding,
         target: ExecutionTarget,
         parts: &[&[u8]],
+        origins: &[Option<Origin>],
     ) -> u64 {
-        const WORD: usize = 8;
-        const WORDS: usize = 256;
         let mut hasher = self.secret.build_hasher();
         hasher.write_u8(encoding as u8);
         hasher.write_u8(target as u8);
-        for part in parts {
-            hasher.write_usize(part.len());
-            let Some(last) = part.len().checked_sub(WORD) else {
-                hasher.write(part);
-                continue;
-            };
-            hasher.write(&part[last..]);
-            let mut place = self.secret.hash_one(part.len());
-            for _ in 0..WORDS {
-                place = splitmix(place);
-                let at = (place % (last as u64 + 1)) as usize;
-                hasher.write(&part[at..at + WORD]);
-            }
+        for (number, part) in parts.iter().enumerate() {
+            let origin = origins.get(number).and_then(Option::as_ref);
+            hasher.write_u64(match origin {
+                Some(origin) => self.known_fingerprint(part, origin),
+                None => self.part_fingerprint(part),
+            });
+        }
+        hasher.finish()
+    }
+
+    /// The same without a look at the bytes within the origin, each of which
+    /// would be a page that the guest has not touched.
+    fn known_fingerprint(&self, part: &[u8], origin: &Origin) -> u64 {
+        let (before, after) = (&part[..origin.within.start], &part[origin.within.end..]);
+        if before.len() + after.len() > MAX_AROUND {
+            return self.part_fingerprint(part);
+        }
+        let key = self.secret.hash_one((origin, before, after));
+        // Whole entries: a panic elsewhere does not matter.
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fingerprint) = known().get(&key) {
+            return *fingerprint;
+        }
+        let fingerprint = self.part_fingerprint(part);
+        let mut known = known();
+        if known.len() == MAX_KNOWN {
+            known.clear();
+        }
+        known.insert(key, fingerprint);
+        fingerprint
+    }
+
+    fn part_fingerprint(&self, part: &[u8]) -> u64 {
+        const WORD: usize = 8;
+        const WORDS: usize = 256;
+        let mut hasher = self.secret.build_hasher();
+        hasher.write_usize(part.len());
+        let Some(last) = part.len().checked_sub(WORD) else {
+            hasher.write(part);
+            return hasher.finish();
+        };
+        hasher.write(&part[last..]);
+        let mut place = self.secret.hash_one(part.len());
+        for _ in 0..WORDS {
+            place = splitmix(place);
+            let at = (place % (last as u64 + 1)) as usize;
+            hasher.write(&part[at..at + WORD]);
         }
         hasher.finish()
     }
@@ -282,6 +337,32 @@ mod tests {
     }
 
     #[test]
+    fn a_graph_is_found_by_the_origin_of_its_bytes() {
+        let (graphs, fake) = (Graphs::new(1 << 20, 1), Fake::default());
+        let weights = vec![7_u8; 100_000];
+        let get = |weights: &[u8], content: Option<u64>| {
+            let within = 4096..98_304;
+            let origin = content.map(|content| Origin { content, from: 4096, within });
+            let parts = (&[MODEL, weights][..], &[None, origin][..]);
+            let cancel = Cancel::default();
+            let got = graphs.load_known(fake.served(), ExecutionTarget::Cpu, parts, None, &cancel);
+            got.expect("a graph").1
+        };
+        assert_eq!(get(&weights, None), Found::Compiled);
+        // Compared once, and from then on found without a look: zeros are no
+        // content's, and yet are taken for it.
+        assert_eq!(get(&weights, Some(1)), Found::Reused);
+        let mut unread = weights.clone();
+        unread[4096..98_304].fill(0);
+        assert_eq!(get(&unread, Some(1)), Found::Reused);
+        // A byte outside makes another model of it, and so does another origin.
+        unread[0] ^= 1;
+        assert_eq!(get(&unread, Some(1)), Found::Compiled);
+        assert_eq!(get(&vec![0; 100_000], Some(2)), Found::Compiled);
+        assert_eq!(get(&weights, None), Found::Reused);
+    }
+
+    #[test]
     fn the_least_recently_used_goes_first_and_at_once() {
         let (graphs, fake) = (Graphs::new(2 * WEIGHT, 1), Fake::default());
         let (first, _) = load(&graphs, &fake, &model(1)).expect("a graph");
@@ -343,7 +424,7 @@ mod tests {
             scope.spawn(|| load(graphs, fake, MODEL).map(drop));
             let parts: [&[u8]; 2] = [MODEL, b"weights"];
             let id = fake.served().encoding.id;
-            let fingerprint = graphs.fingerprint(id, ExecutionTarget::Cpu, &parts);
+            let fingerprint = graphs.fingerprint(id, ExecutionTarget::Cpu, &parts, &[]);
             while !graphs.cache.is_in_flight(&fingerprint) {
                 thread::yield_now();
             }

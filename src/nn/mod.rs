@@ -65,6 +65,7 @@ pub use inferences::{INFERENCE_BUCKETS, InferenceTimes};
 pub use inspect::{Inspection, PortDescription};
 pub use operators::{Operators, PROBED};
 pub use shared::NO_BACKEND;
+pub use source::{AskOrigin, Origin};
 
 use self::backends::{Backend, openvino};
 use self::directories::Directories;

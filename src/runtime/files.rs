@@ -4,11 +4,22 @@
 //! with two calls of the system for each entry whenever a buffer is filled, and
 //! wait for the other end of a FIFO that they open. These refuse a path that no
 //! system would take before they look at it, list what the guest asks for and
-//! notice the task's end meanwhile, and open no FIFO, socket or device. All
-//! else is left to wasmtime-wasi, the way that leads to a file above all.
+//! notice the task's end meanwhile, and open no FIFO, socket or device. Large
+//! reads of files that are read again and again copy nothing. All else is left
+//! to wasmtime-wasi, the way that leads to a file above all.
 
 #[cfg(target_os = "linux")]
+pub(super) mod contents;
+#[cfg(target_os = "linux")]
 pub(super) mod linux;
+#[cfg(target_os = "linux")]
+pub(super) mod mapped;
+#[cfg(target_os = "linux")]
+mod pages;
+#[cfg(all(test, target_os = "linux"))]
+mod reading_tests;
+#[cfg(target_os = "linux")]
+mod reads;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
 
@@ -111,6 +122,8 @@ pub(super) fn shadow(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
         linker.func_wrap(module, "path_open", path_open)?;
         linker.func_wrap(module, "path_filestat_set_times", path_filestat_set_times)?;
         linker.func_wrap(module, "fd_readdir", fd_readdir)?;
+        linker.func_wrap(module, "fd_read", fd_read)?;
+        linker.func_wrap(module, "fd_pread", fd_pread)?;
     }
     linker.allow_shadowing(false);
     Ok(())
@@ -199,4 +212,33 @@ fn fd_readdir(
         return Ok(errno);
     }
     original!(caller, p1::WasiSnapshotPreview1, p1::fd_readdir, fd, buffer, length, cookie, used)
+}
+
+fn fd_read(
+    mut caller: Caller<'_, TaskState>,
+    fd: i32,
+    buffers: i32,
+    count: i32,
+    read: i32,
+) -> wasmtime::Result<i32> {
+    #[cfg(target_os = "linux")]
+    if let Some(errno) = reads::read(&mut caller, fd, buffers, count, None, read)? {
+        return Ok(errno);
+    }
+    original!(caller, p1::WasiSnapshotPreview1, p1::fd_read, fd, buffers, count, read)
+}
+
+fn fd_pread(
+    mut caller: Caller<'_, TaskState>,
+    fd: i32,
+    buffers: i32,
+    count: i32,
+    offset: i64,
+    read: i32,
+) -> wasmtime::Result<i32> {
+    #[cfg(target_os = "linux")]
+    if let Some(errno) = reads::read(&mut caller, fd, buffers, count, Some(offset), read)? {
+        return Ok(errno);
+    }
+    original!(caller, p1::WasiSnapshotPreview1, p1::fd_pread, fd, buffers, count, offset, read)
 }

@@ -5,6 +5,7 @@
 //! need next to nothing, and theirs stay small: a huge page is cleared whole.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use wasmtime::{AsContext, Memory};
 
@@ -27,13 +28,15 @@ impl HugePages {
 
     /// Asks for huge pages in the slot of `memory`, once for all that will
     /// have it. Without them, or on another system, it is only slower.
-    pub(super) fn advise(&self, memory: &Memory, store: impl AsContext) {
+    /// Returns the addresses for which they were asked.
+    pub(super) fn advise(&self, memory: &Memory, store: impl AsContext) -> Range<usize> {
         let start = memory.data_ptr(store);
         let base = start.addr();
         let first = (base + SMALL).next_multiple_of(HUGE_PAGE);
         let length = (base + self.reserved).saturating_sub(first) / HUGE_PAGE * HUGE_PAGE;
+        let asked = first..first + length;
         if length == 0 || !self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(base) {
-            return;
+            return asked;
         }
         #[cfg(target_os = "linux")]
         {
@@ -47,5 +50,6 @@ impl HugePages {
                 tracing::debug!("no huge pages for guests: {error}");
             }
         }
+        asked
     }
 }

@@ -43,6 +43,9 @@ pub struct RuntimeConfig {
     pub module_cache: u64,
     /// Where they are kept for the next start, if anywhere.
     pub disk: Option<Arc<DiskCache>>,
+    /// Bytes of files' contents that are kept in memory for the next task, in
+    /// Linux and with a pool; 0: none are.
+    pub file_cache: u64,
     /// Small modules, and as many large ones, that are compiled at the same
     /// time.
     pub compilers: usize,
@@ -74,6 +77,8 @@ pub struct Runtime {
     fetch: Arc<Fetch>,
     ticker: engine::Ticker,
     huge_pages: Option<hugepages::HugePages>,
+    #[cfg(target_os = "linux")]
+    contents: Option<Arc<files::contents::Contents>>,
     nn: Nn,
     stdio: Stdio,
 }
@@ -82,12 +87,13 @@ impl Runtime {
     /// Starts the engine and its clock.
     pub fn new(config: &RuntimeConfig, nn: Nn) -> anyhow::Result<Runtime> {
         let mut pool = config.pool;
-        let engine = engine::engine(pool)
+        let mapping = cfg!(target_os = "linux") && config.file_cache > 0;
+        let engine = engine::engine(pool, mapping)
             .or_else(|e| {
                 let wanted = pool.take().ok_or(e)?;
                 // A pool is address space, of which a container may have little.
                 warn!(?wanted, "no pool of instances could be reserved; tasks will be slower");
-                engine::engine(None)
+                engine::engine(None, false)
             })
             .map_err(|e| anyhow!("creating the WebAssembly engine: {e:#}"))?;
         let huge_pages = pool.map(|pool| hugepages::HugePages::new(pool.reserved()));
@@ -96,6 +102,11 @@ impl Runtime {
         Ok(Runtime {
             ticker: engine::Ticker::start(&engine)?,
             huge_pages,
+            // The memories of an engine without a pool may move.
+            #[cfg(target_os = "linux")]
+            contents: pool
+                .filter(|_| mapping)
+                .map(|_| Arc::new(files::contents::Contents::new(config.file_cache))),
             artefacts: artefacts::Artefacts::new(engine, linkers, config)?,
             fetch: config.fetch.clone(),
             nn,

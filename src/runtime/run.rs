@@ -147,7 +147,13 @@ impl TaskRun<'_> {
             Stdio::Captured => Some((&self.stdout, &self.stderr)),
             Stdio::Inherited => None,
         };
-        sandbox::store(self.runtime.artefacts.engine(), grant, nn, output, self.cancel)
+        let engine = self.runtime.artefacts.engine();
+        let mut store = sandbox::store(engine, grant, nn, output, self.cancel)?;
+        #[cfg(target_os = "linux")]
+        if let Some(contents) = &self.runtime.contents {
+            store.data_mut().map_contents(contents);
+        }
+        Ok(store)
     }
 
     fn call(&mut self, store: &mut Store<TaskState>, artefact: &Artefact) -> Result<(), Failure> {
@@ -159,7 +165,8 @@ impl TaskRun<'_> {
                     if let Some(memory) = instance.get_memory(&mut *store, "memory")
                         && let Some(huge_pages) = &self.runtime.huge_pages
                     {
-                        huge_pages.advise(&memory, &*store);
+                        let asked = huge_pages.advise(&memory, &*store);
+                        store.data().has_huge_pages(asked);
                     }
                     let results = core::call(store, instance, &grant.entry, inputs)?;
                     for line in results {

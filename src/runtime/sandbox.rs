@@ -2,12 +2,18 @@
 //! limiter, its deadline and a place for its output. Built here alone, and
 //! fresh for each task.
 
+#[cfg(target_os = "linux")]
+use super::files::{
+    contents::Contents,
+    mapped::{self, Mapped},
+};
 use super::limiter::Limiter;
 use super::output::Capture;
 use crate::cancel::{Cancel, Reason};
 use crate::directory::Directory;
 use crate::nn::NnCtx;
 use crate::task::{Failure, Grant, Preopen};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 use wasmtime::{Engine, Store, UpdateDeadline};
@@ -30,6 +36,9 @@ pub(super) struct TaskState {
     pub(super) clock_zero: Instant,
     /// The guest asked for a socket or an address, and was refused.
     pub(super) network_refused: bool,
+    /// Clears what was mapped into the guest's memory.
+    #[cfg(target_os = "linux")]
+    mapped: Option<mapped::Guard>,
 }
 
 impl TaskState {
@@ -41,6 +50,34 @@ impl TaskState {
     /// What the guest was refused, a sentence each.
     pub(super) fn refusals(&self) -> impl Iterator<Item = String> {
         self.limiter.refusal().into_iter()
+    }
+
+    /// Large reads of files may be mapped from now on. For a core module's
+    /// memory out of a pool alone: another one may move.
+    #[cfg(target_os = "linux")]
+    pub(super) fn map_contents(&mut self, contents: &Arc<Contents>) {
+        let mapped = Mapped::new(contents.clone());
+        if let Some(nn) = &mut self.nn {
+            let mapped = mapped.clone();
+            nn.ask_origins(Box::new(move |bytes| mapped.origin(bytes)));
+        }
+        self.mapped = Some(mapped::Guard(mapped));
+    }
+
+    /// What is mapped into the guest's memory, if anything may be.
+    #[cfg(target_os = "linux")]
+    pub(super) fn mapped(&self) -> Option<Arc<Mapped>> {
+        self.mapped.as_ref().map(|guard| guard.0.clone())
+    }
+
+    /// Huge pages were asked for at these addresses of the guest's memory.
+    pub(super) fn has_huge_pages(&self, at: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        if let Some(mapped) = &self.mapped {
+            mapped.0.has_huge_pages(at);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = at;
     }
 
     /// wasi-nn, if the task has it.
@@ -115,8 +152,16 @@ pub(super) fn store(
         wasi.ctx().table.set_max_capacity(MAX_HANDLES);
     }
     let limiter = Limiter::new(grant.limits.memory, cancel.clone());
-    let state =
-        TaskState { wasi, nn, limiter, cancel: cancel.clone(), clock_zero, network_refused: false };
+    let state = TaskState {
+        wasi,
+        nn,
+        limiter,
+        cancel: cancel.clone(),
+        clock_zero,
+        network_refused: false,
+        #[cfg(target_os = "linux")]
+        mapped: None,
+    };
     let mut store = Store::new(engine, state);
     store.set_max_component_handles(MAX_OWN_HANDLES);
     // A component hands lists over by copies, and may name one many times: so one

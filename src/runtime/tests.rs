@@ -75,13 +75,18 @@ const COMPUTE: &str = "
 const LOOPS: &str = r#"(module (func (export "_start") (loop $l (br $l))))"#;
 
 pub(super) fn runtime(nn: Nn) -> Runtime {
-    pooled(nn, Some(Pool { instances: 2, memory: 1 << 20 }))
+    runtime_with(nn, Pool { instances: 2, memory: 1 << 20 })
+}
+
+pub(super) fn runtime_with(nn: Nn, pool: Pool) -> Runtime {
+    pooled(nn, Some(pool))
 }
 
 fn pooled(nn: Nn, pool: Option<Pool>) -> Runtime {
     let fetcher = Fetcher::new(1 << 20);
     let config = RuntimeConfig {
         module_cache: 1 << 20,
+        file_cache: 1 << 20,
         disk: None,
         compilers: 1,
         compile_apart: None,

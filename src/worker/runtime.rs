@@ -162,6 +162,7 @@ fn apart(config: &Config, policy: &Policy) -> anyhow::Result<Tasker> {
     let memory = setup::runtime_memory(config).bytes;
     let setup = Setup {
         module_cache: config.module_cache,
+        file_cache: config.file_cache,
         compilers: setup::compilers(config),
         compile_memory: setup::compile_memory(config),
         pool: setup::pool(config),

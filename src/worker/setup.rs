@@ -210,6 +210,7 @@ pub fn runtime_config(config: &Config) -> RuntimeConfig {
     let fetcher = Fetcher::new(config.module_size);
     RuntimeConfig {
         module_cache: config.module_cache,
+        file_cache: config.file_cache,
         disk: None,
         compilers: compilers(config),
         compile_apart: None,

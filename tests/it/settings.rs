@@ -23,7 +23,7 @@ fn other_value(name: &str) -> &'static str {
         "isolation" => "process",
         "runtime-memory" => "300MiB",
         "task-memory" | "task-graph-memory" | "task-tensor-memory" | "module-size"
-        | "model-size" | "module-cache" | "graph-cache" | "disk-cache" => "64MiB",
+        | "model-size" | "module-cache" | "file-cache" | "graph-cache" | "disk-cache" => "64MiB",
         "queue-bytes" => "64MiB",
         "queue-memory" => "16MiB",
         "state-dir" => "state",

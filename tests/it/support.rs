@@ -129,6 +129,7 @@ fn runtime(
     let fetcher = Fetcher::new(10 << 20);
     let config = RuntimeConfig {
         module_cache: 64 << 20,
+        file_cache: 64 << 20,
         disk,
         compilers: COMPILERS,
         compile_apart,

@@ -23,7 +23,7 @@ use wasmtime::Engine;
 ///
 /// There is no engine, or the line broke within a message.
 pub fn serve(mut line: UnixStream, confine: &dyn Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let engine = engine::engine(None).map_err(|e| anyhow!("creating the engine: {e:#}"))?;
+    let engine = engine::engine(None, false).map_err(|e| anyhow!("creating the engine: {e:#}"))?;
     while let Some(request) = wire::next(&mut line).context("reading what to compile")? {
         let CompileRequest::Compile { kind, within, patient, binary } = request else { continue };
         let work = || {

@@ -19,9 +19,14 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 
 // Sizes, offsets and values from the witx files: `dirent`, `filestat`.
 const DIRENT: usize = 24;
-const FILESTAT: usize = 64;
+pub(super) const FILESTAT: usize = 64;
 const DIRECTORY: u8 = 3;
 const FOLLOW: i32 = 1;
+
+/// Bytes in the place of a guest's memory: numbers in it are looked at where
+/// they are, so it begins where the widest of them may.
+#[repr(align(8))]
+pub(super) struct Aligned<const N: usize>(pub(super) [u8; N]);
 
 /// Entries between two looks at the task's end.
 const CHECK: u64 = 64;
@@ -159,13 +164,13 @@ fn what(dir: &File, name: &CStr) -> Option<(u64, u8)> {
 /// The host's directory behind a descriptor of the guest's. wasmtime-wasi
 /// does not tell which it is, only the number of its inode.
 fn directory(files: &mut WasiP1Ctx, fd: i32) -> Option<Arc<File>> {
-    let mut stat = [0; FILESTAT];
-    let memory = &mut GuestMemory::Unshared(&mut stat);
+    let mut stat = Aligned([0; FILESTAT]);
+    let memory = &mut GuestMemory::Unshared(&mut stat.0);
     let got = in_tokio(p1::fd_filestat_get(files, memory, fd, 0)).ok()?;
-    if got != errno::SUCCESS || stat[16] != DIRECTORY {
+    if got != errno::SUCCESS || stat.0[16] != DIRECTORY {
         return None;
     }
-    let inode = u64::from_le_bytes(stat[8..16].try_into().ok()?);
+    let inode = u64::from_le_bytes(stat.0[8..16].try_into().ok()?);
     let open = files.ctx().table.iter_mut().filter_map(|entry| entry.downcast_ref());
     open.filter_map(|descriptor| match descriptor {
         Descriptor::Dir(dir) => Some(&dir.dir),
@@ -197,7 +202,7 @@ fn number(error: Errno) -> i32 {
     }
 }
 
-fn part(bytes: &mut [u8], offset: i32, length: i32) -> Option<&mut [u8]> {
+pub(super) fn part(bytes: &mut [u8], offset: i32, length: i32) -> Option<&mut [u8]> {
     let (offset, length) = (offset.cast_unsigned() as usize, length.cast_unsigned() as usize);
     bytes.get_mut(offset..offset.checked_add(length)?)
 }

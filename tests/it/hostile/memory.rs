@@ -107,6 +107,7 @@ fn bench() -> Bench {
     let fetcher = Fetcher::new(10 << 20);
     let config = RuntimeConfig {
         module_cache: 4 << 20,
+        file_cache: 0,
         disk: None,
         compilers: 2,
         compile_apart: None,
