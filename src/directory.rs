@@ -2,9 +2,8 @@
 //!
 //! Between the proof (a canonical path inside the allowed directories) and the
 //! use of it lies a queue, and a guest with a writable directory can put a link
-//! in the place of a folder meanwhile. So the path is walked component by
-//! component and no link is followed: what is opened is what was proven, or
-//! nothing.
+//! in the place of a folder meanwhile. So no link is followed anywhere in the
+//! path: what is opened is what was proven, or nothing.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,15 +24,24 @@ impl Directory {
     ///
     /// The system's; for a link anywhere in the path, that it is no directory.
     pub(crate) fn open(canonical: &Path) -> io::Result<Directory> {
-        use rustix::fs::{CWD, Mode, OFlags, openat};
+        use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
         use std::path::Component;
 
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         if !canonical.is_absolute() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
+        // All of it in one call, for each task that has directories. `..` is no
+        // part of a canonical path.
+        let parts = || canonical.components();
+        if parts().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
+            && let Ok(fd) = openat2(CWD, canonical, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+        {
+            return Ok(Directory { fd });
+        }
+        // A kernel without that call, and whatever is wrong with the path.
         let mut fd = openat(CWD, "/", flags, Mode::empty())?;
-        for part in canonical.components() {
+        for part in parts() {
             match part {
                 Component::RootDir => {}
                 Component::Normal(name) => fd = openat(&fd, name, flags, Mode::empty())?,

@@ -113,6 +113,8 @@ fn pooling(pool: Pool, mapping: bool) -> wasmtime::PoolingAllocationConfig {
 struct Watched {
     tasks: Vec<(u64, Option<Deadline>)>,
     next: u64,
+    /// The clock's thread waits for the first task.
+    asleep: bool,
     closed: bool,
 }
 
@@ -168,7 +170,9 @@ impl Ticker {
         let id = watched.next;
         watched.next += 1;
         watched.tasks.push((id, deadline));
-        if watched.tasks.len() == 1 {
+        // Not for each of many short tasks: it would wake up, to wait again.
+        if watched.asleep {
+            watched.asleep = false;
             self.shared.changed.notify_one();
         }
         Watch { shared: &self.shared, id }
@@ -203,6 +207,7 @@ fn tick(shared: &Deadlines, engine: &wasmtime::Engine) {
     let mut watched = shared.lock();
     while !watched.closed {
         if watched.tasks.is_empty() {
+            watched.asleep = true;
             watched = shared.changed.wait(watched).unwrap_or_else(PoisonError::into_inner);
             continue;
         }
