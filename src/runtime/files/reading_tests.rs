@@ -280,7 +280,7 @@ fn reads_that_overlap_and_a_memory_that_grows() {
     assert_eq!(fixture.mapped(), 2 + 2 + 3);
 }
 
-/// ARCHITECTURE.md, case 97.
+/// ARCHITECTURE.md, case 98.
 #[test]
 fn however_a_task_ends_the_next_one_finds_nothing_of_its_file() {
     let fixture = Fixture::new();
