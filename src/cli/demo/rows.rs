@@ -112,7 +112,10 @@ const CLASSIFICATION: &[u8] = guest!("classification");
 
 /// The rows for these files, or for those that the demo has itself.
 pub(super) fn rows(place: &Place, named: Option<&Files>) -> Vec<Row> {
-    let mut rows: Vec<_> = KINDS.iter().filter_map(|kind| kind.row(place, named)).collect();
+    // Elsewhere OpenVINO has no way to that encoding.
+    let served = |kind: &&Kind| kind.encoding != "tensorflowlite" || cfg!(target_os = "linux");
+    let kinds = KINDS.iter().filter(served);
+    let mut rows: Vec<_> = kinds.filter_map(|kind| kind.row(place, named)).collect();
     let shown = Files::shown(place);
     rows.push(file_types(place, named.unwrap_or(&shown)));
     if named.is_none() {

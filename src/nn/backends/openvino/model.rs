@@ -159,7 +159,7 @@ impl Request for OpenVinoRequest {
     fn give(&mut self, index: usize, shape: &[u32], data: Bytes) -> Result<(), Refusal> {
         let element = self.ports.inputs[index].element;
         if element == BOOLEAN {
-            return self.write(index, shape, &data);
+            return self.write(index, shape, data.as_ref());
         }
         self.request
             .give(index, element, shape, data)
