@@ -4,7 +4,7 @@
 
 use crate::fluxmq::{self, FluxMq};
 use crate::guest;
-use crate::manager::{Answer, Habits, Manager, ManagerClient, Store};
+use crate::manager::{Answer, Client, Habits, Manager, Store};
 use crate::processes::{Broker, Worker};
 use crate::proxy::{Proxy, Seen};
 use base64::Engine as _;
@@ -179,7 +179,7 @@ impl Scene {
 
 /// Users, who start tasks for some time.
 struct Users {
-    client: ManagerClient,
+    client: Client,
     /// As the manager wants them; the last one prints much.
     modules: [String; 3],
     tasks: Mutex<Vec<String>>,
@@ -228,7 +228,7 @@ fn endure(case: Case) {
     let mut scene = Scene::new(case);
     let until = Instant::now() + Duration::from_secs(seconds);
     let users = Users {
-        client: ManagerClient::clone(&scene.manager),
+        client: Client::clone(&scene.manager),
         modules: [guest(1, 0), guest(20_000_000, 0), guest(1, MUCH)].map(|m| STANDARD.encode(m)),
         tasks: Mutex::default(),
         start_twice: scene.case.started_twice,
