@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn the_guides_lines_are_its_classes_and_that_they_mean_nothing() {
         let output = "Executed graph inference\nFound results, sorted top 5: \
-                      [InferenceResult(904, 0.385), InferenceResult(5, 0.2)]\n";
+                      [InferenceResult(904, 0.386), InferenceResult(5, 0.2)]\n";
         let lines = guide_lines(output).expect("lines");
         assert!(lines[0].says.starts_with("classes 904 (0.39), 5 (0.20). "), "{lines:?}");
         assert!(lines[0].says.contains("not trained"), "{lines:?}");
