@@ -330,7 +330,7 @@ fn a_failure_is_told_without_what_stderr_and_diagnostics_say() {
     let result = TaskResult::new(&id, ME, outcome);
     let result = TaskResult::decode(&result.encode()).expect("a result");
     assert!(result.error.as_deref().is_some_and(|error| error.contains("two")), "{result:?}");
-    assert_eq!(result.failure(), Some("the guest exited with code 3"));
+    assert_eq!(result.failure(), Some("guest: two\nthe guest exited with code 3"));
     // Another worker's.
     let other = TaskResult::decode(br#"{"task_id":"a","error":"x: y"}"#).expect("a result");
     assert_eq!(other.failure(), Some("x: y"));
@@ -423,7 +423,7 @@ fn a_failures_results_tell_the_cause_where_the_managers_command_line_shows_it() 
         (message["results"].clone(), message["error"].clone())
     };
     let (alone, error) = results(b"", b"broken");
-    assert_eq!(alone, "unreachable\n  at main\nstderr of the guest:\nbroken");
+    assert_eq!(alone, "guest: broken\nunreachable\n  at main\nstderr of the guest:\nbroken");
     assert_eq!(alone, error);
     assert_eq!(results(b"half\n", b"").0, "half\nerror: unreachable\n");
     let (cut, error) = results(b"half", b"");
@@ -443,11 +443,9 @@ fn a_failure_ends_with_the_last_of_stderr_and_the_diagnostics() {
     outcome.stderr.bytes = (0..100).map(|n| format!("line {n}\n")).collect::<String>().into_bytes();
     outcome.diagnostics = vec!["`load`: the model is empty".to_owned()];
     let error = TaskResult::new(&id(), ME, outcome).error.expect("failed");
-    assert!(
-        error
-            .starts_with("the guest exited with code 3\nstderr of the guest (its end):\nline 80\n"),
-        "{error}"
-    );
+    let begins = "guest: line 99\nthe guest exited with code 3\n\
+                  stderr of the guest (its end):\nline 80\n";
+    assert!(error.starts_with(begins), "{error}");
     assert!(error.ends_with("line 99\ndiagnostics:\n`load`: the model is empty"), "{error}");
 }
 

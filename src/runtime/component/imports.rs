@@ -182,8 +182,8 @@ mod tests {
     #[test]
     fn the_table_in_the_readme_has_what_is_provided() {
         let readme = include_str!("../../../README.md");
-        let (_, section) = readme.split_once("### Components").expect("the section");
-        let (section, _) = section.split_once("\n### ").expect("the next one");
+        let (_, section) = readme.split_once("\n## Components\n").expect("the section");
+        let (section, _) = section.split_once("\n## ").expect("the next one");
         let mut told = BTreeSet::new();
         for row in section.lines() {
             let mut cells = row.split(" | ");
