@@ -67,6 +67,14 @@ pub struct Config {
     pub queue_bytes: usize,
     /// Bytes of them that memory keeps.
     pub queue_memory: usize,
+    /// Daemons that run at the same time.
+    pub daemons: usize,
+    /// Latent tasks that are deployed.
+    pub deployments: usize,
+    /// Bytes that those take up on the disk, a module counted once.
+    pub deployment_bytes: usize,
+    /// The time from an invocation to its answer.
+    pub invoke_timeout: Duration,
     /// Where the journal is; none: nothing survives the process.
     pub state_dir: Option<PathBuf>,
     /// Whether the broker is to forget the worker; without a journal it always

@@ -97,6 +97,9 @@ pub struct Threads {
     pub stack: usize,
     /// What has to run alone has a process of its own, and so a thread.
     pub apart: bool,
+    /// Whether one more runs invocations of deployed tasks alone, so that tasks
+    /// which hold all executors hold up none.
+    pub invocations: bool,
 }
 
 /// A task for the pool.
@@ -164,7 +167,8 @@ pub struct Running {
 pub enum Leftover {
     /// Each reports that the worker shuts down.
     Report,
-    /// They don't report: someone else knows of them.
+    /// They don't report: someone else knows of them, but for invocations, which
+    /// do.
     Leave,
 }
 
@@ -203,6 +207,7 @@ impl Executor {
     /// It was refused, and will not report.
     pub fn submit(&self, task: Task, admission: Admission) -> Result<(), Rejection> {
         let Task { id, run, weight, spec } = task;
+        let invocation = id.invocation().is_some();
         let whole = spec.is_some();
         let results = self.shared.results.clone();
         let job = |in_memory| {
@@ -225,7 +230,7 @@ impl Executor {
                 }
             }
         })?;
-        self.shared.admitted(admission);
+        self.shared.admitted(admission, invocation);
         Ok(())
     }
 
@@ -233,7 +238,7 @@ impl Executor {
     /// gone.
     pub fn release(&self, id: &TaskId) {
         if self.shared.queue().release(id) {
-            self.shared.admitted(Admission::Ready);
+            self.shared.admitted(Admission::Ready, id.invocation().is_some());
         }
     }
 
@@ -254,8 +259,10 @@ impl Executor {
         let mut queue = self.shared.queue();
         for job in queue.drain() {
             match leftover {
-                Leftover::Report => job.end(Outcome::failed(Failure::ShuttingDown)),
-                Leftover::Leave => job.leave(),
+                Leftover::Leave if !job.is_invocation() => job.leave(),
+                Leftover::Leave | Leftover::Report => {
+                    job.end(Outcome::failed(Failure::ShuttingDown));
+                }
             }
         }
         self.shared.tell_if_drained(&queue);

@@ -48,6 +48,7 @@ pub fn arguments(data: &[u8]) {
         trust: Trust::Stranger {
             roots: vec![root("/models", false), root("/data", true), root("/data/in", false)],
         },
+        proplet_id: None,
         limits: limits.clone(),
         private: vec!["/models/own/config.toml".into()],
         kernel: vec!["/proc".into(), "/data/proc".into()],

@@ -6,6 +6,7 @@
 //!        ─▶ Finished ─▶ (on disk) ─▶ published ─▶ acknowledged by the broker
 //!        ─▶ Delivered ─▶ remembered for repeated messages ─▶ Forgotten
 //!        ─▶ Unconfirmed ─▶ Confirmed, where the manager is asked about it
+//! latent: Accepted ─▶ Deployed ─▶ Forgotten, after a stop or in favour of another
 //! ```
 //!
 //! [`Journal::record`] hands a step to a thread and returns; what is to follow
@@ -34,6 +35,7 @@
 
 mod database;
 mod heap;
+mod invocations;
 mod loss;
 mod modules;
 mod reader;
@@ -62,8 +64,9 @@ use store::Store;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::error;
 
+pub use invocations::{InvocationKey, InvocationMarks};
 pub use reader::{ReadError, Reader};
-pub use record::{Arrival, Ending, Fingerprint, Finished, Waiting, fingerprint};
+pub use record::{Arrival, Deployed, Ending, Fingerprint, Finished, Waiting, fingerprint};
 pub use running::{RunningMark, RunningTasks};
 pub use writer::Journal;
 
@@ -94,6 +97,8 @@ pub enum Step {
     /// It is to be stopped, now or after a restart; after its end: its result
     /// answers no later start.
     Stopped(Run),
+    /// Its task is deployed: what was accepted is kept for invocations.
+    Deployed(Run),
     /// The broker is known to have the acknowledgement of its message.
     Acknowledged(Run),
     /// The process died while it ran, so it is a suspect.
@@ -142,10 +147,14 @@ pub enum Step {
 pub struct Recovered {
     /// Accepted, without a result, oldest first, but suspects in front.
     pub waiting: Vec<Waiting>,
+    /// Deployed, oldest first.
+    pub deployed: Vec<Deployed>,
     /// With a result, oldest first.
     pub finished: Vec<Finished>,
     /// What could not be read.
     pub losses: Vec<Loss>,
+    /// The last invocations that came, oldest first.
+    pub invoked: Vec<InvocationKey>,
     /// The first run that has not been.
     pub next: Run,
 }
@@ -174,6 +183,8 @@ pub struct Opened<T> {
     pub journal: Journal<T>,
     /// What was in it.
     pub recovered: Recovered,
+    /// Beside it: which invocations have come.
+    pub invocations: InvocationMarks,
     /// What follows steps that are on the disk, in the order of the steps.
     pub durable: UnboundedReceiver<T>,
 }
@@ -205,8 +216,12 @@ impl<T: Send + 'static> Journal<T> {
         marks.clear().with_context(|| format!("writing {}", running.display()))?;
         find_suspects(&mut store, &mut recovered, &died)
             .with_context(|| format!("writing the journal in {}", directory.display()))?;
+        let path = directory.join("invocations");
+        let (invocations, invoked) =
+            InvocationMarks::open(&path).with_context(|| format!("opening {}", path.display()))?;
+        recovered.invoked = invoked;
         let (journal, durable) = Journal::start(store, marks, lock)?;
-        Ok(Opened { journal, recovered, durable })
+        Ok(Opened { journal, recovered, invocations, durable })
     }
 }
 

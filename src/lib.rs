@@ -55,6 +55,7 @@ pub mod cancel;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod deploy;
 pub mod digest;
 mod directory;
 pub mod disk;

@@ -7,6 +7,7 @@
 //! so that no task can make the number of series grow.
 
 mod labels;
+mod living;
 mod manager;
 
 use self::labels::{KINDS, OUTCOMES, PHASES, REASONS, kind, outcome, reason};
@@ -29,6 +30,7 @@ use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::time::Duration;
 
+pub use living::LivingMetrics;
 pub use manager::ManagerMetrics;
 
 /// The media type of [`Metrics::encode`].
@@ -69,6 +71,8 @@ pub struct Metrics {
     outbox: Gauge,
     /// Of results on their way to the manager.
     pub manager: ManagerMetrics,
+    /// Of deployed tasks.
+    pub living: LivingMetrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -102,6 +106,7 @@ impl Metrics {
     pub fn new(levels: impl Fn() -> RuntimeLevels + Send + Sync + 'static) -> Metrics {
         let mut registry = Registry::default();
         let manager = ManagerMetrics::new(&mut registry);
+        let living = LivingMetrics::new(&mut registry);
         let mut metrics = Metrics {
             registry,
             tasks: Family::default(),
@@ -115,6 +120,7 @@ impl Metrics {
             running: Gauge::default(),
             outbox: Gauge::default(),
             manager,
+            living,
         };
         metrics.register(levels);
         // A series that begins with 1 has no rate.

@@ -43,7 +43,7 @@
 
 use crate::flags::{self, RunFlags};
 use crate::task::{
-    Entry, Grant, GraphDir, Limits, ModuleSource, Rejection, TaskRequest, TaskSpec, humantime,
+    Entry, Grant, GraphDir, Life, Limits, ModuleSource, Rejection, TaskRequest, TaskSpec, humantime,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -55,6 +55,14 @@ mod kernel;
 use directories::cant_open;
 pub use directories::{Granted, Resolve, resolve_dir, subdirectories};
 pub use kernel::kernel_file_systems;
+
+/// The variables that guests get beside those of their task, unless it sets
+/// them: the worker's client id, and of a task in a workflow the results of
+/// those that it depends on, as a JSON object by their ids.
+const PROPLET_ID: &str = "PROPLET_ID";
+const PARENT_RESULTS: &str = "PARENT_RESULTS";
+/// The most bytes of the latter.
+const MAX_PARENT_RESULTS: usize = 1 << 20;
 
 /// A directory that tasks may be given, with everything below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +95,9 @@ pub enum Trust {
 pub struct Policy {
     /// Whose tasks these are.
     pub trust: Trust,
+    /// The worker's client id, which every guest is told; none for a guest that
+    /// its user runs by hand.
+    pub proplet_id: Option<String>,
     /// What no task gets past; a task may tighten each.
     pub limits: Limits,
     /// Files that hold the worker's own secrets: no directory above one of them
@@ -112,6 +123,7 @@ impl Policy {
     /// Grants what was asked for, or says what is not granted and why.
     pub fn admit(&self, request: TaskRequest) -> Result<TaskSpec, Rejection> {
         not_built_yet(&request)?;
+        let life = request.life();
         let flags =
             flags::parse(&request.cli_args).map_err(|e| Rejection::Argument(e.to_string()))?;
         if !flags.ignored.is_empty() {
@@ -121,8 +133,27 @@ impl Policy {
         let module = self.module(request.module)?;
         let mut args = vec![format!("{}.wasm", request.id)];
         args.extend(request.inputs);
-        let grant = self.grant(&flags, args, request.name, request.env)?;
-        Ok(TaskSpec::new(request.id, module, grant).monitored(request.monitoring))
+        let mut env = request.env;
+        if let Some(id) = &self.proplet_id {
+            env.entry(PROPLET_ID.into()).or_insert_with(|| id.clone());
+        }
+        let mut told = Vec::new();
+        match request.parent_results {
+            Some(results) if results.len() > MAX_PARENT_RESULTS => told.push(format!(
+                "the results of the tasks before this one have {} bytes, more than \
+                 {MAX_PARENT_RESULTS}: the guest was not given {PARENT_RESULTS}",
+                results.len()
+            )),
+            Some(results) => drop(env.entry(PARENT_RESULTS.into()).or_insert(results)),
+            None => {}
+        }
+        let mut grant = self.grant(&flags, args, request.name, env)?;
+        grant.notes.extend(told);
+        if life == Life::Daemon {
+            // Until it is stopped, unless the task itself says for how long.
+            grant.limits.timeout = None;
+        }
+        Ok(TaskSpec::new(request.id, module, grant).living(life).monitored(request.monitoring))
     }
 
     /// Grants `flags` to a guest with these `args` (argv\[0\] first), label and
@@ -236,16 +267,8 @@ impl Policy {
                 env.insert(name.clone(), value);
             }
         }
-        let bad = |(name, value): (&String, &String)| {
-            name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
-        };
-        match env.iter().find(|variable| bad(*variable)) {
-            Some((name, _)) => Err(Rejection::Argument(format!(
-                "the environment variable {name:?} can't be passed on: a name is not empty and \
-                 holds no `=`, and neither name nor value holds a NUL"
-            ))),
-            None => Ok(env.into_iter().collect()),
-        }
+        check_environment(&env)?;
+        Ok(env.into_iter().collect())
     }
 
     fn limits(&self, flags: &RunFlags) -> Result<Limits, Rejection> {
@@ -273,6 +296,24 @@ impl Policy {
     }
 }
 
+/// Whether a guest can be given these variables.
+///
+/// # Errors
+///
+/// The first one that it can't.
+pub fn check_environment(env: &BTreeMap<String, String>) -> Result<(), Rejection> {
+    let bad = |(name, value): (&String, &String)| {
+        name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
+    };
+    match env.iter().find(|variable| bad(*variable)) {
+        Some((name, _)) => Err(Rejection::Argument(format!(
+            "the environment variable {name:?} can't be passed on: a name is not empty and \
+             holds no `=`, and neither name nor value holds a NUL"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// What is said of options that ask for the network, where they are not refused.
 fn no_network(flags: &RunFlags) -> Option<String> {
     let network = flags.host_access.iter().filter(|option| *option != "inherit-env");
@@ -288,18 +329,20 @@ fn tighter<T: Ord>(limit: Option<T>, asked: Option<T>) -> Option<T> {
     }
 }
 
+/// What no version of this worker runs so far, or what contradicts itself.
 fn not_built_yet(request: &TaskRequest) -> Result<(), Rejection> {
-    let asked = [
-        (request.daemon, "daemon tasks (`daemon`)"),
-        (request.latent, "latent tasks (`latent`)"),
-        (request.encrypted, "encrypted modules (`encrypted`)"),
-    ];
-    match asked.iter().find(|(asked, _)| *asked) {
-        Some((_, what)) => Err(Rejection::Unsupported(format!(
-            "this version of the worker does not run {what} yet"
-        ))),
-        None => Ok(()),
+    if request.daemon && request.latent {
+        return Err(Rejection::Argument(
+            "the task is to go on (`daemon`) and to wait for invocations (`latent`): set one of them"
+                .into(),
+        ));
     }
+    if request.encrypted {
+        return Err(Rejection::Unsupported(
+            "this version of the worker does not run encrypted modules (`encrypted`) yet".into(),
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,6 +7,10 @@
 //!                      └────────▶ (none)
 //! ```
 //!
+//! Tasks and invocations of deployed tasks wait in it, each within the bounds for
+//! itself, and where both wait they are taken by turns: so neither keeps the
+//! other from its turn, or from a place in the queue.
+//!
 //! A task's id is in at most one of the two states, and may come again once it
 //! is in none. A queued task that is held counts as queued, and is passed over
 //! until it is released. One that is to run alone comes first. Where all run in
@@ -75,6 +79,11 @@ pub enum Taker {
     Company,
     /// One that has to be alone, in a process of its own.
     Alone,
+    /// An invocation, so that tasks which hold all executors hold up none.
+    Invocations {
+        /// What has to be alone has a process of its own.
+        apart: bool,
+    },
 }
 
 /// What there was to stop.
@@ -103,29 +112,42 @@ struct Waiting<T> {
     in_memory: bool,
 }
 
+impl<T> Waiting<T> {
+    fn is_invocation(&self) -> bool {
+        self.id.invocation().is_some()
+    }
+}
+
 /// What some tasks take up together.
-#[derive(Default)]
-struct Load {
+#[derive(Debug, Default)]
+pub struct Load {
     bytes: usize,
     /// Their modules: how many of them have each, and its bytes.
     modules: HashMap<Digest, (usize, usize)>,
 }
 
 impl Load {
-    /// With one task more.
-    fn with(&self, weight: Weight) -> usize {
+    /// Bytes, a module counted once.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Bytes with one task more.
+    pub fn with(&self, weight: Weight) -> usize {
         let module = weight.module.filter(|(module, _)| !self.modules.contains_key(module));
         self.bytes.saturating_add(weight.own).saturating_add(module.map_or(0, |(_, bytes)| bytes))
     }
 
-    fn add(&mut self, weight: Weight) {
+    /// One task more.
+    pub fn add(&mut self, weight: Weight) {
         self.bytes = self.with(weight);
         if let Some((module, bytes)) = weight.module {
             self.modules.entry(module).or_insert((0, bytes)).0 += 1;
         }
     }
 
-    fn remove(&mut self, weight: Weight) {
+    /// One less, which was added.
+    pub fn remove(&mut self, weight: Weight) {
         self.bytes = self.bytes.saturating_sub(weight.own);
         if let Some((module, _)) = weight.module
             && let Some((count, bytes)) = self.modules.get_mut(&module)
@@ -145,12 +167,19 @@ pub struct Queue<T, H> {
     next: u64,
     /// Boxed: a map that grows at its end leaves half of its room free.
     waiting: BTreeMap<Place, Box<Waiting<T>>>,
-    /// Those that are not held.
+    /// Tasks that are not held, and whatever is to run alone.
     ready: BTreeSet<Place>,
+    /// Other invocations.
+    invocations: BTreeSet<Place>,
+    /// The last that was taken was a task.
+    turn_of_invocations: bool,
     places: HashMap<TaskId, Place>,
     /// What all that wait take up, and those of them in memory.
     load: Load,
     in_memory: Load,
+    /// How many invocations wait, and their bytes, which are in memory and
+    /// counted in neither of the above.
+    invoked: (usize, usize),
     running: HashMap<TaskId, H>,
     /// The one that runs has to be alone, and there is one process.
     alone: bool,
@@ -166,9 +195,12 @@ impl<T, H: Clone> Queue<T, H> {
             next: 0,
             waiting: BTreeMap::new(),
             ready: BTreeSet::new(),
+            invocations: BTreeSet::new(),
+            turn_of_invocations: false,
             places: HashMap::new(),
             load: Load::default(),
             in_memory: Load::default(),
+            invoked: (0, 0),
             running: HashMap::new(),
             alone: false,
             draining: false,
@@ -198,20 +230,33 @@ impl<T, H: Clone> Queue<T, H> {
         if self.draining {
             return Err(QueueRefusal::Draining);
         }
-        let (queued, running) = self.len();
+        let invocation = id.invocation().is_some();
+        let (queued, limit, bytes, with_it) = if invocation {
+            let (queued, bytes) = self.invoked;
+            let limit = self.bounds.memory.unwrap_or(self.bounds.bytes);
+            (queued, limit, bytes, bytes.saturating_add(weight.own))
+        } else {
+            let queued = self.waiting.len() - self.invoked.0;
+            (queued, self.bounds.bytes, self.load.bytes, self.load.with(weight))
+        };
         if matches!(admission, Admission::Ready | Admission::Held) {
+            let running = self.running.len();
             if queued >= self.bounds.tasks {
                 return Err(QueueRefusal::Full { running, queued });
             }
-            if queued > 0 && self.load.with(weight) > self.bounds.bytes {
-                return Err(QueueRefusal::Heavy { running, queued, bytes: self.load.bytes });
+            if queued > 0 && with_it > limit {
+                return Err(QueueRefusal::Heavy { running, queued, bytes });
             }
         }
-        let fits = |memory| self.in_memory.with(weight) <= memory;
+        let fits = |memory| invocation || self.in_memory.with(weight) <= memory;
         let in_memory = whole && self.bounds.memory.is_none_or(fits);
-        self.load.add(weight);
-        if in_memory {
-            self.in_memory.add(weight);
+        if invocation {
+            self.invoked = (queued + 1, with_it);
+        } else {
+            self.load.add(weight);
+            if in_memory {
+                self.in_memory.add(weight);
+            }
         }
         let place = Place { in_company: admission != Admission::Alone, number: self.next };
         self.next += 1;
@@ -219,15 +264,28 @@ impl<T, H: Clone> Queue<T, H> {
         self.waiting.insert(place, Box::new(waiting));
         self.places.insert(id.clone(), place);
         if admission != Admission::Held {
-            self.ready.insert(place);
+            self.list(place, invocation);
         }
         Ok(())
+    }
+
+    /// It may be taken from now on.
+    fn list(&mut self, place: Place, invocation: bool) -> bool {
+        let list =
+            if invocation && place.in_company { &mut self.invocations } else { &mut self.ready };
+        list.insert(place)
     }
 
     fn remove(&mut self, place: Place) -> Option<Waiting<T>> {
         let removed = *self.waiting.remove(&place)?;
         self.ready.remove(&place);
+        self.invocations.remove(&place);
         self.places.remove(&removed.id);
+        if removed.is_invocation() {
+            let (queued, bytes) = self.invoked;
+            self.invoked = (queued - 1, bytes.saturating_sub(removed.weight.own));
+            return Some(removed);
+        }
         self.load.remove(removed.weight);
         if removed.in_memory {
             self.in_memory.remove(removed.weight);
@@ -237,31 +295,40 @@ impl<T, H: Clone> Queue<T, H> {
 
     /// Lets a held task be taken. Returns whether there is one.
     pub fn release(&mut self, id: &TaskId) -> bool {
-        self.places.get(id).map(|place| self.ready.insert(*place)).is_some()
+        let place = self.places.get(id).copied();
+        place.map(|place| self.list(place, id.invocation().is_some())).is_some()
     }
 
     /// Starts the task whose turn it is; `handle` makes what it can be stopped
     /// by.
     pub fn take(&mut self, taker: Taker, handle: impl FnOnce(&T) -> H) -> Option<(T, H)> {
-        let in_company = Place { in_company: true, number: 0 };
+        let suspect = self.ready.first().filter(|place| !place.in_company).copied();
         let place = match taker {
-            Taker::Any | Taker::Alone => self.ready.first(),
-            Taker::Company => self.ready.range(in_company..).next(),
+            Taker::Alone => suspect?,
+            Taker::Any if self.alone => return None,
+            Taker::Any if suspect.is_some() && !self.running.is_empty() => return None,
+            Taker::Any if let Some(suspect) = suspect => suspect,
+            Taker::Any | Taker::Company => self.next_by_turns()?,
+            Taker::Invocations { apart: false } if self.alone || suspect.is_some() => return None,
+            Taker::Invocations { .. } => *self.invocations.first()?,
         };
-        let place = *place?;
-        let waits = match taker {
-            Taker::Any => self.alone || (!place.in_company && !self.running.is_empty()),
-            Taker::Company => false,
-            Taker::Alone => place.in_company,
-        };
-        if waits {
-            return None;
-        }
+        self.turn_of_invocations = !self.invocations.contains(&place);
         let Waiting { id, task, .. } = self.remove(place)?;
         let handle = handle(&task);
         self.running.insert(id, handle.clone());
         self.alone |= taker == Taker::Any && !place.in_company;
         Some((task, handle))
+    }
+
+    /// Of tasks and invocations that need not be alone.
+    fn next_by_turns(&self) -> Option<Place> {
+        let in_company = Place { in_company: true, number: 0 };
+        let (task, invocation) = (self.ready.range(in_company..).next(), self.invocations.first());
+        match (task, invocation) {
+            (Some(_), Some(invocation)) if self.turn_of_invocations => Some(*invocation),
+            (Some(task), _) => Some(*task),
+            (None, invocation) => invocation.copied(),
+        }
     }
 
     /// Has a running task wait again, for a turn alone.
@@ -305,8 +372,10 @@ impl<T, H: Clone> Queue<T, H> {
     pub fn drain(&mut self) -> Vec<T> {
         self.draining = true;
         self.ready.clear();
+        self.invocations.clear();
         self.places.clear();
         (self.load, self.in_memory) = (Load::default(), Load::default());
+        self.invoked = (0, 0);
         std::mem::take(&mut self.waiting).into_values().map(|waiting| waiting.task).collect()
     }
 

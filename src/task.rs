@@ -20,18 +20,23 @@ pub use monitoring::Monitoring;
 pub use outcome::{Captured, Failure, Outcome, Reuse, Timings, gap, gap_in};
 pub use rejection::Rejection;
 pub use request::TaskRequest;
-pub use spec::{Code, Entry, Grant, GraphDir, Limits, Preopen, TaskSpec, Weight};
+pub use spec::{Code, Entry, Grant, GraphDir, Life, Limits, Preopen, TaskSpec, Weight};
 pub use state::ManagerState;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The manager's name for a task: any non-empty string of at most
-/// [`TaskId::MAX_LEN`] bytes.
+/// [`TaskId::MAX_LEN`] bytes. What runs for an invocation of a deployed task is
+/// known by that task's name and a number of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TaskId(Arc<str>);
+pub struct TaskId {
+    name: Arc<str>,
+    invocation: Option<NonZeroU64>,
+}
 
 impl TaskId {
     /// The longest id in bytes. The manager uses UUIDs (36 bytes).
@@ -42,25 +47,39 @@ impl TaskId {
         match id.len() {
             0 => Err(InvalidTaskId::Empty),
             n if n > TaskId::MAX_LEN => Err(InvalidTaskId::TooLong(n)),
-            _ => Ok(TaskId(id.into())),
+            _ => Ok(TaskId { name: id.into(), invocation: None }),
         }
     }
 
     /// The id as the manager wrote it.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.name
+    }
+
+    /// Of the invocation of this task that has this number.
+    pub fn with_invocation(&self, number: NonZeroU64) -> TaskId {
+        TaskId { name: self.name.clone(), invocation: Some(number) }
+    }
+
+    /// The number of the invocation, if this is the id of one.
+    pub fn invocation(&self) -> Option<NonZeroU64> {
+        self.invocation
     }
 }
 
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.name)?;
+        match self.invocation {
+            Some(number) => write!(f, " (invocation {number})"),
+            None => Ok(()),
+        }
     }
 }
 
 impl Serialize for TaskId {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&self.0)
+        to.serialize_str(&self.name)
     }
 }
 

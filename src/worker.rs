@@ -9,6 +9,8 @@
 //! ```
 
 mod admission;
+mod daemons;
+mod deployments;
 mod messages;
 mod monitor;
 mod oversize;
@@ -25,12 +27,13 @@ pub(crate) use setup::manager_place;
 pub use setup::{bounds, confinement, nn_config, policy, runtime_config, runtime_memory};
 pub use start::{run, run_with};
 
+use crate::deploy;
 use crate::executor::{Ended, Executor, Leftover};
 use crate::ledger::{After, Event as Happening};
 use crate::mqtt::{self, Ack, Delivery, Event, Link};
 use crate::protocol::{Alive, Discovery, Topics, WorkerMetadata};
 use crate::status::{State, Status, service};
-use admission::Admitted;
+use admission::Answer;
 use std::sync::Arc;
 use std::time::Duration;
 use tasks::Tasks;
@@ -48,8 +51,9 @@ const PULSE: Duration = Duration::from_secs(1);
 /// What the worker hears of.
 struct Inputs {
     events: mqtt::Events,
-    admitted: UnboundedReceiver<Admitted>,
+    admitted: UnboundedReceiver<Answer>,
     ended: UnboundedReceiver<Ended>,
+    daemons_ended: UnboundedReceiver<Ended>,
     durable: UnboundedReceiver<After<Ack>>,
 }
 
@@ -98,6 +102,12 @@ impl Introduction {
     }
 }
 
+/// Waits until no task and no daemon runs any more.
+async fn drained(executor: &Executor, daemons: &daemons::Daemons) {
+    executor.drained().await;
+    daemons.pool.drained().await;
+}
+
 struct Worker {
     id: String,
     namespace: String,
@@ -105,11 +115,13 @@ struct Worker {
     module_limit: usize,
     topics: Topics,
     executor: Executor,
+    daemons: daemons::Daemons,
     link: Link,
     status: Arc<Status>,
     reports: monitor::Reports,
     phase: Phase,
     tasks: Tasks,
+    living: deployments::Living,
     manager: results::ManagerTraffic,
     tasker: Arc<runtime::Tasker>,
 }
@@ -117,7 +129,7 @@ struct Worker {
 impl Worker {
     async fn serve<T>(
         mut self,
-        Inputs { mut events, mut admitted, mut ended, mut durable }: Inputs,
+        Inputs { mut events, mut admitted, mut ended, mut daemons_ended, mut durable }: Inputs,
         liveliness: Duration,
         drain_timeout: Duration,
         shutdown: impl Future<Output = T>,
@@ -135,23 +147,28 @@ impl Worker {
                 // Results first, so that none is left when all is drained.
                 biased;
                 Some(ended) = ended.recv() => self.on_ended(ended),
+                Some(ended) = daemons_ended.recv() => self.on_ended(ended),
                 Some(after) = durable.recv() => self.on_durable(after),
                 Some(Ok(delivery)) = self.tasks.deliveries.join_next() => {
                     self.on_delivery(delivery);
                 }
                 happened = self.manager.happened() => self.on_manager(happened),
+                happened = self.living.happened() => self.on_living_happened(happened),
                 noted = &mut shutdown, if self.phase == Phase::Serving => {
                     self.tasks.exonerate();
                     drop(noted);
                     self.status.health.set(State::Draining);
                     self.on(Happening::Draining);
+                    self.on_living(deploy::Event::Draining);
                     let survive = self.tasks.survive();
-                    self.executor.drain(if survive { Leftover::Leave } else { Leftover::Report });
+                    let leftover = if survive { Leftover::Leave } else { Leftover::Report };
+                    self.executor.drain(leftover);
+                    self.end_daemons(leftover);
                     let (_, running) = self.executor.load();
                     info!(running, ?drain_timeout, "shutting down: running tasks may finish");
                     self.phase = Phase::Draining(Instant::now() + drain_timeout);
                 }
-                () = self.executor.drained(), if self.phase != Phase::Serving => break,
+                () = drained(&self.executor, &self.daemons), if self.phase != Phase::Serving => break,
                 () = self.phase.over() => match self.phase {
                     Phase::Draining(_) => {
                         self.executor.cancel_running();
@@ -159,7 +176,7 @@ impl Worker {
                     }
                     Phase::Serving | Phase::Cancelling(_) => break,
                 },
-                Some(admitted) = admitted.recv() => self.on_admitted(admitted),
+                Some(answer) = admitted.recv() => self.on_answer(answer),
                 Some(event) = events.next() => match event {
                     Event::Connected { session_present, session } => {
                         info!(session_present, ?session, "connected to the broker");
@@ -187,6 +204,7 @@ impl Worker {
                     let (queued, running) = self.executor.load();
                     self.status.metrics.load(queued, running);
                     self.status.health.set_unavailable(self.tasker.unavailable().or_else(|| self.executor.unavailable()));
+                    self.trust_daemons();
                     self.sample();
                 }
                 () = self.reports.due(), if matches!(introduction, Introduction::Made) => {
@@ -195,6 +213,9 @@ impl Worker {
             }
         }
         while let Ok(ended) = ended.try_recv() {
+            self.on_ended(ended);
+        }
+        while let Ok(ended) = daemons_ended.try_recv() {
             self.on_ended(ended);
         }
         self.close(durable).await;
@@ -226,6 +247,7 @@ impl Worker {
         }
         // Threads that are stuck may not hold up the rest; the others are done.
         drop(self.executor);
+        drop(self.daemons);
         self.tasks.close();
         info!("stopped");
     }

@@ -34,7 +34,12 @@ impl Ours {
         let (executor, ended) = {
             let _entered = tokio.enter();
             Executor::start(
-                Threads { executors: config.executors.get(), stack: THREAD_STACK, apart: false },
+                Threads {
+                    executors: config.executors.get(),
+                    stack: THREAD_STACK,
+                    apart: false,
+                    invocations: false,
+                },
                 Bounds { memory: None, ..worker::bounds(&config) },
                 Box::new(|_, _| unreachable!("all is in memory")),
                 Box::new(move |turn| runtime.run(turn.spec, turn.cancel).into()),

@@ -100,6 +100,7 @@ fn policy(env: &Environment) -> Policy {
                 .filter_map(|(name, value)| Some((name.to_owned(), value.to_str()?.to_owned())))
                 .collect(),
         },
+        proplet_id: None,
         limits: Limits { timeout: None, run: None, memory: None, output: 0 },
         private: vec![],
         kernel: policy::kernel_file_systems(),

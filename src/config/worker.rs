@@ -26,6 +26,10 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
     let queue = reader.read("queue", value::count_within(1, 1_000_000));
     let queue_bytes = reader.read("queue-bytes", value::length_within(1 << 10, 1 << 40));
     let queue_memory = reader.read("queue-memory", value::length_within(1 << 10, 1 << 40));
+    let daemons = reader.read("daemons", value::count_within(0, 1024));
+    let deployments = reader.read("deployments", value::count_within(0, 1_000_000));
+    let deployment_bytes = reader.read("deployment-bytes", value::length_within(1 << 10, 1 << 40));
+    let invoke_timeout = reader.read("invoke-timeout", value::duration_within(MILLI, HOUR));
     let state_dir = credentials.as_ref().and_then(|who| state::directory(reader, env, who));
     let clean_session = reader.read("mqtt-clean-session", choice::clean_session);
     if let (Some(None), Some(CleanSession::Never)) = (&state_dir, clean_session) {
@@ -72,6 +76,10 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
         queue: queue?,
         queue_bytes: queue_bytes?,
         queue_memory: queue_memory?,
+        daemons: daemons?,
+        deployments: deployments?,
+        deployment_bytes: deployment_bytes?,
+        invoke_timeout: invoke_timeout?,
         state_dir: state_dir?,
         clean_session: clean_session?,
         drain_timeout: drain_timeout?,

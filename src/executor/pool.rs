@@ -75,6 +75,10 @@ impl Job {
         self.reply.send(outcome, None);
     }
 
+    pub(super) fn is_invocation(&self) -> bool {
+        self.reply.id.invocation().is_some()
+    }
+
     /// It does not report: someone else knows of it.
     pub(super) fn leave(mut self) {
         self.reply.sent = true;
@@ -166,6 +170,8 @@ pub(super) struct Pool {
     changed: Condvar,
     /// The same, of tasks that run alone in a process of their own.
     changed_alone: Condvar,
+    /// The same, of invocations.
+    changed_invocations: Condvar,
     threads: Threads,
     crew: Mutex<Crew>,
     /// A thread has ended, or was left behind.
@@ -201,6 +207,7 @@ impl Pool {
             queue: Mutex::new(Queue::new(bounds)),
             changed: Condvar::new(),
             changed_alone: Condvar::new(),
+            changed_invocations: Condvar::new(),
             threads,
             crew: Mutex::default(),
             fewer: Condvar::new(),
@@ -224,9 +231,10 @@ impl Pool {
             .context("starting the thread that watches tasks")?;
         let mut crew = held(&self.crew);
         let taker = if self.threads.apart { Taker::Company } else { Taker::Any };
-        let alone = self.threads.apart.then_some(Taker::Alone);
-        let executors = self.threads.executors;
-        for taker in std::iter::repeat_n(taker, executors).chain(alone) {
+        let Threads { executors, apart, invocations, .. } = self.threads;
+        let alone = apart.then_some(Taker::Alone);
+        let invocations = invocations.then_some(Taker::Invocations { apart });
+        for taker in std::iter::repeat_n(taker, executors).chain(alone).chain(invocations) {
             self.start_thread(&mut crew, taker)
                 .with_context(|| format!("starting the threads of {executors} executors"))?;
         }
@@ -237,6 +245,7 @@ impl Pool {
         let number = crew.next;
         let name = match taker {
             Taker::Alone => "executor-alone".to_owned(),
+            Taker::Invocations { .. } => "executor-invoke".to_owned(),
             Taker::Any | Taker::Company => format!("executor-{number}"),
         };
         let pool = self.clone();
@@ -274,16 +283,22 @@ impl Pool {
         held(&self.queue)
     }
 
-    pub(super) fn admitted(&self, admission: Admission) {
+    pub(super) fn admitted(&self, admission: Admission, invocation: bool) {
         match admission {
             Admission::Alone if self.threads.apart => self.changed_alone.notify_one(),
-            _ => self.changed.notify_one(),
+            _ => {
+                self.changed.notify_one();
+                if invocation {
+                    self.changed_invocations.notify_one();
+                }
+            }
         }
     }
 
     pub(super) fn wake_all(&self) {
         self.changed.notify_all();
         self.changed_alone.notify_all();
+        self.changed_invocations.notify_all();
     }
 
     pub(super) fn tell_if_drained(&self, queue: &Queue<Job, Handle>) {
@@ -327,6 +342,7 @@ impl Pool {
             }
             let changed = match taker {
                 Taker::Alone => &self.changed_alone,
+                Taker::Invocations { .. } => &self.changed_invocations,
                 Taker::Any | Taker::Company => &self.changed,
             };
             queue = changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -381,7 +397,7 @@ impl Pool {
                         let job =
                             Job { run, weight, spec, reply, admitted, crashes, suspect: true };
                         match queue.suspect(&handle.id, weight, job) {
-                            Ok(()) => self.admitted(Admission::Alone),
+                            Ok(()) => self.admitted(Admission::Alone, false),
                             Err(job) => job.end(Outcome::failed(Failure::ShuttingDown)),
                         }
                         self.tell_if_drained(&queue);
@@ -397,6 +413,9 @@ impl Pool {
         }
         if queue.finish(&handle.id) {
             self.wake_all();
+        } else if matches!(handle.taker, Taker::Invocations { .. }) {
+            // What waits to be alone is for another thread.
+            self.changed.notify_one();
         }
         reply.send(outcome, spent);
         self.tell_if_drained(&queue);

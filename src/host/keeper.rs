@@ -6,7 +6,7 @@ use super::messages::{Answer, Hello, Levels, Setup, Work};
 use super::process::{Lane, Process};
 use crate::cancel::{Cancel, Reason};
 use crate::nn::InferenceTimes;
-use crate::task::{Binary, Outcome, TaskSpec};
+use crate::task::{Binary, Life, Outcome, TaskSpec};
 use crate::usage::{Thread, ThreadUsage};
 use anyhow::Context as _;
 use std::borrow::Cow;
@@ -125,7 +125,8 @@ impl Keeper {
         began: impl Fn(),
     ) -> End {
         let _suspect = alone.then(|| Suspect::new(&self.0));
-        let (process, mut lane, run) = match self.0.take(alone, cancel) {
+        let goes_on = spec.life() == Life::Daemon;
+        let (process, mut lane, run) = match self.0.take(alone, goes_on, cancel) {
             Ok(taken) => taken,
             Err(reason) => return End::Outcome(Outcome::failed(reason.into()), None),
         };
@@ -250,6 +251,7 @@ impl Shared {
     fn take(
         self: &Arc<Shared>,
         alone: bool,
+        goes_on: bool,
         cancel: &Cancel,
     ) -> Result<(Arc<Process>, Lane, u64), Reason> {
         let shared = self.clone();
@@ -262,7 +264,7 @@ impl Shared {
             loop {
                 let process = if alone { &state.alone } else { &state.company };
                 if let Some(process) = process.clone()
-                    && let Some((lane, run)) = process.take()
+                    && let Some((lane, run)) = process.take(goes_on)
                 {
                     return Ok((process, lane, run));
                 }

@@ -44,7 +44,8 @@ pub(super) struct Lane {
 #[derive(Debug, Default)]
 struct Lanes {
     free: Vec<Lane>,
-    /// The others: the number of the run, and whether it is stuck.
+    /// The others: the number of the run, and whether it is stuck, or goes on
+    /// until it is stopped: then nothing waits for its end.
     busy: HashMap<u32, (u64, bool)>,
     next: u64,
     /// It gets no more tasks.
@@ -128,7 +129,8 @@ impl Process {
     }
 
     /// A lane and the number of its next run, if one is free.
-    pub(super) fn take(&self) -> Option<(Lane, u64)> {
+    /// `goes_on`: it is a daemon, for which a retired process does not wait.
+    pub(super) fn take(&self, goes_on: bool) -> Option<(Lane, u64)> {
         let mut lanes = self.lanes();
         if lanes.retired {
             return None;
@@ -136,7 +138,7 @@ impl Process {
         let lane = lanes.free.pop()?;
         let run = lanes.next;
         lanes.next += 1;
-        lanes.busy.insert(lane.number, (run, false));
+        lanes.busy.insert(lane.number, (run, goes_on));
         Some((lane, run))
     }
 

@@ -6,7 +6,7 @@
 
 use super::Run;
 use crate::digest::Digest;
-use crate::task::{ManagerState, ModuleSource, Monitoring, TaskId, TaskRequest, Weight};
+use crate::task::{Life, ManagerState, ModuleSource, Monitoring, TaskId, TaskRequest, Weight};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -47,6 +47,8 @@ pub struct Waiting {
     pub run: Run,
     /// The message.
     pub arrival: Arrival,
+    /// What running it means.
+    pub life: Life,
     /// A stop came for it.
     pub stopped: bool,
     /// The broker is known to have the acknowledgement of its message.
@@ -55,6 +57,17 @@ pub struct Waiting {
     pub suspect: bool,
     /// How often the process died while it ran, with no other task beside it.
     pub deaths: u32,
+    /// What it takes on the disk.
+    pub weight: Weight,
+}
+
+/// A latent task that is deployed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deployed {
+    /// The run that prepared it.
+    pub run: Run,
+    /// The message.
+    pub arrival: Arrival,
     /// What it takes on the disk.
     pub weight: Weight,
 }
@@ -106,6 +119,8 @@ pub(super) struct Request {
     inputs: Vec<String>,
     cli_args: Vec<String>,
     env: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parent_results: Option<String>,
     daemon: bool,
     latent: bool,
     encrypted: bool,
@@ -185,10 +200,20 @@ impl Request {
             inputs: request.inputs.clone(),
             cli_args: request.cli_args.clone(),
             env: request.env.clone(),
+            parent_results: request.parent_results.clone(),
             daemon: request.daemon,
             latent: request.latent,
             encrypted: request.encrypted,
             monitoring: request.monitoring,
+        }
+    }
+
+    /// What running it means.
+    pub(super) fn life(&self) -> Life {
+        match (self.latent, self.daemon) {
+            (true, _) => Life::Latent,
+            (false, true) => Life::Daemon,
+            (false, false) => Life::Once,
         }
     }
 
@@ -203,6 +228,7 @@ impl Request {
             inputs: self.inputs,
             cli_args: self.cli_args,
             env: self.env,
+            parent_results: self.parent_results,
             daemon: self.daemon,
             latent: self.latent,
             encrypted: self.encrypted,
@@ -255,6 +281,7 @@ mod tests {
             inputs,
             cli_args: vec!["-S".into(), "nn".into()],
             env: BTreeMap::from([("K".into(), "V".into())]),
+            parent_results: Some(r#"{"a": 1}"#.into()),
             monitoring: Some(Monitoring {
                 interval: Duration::from_millis(1500),
                 cpu: true,

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `runs` | run → its record |
 //! | `results` | run → the result as it is published |
-//! | `stopped`, `delivered`, `acknowledged`, `replayed` | run → nothing |
+//! | `stopped`, `deployed`, `delivered`, `acknowledged`, `replayed` | run → nothing |
 //! | `unconfirmed` | run → when its result left, in milliseconds since 1970 |
 //! | `deaths` | run → how often the process died with it alone; with others beside it: 0 |
 //! | `sequence` | how far the journal has come |
@@ -16,7 +16,7 @@
 use super::database::{Open, SharedDatabase, StoreError};
 use super::modules::{Files, ModuleFiles, Shelf};
 use super::reader::{RESULTS, RUNS, ReadError, Reader};
-use super::record::{Finished, Header, Module, Waiting, millis, opened, sealed, time};
+use super::record::{Deployed, Finished, Header, Module, Waiting, millis, opened, sealed, time};
 use super::sequence::{Counter, Sequence};
 use super::{Loss, Recovered, Run, Step};
 use crate::digest::Digest;
@@ -32,6 +32,7 @@ use std::sync::Arc;
 use tracing::debug;
 
 const STOPPED: TableDefinition<'_, u64, ()> = TableDefinition::new("stopped");
+const DEPLOYED: TableDefinition<'_, u64, ()> = TableDefinition::new("deployed");
 const DELIVERED: TableDefinition<'_, u64, ()> = TableDefinition::new("delivered");
 const ACKNOWLEDGED: TableDefinition<'_, u64, ()> = TableDefinition::new("acknowledged");
 const REPLAYED: TableDefinition<'_, u64, ()> = TableDefinition::new("replayed");
@@ -170,6 +171,7 @@ fn read(
     let mut runs = write.open_table(RUNS).map_err(StoreError::of)?;
     let mut results = write.open_table(RESULTS).map_err(StoreError::of)?;
     let stopped = write.open_table(STOPPED).map_err(StoreError::of)?;
+    let deployed = write.open_table(DEPLOYED).map_err(StoreError::of)?;
     let delivered = write.open_table(DELIVERED).map_err(StoreError::of)?;
     let acknowledged = write.open_table(ACKNOWLEDGED).map_err(StoreError::of)?;
     let replayed = write.open_table(REPLAYED).map_err(StoreError::of)?;
@@ -228,15 +230,21 @@ fn read(
             }
             Module::Absent | Module::Url(_) => None,
         };
+        let weight = Weight { own: record.value().len(), module };
+        if deployed.get(run.0).map_err(StoreError::of)?.is_some() {
+            recovered.deployed.push(Deployed { run, arrival, weight });
+            continue;
+        }
         let deaths = deaths.get(run.0).map_err(StoreError::of)?.map(|n| n.value());
         recovered.waiting.push(Waiting {
             run,
             arrival,
+            life: request.life(),
             stopped,
             acknowledged,
             suspect: deaths.is_some(),
             deaths: deaths.unwrap_or(0),
-            weight: Weight { own: record.value().len(), module },
+            weight,
         });
     }
     let expected = runs.len().map_err(StoreError::of)?;
@@ -248,8 +256,10 @@ fn read(
         results.remove(run.0).map_err(StoreError::of)?;
     }
     let shelf = Shelf::open(modules.clone(), of_run).map_err(disk)?;
-    for waiting in &mut recovered.waiting {
-        if let Some((digest, size)) = &mut waiting.weight.module {
+    let waiting = recovered.waiting.iter_mut().map(|waiting| &mut waiting.weight);
+    let deployed = recovered.deployed.iter_mut().map(|deployed| &mut deployed.weight);
+    for weight in waiting.chain(deployed) {
+        if let Some((digest, size)) = &mut weight.module {
             *size = usize::try_from(shelf.size(digest)).unwrap_or(usize::MAX);
         }
     }
@@ -269,6 +279,7 @@ fn transaction<'a>(
         let mut runs = write.open_table(RUNS).map_err(StoreError::of)?;
         let mut results = write.open_table(RESULTS).map_err(StoreError::of)?;
         let mut stopped = write.open_table(STOPPED).map_err(StoreError::of)?;
+        let mut deployed = write.open_table(DEPLOYED).map_err(StoreError::of)?;
         let mut delivered = write.open_table(DELIVERED).map_err(StoreError::of)?;
         let mut acknowledged = write.open_table(ACKNOWLEDGED).map_err(StoreError::of)?;
         let mut replayed = write.open_table(REPLAYED).map_err(StoreError::of)?;
@@ -284,6 +295,10 @@ fn transaction<'a>(
                 }
                 Step::Stopped(run) => {
                     stopped.insert(run.0, ()).map_err(StoreError::of)?;
+                }
+                Step::Deployed(run) => {
+                    deployed.insert(run.0, ()).map_err(StoreError::of)?;
+                    deaths.remove(run.0).map_err(StoreError::of)?;
                 }
                 Step::Died { run, times } => {
                     deaths.insert(run.0, times).map_err(StoreError::of)?;
@@ -322,6 +337,7 @@ fn transaction<'a>(
                     results.remove(run.0).map_err(StoreError::of)?;
                     stopped.remove(run.0).map_err(StoreError::of)?;
                     deaths.remove(run.0).map_err(StoreError::of)?;
+                    deployed.remove(run.0).map_err(StoreError::of)?;
                     delivered.remove(run.0).map_err(StoreError::of)?;
                     acknowledged.remove(run.0).map_err(StoreError::of)?;
                     replayed.remove(run.0).map_err(StoreError::of)?;

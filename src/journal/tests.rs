@@ -298,6 +298,40 @@ fn what_was_recorded_is_found_again() {
 }
 
 #[test]
+fn what_is_deployed_is_found_again_with_its_module_until_it_is_forgotten() {
+    let disk = Disk::default();
+    let (mut store, _) = disk.store();
+    let wasm = module(1, 5000);
+    let steps = [
+        accepted(0, &wasm),
+        accepted(1, &wasm),
+        accepted(2, b"replaced"),
+        Step::Died { run: Run(1), times: 1 },
+        Step::Deployed(Run(1)),
+        Step::Deployed(Run(2)),
+        Step::Forgotten(Run(2)),
+        finished(0, "result"),
+    ];
+    store.apply(steps.iter()).expect("written");
+    let (mut store, recovered) = disk.after_power_loss(0).store();
+    assert_eq!(recovered.waiting, []);
+    let [Deployed { run, arrival: found, weight }] = &recovered.deployed[..] else {
+        panic!("{recovered:?}")
+    };
+    assert_eq!((*run, found), (Run(1), &arrival(1)));
+    assert_eq!(weight.module, Some((Digest::of(&wasm), wasm.len())));
+    assert_eq!(store.reader().request(Run(1)).expect("a request"), request(1, &wasm));
+    // Many modules of others come and go meanwhile.
+    for run in 10..400 {
+        store.apply([accepted(run, &module(run, 9)), finished(run, "x")].iter()).expect("written");
+    }
+    assert_eq!(store.reader().request(Run(1)).expect("a request"), request(1, &wasm));
+    store.apply([Step::Forgotten(Run(1))].iter()).expect("written");
+    assert!(matches!(store.reader().request(Run(1)), Err(ReadError::Absent)));
+    assert_eq!(store.waiting().0, 0, "its module is not needed any more");
+}
+
+#[test]
 fn the_next_process_learns_which_results_are_not_confirmed() {
     let disk = Disk::default();
     let (mut store, _) = disk.store();
@@ -612,7 +646,8 @@ impl Model {
                 self.delivered.retain(|delivered| *delivered != run.0);
                 self.accepted.retain(|accepted| *accepted != run.0);
             }
-            Step::Died { .. }
+            Step::Deployed(_)
+            | Step::Died { .. }
             | Step::Undelivered(_)
             | Step::Acknowledged(_)
             | Step::Replayed(_)

@@ -203,6 +203,7 @@ impl<T> Writer<T> {
             waiting.iter().filter_map(|item| accepted(&item.step)).collect();
         let ends = |item: &Item<T>| match &item.step {
             Step::Finished { run, .. }
+            | Step::Deployed(run)
             | Step::Delivered(run)
             | Step::Unconfirmed { run, .. }
             | Step::Confirmed(run)

@@ -62,6 +62,11 @@ impl EndedTasks {
         forgotten
     }
 
+    /// Whether a run of this task is remembered.
+    pub(super) fn knows(&self, id: &TaskId) -> bool {
+        self.runs.contains_key(id)
+    }
+
     /// The run that a start repeats, if it repeats one.
     pub(super) fn repeats(
         &self,

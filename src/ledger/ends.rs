@@ -5,7 +5,7 @@ use super::{After, Effect, Effects, Ledger, Notice, Now, Publication, Stage, rec
 use crate::digest::Digest;
 use crate::journal::{Arrival, Ending, Run, Step};
 use crate::protocol::TaskResult;
-use crate::task::{Outcome, TaskId};
+use crate::task::{Failure, Life, Outcome, TaskId};
 use bytes::Bytes;
 use std::time::Instant;
 
@@ -13,6 +13,9 @@ impl<A> Ledger<A> {
     /// Ends a task that has not run.
     pub(super) fn fail(&mut self, id: &TaskId, reason: &str, now: Now, effects: &mut Effects<A>) {
         let Some(active) = self.active.remove(id) else { return };
+        if active.life == Life::Latent {
+            effects.push_back(Effect::NotDeployed(id.clone()));
+        }
         let (ack, more) = match active.stage {
             Stage::Admitting { ack, more } => {
                 self.admitting -= 1;
@@ -72,7 +75,22 @@ impl<A> Ledger<A> {
         let Some(active) = self.active.remove(&id) else {
             return effects.push_back(Effect::Notice(Notice::NeverBegun(id)));
         };
+        if active.life == Life::Daemon && active.stopped {
+            effects.push_back(Effect::Note(Step::Forgotten(active.run)));
+            return effects.push_back(Effect::Notice(Notice::DaemonStopped(id)));
+        }
+        let latent = active.life == Life::Latent;
+        let too_late = latent && active.stopped && outcome.verdict.is_ok();
+        let outcome = if too_late { Outcome::failed(Failure::Stopped) } else { outcome };
         let success = outcome.verdict.is_ok();
+        if latent && success {
+            let (run, fingerprint) = (active.run, active.fingerprint);
+            effects.push_back(Effect::Note(Step::Deployed(run)));
+            return effects.push_back(Effect::Deploy { run, id, fingerprint });
+        }
+        if latent {
+            effects.push_back(Effect::NotDeployed(id.clone()));
+        }
         let result = self.encode(&TaskResult::new(&id, &self.proplet_id, outcome));
         let ended = Remembered {
             run: active.run,

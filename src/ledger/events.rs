@@ -1,13 +1,13 @@
 //! What happens to tasks, and what is to be done about it.
 
 use super::Notice;
-use crate::journal::{Arrival, Recovered, Run, Step};
+use crate::journal::{Arrival, Fingerprint, Recovered, Run, Step};
 use crate::mqtt::Receipt;
 use crate::protocol::TaskResult;
 use crate::queue::Admission;
 use crate::task::{Outcome, Rejection, TaskId, TaskRequest, TaskSpec, Weight};
 use bytes::Bytes;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The time of an event.
 #[derive(Clone, Copy, Debug)]
@@ -76,8 +76,8 @@ pub enum Event<A> {
         /// What was asked for, and what is granted.
         verdict: Result<(TaskRequest, TaskSpec), Rejection>,
     },
-    /// The answer to [`Effect::Submit`] and [`Effect::Resubmit`], before any
-    /// other event.
+    /// The answer to [`Effect::Submit`], [`Effect::Resubmit`] and
+    /// [`Effect::StartAgain`], before any other event.
     Submitted {
         /// The run.
         run: Run,
@@ -99,6 +99,8 @@ pub enum Event<A> {
     },
     /// A task was ended before its time, for the next process to run it again.
     CutShort(TaskId),
+    /// A daemon has run for as long as it takes to trust it.
+    Lasted(TaskId),
     /// The broker has the result of a run, or a replay of it is given up.
     Delivered {
         /// The run.
@@ -163,12 +165,34 @@ pub enum Effect<A> {
         /// How.
         admission: Admission,
     },
+    /// A daemon of an earlier process is to be started, after a wait.
+    StartAgain {
+        /// The run.
+        run: Run,
+        /// Its task.
+        id: TaskId,
+        /// What it takes up.
+        weight: Weight,
+        /// How long.
+        wait: Duration,
+    },
     /// A task that was submitted as held may run.
     Release(TaskId),
     /// A queued or running task is to end.
     Stop(TaskId),
     /// A result is to be sent.
     Publish(Publication),
+    /// A latent task is prepared: it takes invocations from now on.
+    Deploy {
+        /// The run that has prepared it.
+        run: Run,
+        /// The task.
+        id: TaskId,
+        /// Its message, without the state.
+        fingerprint: Fingerprint,
+    },
+    /// A latent task was not prepared after all; the manager hears why.
+    NotDeployed(TaskId),
     /// What was published for this task is over: the manager must not hear it
     /// by the worker's own initiative any more.
     Superseded(TaskId),

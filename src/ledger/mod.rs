@@ -18,6 +18,10 @@
 //! - *accepted*: queued or running. Once its record is on the disk the message
 //!   is acknowledged and the task may run.
 //! - *ended*: it has a result, which is published once it is on the disk.
+//!   A latent task that was prepared has none: it is handed over to
+//!   [`deploy`](crate::deploy), and known here no more.
+//!   A daemon has one as soon as it is accepted, as of a run of its own, and a
+//!   second one if it ends by itself.
 //! - *remembered*: the broker has the result; some later starts get it again,
 //!   see [`repeats`].
 //!
@@ -29,6 +33,7 @@
 //! at once, and the machine is the same, but for the end: what has not ended
 //! then is answered instead of left to the next process.
 
+mod daemons;
 mod ended;
 mod ends;
 mod events;
@@ -47,7 +52,7 @@ pub use notice::Notice;
 
 use crate::journal::{Fingerprint, Run, Step};
 use crate::mqtt::Receipt;
-use crate::task::{Failure, ManagerState, Rejection, TaskId};
+use crate::task::{Failure, Life, ManagerState, Rejection, TaskId};
 use ended::EndedTasks;
 use receipts::{Receipts, Role};
 use std::collections::{HashMap, VecDeque};
@@ -62,6 +67,13 @@ struct Active<A> {
     state: Option<ManagerState>,
     arrived: Option<Instant>,
     acknowledged: bool,
+    /// The success of a latent task is a deployment.
+    life: Life,
+    /// A daemon was started so often in a row without having lasted.
+    starts: u32,
+    /// A stop came: a latent task is not deployed any more, and the end of a
+    /// daemon needs no word.
+    stopped: bool,
     stage: Stage<A>,
 }
 
@@ -124,12 +136,18 @@ impl<A> Ledger<A> {
             Event::Submitted { run, id, request, verdict } => {
                 self.submitted(run, &id, request, verdict, now, effects);
             }
-            Event::Durable(then) => self.durable(then, effects),
+            Event::Durable(then) => self.durable(then, now, effects),
             Event::Ended { id, outcome } => self.task_ended(id, outcome, now, effects),
             Event::CutShort(id) => {
-                self.active.remove(&id);
+                if let Some(active) = self.active.remove(&id)
+                    && active.life == Life::Daemon
+                {
+                    // It is not its doing.
+                    effects.push_back(Effect::Note(Step::Died { run: active.run, times: 0 }));
+                }
                 effects.push_back(Effect::Notice(Notice::CutShort(id)));
             }
+            Event::Lasted(id) => self.lasted(&id, effects),
             Event::Delivered { run, id } => {
                 effects.push_back(Effect::Note(Step::Delivered(run)));
                 for forgotten in self.ended.delivered(&id, run) {
@@ -144,6 +162,16 @@ impl<A> Ledger<A> {
         }
     }
 
+    /// Whether a latent task of this id is being prepared.
+    pub fn prepares(&self, id: &TaskId) -> bool {
+        self.active.get(id).is_some_and(|active| active.life == Life::Latent)
+    }
+
+    /// Whether a task of this id is queued or running.
+    pub fn is_active(&self, id: &TaskId) -> bool {
+        self.active.contains_key(id)
+    }
+
     fn new_run(&mut self) -> Run {
         let run = self.next;
         self.next = Run(run.0 + 1);
@@ -151,13 +179,14 @@ impl<A> Ledger<A> {
     }
 
     fn stop(&mut self, id: &TaskId, ack: A, now: Now, effects: &mut Effects<A>) {
-        let Some(active) = self.active.get(id) else {
+        let Some(active) = self.active.get_mut(id) else {
             effects.push_back(Effect::Notice(Notice::NothingToStop(id.clone())));
             effects.push_back(Effect::Superseded(id.clone()));
             // Later starts must not get the result, in the next process either.
             let step = self.ended.stop(id).map_or(Step::Nothing, Step::Stopped);
             return record(effects, step, After::Acknowledge(ack));
         };
+        active.stopped = true;
         let (run, admitting) = (active.run, matches!(active.stage, Stage::Admitting { .. }));
         if admitting {
             self.fail(id, &Failure::Stopped.to_string(), now, effects);
@@ -171,7 +200,7 @@ impl<A> Ledger<A> {
         }
     }
 
-    fn durable(&mut self, then: After<A>, effects: &mut Effects<A>) {
+    fn durable(&mut self, then: After<A>, now: Now, effects: &mut Effects<A>) {
         match then {
             After::Acknowledge(ack) => effects.push_back(Effect::Acknowledge(ack)),
             After::Release { run, id, ack } => {
@@ -179,7 +208,8 @@ impl<A> Ledger<A> {
                 // Another run of this id may be waiting for its own record.
                 if self.active.get(&id).is_some_and(|active| active.run == run) {
                     effects.push_back(Effect::Notice(Notice::Accepted(id.clone())));
-                    effects.push_back(Effect::Release(id));
+                    effects.push_back(Effect::Release(id.clone()));
+                    self.say_that_it_runs(&id, now, effects);
                 }
             }
             After::Publish { publication, ack } => {

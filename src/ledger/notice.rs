@@ -63,6 +63,15 @@ pub enum Notice {
         /// Why.
         why: String,
     },
+    /// A daemon of an earlier process is started.
+    DaemonAgain {
+        /// Which one.
+        id: TaskId,
+        /// How often in a row by now.
+        times: u32,
+    },
+    /// A daemon has ended after a stop.
+    DaemonStopped(TaskId),
     /// Something could not be read from the journal.
     Lost(Loss),
     /// The executor speaks of a task that it was not given: a fault of ours.
@@ -108,6 +117,10 @@ impl Notice {
             Notice::RunningAgain { id, deaths } => {
                 info!(task = %id, deaths, "running the task again");
             }
+            Notice::DaemonAgain { id, times } => {
+                info!(task = %id, times, "starting the daemon of an earlier process again");
+            }
+            Notice::DaemonStopped(id) => info!(task = %id, "the daemon has stopped"),
             Notice::NotRunAgain { id, why } => {
                 warn!(task = %id, "the task is not run again: {why}");
             }

@@ -5,7 +5,7 @@ use super::{Active, Effect, Effects, Ledger, Notice, Now, Publication, Stage};
 use crate::journal::{Arrival, Finished, Loss, Recovered, Step, Waiting};
 use crate::protocol::TaskResult;
 use crate::queue::Admission;
-use crate::task::{Failure, TaskId};
+use crate::task::{Failure, Life, TaskId};
 
 /// Deaths of the process with a task that ran alone, after which it is not run
 /// again.
@@ -14,7 +14,7 @@ const DEATHS: u32 = 3;
 impl<A> Ledger<A> {
     /// Takes over what the last process left.
     pub(super) fn recovered(&mut self, recovered: Recovered, now: Now, effects: &mut Effects<A>) {
-        let Recovered { waiting, finished, losses, next } = recovered;
+        let Recovered { waiting, finished, losses, next, .. } = recovered;
         self.next = next;
         let unsent = finished.iter().filter(|finished| !finished.delivered).count();
         if !waiting.is_empty() || unsent > 0 {
@@ -69,15 +69,33 @@ impl<A> Ledger<A> {
 
     /// Runs a task again that an earlier process has accepted.
     fn resume(&mut self, waiting: Waiting, now: Now, effects: &mut Effects<A>) {
-        let Waiting { run, arrival, stopped, acknowledged, suspect, deaths, weight } = waiting;
+        let Waiting { run, arrival, life, stopped, acknowledged, suspect, deaths, weight } =
+            waiting;
         let Arrival { id, fingerprint, state } = arrival;
         if self.active.contains_key(&id) {
             // Two runs of one task never wait at the same time.
             return effects.push_back(Effect::Note(Step::Forgotten(run)));
         }
         let stage = Stage::Accepted;
-        let active = Active { run, fingerprint, state, arrived: None, acknowledged, stage };
+        let arrived = None;
+        let active = Active {
+            run,
+            fingerprint,
+            state,
+            arrived,
+            acknowledged,
+            life,
+            starts: deaths,
+            stopped,
+            stage,
+        };
         self.active.insert(id.clone(), active);
+        if life == Life::Daemon {
+            if let Some(wait) = self.start_again(&id, now, effects) {
+                effects.push_back(Effect::StartAgain { run, id, weight, wait });
+            }
+            return;
+        }
         if stopped {
             return self.not_run_again(&id, Failure::Stopped.to_string(), now, effects);
         }

@@ -8,7 +8,7 @@ use super::{
 use crate::journal::{Arrival, Run, Step};
 use crate::mqtt::Receipt;
 use crate::protocol::TaskResult;
-use crate::task::{Rejection, TaskId, TaskRequest, TaskSpec};
+use crate::task::{Life, Rejection, TaskId, TaskRequest, TaskSpec};
 
 /// Tasks that may wait for their admission. The broker sends fewer ahead of
 /// their acknowledgements, but for a sender with QoS 0.
@@ -49,6 +49,9 @@ impl<A> Ledger<A> {
             state: arrival.state,
             arrived: Some(now.instant),
             acknowledged: receipt.is_none(),
+            life: content.as_ref().map_or(Life::Once, TaskRequest::life),
+            starts: 0,
+            stopped: false,
             stage: Stage::Admitting { ack, more: Vec::new() },
         };
         self.active.insert(id.clone(), active);

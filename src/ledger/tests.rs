@@ -6,7 +6,7 @@ use crate::journal::{Arrival, Ending, Finished, Recovered, Waiting};
 use crate::protocol::TaskResult;
 use crate::queue::Admission;
 use crate::task::{
-    Captured, Entry, Grant, Limits, ModuleSource, Outcome, TaskRequest, TaskSpec, Weight,
+    Captured, Entry, Grant, Life, Limits, ModuleSource, Outcome, TaskRequest, TaskSpec, Weight,
 };
 use bytes::Bytes;
 use proptest::prelude::*;

@@ -3,7 +3,7 @@
 use crate::mqtt::FailureKind;
 use crate::task::{Failure, Rejection};
 
-pub(super) const OUTCOMES: [&str; 15] = [
+pub(super) const OUTCOMES: [&str; 16] = [
     "completed",
     "module",
     "graph",
@@ -17,6 +17,7 @@ pub(super) const OUTCOMES: [&str; 15] = [
     "shutting_down",
     "fatal",
     "crash",
+    "restarts",
     "stuck",
     "internal",
 ];
@@ -52,6 +53,7 @@ pub(super) fn outcome(verdict: &Result<(), Failure>) -> &'static str {
         Err(Failure::ShuttingDown) => "shutting_down",
         Err(Failure::Fatal(_)) => "fatal",
         Err(Failure::Crash(_)) => "crash",
+        Err(Failure::Restarts { .. }) => "restarts",
         Err(Failure::Stuck(_)) => "stuck",
         Err(Failure::Internal(_)) => "internal",
     }
@@ -67,6 +69,9 @@ pub(super) fn reason(rejection: &Rejection) -> &'static str {
         Rejection::Busy { .. }
         | Rejection::BusyBytes { .. }
         | Rejection::BusyMemory { .. }
+        | Rejection::Deployments { .. }
+        | Rejection::Daemons { .. }
+        | Rejection::DeploymentBytes { .. }
         | Rejection::Admission { .. } => "busy",
         Rejection::ShuttingDown => "shutting_down",
     }

@@ -48,6 +48,7 @@ fn worker() -> Policy {
         trust: Trust::Stranger {
             roots: vec![root("/models", false), root("/data", true), root(".", false)],
         },
+        proplet_id: None,
         limits: Limits {
             timeout: Some(Duration::from_secs(300)),
             run: None,
@@ -313,9 +314,8 @@ fn the_workers_environment_stays_its_own() {
 fn what_is_not_built_yet_is_said() {
     let policy = worker();
     type Change = fn(&mut TaskRequest);
-    let change: [(Change, &str); 5] = [
-        (|r| r.daemon = true, "daemon"),
-        (|r| r.latent = true, "latent"),
+    let change: [(Change, &str); 4] = [
+        (|r| (r.daemon, r.latent) = (true, true), "set one of them"),
         (|r| r.encrypted = true, "encrypted"),
         (|r| r.module = None, "neither `file` nor `image_url`"),
         (|r| r.module = Some(ModuleSource::Url("docker.io/x/y".into())), "registry"),
@@ -418,4 +418,42 @@ fn the_journals_folder_is_the_workers_own() {
         let error = policy.admit(request(&["--dir", dir])).expect_err("refused").to_string();
         assert!(error.contains("this worker's own"), "{error}");
     }
+}
+
+#[test]
+fn a_guest_is_told_its_worker_and_the_results_of_the_tasks_before_it() {
+    let policy = Policy { proplet_id: Some("worker-1".into()), ..worker() };
+    let env = |request: TaskRequest| {
+        let spec = policy.admit(request).expect("admitted");
+        let told = |(name, _): &&(String, String)| name.starts_with('P');
+        let env: Vec<_> = spec.grant().env.iter().filter(told).cloned().collect();
+        (env, spec.grant().notes.clone())
+    };
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let parents = r#"{"task-1": "4.1"}"#;
+    let dependent = || TaskRequest { parent_results: Some(parents.into()), ..request(&[]) };
+    let (given, _) = env(dependent());
+    assert_eq!(given, [pair("PARENT_RESULTS", parents), pair("PROPLET_ID", "worker-1")]);
+    // What a task sets itself stays, by either way.
+    let own = BTreeMap::from([pair("PROPLET_ID", "own"), pair("PARENT_RESULTS", "own")]);
+    let (given, _) = env(TaskRequest { env: own, ..dependent() });
+    assert_eq!(given, [pair("PARENT_RESULTS", "own"), pair("PROPLET_ID", "own")]);
+    let (given, _) = env(request(&["--env", "PROPLET_ID=own"]));
+    assert_eq!(given, [pair("PROPLET_ID", "own")]);
+    let large = TaskRequest { parent_results: Some("x".repeat(1_048_577)), ..request(&[]) };
+    let (given, notes) = env(large);
+    assert_eq!(given, [pair("PROPLET_ID", "worker-1")]);
+    assert!(notes[0].contains("have 1048577 bytes, more than 1048576"), "{notes:?}");
+}
+
+#[test]
+fn a_daemon_has_no_time_limit_unless_its_task_sets_one() {
+    let policy = worker();
+    let daemon = |args| policy.admit(TaskRequest { daemon: true, ..request(args) });
+    let spec = daemon(&[]).expect("admitted");
+    assert_eq!(spec.life(), Life::Daemon);
+    assert_eq!((spec.grant().limits.timeout, spec.grant().limits.run), (None, None));
+    let limited = daemon(&["-W", "timeout=5s"]).expect("admitted");
+    assert_eq!(limited.grant().limits.run, Some(Duration::from_secs(5)));
+    assert_eq!(limited.grant().limits.memory, Some(1 << 29));
 }

@@ -25,6 +25,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// The longest `invocation_id` in bytes: an answer repeats it, and has to fit.
+const MAX_INVOCATION_ID: usize = 1024;
+
 /// Why a message could not be read. It is never for another worker: those are
 /// `Ok(None)`, as far as the address can be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +80,7 @@ pub fn decode_start(
         inputs: wire.inputs,
         cli_args: wire.cli_args,
         env: wire.env,
+        parent_results: wire.parent_results.map(str::to_owned),
         daemon: wire.daemon,
         latent: wire.latent,
         encrypted: wire.encrypted,
@@ -95,6 +99,14 @@ pub fn decode_invoke(payload: &[u8], own_id: &str) -> Result<Option<Invoke>, Mal
         return Ok(None);
     };
     match wire.invocation_id {
+        Some(id) if id.len() > MAX_INVOCATION_ID => Err(Malformed {
+            id: None,
+            invocation_id: None,
+            reason: format!(
+                "`invocation_id` has {} bytes, more than {MAX_INVOCATION_ID}",
+                id.len()
+            ),
+        }),
         Some(invocation_id) if !invocation_id.is_empty() => Ok(Some(Invoke {
             id,
             invocation_id: invocation_id.into_owned(),
@@ -197,7 +209,10 @@ fn open<'a>(
             };
             Err(Malformed {
                 id: None,
-                invocation_id: wire.invocation_id.map(Cow::into_owned),
+                invocation_id: wire
+                    .invocation_id
+                    .map(Cow::into_owned)
+                    .filter(|id| id.len() <= MAX_INVOCATION_ID),
                 reason,
             })
         }
@@ -214,7 +229,7 @@ fn open<'a>(
             };
             Err(Malformed {
                 id: envelope.id.0.and_then(|id| TaskId::new(&id).ok()),
-                invocation_id: envelope.invocation_id.0,
+                invocation_id: envelope.invocation_id.0.filter(|id| id.len() <= MAX_INVOCATION_ID),
                 reason: whole,
             })
         }

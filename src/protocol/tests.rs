@@ -491,13 +491,7 @@ fn the_small_messages_have_the_managers_fields() {
     let expected =
         json!({"proplet_id": ME, "namespace": "default", "status": "alive", "metadata": null});
     assert_eq!(alive, expected);
-    let invoke = InvokeResult {
-        invocation_id: "i".into(),
-        task_id: "t".into(),
-        proplet_id: ME.into(),
-        results: String::new(),
-        error: Some("no".into()),
-    };
+    let invoke = InvokeResult::refused("i", Some(&id()), ME, "no");
     let invoke: Value = serde_json::from_slice(&invoke.encode()).expect("JSON");
     assert_eq!(invoke["results"], "");
     let discovery = Discovery {
@@ -532,6 +526,7 @@ fn requests() -> impl Strategy<Value = TaskRequest> {
                 inputs,
                 cli_args,
                 env,
+                parent_results: None,
                 daemon,
                 latent,
                 encrypted,
@@ -608,5 +603,19 @@ proptest! {
         let lines: Vec<&str> = file.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).expect("ASCII")).collect();
         let task = accepted(&json!({"id": "a", "file": lines.join("\r\n")}));
         prop_assert_eq!(task.module, bytes(&module));
+    }
+}
+
+#[test]
+fn the_results_of_parents_are_taken_as_they_stand() {
+    let read = |parents: Value| {
+        let message = json!({ "id": "a", "parent_results": parents }).to_string();
+        let task = decode_start(message.as_bytes(), ME, LIMIT).expect("well formed");
+        task.expect("ours").parent_results
+    };
+    let parents = json!({ "b": "text", "c": { "n": [1, 2.50, null] } });
+    assert_eq!(read(parents.clone()), Some(parents.to_string()));
+    for none in [json!(null), json!({}), json!([]), json!(7)] {
+        assert_eq!(read(none), None);
     }
 }

@@ -31,6 +31,7 @@ pub(super) const START: &[&str] = &[
     "inputs",
     "cli_args",
     "env",
+    "parent_results",
     "daemon",
     "latent",
     "encrypted",
@@ -52,6 +53,7 @@ pub(super) struct Wire<'a> {
     pub(super) inputs: Vec<String>,
     pub(super) cli_args: Vec<String>,
     pub(super) env: BTreeMap<String, String>,
+    pub(super) parent_results: Option<&'a str>,
     pub(super) daemon: bool,
     pub(super) latent: bool,
     pub(super) encrypted: bool,
@@ -95,6 +97,7 @@ impl<'de> Visitor<'de> for Wanted {
                 "inputs" => wire.inputs = inputs(&mut map, &key)?,
                 "cli_args" => wire.cli_args = value::<_, List<String>>(&mut map, &key)?.0,
                 "env" => wire.env = env(&mut map, &key)?,
+                "parent_results" => wire.parent_results = parent_results(map.next_value()?),
                 "daemon" => wire.daemon = value(&mut map, &key)?,
                 "latent" => wire.latent = value(&mut map, &key)?,
                 "encrypted" => wire.encrypted = value(&mut map, &key)?,
@@ -104,6 +107,14 @@ impl<'de> Visitor<'de> for Wanted {
         }
         Ok(wire)
     }
+}
+
+/// The object as it stands in the message; none if it is empty or none at all,
+/// since a start is not refused for it.
+fn parent_results(value: &RawValue) -> Option<&str> {
+    let json = value.get();
+    let is_object = json.starts_with('{') && json != "{}";
+    is_object.then_some(json)
 }
 
 /// The next value; `null` is the default, as Go writes empty lists and maps.

@@ -239,3 +239,75 @@ fn a_suspect_with_a_process_of_its_own_waits_for_nobody_and_nobody_for_it() {
     queue.finish(&id(3));
     assert!(queue.is_drained());
 }
+
+fn invocation(n: u8) -> TaskId {
+    id(9).with_invocation(std::num::NonZeroU64::new(n.into()).expect("not 0"))
+}
+
+fn invoke(queue: &mut Queue<u8, ()>, n: u8) -> Result<(), QueueRefusal> {
+    let weight = Weight { own: 10, module: None };
+    queue.admit(&invocation(n), weight, true, Admission::Ready, |keep| {
+        assert!(keep, "it can't be read back");
+        n
+    })
+}
+
+#[test]
+fn tasks_and_invocations_are_taken_by_turns() {
+    let mut queue = Queue::new(bounds(4, 100));
+    for n in [1, 2, 3] {
+        admit(&mut queue, n).expect("room");
+    }
+    for n in [11, 12, 13, 14] {
+        invoke(&mut queue, n).expect("room");
+    }
+    let order: Vec<_> = std::iter::from_fn(|| take(&mut queue)).collect();
+    assert_eq!(order, [1, 11, 2, 12, 3, 13, 14]);
+}
+
+#[test]
+fn neither_tasks_nor_invocations_take_the_places_of_the_others() {
+    let bounds = Bounds { tasks: 2, bytes: 25, memory: Some(15) };
+    let mut queue = Queue::new(bounds);
+    for n in [11, 12] {
+        let room = invoke(&mut queue, n);
+        assert_eq!(room.is_ok(), n == 11, "15 bytes of memory");
+    }
+    admit(&mut queue, 1).expect("room");
+    admit(&mut queue, 4).expect("room");
+    assert_eq!(admit(&mut queue, 7), Err(QueueRefusal::Full { running: 0, queued: 2 }));
+    let heavy = QueueRefusal::Heavy { running: 0, queued: 1, bytes: 10 };
+    assert_eq!(invoke(&mut queue, 12), Err(heavy));
+    assert_eq!(queue.stop(&invocation(11)), Stopped::Queued(11));
+    invoke(&mut queue, 13).expect("there is room again");
+    assert_eq!(queue.len(), (3, 0));
+    assert_eq!(queue.drain(), [1, 4, 13]);
+    assert_eq!((queue.load.bytes, queue.invoked), (0, (0, 0)));
+}
+
+#[test]
+fn a_thread_of_their_own_takes_invocations_alone_and_lets_suspects_go_first() {
+    for apart in [false, true] {
+        let mut queue = Queue::new(bounds(9, 100));
+        let take = |queue: &mut Queue<u8, ()>, taker| queue.take(taker, |_| ()).map(|(n, ())| n);
+        let invocations = Taker::Invocations { apart };
+        admit(&mut queue, 1).expect("room");
+        assert_eq!(take(&mut queue, invocations), None, "a task is not for it");
+        invoke(&mut queue, 11).expect("room");
+        assert_eq!(take(&mut queue, invocations), Some(11));
+        // It crashed the process, and is to run alone.
+        let weight = Weight { own: 10, module: None };
+        assert_eq!(queue.suspect(&invocation(11), weight, 11), Ok(()));
+        invoke(&mut queue, 12).expect("room");
+        if apart {
+            assert_eq!(take(&mut queue, invocations), Some(12));
+            assert_eq!(take(&mut queue, Taker::Alone), Some(11));
+            continue;
+        }
+        assert_eq!(take(&mut queue, invocations), None);
+        assert_eq!(take(&mut queue, Taker::Any), Some(11));
+        assert_eq!(take(&mut queue, invocations), None, "it is alone");
+        assert!(queue.finish(&invocation(11)));
+        assert_eq!(take(&mut queue, invocations), Some(12));
+    }
+}

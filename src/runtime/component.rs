@@ -12,7 +12,7 @@ pub(super) mod wave;
 
 use super::CallError;
 use super::sandbox::TaskState;
-use crate::task::Failure;
+use crate::task::{Entry, Failure};
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 use wasmtime_wasi::I32Exit;
@@ -39,14 +39,31 @@ pub(super) fn call(
     }
 }
 
-fn command(store: &mut Store<TaskState>, pre: &InstancePre<TaskState>) -> Result<(), CallError> {
-    let command = CommandPre::new(pre.clone()).map_err(|_| {
-        CallError::Refused(Failure::Module(format!(
+/// Whether a task with this entry can be called, as far as that is known
+/// without an instance.
+///
+/// # Errors
+///
+/// It can't.
+pub(super) fn check(pre: &InstancePre<TaskState>, entry: &Entry) -> Result<(), Failure> {
+    match target(pre.component(), entry)?.0 {
+        Target::Function(_) => Ok(()),
+        Target::Command => as_command(pre).map(drop),
+    }
+}
+
+fn as_command(pre: &InstancePre<TaskState>) -> Result<CommandPre<TaskState>, Failure> {
+    CommandPre::new(pre.clone()).map_err(|_| {
+        Failure::Module(format!(
             "the component is no command: it does not export `wasi:cli/run@0.2`, but {}: name one \
              with `--invoke` or as the task's name",
             typed::exports(pre.component())
-        )))
-    })?;
+        ))
+    })
+}
+
+fn command(store: &mut Store<TaskState>, pre: &InstancePre<TaskState>) -> Result<(), CallError> {
+    let command = as_command(pre).map_err(CallError::Refused)?;
     let command = command.instantiate(&mut *store).map_err(CallError::Guest)?;
     let ended = command.wasi_cli_run().call_run(&mut *store).map_err(CallError::Guest)?;
     // What a program of `wasi:cli` says by it has no other number.

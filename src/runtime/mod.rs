@@ -12,6 +12,7 @@ mod errno;
 mod files;
 mod hugepages;
 mod limiter;
+mod lines;
 mod link;
 mod output;
 mod pauses;

@@ -2,6 +2,7 @@
 //! and the rest is counted, so a guest that writes without end neither fails
 //! nor fills the worker's memory.
 
+use super::lines::Lines;
 use crate::task::{Captured, gap};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -20,6 +21,8 @@ struct Buffer {
     head: Vec<u8>,
     tail: VecDeque<u8>,
     dropped: u64,
+    /// Of a daemon: what goes on into the log.
+    lines: Option<Lines>,
 }
 
 /// One output stream of one task. Clones write to the same place.
@@ -35,9 +38,19 @@ impl Capture {
         Capture { buffer: Arc::default(), half: limit / 2 }
     }
 
+    /// The same, and what is written goes to these lines of the log, too.
+    pub(super) fn logged(limit: usize, lines: Lines) -> Capture {
+        let capture = Capture::new(limit);
+        capture.lock().lines = Some(lines);
+        capture
+    }
+
     /// Appends what a guest wrote.
     pub(super) fn write(&self, mut bytes: &[u8]) {
         let mut buffer = self.lock();
+        if let Some(lines) = &mut buffer.lines {
+            lines.write(bytes);
+        }
         let room = self.half - buffer.head.len();
         let (head, rest) = bytes.split_at(room.min(bytes.len()));
         buffer.head.extend_from_slice(head);
@@ -53,7 +66,8 @@ impl Capture {
 
     /// Takes what was kept, and leaves nothing.
     pub(super) fn take(&self) -> Captured {
-        let Buffer { head: mut bytes, mut tail, mut dropped } = std::mem::take(&mut *self.lock());
+        let Buffer { head: mut bytes, mut tail, mut dropped, .. } =
+            std::mem::take(&mut *self.lock());
         if dropped > 0 {
             // Half a character would make bytes of a text.
             let (end, start) = (begun(&bytes), continued(tail.make_contiguous()));

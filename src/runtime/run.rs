@@ -6,12 +6,13 @@
 
 use super::artefacts::Compilation;
 use super::engine::Watch;
+use super::lines::Lines;
 use super::link::{Artefact, Pre};
 use super::output::Capture;
 use super::sandbox::{self, MAX_HANDLES, TaskState};
 use super::{CallError, Runtime, Stdio, component, core};
 use crate::cancel::{Cancel, Doing};
-use crate::task::{Code, Failure, Outcome, TaskSpec};
+use crate::task::{Code, Failure, Life, Outcome, TaskSpec};
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -25,12 +26,16 @@ const NO_NETWORK: &str =
 
 pub(super) fn run(runtime: &Runtime, spec: &TaskSpec, cancel: &Arc<Cancel>) -> Outcome {
     let limit = spec.grant().limits.output;
+    let capture = |stream| match spec.life() {
+        Life::Daemon => Capture::logged(limit, Lines::new(spec.id(), stream)),
+        Life::Once | Life::Latent => Capture::new(limit),
+    };
     let mut run = TaskRun {
         runtime,
         spec,
         cancel,
-        stdout: Capture::new(limit),
-        stderr: Capture::new(limit),
+        stdout: capture("stdout"),
+        stderr: capture("stderr"),
         // Filled in as the task gets on.
         outcome: Outcome {
             verdict: Ok(()),
@@ -81,6 +86,9 @@ impl TaskRun<'_> {
             ));
         }
         let mut store = self.store(&artefact)?;
+        if self.spec.life() == Life::Latent {
+            return self.prepared(&store, &artefact);
+        }
         let ticker = &self.runtime.ticker;
         let _run = grant.limits.run.map(|limit| ticker.watch(self.cancel, Some(limit)));
         let started = Instant::now();
@@ -154,6 +162,16 @@ impl TaskRun<'_> {
             store.data_mut().map_contents(contents);
         }
         Ok(store)
+    }
+
+    /// All that an invocation needs is there; whether it can be called is found
+    /// out as far as that needs no instance.
+    fn prepared(&mut self, store: &Store<TaskState>, artefact: &Artefact) -> Result<(), Failure> {
+        self.report_nn(store);
+        match &artefact.pre {
+            Pre::Module(_) => Ok(()),
+            Pre::Component(pre) => component::check(pre, &self.spec.grant().entry),
+        }
     }
 
     fn call(&mut self, store: &mut Store<TaskState>, artefact: &Artefact) -> Result<(), Failure> {

@@ -4,8 +4,9 @@
 //! nor the wait for an answer can be interrupted: a task that is ended leaves
 //! its fetch behind, which ends within [`TIMEOUT`].
 
+use super::kept::Kept;
 use crate::cancel::Cancel;
-use crate::task::{Binary, Code, TaskSpec};
+use crate::task::{Binary, Code, Life, TaskSpec};
 use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -28,6 +29,8 @@ const STACK: usize = 1 << 20;
 /// A client for modules. Connections are kept for the next task.
 pub struct Fetcher {
     client: Client,
+    /// For invocations of deployed tasks.
+    kept: Kept,
     /// Each fetch that is under way holds it.
     under_way: Arc<()>,
 }
@@ -47,7 +50,8 @@ impl Fetcher {
             .user_agent(concat!("proplet/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
-        Fetcher { client: Client { agent, limit }, under_way: Arc::default() }
+        let client = Client { agent, limit };
+        Fetcher { client, kept: Kept::default(), under_way: Arc::default() }
     }
 
     /// The code of a task that came without it.
@@ -58,9 +62,24 @@ impl Fetcher {
     pub fn code(&self, spec: &TaskSpec, cancel: &Arc<Cancel>) -> Result<Binary, String> {
         match spec.code() {
             Code::Bytes(binary) => Ok(binary.clone()),
-            Code::Url(url) => self.get(url, cancel),
+            Code::Url(url) => self.by_life(url, spec, cancel),
             Code::Held(digest) => Err(format!("nobody here has the module {digest}")),
         }
+    }
+
+    /// An invocation runs what was fetched when its task was prepared.
+    fn by_life(&self, url: &str, spec: &TaskSpec, cancel: &Arc<Cancel>) -> Result<Binary, String> {
+        let id = spec.id();
+        if id.invocation().is_some()
+            && let Some(kept) = self.kept.get(id)
+        {
+            return Ok(kept);
+        }
+        let binary = self.get(url, cancel)?;
+        if id.invocation().is_some() || spec.life() == Life::Latent {
+            self.kept.put(id, binary.clone());
+        }
+        Ok(binary)
     }
 
     /// The module at `url`.

@@ -51,6 +51,16 @@ pub enum Failure {
         "{0}: the runtime's process crashed with this task alone in it, so it is not run again"
     )]
     Crash(String),
+    /// A daemon was started so often in a row and did not last.
+    #[error(
+        "{how}: the daemon was started {times} times in a row and never lasted a minute, so it is not started again"
+    )]
+    Restarts {
+        /// How it ended the last time.
+        how: String,
+        /// How often it was started.
+        times: u32,
+    },
     /// It did not end when the worker did; what it was doing.
     #[error(
         "the worker ended, and the task did not end with it while {0}, which nothing can interrupt, so it is not run again"

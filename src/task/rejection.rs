@@ -58,6 +58,38 @@ pub enum Rejection {
         /// The limit in bytes.
         limit: usize,
     },
+    /// As many latent tasks are deployed as may be.
+    #[error(
+        "busy: {deployed} latent tasks are deployed (limit {limit}); stop one that is not needed, or raise --deployments"
+    )]
+    Deployments {
+        /// Those that are deployed or being prepared.
+        deployed: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// As many daemons run as may.
+    #[error(
+        "busy: {running} daemons run (limit {limit}); stop one that is not needed, or raise --daemons"
+    )]
+    Daemons {
+        /// Those that run, or wait for it.
+        running: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The deployed tasks take up too much room.
+    #[error(
+        "busy: {deployed} latent tasks are deployed with {bytes} bytes (limit {limit}); stop one that is not needed, or raise --deployment-bytes"
+    )]
+    DeploymentBytes {
+        /// Those that are deployed or being prepared.
+        deployed: usize,
+        /// Bytes that those hold.
+        bytes: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// Too many tasks wait for their admission.
     #[error(
         "busy: {waiting} tasks wait for their directories to be looked up; try again later, and see \

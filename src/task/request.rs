@@ -1,6 +1,6 @@
 //! What a message or a command line asked for.
 
-use super::{ManagerState, ModuleSource, Monitoring, TaskId};
+use super::{Life, ManagerState, ModuleSource, Monitoring, TaskId};
 use std::collections::BTreeMap;
 
 /// A task as it was asked for, nothing proven yet.
@@ -21,9 +21,11 @@ pub struct TaskRequest {
     pub cli_args: Vec<String>,
     /// The guest's environment.
     pub env: BTreeMap<String, String>,
-    /// Asks for a long-running service (not built yet).
+    /// The results of the tasks that it depends on, as JSON.
+    pub parent_results: Option<String>,
+    /// Asks for a guest that goes on.
     pub daemon: bool,
-    /// Asks for a module that waits for `invoke` (not built yet).
+    /// Asks for code that is kept, and runs when it is invoked.
     pub latent: bool,
     /// Says that the module is encrypted (not built yet).
     pub encrypted: bool,
@@ -32,6 +34,15 @@ pub struct TaskRequest {
 }
 
 impl TaskRequest {
+    /// What running it means.
+    pub fn life(&self) -> Life {
+        match (self.latent, self.daemon) {
+            (true, _) => Life::Latent,
+            (false, true) => Life::Daemon,
+            (false, false) => Life::Once,
+        }
+    }
+
     /// A request of this id that asks for nothing, a module included.
     pub fn new(id: TaskId) -> TaskRequest {
         TaskRequest {
@@ -42,6 +53,7 @@ impl TaskRequest {
             inputs: Vec::new(),
             cli_args: Vec::new(),
             env: BTreeMap::new(),
+            parent_results: None,
             daemon: false,
             latent: false,
             encrypted: false,

@@ -3,7 +3,9 @@
 use super::{Binary, ModuleSource, Monitoring, TaskId, plain};
 use crate::digest::Digest;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -146,6 +148,19 @@ pub struct Grant {
     pub notes: Vec<String>,
 }
 
+/// What running a task means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Life {
+    /// Its guest runs, once.
+    Once,
+    /// Its code is compiled and its graphs are loaded, for invocations to come;
+    /// no function of its guest is called.
+    Latent,
+    /// Its guest runs until it ends by itself or is stopped, and what it writes
+    /// goes to the log.
+    Daemon,
+}
+
 /// A task that the policy has admitted. Only [`crate::policy`] makes one, and
 /// nothing after it checks again; [`crate::host`] takes it to another process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -153,12 +168,46 @@ pub struct TaskSpec {
     id: TaskId,
     code: Code,
     grant: Grant,
+    life: Life,
     monitoring: Option<Monitoring>,
 }
 
 impl TaskSpec {
+    /// One that runs once.
     pub(crate) fn new(id: TaskId, module: ModuleSource, grant: Grant) -> TaskSpec {
-        TaskSpec { id, code: module.into(), grant, monitoring: None }
+        TaskSpec { id, code: module.into(), grant, life: Life::Once, monitoring: None }
+    }
+
+    /// The same with another life.
+    pub(crate) fn living(self, life: Life) -> TaskSpec {
+        TaskSpec { life, ..self }
+    }
+
+    /// One run of this latent task. Without `inputs` its guest gets those of
+    /// the start, and `env` is laid over the environment of the start.
+    pub(crate) fn invocation(
+        &self,
+        number: NonZeroU64,
+        inputs: Vec<String>,
+        env: BTreeMap<String, String>,
+    ) -> TaskSpec {
+        let mut grant = self.grant.clone();
+        if !inputs.is_empty() {
+            grant.args.truncate(1);
+            grant.args.extend(inputs);
+        }
+        if !env.is_empty() {
+            let mut merged: BTreeMap<_, _> = grant.env.into_iter().collect();
+            merged.extend(env);
+            grant.env = merged.into_iter().collect();
+        }
+        TaskSpec {
+            id: self.id.with_invocation(number),
+            code: self.code.clone(),
+            grant,
+            life: Life::Once,
+            monitoring: self.monitoring,
+        }
     }
 
     /// The same, with its use of the machine told as asked for.
@@ -174,6 +223,11 @@ impl TaskSpec {
     /// Its code, or where that is.
     pub fn code(&self) -> &Code {
         &self.code
+    }
+
+    /// What running it means.
+    pub fn life(&self) -> Life {
+        self.life
     }
 
     /// What it takes up while it waits.

@@ -1,11 +1,13 @@
 //! Admission beside the event loop: what a task may have depends on the file
-//! system, and a network mount that hangs must hang nothing else.
+//! system, and a network mount that hangs must hang nothing else. Deployed tasks
+//! are read back and admitted anew here, too.
 //!
 //! One thread, so that tasks are admitted in the order of their arrival. It is
 //! never waited for: what it is in the middle of may not end.
 
+use crate::deploy::LoadError;
 use crate::digest::Digest;
-use crate::journal::Run;
+use crate::journal::{ReadError, Reader, Run};
 use crate::policy::Policy;
 use crate::task::{ModuleSource, Rejection, TaskId, TaskRequest, TaskSpec, WeakBinary};
 use anyhow::Context as _;
@@ -21,36 +23,87 @@ pub(super) struct Admitted {
     pub(super) verdict: Result<(TaskRequest, TaskSpec), Rejection>,
 }
 
-/// The thread. It ends after this.
+/// A deployed task that was read back, and is admitted or refused.
 #[derive(Debug)]
-pub(super) struct Admission(mpsc::Sender<(Run, TaskRequest)>);
+pub(super) struct Loaded {
+    pub(super) run: Run,
+    pub(super) id: TaskId,
+    pub(super) verdict: Result<TaskSpec, LoadError>,
+}
+
+/// What comes of a question.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Admitted(Admitted),
+    Loaded(Loaded),
+}
+
+enum Question {
+    Admit(Run, TaskRequest),
+    Load(Run, TaskId),
+}
+
+/// The thread. It ends after this.
+pub(super) struct Admission(mpsc::Sender<Question>);
 
 impl Admission {
+    /// `reader`: of the journal, which has the deployed tasks.
     pub(super) fn start(
         policy: Policy,
-    ) -> anyhow::Result<(Admission, UnboundedReceiver<Admitted>)> {
-        let (requests, incoming) = mpsc::channel::<(Run, TaskRequest)>();
-        let (verdicts, admitted) = unbounded_channel();
+        reader: Option<Reader>,
+    ) -> anyhow::Result<(Admission, UnboundedReceiver<Answer>)> {
+        let (questions, incoming) = mpsc::channel::<Question>();
+        let (answers, answered) = unbounded_channel();
         let admit = move || {
             let mut modules = SharedModules::default();
-            for (run, mut request) in incoming {
-                modules.share(&mut request);
-                let id = request.id.clone();
-                let verdict = policy.admit(request.clone()).map(|spec| (request, spec));
-                if verdicts.send(Admitted { run, id, verdict }).is_err() {
+            for question in incoming {
+                let answer = match question {
+                    Question::Admit(run, mut request) => {
+                        modules.share(&mut request);
+                        let id = request.id.clone();
+                        let verdict = policy.admit(request.clone()).map(|spec| (request, spec));
+                        Answer::Admitted(Admitted { run, id, verdict })
+                    }
+                    Question::Load(run, id) => {
+                        let verdict = load(&policy, reader.as_ref(), run, &mut modules);
+                        Answer::Loaded(Loaded { run, id, verdict })
+                    }
+                };
+                if answers.send(answer).is_err() {
                     return;
                 }
             }
         };
         let thread = std::thread::Builder::new().name("admission".into()).spawn(admit);
         thread.context("starting the thread that admits tasks")?;
-        Ok((Admission(requests), admitted))
+        Ok((Admission(questions), answered))
     }
 
     pub(super) fn admit(&self, run: Run, request: TaskRequest) {
         // Its thread ends after this end of the channel only.
-        self.0.send((run, request)).ok();
+        self.0.send(Question::Admit(run, request)).ok();
     }
+
+    /// Reads a deployed task back.
+    pub(super) fn load(&self, run: Run, id: TaskId) {
+        self.0.send(Question::Load(run, id)).ok();
+    }
+}
+
+fn load(
+    policy: &Policy,
+    reader: Option<&Reader>,
+    run: Run,
+    modules: &mut SharedModules,
+) -> Result<TaskSpec, LoadError> {
+    let reader = reader.ok_or_else(|| LoadError::Lost("it is in no journal".into()))?;
+    let mut request = reader.request(run).map_err(|e| match e {
+        ReadError::Disk(_) => LoadError::Failed(e.to_string()),
+        ReadError::Absent | ReadError::Record | ReadError::Module => LoadError::Lost(e.to_string()),
+    })?;
+    modules.share(&mut request);
+    // A directory that is gone may come again.
+    policy.admit(request).map_err(|rejection| LoadError::Failed(rejection.to_string()))
 }
 
 /// The modules of tasks that are there: equal ones are held once.

@@ -1,8 +1,9 @@
 //! What becomes of a message, by its topic.
 
 use super::{Happening, Worker};
+use crate::deploy;
 use crate::mqtt::Message;
-use crate::protocol::{self, InvokeResult, Malformed};
+use crate::protocol;
 use tracing::{debug, warn};
 
 /// A message from this size on is decoded beside the loop's other work.
@@ -37,7 +38,11 @@ impl Worker {
             }
         } else if topic == self.topics.stop() {
             match protocol::decode_stop(&payload, &self.id) {
-                Ok(Some(id)) => return self.on(Happening::Stop { id, ack }),
+                Ok(Some(id)) => {
+                    // What it forgets is on the disk before the acknowledgement.
+                    self.on_living(deploy::Event::Stop(id.clone()));
+                    return self.on(Happening::Stop { id, ack });
+                }
                 Ok(None) => debug!("a stop for another worker"),
                 Err(malformed) => warn!("a stop message was dropped: {malformed}"),
             }
@@ -47,33 +52,5 @@ impl Worker {
             warn!(topic, "a message on a topic that was not subscribed to");
         }
         self.link.ack(ack);
-    }
-
-    fn invoke(&self, payload: &[u8]) {
-        let (invocation_id, task_id, reason) = match protocol::decode_invoke(payload, &self.id) {
-            Ok(None) => return,
-            Ok(Some(invoke)) => {
-                // By these words the manager knows to deploy it again.
-                let reason = format!(
-                    "the task {} has not been precompiled: this version of the worker has no \
-                     latent tasks yet",
-                    invoke.id
-                );
-                (invoke.invocation_id, Some(invoke.id), reason)
-            }
-            Err(Malformed { invocation_id: Some(invocation_id), id, reason }) => {
-                (invocation_id, id, format!("malformed invoke message: {reason}"))
-            }
-            Err(malformed) => return warn!("an invoke message was dropped: {malformed}"),
-        };
-        warn!(invocation_id, "invoke refused: {reason}");
-        let result = InvokeResult {
-            invocation_id,
-            task_id: task_id.map(|id| id.to_string()).unwrap_or_default(),
-            proplet_id: self.id.clone(),
-            results: String::new(),
-            error: Some(reason),
-        };
-        drop(self.link.publish(&self.topics.invoke_results(), result.encode()));
     }
 }

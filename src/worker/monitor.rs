@@ -211,14 +211,14 @@ impl Worker {
             memory_metrics,
         };
         self.link.beat(&self.topics.metrics(), message.encode());
-        for (id, usage) in self.reports.tasks(now, self.executor.running()) {
+        for (id, usage) in self.reports.tasks(now, self.running()) {
             self.report_task(&id, usage);
         }
     }
 
     /// Sends what is due of monitored tasks, likewise.
     pub(super) fn sample(&mut self) {
-        for (id, usage) in self.reports.samples(self.executor.monitored()) {
+        for (id, usage) in self.reports.samples(self.monitored()) {
             self.report_task(&id, usage);
         }
     }

@@ -174,7 +174,8 @@ fn apart(config: &Config, policy: &Policy) -> anyhow::Result<Tasker> {
         log,
     };
     let program = config.program.clone().context("the system does not tell this program's file")?;
-    let executors = config.executors.get();
+    // One more for invocations, and the daemons'.
+    let executors = config.executors.get() + 1 + config.daemons;
     let outcome = 2 * config.limits.output as u64 + SENTENCES;
     Keeper::start(Launch { program, setup, executors, memory, outcome }).map(Tasker::Apart)
 }

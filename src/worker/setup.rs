@@ -32,6 +32,7 @@ pub fn policy(config: &Config) -> Policy {
     };
     Policy {
         trust: Trust::Stranger { roots },
+        proplet_id: Some(config.credentials.client_id.clone()),
         limits: Limits {
             timeout: config.limits.timeout,
             run: None,
@@ -92,8 +93,8 @@ fn may_take(config: &Config) -> u64 {
     let output = 4 * limits.output as u64;
     let task = [limits.memory, limits.graph_bytes, limits.tensor_bytes, output];
     let task = task.into_iter().fold(0_u64, u64::saturating_add);
-    // A slot more than executors; see `pool`.
-    let tasks = (config.executors.get() as u64 + 1).saturating_mul(task);
+    // An executor for invocations, and a slot more; see `pool`.
+    let tasks = (config.executors.get() as u64 + 2).saturating_mul(task);
     [tasks, config.module_cache, config.graph_cache, OWN].into_iter().fold(0, u64::saturating_add)
 }
 
@@ -121,10 +122,10 @@ fn private(config: &Config) -> Vec<PathBuf> {
     files.chain(state.map(|dir| dir.canonicalize().unwrap_or(dir))).collect()
 }
 
-/// A slot for each executor and for each task that may be left behind, and one
-/// more, because an instance gives its own back a moment after its task has ended.
+/// A slot for each executor, that for invocations included, for each daemon, and
+/// for each task that may be left behind, and one more, because an instance gives its own back a moment after its task has ended.
 pub(super) fn pool(config: &Config) -> Pool {
-    let executors = u32::try_from(config.executors.get()).unwrap_or(u32::MAX);
+    let executors = u32::try_from(config.executors.get() + 1 + config.daemons).unwrap_or(u32::MAX);
     Pool { instances: executors.saturating_mul(2).saturating_add(1), memory: config.limits.memory }
 }
 

@@ -2,17 +2,20 @@
 //! connection, and has it serve.
 
 use super::admission::Admission;
+use super::daemons::{self, Daemons, NotBefore};
+use super::deployments::{self, Living};
 use super::runtime::Tasker;
 use super::tasks::Tasks;
 use super::{Happening, Inputs, Phase, Worker, monitor, recall, results, setup};
 use crate::config::Config;
 use crate::executor::{Executor, Threads};
-use crate::journal::{Journal, Opened, Recovered};
+use crate::journal::{InvocationMarks, Journal, Opened, Recovered};
 use crate::ledger::{After, Ledger};
 use crate::metrics::Metrics;
 use crate::mqtt::{self, Ack};
 use crate::policy::{self, Policy, Resolve};
 use crate::protocol::Topics;
+use crate::queue::Bounds;
 use crate::runtime::THREAD_STACK;
 use crate::status::{self, Health, Status};
 use crate::version;
@@ -54,7 +57,7 @@ pub async fn run_with<T>(
         warn!("{warning}");
     }
     let sessions = setup::sessions(&config);
-    let OpenedState { journal, recovered, durable } = open_state(&config)?;
+    let OpenedState { journal, mut recovered, invocations, durable } = open_state(&config)?;
     let marks = journal.as_ref().map(Journal::running);
     let policy = Policy { resolve, ..setup::policy(&config) };
     setup::check_roots(&config, &policy)?;
@@ -73,12 +76,26 @@ pub async fn run_with<T>(
         executors: config.executors.get(),
         stack: THREAD_STACK,
         apart: tasker.is_apart(),
+        invocations: config.deployments > 0,
     };
+    let not_before = NotBefore::default();
+    let (daemons, daemons_ended) = Executor::start(
+        Threads {
+            executors: config.daemons,
+            stack: THREAD_STACK,
+            apart: false,
+            invocations: false,
+        },
+        // How many there may be is decided before they come here.
+        Bounds { tasks: usize::MAX, bytes: usize::MAX, memory: None },
+        recall::recall(reader.clone(), policy.clone()),
+        daemons::keep_running(tasker.run(&config), not_before.clone()),
+    )?;
     let run = tasker.run(&config);
     let (executor, ended) = Executor::start(
         threads,
         setup::bounds(&config),
-        recall::recall(reader, policy.clone()),
+        recall::recall(reader.clone(), policy.clone()),
         Box::new(move |turn| {
             let _mark = marks.as_ref().map(|marks| marks.begin(turn.spec.id()));
             run(turn)
@@ -90,7 +107,8 @@ pub async fn run_with<T>(
     let about = setup::about(&config);
     let memory = about.total_memory_bytes;
     let result_limit = setup::result_limit(&config, &topics);
-    let (admission, admitted) = Admission::start(policy)?;
+    let (admission, admitted) = Admission::start(policy, reader)?;
+    let living = deployments::bounds(&config, result_limit);
     let ledger = Ledger::new(&id, result_limit, journal.is_some());
     let mut worker = Worker {
         about,
@@ -101,15 +119,20 @@ pub async fn run_with<T>(
         id,
         topics,
         executor,
+        daemons: Daemons::new(daemons, config.daemons, not_before),
         link,
         phase: Phase::Serving,
         tasks: Tasks::new(ledger, journal, admission),
+        living: Living::new(&config.credentials.client_id, living, invocations),
         manager,
         tasker: tasker.clone(),
     };
     worker.take_over(&recovered.finished);
+    let (deployed, invoked) =
+        (std::mem::take(&mut recovered.deployed), std::mem::take(&mut recovered.invoked));
+    worker.take_over_deployments(deployed, &recovered.waiting, invoked);
     worker.on(Happening::Recovered(recovered));
-    let inputs = Inputs { events, admitted, ended, durable };
+    let inputs = Inputs { events, admitted, ended, daemons_ended, durable };
     let served =
         worker.serve(inputs, config.liveliness_interval, config.drain_timeout, shutdown).await;
     tokio::task::block_in_place(|| tasker.close());
@@ -120,19 +143,23 @@ pub async fn run_with<T>(
 struct OpenedState {
     journal: Option<Journal<After<Ack>>>,
     recovered: Recovered,
+    invocations: Option<InvocationMarks>,
     durable: UnboundedReceiver<After<Ack>>,
 }
 
 fn open_state(config: &Config) -> anyhow::Result<OpenedState> {
     match &config.state_dir {
         Some(directory) => {
-            let Opened { journal, recovered, durable } =
-                Journal::open(directory, config.executors.get())?;
-            Ok(OpenedState { journal: Some(journal), recovered, durable })
+            // One more for invocations.
+            let Opened { journal, recovered, invocations, durable } =
+                Journal::open(directory, config.executors.get() + 1)?;
+            let (journal, invocations) = (Some(journal), Some(invocations));
+            Ok(OpenedState { journal, recovered, invocations, durable })
         }
         None => {
             let durable = unbounded_channel().1;
-            Ok(OpenedState { journal: None, recovered: Recovered::default(), durable })
+            let recovered = Recovered::default();
+            Ok(OpenedState { journal: None, recovered, invocations: None, durable })
         }
     }
 }

@@ -1,17 +1,18 @@
 //! The hands of the [`ledger`](crate::ledger): what it decides is carried out
 //! here, and what happens is told to it.
 
-use super::admission::{self, Admitted};
+use super::admission::{self, Admitted, Answer};
 use super::{Worker, oversize};
+use crate::deploy;
 use crate::digest::Digest;
 use crate::executor::{Ended, Task};
-use crate::journal::{Arrival, Journal, Step, fingerprint};
+use crate::journal::{Arrival, Journal, Run, Step, fingerprint};
 use crate::ledger::{After, Effect, Event, Ledger, Notice, Now, Publication, Start};
 use crate::manager::Departure;
 use crate::mqtt::{Ack, PublishError};
 use crate::protocol::Malformed;
 use crate::queue::Admission;
-use crate::task::{Failure, Outcome, Rejection, TaskRequest};
+use crate::task::{Failure, Life, Outcome, Rejection, TaskId, TaskRequest};
 use std::collections::VecDeque;
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
@@ -49,6 +50,16 @@ impl Tasks {
     /// Whether every step so far is where it can't be lost.
     pub(super) fn settled(&self) -> bool {
         self.unsettled == 0
+    }
+
+    /// Whether a latent task of this id is being prepared.
+    pub(super) fn prepares(&self, id: &TaskId) -> bool {
+        self.ledger.prepares(id)
+    }
+
+    /// Has a deployed task read back.
+    pub(super) fn load(&self, run: Run, id: TaskId) {
+        self.admission.load(run, id);
     }
 
     /// The process has been asked to end: however it does, no running task is
@@ -104,7 +115,12 @@ impl Worker {
             Effect::Admit { run, request } => self.tasks.admission.admit(run, request),
             Effect::Submit { run, request, spec } => {
                 let id = request.id.clone();
-                let verdict = self.executor.submit(Task::whole(run, spec), Admission::Held);
+                let verdict = match spec.life() {
+                    Life::Daemon => self.submit_daemon(Task::whole(run, spec)),
+                    Life::Once | Life::Latent => {
+                        self.executor.submit(Task::whole(run, spec), Admission::Held)
+                    }
+                };
                 return Some(Event::Submitted { run, id, request: Some(request), verdict });
             }
             Effect::Resubmit { run, id, weight, admission } => {
@@ -112,10 +128,26 @@ impl Worker {
                 let verdict = self.executor.submit(task, admission);
                 return Some(Event::Submitted { run, id, request: None, verdict });
             }
-            Effect::Release(id) => self.executor.release(&id),
+            Effect::StartAgain { run, id, weight, wait } => {
+                self.daemons.wait(&id, wait);
+                let task = Task::stored(run, id.clone(), weight);
+                let verdict = self.daemons.pool.submit(task, Admission::Again);
+                return Some(Event::Submitted { run, id, request: None, verdict });
+            }
+            // Each is with one of them.
+            Effect::Release(id) => {
+                self.executor.release(&id);
+                self.daemons.pool.release(&id);
+            }
             // One that has ended meanwhile is about to say so.
-            Effect::Stop(id) => drop(self.executor.stop(&id)),
+            Effect::Stop(id) => {
+                let _known = self.executor.stop(&id) || self.daemons.pool.stop(&id);
+            }
             Effect::Publish(publication) => self.manager.publish(publication),
+            Effect::Deploy { run, id, fingerprint } => {
+                self.on_living(deploy::Event::Deployed { run, id, fingerprint });
+            }
+            Effect::NotDeployed(id) => self.on_living(deploy::Event::NotDeployed(id)),
             Effect::Superseded(id) => self.supersede(&id),
             Effect::Notice(notice) => {
                 self.count(&notice);
@@ -144,6 +176,15 @@ impl Worker {
     pub(super) fn start(&mut self, request: TaskRequest, duplicate: bool, ack: Ack) {
         let fingerprint = fingerprint(&request);
         let arrival = Arrival { id: request.id.clone(), fingerprint, state: request.state };
+        if !self.tasks.ledger.is_active(&arrival.id) {
+            if request.latent && self.is_deployed(&arrival) {
+                return self.link.ack(ack);
+            }
+            if !request.latent {
+                // The id is that of another kind of task now.
+                self.on_living(deploy::Event::Stop(arrival.id.clone()));
+            }
+        }
         let receipt = ack.receipt();
         self.on(Event::Start(Start { arrival, content: Ok(request), duplicate, receipt, ack }));
     }
@@ -166,11 +207,29 @@ impl Worker {
         self.on(Event::Start(Start { arrival, content, duplicate, receipt, ack }));
     }
 
-    pub(super) fn on_admitted(&mut self, Admitted { run, id, verdict }: Admitted) {
+    pub(super) fn on_answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Admitted(admitted) => self.on_admitted(admitted),
+            Answer::Loaded(loaded) => self.on_loaded(loaded),
+        }
+    }
+
+    fn on_admitted(&mut self, Admitted { run, id, verdict }: Admitted) {
+        let verdict = verdict.and_then(|(request, spec)| {
+            // One that was stopped meanwhile takes no place.
+            if spec.life() == Life::Latent && self.tasks.prepares(&id) {
+                self.reserve(&id, &spec)?;
+            }
+            Ok((request, spec))
+        });
         self.on(Event::Admitted { run, id, verdict });
     }
 
-    pub(super) fn on_ended(&mut self, Ended { id, outcome, spent }: Ended) {
+    pub(super) fn on_ended(&mut self, ended: Ended) {
+        if ended.id.invocation().is_some() {
+            return self.on_invocation_ended(ended);
+        }
+        let Ended { id, outcome, spent } = ended;
         self.report_end(&id, spent);
         let took = outcome.timings;
         match &outcome.verdict {

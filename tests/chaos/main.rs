@@ -19,6 +19,7 @@ mod crashes;
 #[allow(dead_code, reason = "the other tests need all of it")]
 mod fluxmq;
 mod habits;
+mod living;
 #[path = "../manager/mod.rs"]
 mod manager;
 mod processes;

@@ -1,6 +1,7 @@
 //! Every row of PROTOCOL.md's table of `cli_args`, through a worker.
 
 use crate::support::{Answered, On, Stage, Task, Worker, over_both_brokers};
+use serde_json::json;
 
 over_both_brokers!(
     wasi_nn_is_switched_on_in_every_way_that_wasmtime_knows,
@@ -196,8 +197,11 @@ fn without_the_setting_a_task_gets_the_working_directory_to_read(on: On) {
 fn variables_are_set_and_never_inherited(on: On) {
     let (stage, _worker) = with_worker(on, &[]);
     let run = args(&stage, "echo-env");
-    run(&[]).succeeded("");
-    run(&["--env", "A=1", "--env=B=2=3", "--env", "C="]).succeeded("A=1\nB=2=3\nC=\n");
+    // Which worker it is on is all that a guest is told unasked.
+    let own = format!("PROPLET_ID={}\n", stage.worker_id);
+    run(&[]).succeeded(&own);
+    let set = run(&["--env", "A=1", "--env=B=2=3", "--env", "C="]);
+    set.succeeded(&format!("A=1\nB=2=3\nC=\n{own}"));
     for name in ["PATH", "PROPLET_CLIENT_KEY", "NOT_SET_ANYWHERE"] {
         run(&["--env", name]).failed(&[&format!("--env {name}"), "worker's own environment"]);
     }
@@ -205,9 +209,14 @@ fn variables_are_set_and_never_inherited(on: On) {
     // The task's own reaches the guest, and the flag wins.
     let task = Task::wat("echo-env").env("A", "task").env("LD_LIBRARY_PATH", "/x");
     let result = stage.run(task.clone().args(&["--env", "A=flag"]));
-    result.succeeded("A=flag\nLD_LIBRARY_PATH=/x\n");
+    result.succeeded(&format!("A=flag\nLD_LIBRARY_PATH=/x\n{own}"));
     // What the shell-out worker inherited was the task's own.
-    stage.run(task.args(&["--env", "A"])).succeeded("A=task\nLD_LIBRARY_PATH=/x\n");
+    let inherited = stage.run(task.args(&["--env", "A"]));
+    inherited.succeeded(&format!("A=task\nLD_LIBRARY_PATH=/x\n{own}"));
+    // What a workflow's earlier tasks gave.
+    let parents = json!({ "task-1": "4\n", "task-2": { "n": [1, 2.5] } });
+    let task = Task::wat("echo-env").set("parent_results", parents.clone());
+    stage.run(task).succeeded(&format!("PARENT_RESULTS={parents}\n{own}"));
 }
 
 fn a_named_function_is_called_with_positional_values(on: On) {

@@ -9,7 +9,7 @@ const ONE: &[(&str, &str)] = &[("isolation", "process"), ("executors", "1"), ("q
 const TWO: &[(&str, &str)] = &[("isolation", "process"), ("executors", "2"), ("queue", "8")];
 
 /// The runtimes that a worker has, oldest first.
-fn runtimes(worker: &Process) -> Vec<u32> {
+pub(crate) fn runtimes(worker: &Process) -> Vec<u32> {
     let threads = fs::read_dir(format!("/proc/{}/task", worker.id())).expect("a worker");
     let children = threads.flatten().filter_map(|thread| {
         // A thread may end meanwhile.
@@ -41,7 +41,7 @@ fn until<T>(what: &str, find: impl Fn() -> Option<T>) -> T {
 
 /// Ends a process by SIGSEGV. The first one that nobody's memory access caused
 /// only takes its handler away.
-fn crash(process: u32) {
+pub(crate) fn crash(process: u32) {
     until("the process crashes", || {
         let mut kill = std::process::Command::new("kill");
         let killed = kill.arg("-SEGV").arg(process.to_string()).output().expect("kill runs");

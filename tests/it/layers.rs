@@ -38,6 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("queue", &["digest", "task"]),
     ("journal", &["digest", "task"]),
     ("ledger", &["digest", "journal", "mqtt", "protocol", "queue", "task"]),
+    ("deploy", &["journal", "protocol", "queue", "task"]),
     ("manager", &["journal", "ledger", "task"]),
     ("executor", &["cancel", "journal", "queue", "task", "usage"]),
     // What is told of the worker: numbers of the others, no call to them.
@@ -50,9 +51,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "worker",
         &[
-            "cancel", "config", "digest", "disk", "executor", "host", "journal", "ledger",
-            "machine", "manager", "metrics", "mqtt", "nn", "policy", "process", "protocol",
-            "queue", "runtime", "sources", "status", "task", "usage", "version",
+            "cancel", "config", "deploy", "digest", "disk", "executor", "host", "journal",
+            "ledger", "machine", "manager", "metrics", "mqtt", "nn", "policy", "process",
+            "protocol", "queue", "runtime", "sources", "status", "task", "usage", "version",
         ],
     ),
     (

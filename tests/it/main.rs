@@ -14,8 +14,10 @@ mod component_tasks;
 mod components;
 #[cfg(target_os = "linux")]
 mod confinement;
+mod daemons;
 #[cfg(all(feature = "broker", feature = "openvino"))]
 mod demo;
+mod deployments;
 #[cfg(feature = "broker")]
 mod doctor;
 #[cfg(feature = "openvino")]

@@ -3,6 +3,7 @@
 
 #[cfg(any(feature = "openvino", feature = "onnx"))]
 mod assets;
+mod call;
 mod fluxmq;
 mod net;
 mod stage;
@@ -11,6 +12,7 @@ mod worker;
 
 #[cfg(any(feature = "openvino", feature = "onnx"))]
 pub(crate) use assets::assets;
+pub use call::Call;
 pub use fluxmq::{FluxMq, Habits};
 pub use net::{Answer, Proxy, Web};
 pub(crate) use stage::over_both_brokers;
@@ -60,6 +62,7 @@ impl Bench {
     pub fn with_nn(nn: Nn) -> Bench {
         let policy = Policy {
             trust: Trust::Stranger { roots: vec![] },
+            proplet_id: None,
             limits: Limits {
                 timeout: Some(Duration::from_secs(60)),
                 run: None,

@@ -123,6 +123,7 @@ fn waiting(name: &str, run: u64, suspect: bool, deaths: u32) -> Waiting {
     Waiting {
         run: Run(run),
         arrival: arrival(name, "same", state(0)),
+        life: Life::Once,
         stopped: false,
         acknowledged: false,
         suspect,
@@ -231,4 +232,152 @@ fn what_is_remembered_is_bounded_and_what_is_unsent_stays() {
     }
     assert_eq!(end(4097, 1, true), 1);
     assert_eq!(end(4098, 33 << 20, true), 1 + 4097, "it is larger than all there may be");
+}
+
+/// A start of a latent task, which is accepted.
+fn prepare(worker: &mut Worker, name: &str) -> Run {
+    worker.last.number += 1;
+    let arrival = arrival(name, "same", state(0));
+    let content = Ok(TaskRequest { latent: true, ..request(name, "same") });
+    let (receipt, ack) = (Some(worker.last), worker.last);
+    let start = Start { arrival, content, duplicate: false, receipt, ack };
+    let effects = worker.on(Event::Start(start));
+    let Got::Run(run) = worker.got(effects, ack) else { panic!("not run") };
+    assert!(worker.ledger.prepares(&id(name)));
+    worker.accept(run, name);
+    run
+}
+
+#[test]
+fn a_latent_task_that_is_prepared_is_deployed_and_has_no_result() {
+    let mut worker = Worker::new(true);
+    let run = prepare(&mut worker, "a");
+    let effects = worker.on(Event::Ended { id: id("a"), outcome: printed("") });
+    let fingerprint = same(0).fingerprint;
+    let deployed =
+        [Effect::Note(Step::Deployed(run)), Effect::Deploy { run, id: id("a"), fingerprint }];
+    assert_eq!(effects, deployed);
+    assert!(!worker.ledger.prepares(&id("a")) && !worker.ledger.is_active(&id("a")));
+}
+
+#[test]
+fn a_latent_task_that_can_not_be_prepared_has_a_result_and_is_not_deployed() {
+    let mut worker = Worker::new(true);
+    prepare(&mut worker, "a");
+    let effects = worker.on(Event::Ended { id: id("a"), outcome: failed() });
+    assert_eq!(effects[0], Effect::NotDeployed(id("a")));
+    let publication = worker.publication(effects);
+    let result = TaskResult::decode(&publication.result).expect("a result");
+    assert!(result.error.is_some_and(|error| error.contains("code 1")));
+}
+
+/// ARCHITECTURE.md, case 47.
+#[test]
+fn a_stop_that_comes_before_the_end_of_its_preparation_keeps_a_task_from_being_deployed() {
+    let mut worker = Worker::new(true);
+    prepare(&mut worker, "a");
+    let effects = worker.stop("a");
+    assert!(effects.contains(&Effect::Stop(id("a"))), "{effects:?}");
+    let effects = worker.on(Event::Ended { id: id("a"), outcome: printed("") });
+    assert_eq!(effects[0], Effect::NotDeployed(id("a")));
+    let publication = worker.publication(effects);
+    let result = TaskResult::decode(&publication.result).expect("a result");
+    assert_eq!(result.error.as_deref(), Some("stopped"));
+}
+
+#[test]
+fn a_preparation_goes_on_in_the_next_process() {
+    let mut worker = Worker::new(true);
+    let latent = Waiting { life: Life::Latent, ..waiting("a", 1, false, 0) };
+    let recovered = Recovered { waiting: vec![latent], next: Run(2), ..Recovered::default() };
+    worker.on(Event::Recovered(recovered));
+    assert!(worker.ledger.prepares(&id("a")));
+    let effects = worker.on(Event::Ended { id: id("a"), outcome: printed("") });
+    assert!(effects.contains(&Effect::Note(Step::Deployed(Run(1)))), "{effects:?}");
+}
+
+/// A start of a daemon, which is accepted; gives its run and the result that it
+/// runs.
+fn daemon(worker: &mut Worker, name: &str) -> (Run, Publication) {
+    worker.last.number += 1;
+    let arrival = arrival(name, "same", state(0));
+    let content = Ok(TaskRequest { daemon: true, ..request(name, "same") });
+    let (receipt, ack) = (Some(worker.last), worker.last);
+    let start = Start { arrival, content, duplicate: false, receipt, ack };
+    let effects = worker.on(Event::Start(start));
+    let Got::Run(run) = worker.got(effects, ack) else { panic!("not run") };
+    let verdict = Ok((request(name, ""), spec(&id(name))));
+    worker.on(Event::Admitted { run, id: id(name), verdict });
+    let submitted =
+        Event::Submitted { run, id: id(name), request: Some(request(name, "")), verdict: Ok(()) };
+    let mut effects = worker.on(submitted);
+    let Some(Effect::Record { then, .. }) = effects.pop() else { panic!("{effects:?}") };
+    let effects = worker.on(Event::Durable(then));
+    assert!(effects.contains(&Effect::Release(id(name))), "{effects:?}");
+    (run, worker.publication(effects))
+}
+
+#[test]
+fn a_daemon_has_a_result_when_it_is_accepted_and_another_when_it_ends_by_itself() {
+    let mut worker = Worker::new(true);
+    let (run, first) = daemon(&mut worker, "a");
+    let result = TaskResult::decode(&first.result).expect("a result");
+    assert_eq!((result.error, result.results.into_bytes()), (None, vec![]));
+    assert_ne!(first.run, run);
+    worker.on(Event::Delivered { run: first.run, id: id("a") });
+    // It runs: a start of it is not a new run.
+    assert_eq!(worker.start(same(3), "same", false), Got::Ignored);
+    let second = worker.ended("a", failed());
+    assert_eq!(second.run, run);
+    let result = TaskResult::decode(&second.result).expect("a result");
+    assert!(result.error.is_some_and(|error| error.contains("code 1")));
+}
+
+#[test]
+fn a_daemon_that_was_stopped_ends_without_a_word() {
+    let mut worker = Worker::new(true);
+    let (run, _) = daemon(&mut worker, "a");
+    let effects = worker.stop("a");
+    assert!(effects.contains(&Effect::Stop(id("a"))), "{effects:?}");
+    let effects =
+        worker.on(Event::Ended { id: id("a"), outcome: Outcome::failed(Failure::Stopped) });
+    let expected =
+        [Effect::Note(Step::Forgotten(run)), Effect::Notice(Notice::DaemonStopped(id("a")))];
+    assert_eq!(effects, expected);
+    // The next process does not start it either.
+    let mut worker = Worker::new(true);
+    let stopped = Waiting { life: Life::Daemon, stopped: true, ..waiting("a", 1, false, 0) };
+    let recovered = Recovered { waiting: vec![stopped], next: Run(2), ..Recovered::default() };
+    let effects = worker.on(Event::Recovered(recovered));
+    assert_eq!(effects.last(), Some(&Effect::Note(Step::Forgotten(Run(1)))));
+}
+
+#[test]
+fn a_daemon_is_started_again_with_longer_and_longer_waits_and_given_up_in_the_end() {
+    let wait = |deaths| {
+        let mut worker = Worker::new(true);
+        let daemon = Waiting { life: Life::Daemon, ..waiting("a", 1, true, deaths) };
+        let recovered = Recovered { waiting: vec![daemon], next: Run(2), ..Recovered::default() };
+        let effects = worker.on(Event::Recovered(recovered));
+        let again = effects.iter().find_map(|effect| match effect {
+            Effect::StartAgain { wait, .. } => Some(wait.as_secs()),
+            _ => None,
+        });
+        if again.is_some() {
+            let counted = Effect::Note(Step::Died { run: Run(1), times: deaths + 1 });
+            assert!(effects.contains(&counted), "{effects:?}");
+            // After a while it is trusted again, which is said once.
+            let trusted = [Effect::Note(Step::Died { run: Run(1), times: 0 })];
+            assert_eq!(worker.on(Event::Lasted(id("a"))), trusted);
+            assert_eq!(worker.on(Event::Lasted(id("a"))), []);
+        } else {
+            let result = TaskResult::decode(&worker.publication(effects).result);
+            let error = result.expect("a result").error.expect("an error");
+            assert!(error.contains("started 10 times in a row"), "{error}");
+        }
+        again
+    };
+    let waits: Vec<_> = (0..11).map(wait).collect();
+    let expected = [0, 1, 2, 4, 8, 16, 32, 60, 60, 60].map(Some);
+    assert_eq!(waits, [&expected[..], &[None]].concat());
 }

@@ -173,6 +173,9 @@ impl World {
             }
             Effect::Publish(publication) => self.outbox.push_back(publication),
             Effect::Notice(Notice::NeverBegun(id)) => panic!("{id} had not begun"),
+            Effect::Deploy { .. } | Effect::NotDeployed(_) | Effect::StartAgain { .. } => {
+                panic!("each task runs once here")
+            }
             Effect::Note(_) | Effect::Superseded(_) | Effect::Notice(_) => {}
         }
         None
@@ -275,7 +278,11 @@ impl World {
             Step::Undelivered(run) => drop(disk.get_mut(&run).map(|run| run.delivered = false)),
             Step::Replayed(run) => drop(disk.get_mut(&run).map(|run| run.replayed = true)),
             Step::Forgotten(run) => drop(disk.remove(&run)),
-            Step::Died { .. } | Step::Unconfirmed { .. } | Step::Confirmed(_) | Step::Nothing => {}
+            Step::Deployed(_)
+            | Step::Died { .. }
+            | Step::Unconfirmed { .. }
+            | Step::Confirmed(_)
+            | Step::Nothing => {}
         }
     }
 
@@ -350,6 +357,7 @@ impl World {
                 None => recovered.waiting.push(Waiting {
                     run,
                     arrival,
+                    life: Life::Once,
                     stopped,
                     acknowledged,
                     suspect: false,

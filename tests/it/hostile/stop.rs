@@ -20,7 +20,7 @@ fn stop(bench: &Bench, task: impl Fn() -> TaskSpec, going: Duration) -> Vec<Dura
     let run = Box::new(move |turn: &Turn<'_>| runtime.run(turn.spec, turn.cancel).into());
     let bounds = Bounds { tasks: 1, bytes: 1 << 20, memory: None };
     let recall = Box::new(|_, _: &_| unreachable!("all is in memory"));
-    let threads = Threads { executors: 1, stack: THREAD_STACK, apart: false };
+    let threads = Threads { executors: 1, stack: THREAD_STACK, apart: false, invocations: false };
     let (executor, mut results) = Executor::start(threads, bounds, recall, run).expect("threads");
     let times = (0..ROUNDS).map(|_| {
         let spec = task();

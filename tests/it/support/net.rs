@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -20,7 +20,10 @@ pub enum Answer {
 }
 
 /// A web server with one answer for each path. Its thread ends with the process.
-pub struct Web(SocketAddr);
+pub struct Web {
+    address: SocketAddr,
+    requests: Arc<AtomicUsize>,
+}
 
 impl Web {
     pub fn serve(answers: &[(&str, Answer)]) -> Web {
@@ -28,17 +31,25 @@ impl Web {
         let address = listener.local_addr().expect("an address");
         let answers: HashMap<String, Answer> =
             answers.iter().map(|(path, answer)| ((*path).to_owned(), answer.clone())).collect();
+        let requests = Arc::<AtomicUsize>::default();
+        let counted = requests.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                counted.fetch_add(1, Ordering::SeqCst);
                 // A client that has seen enough closes the connection.
                 answer(stream, &answers).ok();
             }
         });
-        Web(address)
+        Web { address, requests }
+    }
+
+    /// How many requests have come.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.0)
+        format!("http://{}{path}", self.address)
     }
 }
 

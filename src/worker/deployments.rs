@@ -1,0 +1,229 @@
+//! The hands of [`deploy`](crate::deploy): what it decides is carried out here,
+//! and what happens is told to it.
+
+use super::Worker;
+use super::admission::Loaded;
+use crate::config::Config;
+use crate::deploy::{Bounds, Deployments, Effect, Event};
+use crate::executor::{Ended, Task};
+use crate::journal::{Arrival, Deployed, InvocationKey, InvocationMarks, Waiting};
+use crate::mqtt::PublishError;
+use crate::policy;
+use crate::protocol::{InvokeResult, decode_invoke};
+use crate::queue::Admission;
+use crate::task::{Life, Rejection, TaskId, TaskSpec};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::time::Instant;
+use tokio::task::JoinSet;
+use tracing::{debug, error, info, warn};
+
+/// An answer, and whether the broker has it.
+type Delivered = (TaskId, Bytes, Result<(), PublishError>);
+
+/// The deployments, and what their effects need.
+pub(super) struct Living {
+    deployments: Deployments,
+    /// What is still to be done; empty between two events.
+    effects: VecDeque<Effect>,
+    /// None without a state directory.
+    marks: Option<InvocationMarks>,
+    answers: JoinSet<Delivered>,
+}
+
+/// Something that the worker has to see to.
+pub(super) enum Happened {
+    /// The time of an invocation is over.
+    Due,
+    /// An answer has reached the broker, or never will.
+    Answered(Box<Delivered>),
+}
+
+/// How many deployments there may be, and how much of them, by the
+/// configuration. `answer_size`: the most bytes of an answer.
+pub(super) fn bounds(config: &Config, answer_size: usize) -> Bounds {
+    let (bytes, memory) = match config.state_dir {
+        Some(_) => (config.deployment_bytes, Some(config.queue_memory / 4)),
+        // They are nowhere else.
+        None => (config.deployment_bytes.min(config.queue_memory), None),
+    };
+    Bounds {
+        deployments: config.deployments,
+        bytes,
+        memory,
+        waiting: config.queue,
+        waiting_bytes: config.queue_memory / 4,
+        answer_within: config.invoke_timeout,
+        answer_size,
+    }
+}
+
+impl Living {
+    pub(super) fn new(proplet_id: &str, bounds: Bounds, marks: Option<InvocationMarks>) -> Living {
+        Living {
+            deployments: Deployments::new(proplet_id, bounds),
+            effects: VecDeque::new(),
+            marks,
+            answers: JoinSet::new(),
+        }
+    }
+
+    /// What happens next. Cancelling the wait loses nothing.
+    pub(super) async fn happened(&mut self) -> Happened {
+        let due = self.deployments.due();
+        let time = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(Ok(delivered)) = self.answers.join_next() => Happened::Answered(Box::new(delivered)),
+            () = time => Happened::Due,
+        }
+    }
+}
+
+impl Worker {
+    /// Tells the deployments, and does what they say.
+    pub(super) fn on_living(&mut self, event: Event) {
+        let now = Instant::now();
+        self.living.deployments.on(event, now, &mut self.living.effects);
+        while let Some(effect) = self.living.effects.pop_front() {
+            if let Some(answer) = self.carry_out_living(effect) {
+                self.living.deployments.on(answer, now, &mut self.living.effects);
+            }
+        }
+        self.status.metrics.living.deployed(self.living.deployments.len());
+    }
+
+    /// Carries an effect out; gives what happens at once because of it.
+    fn carry_out_living(&mut self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::Note(step) => self.note(step),
+            Effect::Mark(key) => {
+                if let Some(marks) = &mut self.living.marks {
+                    marks.mark(key);
+                }
+            }
+            Effect::Load { run, id } => self.tasks.load(run, id),
+            Effect::Submit { number, run, spec } => {
+                let verdict = self.executor.submit(Task::whole(run, spec), Admission::Ready);
+                return Some(Event::Submitted { number, verdict });
+            }
+            // One that has ended meanwhile is about to say so.
+            Effect::Cancel(id) => drop(self.executor.stop(&id)),
+            Effect::Answer { task, answer, success } => {
+                self.status.metrics.living.answered(success);
+                self.answer(task, answer);
+            }
+            Effect::Notice(notice) => notice.log(),
+        }
+        None
+    }
+
+    fn answer(&mut self, task: TaskId, answer: Bytes) {
+        let delivery = self.link.publish(&self.topics.invoke_results(), answer.clone());
+        let outgoing = self.status.metrics.outgoing();
+        self.living.answers.spawn(async move {
+            let _outgoing = outgoing;
+            (task, answer, delivery.await)
+        });
+    }
+
+    pub(super) fn on_living_happened(&mut self, happened: Happened) {
+        match happened {
+            Happened::Due => self.on_living(Event::Due),
+            Happened::Answered(delivered) => {
+                let (task, answer, delivered) = *delivered;
+                match delivered {
+                    Ok(()) => {}
+                    Err(e @ (PublishError::TooLarge { .. } | PublishError::Rejected { .. })) => {
+                        error!(task = %task, "{e}");
+                        let reason = format!("the answer can't be sent: {e}");
+                        let instead = InvokeResult::without_output(&answer, &reason);
+                        if let Some(instead) = instead.filter(|new| new.len() < answer.len()) {
+                            self.answer(task, instead.into());
+                        }
+                    }
+                    Err(e) => debug!(task = %task, "an answer was not delivered: {e}"),
+                }
+            }
+        }
+    }
+
+    /// Takes over what the last process has deployed, before the ledger takes
+    /// over what waits.
+    pub(super) fn take_over_deployments(
+        &mut self,
+        deployed: Vec<Deployed>,
+        waiting: &[Waiting],
+        invoked: Vec<InvocationKey>,
+    ) {
+        let latent = waiting.iter().filter(|waiting| waiting.life == Life::Latent);
+        let preparing = latent.map(|waiting| (waiting.arrival.id.clone(), waiting.weight));
+        let preparing = preparing.collect();
+        self.on_living(Event::Recovered { deployed, preparing, invoked });
+    }
+
+    pub(super) fn on_loaded(&mut self, Loaded { run, id, verdict }: Loaded) {
+        self.on_living(Event::Loaded { run, id, verdict });
+    }
+
+    /// An invocation has ended.
+    pub(super) fn on_invocation_ended(&mut self, Ended { id, outcome, spent }: Ended) {
+        self.report_end(&id, spent);
+        let Some(number) = id.invocation() else { return };
+        let took = outcome.timings;
+        match &outcome.verdict {
+            Ok(()) => {
+                debug!(task = %id, queued = ?took.queued, ran = ?took.ran, "invocation completed")
+            }
+            Err(failure) => warn!(task = %id, "invocation failed: {failure}"),
+        }
+        self.on_living(Event::Ended { number, outcome });
+    }
+
+    pub(super) fn invoke(&mut self, payload: &[u8]) {
+        let (invocation_id, task, reason) = match decode_invoke(payload, &self.id) {
+            Ok(None) => return,
+            Ok(Some(invoke)) => match policy::check_environment(&invoke.env) {
+                Ok(()) => {
+                    let preparing = self.tasks.prepares(&invoke.id);
+                    return self.on_living(Event::Invoke { invoke, preparing });
+                }
+                Err(rejection) => (invoke.invocation_id, Some(invoke.id), rejection.to_string()),
+            },
+            Err(malformed) => match malformed.invocation_id {
+                Some(invocation_id) => {
+                    let reason = format!("malformed invoke message: {}", malformed.reason);
+                    (invocation_id, malformed.id, reason)
+                }
+                None => {
+                    return warn!("an invoke message was dropped: {}", malformed.reason);
+                }
+            },
+        };
+        warn!(invocation_id, "invocation refused: {reason}");
+        let answer = InvokeResult::refused(&invocation_id, task.as_ref(), &self.id, &reason);
+        drop(self.link.publish(&self.topics.invoke_results(), answer.encode()));
+    }
+
+    /// Takes a place for a latent task that is to be prepared.
+    pub(super) fn reserve(&mut self, id: &TaskId, spec: &TaskSpec) -> Result<(), Rejection> {
+        // What is in the journal is read back when it is invoked.
+        let held = (!self.tasks.survive()).then(|| spec.clone());
+        self.living.deployments.reserve(id, spec.weight(), held)
+    }
+
+    /// A start of a latent task that is deployed just so. It is acknowledged,
+    /// and changes nothing.
+    pub(super) fn is_deployed(&self, arrival: &Arrival) -> bool {
+        let same = self.living.deployments.has(&arrival.id, &arrival.fingerprint);
+        if same {
+            info!(task = %arrival.id, "a start of a task that is deployed just so");
+        }
+        same
+    }
+}
