@@ -77,7 +77,7 @@ fn graphs_of_each_encoding_are_taken_over_from_the_disk() {
                 model_bytes: 1 << 28,
                 ..NnConfig::default()
             });
-            nn.context(&[graph.clone()], Arc::default()).expect("a context");
+            nn.context(std::slice::from_ref(&graph), Arc::default()).expect("a context");
             nn.stats().graphs_compiled
         };
         assert_eq!(starts(), 1, "{encoding:?}");
