@@ -386,9 +386,9 @@ def table(path):
             counts = sums.setdefault(result["op"], dict.fromkeys(KINDS, 0))
             counts[result["verdict"]] += 1
     print(f"OpenVINO {version}")
-    print(f"{'operator':<48}" + "".join(f"{kind:>9}" for kind in KINDS))
+    print(f"{'operator':<56}" + "".join(f"{kind:>9}" for kind in KINDS))
     for name in sorted(sums, key=str.lower):
-        print(f"{name:<48}" + "".join(f"{sums[name][kind]:>9}" for kind in KINDS))
+        print(f"{name:<56}" + "".join(f"{sums[name][kind]:>9}" for kind in KINDS))
 
 
 def main():
