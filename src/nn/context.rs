@@ -4,6 +4,8 @@
 //! guest's memory) and comes to a value or a [`Halt`]; each refusal is also
 //! kept, as a sentence, for the task's report.
 
+pub(super) mod resources;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,12 +17,12 @@ use super::execution::{Execution, Loaded, NnReport, Task, short, timed};
 use super::graph::SharedGraph;
 use super::graphs::Found;
 use super::refusal::{Errno, Halt, Refusal};
-use super::resources::Resources;
 use super::shared::NnShared;
 use super::source::AskOrigin;
 use super::tensors;
 use crate::cancel::Doing;
 use crate::task::GraphDir;
+use resources::Resources;
 
 /// The names of `$graph_encoding`, by number.
 const ENCODINGS: [&str; 6] =

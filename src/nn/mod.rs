@@ -35,7 +35,6 @@ mod onnx;
 mod operators;
 mod protobuf;
 mod refusal;
-mod resources;
 mod shared;
 mod source;
 mod stored;
@@ -250,8 +249,8 @@ fn cores() -> usize {
 pub fn fixed_limits() -> Vec<(&'static str, u64)> {
     vec![
         ("dimensions of a tensor", tensors::MAX_RANK as u64),
-        ("tensors that a component holds", resources::MAX_TENSORS as u64),
-        ("errors of wasi-nn that a component holds", resources::MAX_ERRORS as u64),
+        ("tensors that a component holds", context::resources::MAX_TENSORS as u64),
+        ("errors of wasi-nn that a component holds", context::resources::MAX_ERRORS as u64),
         ("bytes of a model's XML", openvino::xml::MAX_BYTES as u64),
         ("nested elements of a model's XML", openvino::xml::MAX_DEPTH as u64),
         ("elements of a model's XML", openvino::xml::MAX_ELEMENTS as u64),

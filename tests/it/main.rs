@@ -20,6 +20,7 @@ mod demo;
 mod deployments;
 #[cfg(feature = "broker")]
 mod doctor;
+mod files;
 #[cfg(feature = "openvino")]
 mod encodings;
 mod guests;

@@ -206,7 +206,7 @@ fn fallible<R>(
 fn tensor_of<'a>(
     nn: &'a NnCtx,
     tensor: &Resource<Tensor>,
-) -> wasmtime::Result<&'a crate::nn::resources::Tensor> {
+) -> wasmtime::Result<&'a crate::nn::context::resources::Tensor> {
     nn.tensor(tensor.rep()).ok_or_else(unknown)
 }
 

@@ -10,7 +10,7 @@ use wasmtime::{Engine, Store};
 use crate::cancel::{Cancel, Reason};
 use crate::nn::abi::ran::{Ran, nn};
 use crate::nn::backends::fake::{Fake, WEIGHT};
-use crate::nn::resources::{MAX_ERRORS, MAX_TENSORS};
+use crate::nn::context::resources::{MAX_ERRORS, MAX_TENSORS};
 use crate::nn::{Nn, NnCtx, NnLimits, add_to_component_linker};
 
 /// The guest: what it imports, and the functions of a body.

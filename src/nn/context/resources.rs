@@ -10,23 +10,23 @@ use std::sync::Arc;
 use slab::Slab;
 use wasmtime_wasi_nn::wit::TensorType;
 
-use super::bytes::{Bytes, Output};
-use super::context::NnCtx;
-use super::execution::Held;
-use super::refusal::{Halt, Refusal};
+use super::NnCtx;
+use crate::nn::bytes::{Bytes, Output};
+use crate::nn::execution::Held;
+use crate::nn::refusal::{Halt, Refusal};
 
 /// The most tensors that a task holds. Their bytes count as those of its
 /// contexts do.
-pub(super) const MAX_TENSORS: usize = 4096;
+pub(in crate::nn) const MAX_TENSORS: usize = 4096;
 
 /// The most errors that a task holds.
-pub(super) const MAX_ERRORS: usize = 256;
+pub(in crate::nn) const MAX_ERRORS: usize = 256;
 
 /// A tensor as the guest made it, or an output: nothing is proven of the
 /// guest's before a graph's input is known.
-pub(super) struct Tensor {
-    pub(super) shape: Vec<u32>,
-    pub(super) ty: TensorType,
+pub(in crate::nn) struct Tensor {
+    pub(in crate::nn) shape: Vec<u32>,
+    pub(in crate::nn) ty: TensorType,
     data: Data,
     _held: Held,
 }
@@ -40,7 +40,7 @@ enum Data {
 
 impl Tensor {
     /// Its bytes, to be copied into the guest's memory.
-    pub(super) fn data(&self) -> Output {
+    pub(in crate::nn) fn data(&self) -> Output {
         match &self.data {
             Data::Given(bytes) => bytes.clone(),
             Data::Computed(output) => output.clone(),
@@ -50,7 +50,7 @@ impl Tensor {
 
 /// The tensors and errors of one task.
 #[derive(Default)]
-pub(super) struct Resources {
+pub(in crate::nn) struct Resources {
     tensors: Slab<Tensor>,
     errors: Slab<Refusal>,
 }
@@ -58,7 +58,7 @@ pub(super) struct Resources {
 impl NnCtx {
     /// The constructor of a tensor. It has no error that a guest could be told:
     /// a refusal ends the task.
-    pub(super) fn new_tensor(
+    pub(in crate::nn) fn new_tensor(
         &mut self,
         shape: &[u32],
         ty: TensorType,
@@ -73,19 +73,19 @@ impl NnCtx {
     }
 
     /// The tensor behind a handle.
-    pub(super) fn tensor(&self, tensor: u32) -> Option<&Tensor> {
+    pub(in crate::nn) fn tensor(&self, tensor: u32) -> Option<&Tensor> {
         self.resources.tensors.get(tensor as usize)
     }
 
     /// Takes a tensor from the guest, which has dropped it or handed it over.
-    pub(super) fn take_tensor(&mut self, tensor: u32) -> Option<Tensor> {
+    pub(in crate::nn) fn take_tensor(&mut self, tensor: u32) -> Option<Tensor> {
         self.resources.tensors.try_remove(tensor as usize)
     }
 
     /// `compute`, with the inputs by name: sets them, computes, and gives the
     /// outputs with the model's names for them. Whoever calls the inputs by their
     /// indices gets the outputs by theirs.
-    pub(super) fn compute_named(
+    pub(in crate::nn) fn compute_named(
         &mut self,
         context: u32,
         inputs: Vec<(String, Tensor)>,
@@ -134,7 +134,7 @@ impl NnCtx {
     /// # Errors
     ///
     /// A sentence: it keeps too many.
-    pub(super) fn keep_error(&mut self, refusal: Refusal) -> Result<u32, String> {
+    pub(in crate::nn) fn keep_error(&mut self, refusal: Refusal) -> Result<u32, String> {
         if self.resources.errors.len() >= MAX_ERRORS {
             return Err(format!("the task holds {MAX_ERRORS} errors of wasi-nn, its limit"));
         }
@@ -142,12 +142,12 @@ impl NnCtx {
     }
 
     /// The error behind a handle.
-    pub(super) fn error(&self, error: u32) -> Option<&Refusal> {
+    pub(in crate::nn) fn error(&self, error: u32) -> Option<&Refusal> {
         self.resources.errors.get(error as usize)
     }
 
     /// Forgets an error.
-    pub(super) fn drop_error(&mut self, error: u32) {
+    pub(in crate::nn) fn drop_error(&mut self, error: u32) {
         self.resources.errors.try_remove(error as usize);
     }
 
