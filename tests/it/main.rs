@@ -20,9 +20,9 @@ mod demo;
 mod deployments;
 #[cfg(feature = "broker")]
 mod doctor;
-mod files;
 #[cfg(feature = "openvino")]
 mod encodings;
+mod files;
 mod guests;
 #[cfg(feature = "openvino")]
 mod guide;
