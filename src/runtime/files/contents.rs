@@ -70,19 +70,38 @@ pub(super) struct Content {
 }
 
 impl Content {
-    fn new(id: u64, in_page: usize, bytes: &[u8]) -> io::Result<Content> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let mut file = File::from(memfd_create(format!("proplet-content-{id}"), flags)?);
-        file.write_all(&vec![0; in_page])?;
-        file.write_all(bytes)?;
-        let seals = SealFlags::SEAL | SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW;
-        fcntl_add_seals(&file, seals)?;
-        Ok(Content { id, file, in_page })
-    }
-
     /// Fills `buffer` with the bytes from `from` on.
     pub(super) fn read(&self, buffer: &mut [u8], from: usize) -> io::Result<()> {
         self.file.read_exact_at(buffer, (self.in_page + from) as u64)
+    }
+}
+
+/// A content in the making.
+pub(super) struct Draft {
+    id: u64,
+    file: File,
+    stretch: Stretch,
+}
+
+impl Draft {
+    /// An empty one.
+    pub(super) fn new(stretch: Stretch) -> io::Result<Draft> {
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let mut file = File::from(memfd_create(format!("proplet-content-{id}"), flags)?);
+        file.write_all(&vec![0; stretch.in_page])?;
+        Ok(Draft { id, file, stretch })
+    }
+
+    /// Adds the next bytes.
+    pub(super) fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)
+    }
+
+    fn finish(self) -> io::Result<Content> {
+        let seals = SealFlags::SEAL | SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW;
+        fcntl_add_seals(&self.file, seals)?;
+        Ok(Content { id: self.id, file: self.file, in_page: self.stretch.in_page })
     }
 }
 
@@ -177,16 +196,11 @@ impl Contents {
         false
     }
 
-    /// Keeps the bytes of `stretch`; those that were used least recently go.
-    pub(super) fn keep(&self, stretch: Stretch, bytes: &[u8]) {
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let content = match Content::new(id, stretch.in_page, bytes) {
-            Ok(content) => Arc::new(content),
-            Err(error) => {
-                tracing::debug!("a file's content is not kept in memory: {error}");
-                return;
-            }
-        };
+    /// Keeps what has all bytes of its stretch; those that were used least
+    /// recently go.
+    pub(super) fn keep(&self, draft: Draft) -> io::Result<()> {
+        let stretch = draft.stretch;
+        let content = Arc::new(draft.finish()?);
         let mut state = self.lock();
         let bytes = weight(&stretch);
         let used = state.clock;
@@ -207,6 +221,7 @@ impl Contents {
         drop(state);
         // Those who have one mapped keep it; to free the others takes a while.
         drop(gone);
+        Ok(())
     }
 
     /// The numbers of those that are kept, and their bytes together.
@@ -239,6 +254,12 @@ mod tests {
         Stretch { file, offset: 0, length, in_page: 0 }
     }
 
+    fn keep(contents: &Contents, stretch: Stretch, bytes: &[u8]) {
+        let mut draft = Draft::new(stretch).expect("memory");
+        draft.add(bytes).expect("memory");
+        contents.keep(draft).expect("memory");
+    }
+
     #[test]
     fn a_content_is_wanted_the_second_time() {
         let contents = Contents::new(1 << 20);
@@ -266,10 +287,10 @@ mod tests {
     fn the_least_recently_used_goes_first() {
         let contents = Contents::new(2 * PAGE as u64);
         let [first, second, third] = [1, 2, 3].map(|inode| stretch(inode, PAGE));
-        contents.keep(first, &[1; PAGE]);
-        contents.keep(second, &[2; PAGE]);
+        keep(&contents, first, &[1; PAGE]);
+        keep(&contents, second, &[2; PAGE]);
         assert!(contents.find(&first).is_some());
-        contents.keep(third, &[3; PAGE]);
+        keep(&contents, third, &[3; PAGE]);
         assert!(contents.find(&second).is_none());
         let mut bytes = [0; 2];
         contents.find(&first).expect("kept").read(&mut bytes, 1).expect("read");
@@ -282,7 +303,7 @@ mod tests {
     #[test]
     fn a_content_can_not_be_changed() {
         let contents = Contents::new(1 << 20);
-        contents.keep(stretch(1, PAGE), &[1; PAGE]);
+        keep(&contents, stretch(1, PAGE), &[1; PAGE]);
         let content = contents.find(&stretch(1, PAGE)).expect("kept");
         assert!(content.file.write_at(b"x", 0).is_err());
         assert!(content.file.set_len(0).is_err());

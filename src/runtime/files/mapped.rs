@@ -176,7 +176,7 @@ fn give_up(what: &str, error: rustix::io::Errno) -> ! {
 
 #[cfg(test)]
 mod tests {
-    use super::super::contents::{FileId, Stretch};
+    use super::super::contents::{Draft, FileId, Stretch};
     use super::*;
     use rustix::mm::{MprotectFlags, mprotect, munmap};
 
@@ -236,7 +236,9 @@ mod tests {
     fn content(contents: &Contents, bytes: &[u8]) -> Arc<Content> {
         let file = FileId { inode: 1, size: bytes.len() as u64, modified: 1, changed: 1 };
         let stretch = Stretch { file, offset: 0, length: bytes.len(), in_page: 0 };
-        contents.keep(stretch, bytes);
+        let mut draft = Draft::new(stretch).expect("memory");
+        draft.add(bytes).expect("memory");
+        contents.keep(draft).expect("memory");
         contents.find(&stretch).expect("kept")
     }
 

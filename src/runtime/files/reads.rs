@@ -7,7 +7,7 @@
 //! guests' use alone, and this file is the only one that counts on them here.
 
 use super::super::errno;
-use super::contents::{Content, FileId, Stretch};
+use super::contents::{Content, Draft, FileId, Stretch};
 use super::linux::{Aligned, FILESTAT, part};
 use super::mapped::Mapped;
 use super::{GuestMemory, TaskState, fuel, in_tokio, p1};
@@ -24,6 +24,8 @@ const IOVEC: usize = 8;
 const REGULAR_FILE: u8 = 4;
 const SET: i32 = 0;
 const CUR: i32 = 1;
+/// Bytes that are read at once of what is kept.
+const CHUNK: usize = 1 << 20;
 /// Of the widest number in memory, which is a reference of Rust's meanwhile.
 const ALIGNMENT: usize = 8;
 /// The buffers of one read that are looked at, to find the first that is one.
@@ -173,17 +175,30 @@ impl Read<'_> {
         file: &mut Descriptor<'_>,
         stretch: Stretch,
     ) -> wasmtime::Result<Option<Result<usize, i32>>> {
-        let taken = match file.read(stretch.length)? {
-            Ok(taken) => taken,
-            Err(errno) => return Ok(Some(Err(errno))),
-        };
-        let taken = taken.bytes();
-        if taken.len() == stretch.length && file.identity() == Some(stretch.file) {
-            self.mapped.contents.keep(stretch, taken);
+        let mut draft = Draft::new(stretch);
+        let mut taken = 0;
+        while taken < stretch.length {
+            let bytes = match file.read((stretch.length - taken).min(CHUNK))? {
+                Ok(bytes) => bytes,
+                Err(errno) if taken == 0 => return Ok(Some(Err(errno))),
+                Err(_) => break,
+            };
+            let bytes = bytes.bytes();
+            if bytes.is_empty() {
+                break;
+            }
+            let at = self.buffer.start + taken;
+            self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+            draft = draft.and_then(|mut draft| draft.add(bytes).map(|()| draft));
+            taken += bytes.len();
         }
-        let start = self.buffer.start;
-        self.bytes[start..start + taken.len()].copy_from_slice(taken);
-        Ok(Some(Ok(taken.len())))
+        if taken == stretch.length && file.identity() == Some(stretch.file) {
+            let kept = draft.and_then(|draft| self.mapped.contents.keep(draft));
+            if let Err(error) = kept {
+                tracing::debug!("a file's content is not kept in memory: {error}");
+            }
+        }
+        Ok(Some(Ok(taken)))
     }
 }
 
