@@ -12,8 +12,9 @@ use std::sync::Arc;
 use slab::Slab;
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 
+use super::account::{NnReport, Task, timed};
 use super::directories;
-use super::execution::{Execution, Loaded, NnReport, Task, short, timed};
+use super::execution::{Execution, Loaded, short};
 use super::graph::SharedGraph;
 use super::graphs::Found;
 use super::refusal::{Errno, Halt, Refusal};

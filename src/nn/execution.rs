@@ -6,172 +6,22 @@
 //! the other is decided here: no compute before every input was set in this
 //! context, no output before a compute of these inputs.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use wasmtime_wasi_nn::wit::TensorType;
 
+use super::account::{Held, Task};
 use super::backends::Request;
 use super::bytes::{Bytes, Output};
-use super::config::NnLimits;
 use super::graph::SharedGraph;
 use super::inferences::Observer;
 use super::refusal::{Errno, Halt, Refusal};
 use super::tensors::{self, Element, Port};
-use crate::cancel::{Cancel, Doing};
-
-/// The most diagnostics of a task, and the most bytes of one.
-const MAX_DIAGNOSTICS: usize = 32;
-const MAX_DIAGNOSTIC: usize = 4096;
+use crate::cancel::Doing;
 
 /// The most bytes of a name that a message repeats.
 const MAX_NAME: usize = 200;
-
-/// What one task did with wasi-nn.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NnReport {
-    /// What was refused and why, one full sentence each: the first 32.
-    pub diagnostics: Vec<String>,
-    /// Time spent in loading graphs, those of `-S nn-graph` included.
-    pub loaded: Duration,
-    /// Graphs that this task had to load: compiled, or from the disk.
-    pub graphs_loaded: u32,
-    /// Graphs that it found compiled.
-    pub graphs_reused: u32,
-    /// The backends that they are of, in the order of their first graph.
-    pub backends: Vec<&'static str>,
-    /// Inferences, failed ones included.
-    pub inferences: u32,
-    /// Time spent in inferences.
-    pub inferred: Duration,
-}
-
-/// What the contexts and graphs of one task share.
-pub(super) struct Task {
-    pub(super) cancel: Arc<Cancel>,
-    pub(super) limits: NnLimits,
-    /// Requests that a graph keeps warm.
-    kept: usize,
-    tally: Mutex<Tally>,
-}
-
-#[derive(Default)]
-struct Tally {
-    report: NnReport,
-    unsaid: u64,
-    contexts: u32,
-    tensor_bytes: u64,
-}
-
-impl Task {
-    pub(super) fn new(cancel: Arc<Cancel>, limits: NnLimits, kept: usize) -> Task {
-        Task { cancel, limits, kept, tally: Mutex::default() }
-    }
-
-    /// Keeps a sentence for the task's report.
-    pub(super) fn note(&self, mut sentence: String) {
-        tracing::debug!("{sentence}");
-        let mut tally = self.lock();
-        if tally.report.diagnostics.len() == MAX_DIAGNOSTICS {
-            tally.unsaid += 1;
-            return;
-        }
-        if sentence.len() > MAX_DIAGNOSTIC {
-            sentence.truncate(sentence.floor_char_boundary(MAX_DIAGNOSTIC));
-            sentence.push_str("...");
-        }
-        tally.report.diagnostics.push(sentence);
-    }
-
-    /// Reports the backend of a graph that the task has loaded; `what` is that
-    /// graph. Where it was one of several, the task's report says so.
-    pub(super) fn loaded(&self, graph: &SharedGraph, what: &str) {
-        let backend = graph.backend;
-        self.report(|report| {
-            if !report.backends.contains(&backend) {
-                report.backends.push(backend);
-            }
-        });
-        if !graph.several {
-            return;
-        }
-        let since = if graph.passed.is_empty() { "" } else { ", since " };
-        let sentence = format!("{what} runs on {backend}{since}{}", graph.passed);
-        if !self.lock().report.diagnostics.contains(&sentence) {
-            self.note(sentence);
-        }
-    }
-
-    /// Changes the report.
-    pub(super) fn report(&self, change: impl FnOnce(&mut NnReport)) {
-        change(&mut self.lock().report);
-    }
-
-    /// The report so far.
-    pub(super) fn so_far(&self) -> NnReport {
-        let tally = self.lock();
-        let mut report = tally.report.clone();
-        if tally.unsaid > 0 {
-            report.diagnostics.push(format!("{} more refusals were not kept", tally.unsaid));
-        }
-        report
-    }
-
-    /// Bytes of tensors that count as the task's now.
-    #[cfg(test)]
-    pub(super) fn tensor_bytes(&self) -> u64 {
-        self.lock().tensor_bytes
-    }
-
-    /// Counts bytes as the task's until what is returned is dropped.
-    pub(super) fn held(self: &Arc<Task>, bytes: u64) -> Result<Held, Refusal> {
-        self.hold(&mut self.lock(), 0, bytes)?;
-        Ok(Held { task: self.clone(), bytes })
-    }
-
-    fn hold_context(&self, bytes: u64) -> Result<(), Refusal> {
-        let mut tally = self.lock();
-        if tally.contexts >= self.limits.contexts {
-            return Err(Refusal::too_large(format!(
-                "the task has {} execution contexts, its limit",
-                tally.contexts
-            )));
-        }
-        self.hold(&mut tally, 0, bytes)?;
-        tally.contexts += 1;
-        Ok(())
-    }
-
-    fn hold(&self, tally: &mut Tally, less: u64, more: u64) -> Result<(), Refusal> {
-        let bytes = (tally.tensor_bytes - less).saturating_add(more);
-        if bytes > self.limits.tensor_bytes {
-            return Err(Refusal::too_large(format!(
-                "the task's tensors would take {bytes} bytes, more than its limit of {}",
-                self.limits.tensor_bytes
-            )));
-        }
-        tally.tensor_bytes = bytes;
-        Ok(())
-    }
-
-    // Plain numbers and sentences: whole whoever panicked.
-    fn lock(&self) -> MutexGuard<'_, Tally> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Bytes of a tensor of the guest's, counted as the task's.
-pub(super) struct Held {
-    task: Arc<Task>,
-    bytes: u64,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let mut tally = self.task.lock();
-        tally.tensor_bytes = tally.tensor_bytes.saturating_sub(self.bytes);
-    }
-}
 
 /// Whether an input was set in this context, and what it costs beyond the
 /// graph's fixed shapes.
@@ -264,7 +114,7 @@ impl Execution {
             Some(_) => 0,
             None => bytes as u64,
         };
-        self.task.hold(&mut self.task.lock(), self.inputs[slot].extra, extra)?;
+        self.task.hold_input(self.inputs[slot].extra, extra)?;
         self.inputs[slot] = Input { set: false, extra };
         let done = put(&mut **self.request()?, slot);
         self.inputs[slot].set = done.is_ok();
@@ -390,11 +240,7 @@ impl Execution {
 impl Drop for Execution {
     fn drop(&mut self) {
         let bytes = self.graph.tensor_bytes.saturating_add(self.extra());
-        {
-            let mut tally = self.task.lock();
-            tally.contexts = tally.contexts.saturating_sub(1);
-            tally.tensor_bytes = tally.tensor_bytes.saturating_sub(bytes);
-        }
+        self.task.give_context_back(bytes);
         if let (true, Some(request)) = (self.clean, self.request.take()) {
             self.graph.give_request(request, bytes, self.task.kept);
         }
@@ -404,17 +250,4 @@ impl Drop for Execution {
 /// The start of a name, as far as a message repeats it.
 pub(super) fn short(name: &str) -> &str {
     &name[..name.floor_char_boundary(MAX_NAME)]
-}
-
-/// Adds the time of `call` to what `slot` points at.
-pub(super) fn timed<R>(
-    task: &Task,
-    slot: fn(&mut NnReport) -> &mut Duration,
-    call: impl FnOnce() -> R,
-) -> R {
-    let begun = Instant::now();
-    let result = call();
-    let took = begun.elapsed();
-    task.report(|report| *slot(report) += took);
-    result
 }

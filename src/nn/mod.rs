@@ -21,6 +21,7 @@
 )]
 
 mod abi;
+mod account;
 mod backends;
 mod bytes;
 mod config;
@@ -53,22 +54,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) use abi::wit::add_to_linker as add_to_component_linker;
 pub use abi::witx::{MODULE, add_to_linker};
+pub use account::NnReport;
 #[cfg(test)]
 pub(crate) use backends::fake;
 pub use backends::openvino::{Devices, Hint, OpenVinoConfig, Precision, SearchEnv};
 pub use backends::{BackendName, Library};
 pub use config::{NnConfig, NnLimits};
 pub use context::NnCtx;
-pub use execution::NnReport;
 pub use inferences::{INFERENCE_BUCKETS, InferenceTimes};
 pub use inspect::{Inspection, PortDescription};
 pub use operators::{Operators, PROBED};
 pub use shared::NO_BACKEND;
 pub use source::{AskOrigin, Origin};
 
+use self::account::Task;
 use self::backends::{Backend, openvino};
 use self::directories::Directories;
-use self::execution::Task;
 use self::graphs::Graphs;
 use self::inferences::Inferences;
 use self::refusal::Halt;

@@ -11,8 +11,8 @@ use slab::Slab;
 use wasmtime_wasi_nn::wit::TensorType;
 
 use super::NnCtx;
+use crate::nn::account::Held;
 use crate::nn::bytes::{Bytes, Output};
-use crate::nn::execution::Held;
 use crate::nn::refusal::{Halt, Refusal};
 
 /// The most tensors that a task holds. Their bytes count as those of its
