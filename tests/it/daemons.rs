@@ -80,7 +80,7 @@ fn a_daemon_holds_no_executor_and_a_stop_ends_it_without_a_word(on: On) {
 
 fn no_more_daemons_run_than_may(on: On) {
     let stage = Stage::new(on);
-    let _worker = stage.worker(&[&ONE[..], &[("daemons", "2")]].concat());
+    let _worker = stage.worker(&[ONE, &[("daemons", "2")]].concat());
     let ids: Vec<_> = (0..2).map(|_| stage.start(daemon("sleep-forever"))).collect();
     for id in &ids {
         stage.result(id).succeeded("");
