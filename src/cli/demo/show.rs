@@ -77,12 +77,12 @@ impl Shown {
     /// the first run and the later ones in the first line.
     pub(super) fn text(&self) -> String {
         let [encoding, backend] = &self.ran_on;
-        let ran_on = match backend.as_str() {
-            "" => encoding.clone(),
-            backend if backend == encoding => backend.to_owned(),
-            backend => format!("{encoding} on {backend}"),
+        let on = format!("on {backend}");
+        let left = match backend.as_str() {
+            "" => vec![self.title, self.model, encoding.as_str()],
+            backend if backend == encoding => vec![self.title, self.model, backend],
+            _ => vec![self.title, self.model, encoding.as_str(), on.as_str()],
         };
-        let left = [self.title, self.model, ran_on.as_str()];
         let answer: Vec<String> = match &self.error {
             Some(error) => wrapped(&format!("failed: {error}"), ANSWER),
             None => self.answer(),
@@ -250,7 +250,8 @@ mod tests {
              {line}\n\
              photos             cat.png  tiger cat 0.42                       712.3     4.1\n\
              a model            a.png    one two three four five six seven\n\
-             onnx on openvino            eight nine\n"
+             onnx                        eight nine\n\
+             on openvino\n"
         );
         assert_eq!(heading() + &row.text(), expected);
     }

@@ -173,9 +173,9 @@ impl Demo {
             say(&shown.text())?;
         }
         say(&format!(
-            "\nAnswers with their probability. Times in milliseconds, from sending a task to having its\n\
-             result: of the first run, which compiles the guest and loads the model, and the median\n\
-             of the next {WARM}, each a fresh sandbox. --json tells where they went.\n"
+            "\nAnswers with their probability. Times in milliseconds, from sending a task to\n\
+             having its result: of the first run, which compiles the guest and loads the\n\
+             model, and the median of the next {WARM}, each in a fresh sandbox. --json has all.\n"
         ))?;
         Ok(all_ran)
     }
