@@ -59,9 +59,13 @@ impl Kind {
 /// A memory's least bytes and the most that the pool has, of the sentence in
 /// which the engine says that the first are too many.
 fn over_the_pool(sentence: &str) -> Option<(u64, u64)> {
-    let numbers = sentence.strip_prefix("memory has a minimum byte size of ")?;
+    let (_, numbers) = sentence.split_once("memory has a minimum byte size of ")?;
     let (minimum, limit) = numbers.split_once(" which exceeds the limit of ")?;
-    Some((minimum.parse().ok()?, limit.strip_suffix(" bytes")?.parse().ok()?))
+    let number = |text: &str| match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    Some((number(minimum)?, number(limit.strip_suffix(" bytes")?)?))
 }
 
 /// Compiled code. Clones share it.

@@ -13,12 +13,13 @@ use super::sandbox::{self, MAX_HANDLES, TaskState};
 use super::{CallError, Runtime, Stdio, component, core};
 use crate::cancel::{Cancel, Doing};
 use crate::task::{Code, Failure, Life, Outcome, TaskSpec};
+use std::fmt;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wasmtime::component::ResourceTableError;
-use wasmtime::{Store, Trap, WasmBacktrace};
+use wasmtime::{FrameInfo, Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 const NO_NETWORK: &str =
@@ -269,13 +270,20 @@ fn describe(error: &wasmtime::Error) -> String {
             .join(": "),
     };
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return text };
-    // A function's number tells nobody anything.
-    let named = backtrace.frames().iter().filter_map(|frame| Some((frame.func_name()?, frame)));
-    for (name, frame) in named.clone().take(FRAMES) {
-        text.push_str(&format!("\n  at {:#}", rustc_demangle::demangle(name)));
+    let at = |text: &mut String, name: &dyn fmt::Display, frame: &FrameInfo| {
+        text.push_str(&format!("\n  at {name:#}"));
         if let Some(offset) = frame.module_offset() {
             text.push_str(&format!(" (offset {offset:#x})"));
         }
+    };
+    let frames = backtrace.frames();
+    // A function's number tells little: only where none has a name.
+    let named = frames.iter().filter_map(|frame| Some((frame.func_name()?, frame)));
+    for (name, frame) in named.clone().take(FRAMES) {
+        at(&mut text, &rustc_demangle::demangle(name), frame);
+    }
+    if let (Some(frame), None) = (frames.first(), named.clone().next()) {
+        at(&mut text, &format!("function {}", frame.func_index()), frame);
     }
     if let Some(more) = named.count().checked_sub(FRAMES).filter(|more| *more > 0) {
         text.push_str(&format!("\n  … and {more} more"));

@@ -149,7 +149,7 @@ fn a_daemon_runs_again_after_its_worker_was_killed_and_after_it_ended_in_order()
         worker.signal("KILL");
         worker.ended();
         let _worker = scene.worker(&settings);
-        assert_eq!(stage.results_in_the_end(&id), 1, "no other word of it");
+        assert_eq!(stage.different_results_in_the_end(&id), 1, "no other word of it");
         assert!(!scene.work("made").exists());
     }
 }

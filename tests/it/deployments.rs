@@ -64,7 +64,7 @@ fn a_latent_task_is_deployed_without_a_word_and_answers_its_invocations(on: On) 
         let typed = stage.start(typed().set("name", "divide"));
         stage.call(Call::of(&typed).inputs(&["7", "2"])).succeeded("ok(3)\n");
         let wrong = stage.call(Call::of(&typed).inputs(&["7"]));
-        wrong.failed(&["1 values are given, and it takes 2"]);
+        wrong.failed(&["takes 2 values, and the task has 1 inputs"]);
         assert!(wrong.0["results"].is_string(), "{wrong:?}");
         stage.call(Call::of(&typed).env("=", "x")).failed(&["can't be passed on"]);
         stage.settle();

@@ -92,7 +92,7 @@ fn what_does_not_fit_is_an_errno_and_a_sentence(on: On) {
         ("nn-dims-overflow", "more bytes than 64 bits count"),
         ("nn-wrong-rank", "has the shape [4], but the model's input is"),
         ("nn-wrong-type", "the tensor for input 0 is i32"),
-        ("nn-unknown-type", "99 is no tensor type"),
+        ("nn-unknown-type", "99 is not a tensor type"),
         ("nn-huge-rank", "1000 dimensions"),
     ];
     for (guest, sentence) in cases {
@@ -133,7 +133,7 @@ fn bytes_that_are_no_model_are_an_errno_and_a_sentence(on: On) {
 fn encodings_and_targets_that_are_not_served_are_an_errno_and_a_sentence(on: On) {
     let bad = with_worker(on, &[]);
     bad.copes("nn-tpu", &[], UNSUPPORTED_OPERATION, "TPU");
-    bad.copes("nn-tpu", &["9"], INVALID_ARGUMENT, "9 is no execution target");
+    bad.copes("nn-tpu", &["9"], INVALID_ARGUMENT, "9 is not an execution target");
     // The builders of another encoding.
     for number in ["1", "2", "4"] {
         bad.copes("nn-unknown-encoding", &[number], INVALID_ARGUMENT, "takes one builder");

@@ -94,7 +94,7 @@ fn a_guest_in_text_format_runs_too() {
     std::fs::write(text, "(module (func (export").expect("written");
     let ran = proplet(&["run", text], b"", &[]);
     assert_eq!(ran.code, Some(1));
-    assert!(ran.stderr.contains("text.wat:1:22"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("text.wat:1:"), "{}", ran.stderr);
 }
 
 #[test]

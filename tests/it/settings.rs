@@ -13,7 +13,7 @@ fn other_value(name: &str) -> &'static str {
         "mqtt-max-packet-size" => "1MiB",
         "mqtt-clean-session" => "false",
         "liveliness-interval" => "2s",
-        "executors" | "queue" | "task-graphs" | "task-contexts" => "3",
+        "executors" | "queue" | "task-graphs" | "task-contexts" | "daemons" | "deployments" => "3",
         "result-hold" => "20ms",
         "result-repeat" => "3s",
         "manager-url" => "https://manager.example:7070",
@@ -24,7 +24,8 @@ fn other_value(name: &str) -> &'static str {
         "runtime-memory" => "300MiB",
         "task-memory" | "task-graph-memory" | "task-tensor-memory" | "module-size"
         | "model-size" | "module-cache" | "file-cache" | "graph-cache" | "disk-cache" => "64MiB",
-        "queue-bytes" => "64MiB",
+        "queue-bytes" | "deployment-bytes" => "64MiB",
+        "invoke-timeout" => "7s",
         "queue-memory" => "16MiB",
         "state-dir" => "state",
         "stateless" => "true",

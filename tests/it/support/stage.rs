@@ -11,6 +11,7 @@ use proplet::mqtt::{self, Address, Event, Link};
 use proplet::policy::{Resolve, resolve_dir};
 use proplet::protocol::Topics;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -342,6 +343,14 @@ impl Stage {
         self.settle();
         let seen = lock(&self.inbox.seen);
         of(&seen, "results").filter(|seen| seen.json["task_id"] == id).count()
+    }
+
+    /// How many different ones: the same may come more than once.
+    pub fn different_results_in_the_end(&self, id: &str) -> usize {
+        self.settle();
+        let seen = lock(&self.inbox.seen);
+        let results = of(&seen, "results").filter(|seen| seen.json["task_id"] == id);
+        results.map(|seen| seen.json.to_string()).collect::<BTreeSet<_>>().len()
     }
 
     /// Waits until the worker has dealt with everything that was sent before,

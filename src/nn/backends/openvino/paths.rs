@@ -3,8 +3,8 @@
 //!
 //! The bytes go into a sealed file in memory, which nobody can change while it is
 //! read. What a descriptor is called in `/proc` has no suffix, so the path is
-//! that of a symbolic link in a folder of ours: `100.tflite` leads to
-//! `/proc/self/fd/100`, in each process to its own. The links never change, so
+//! that of a symbolic link in a folder of ours: `1000.tflite` leads to
+//! `/proc/self/fd/1000`, in each process to its own. The links never change, so
 //! a process that may make none uses those that are there.
 
 use std::fs;
@@ -17,8 +17,9 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::{DupFlags, dup3, fcntl_dupfd_cloexec};
 
-/// The descriptors that links lead to; one of them is taken.
-const SLOTS: std::ops::Range<i32> = 100..116;
+/// The descriptors that links lead to; one of them is taken. They are the last
+/// that are free where a process may have 1,024, the usual limit.
+const SLOTS: std::ops::Range<i32> = 1000..1016;
 
 /// The suffixes of links.
 const SUFFIXES: [&str; 2] = ["tflite", "pb"];
