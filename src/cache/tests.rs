@@ -273,6 +273,7 @@ fn many_at_once_get_their_values_and_all_end() {
                     // On another thread, which gives up if nobody waits.
                     4 => {
                         let left = Arc::new(Mutex::new(false));
+                        let (waiter, value) = (flight.join(), u32::from(key) * 100);
                         flight.when_deserted({
                             let left = left.clone();
                             move || {
@@ -280,7 +281,6 @@ fn many_at_once_get_their_values_and_all_end() {
                                 true
                             }
                         });
-                        let (waiter, value) = (flight.join(), u32::from(key) * 100);
                         let maker = thread::spawn(move || {
                             if !*left.lock().expect("no panic") {
                                 flight.land(value, 1);
