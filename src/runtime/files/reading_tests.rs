@@ -18,9 +18,9 @@ use tempfile::TempDir;
 
 /// Bytes of the file, which are no whole pages.
 const LENGTH: usize = 200_001;
-/// Where guests have it in their memory: beyond their first 64 KiB, and neither
-/// at the beginning of a page.
-const AT: usize = 70_001;
+/// Where guests have it in their memory: beyond what they declare and what the
+/// engine clears by itself, and not at the beginning of a page.
+const AT: usize = (1 << 20) + 70_001;
 
 /// Bytes none of which is zero.
 fn bytes(salt: usize) -> Vec<u8> {
@@ -82,7 +82,7 @@ fn module(pages: u32) -> Binary {
           (call $is (i32.const 0) (call $fd_read (local.get $fd) (i32.const 16) (i32.const 2)
             (i32.const 40)))
           (i32.load (i32.const 40)))
-        (func $grow (if (i32.lt_s (memory.grow (i32.const 16)) (i32.const 0))
+        (func $grow (if (i32.lt_s (memory.grow (i32.const 32)) (i32.const 0))
           (then unreachable)))
         (func $stands (param $fd i32) (param $at i64)
           (call $is (i32.const 0) (call $fd_tell (local.get $fd) (i32.const 48)))
@@ -109,14 +109,14 @@ fn module(pages: u32) -> Binary {
           (local.set $fd (call $open (i64.const 6)))
           (call $is (i32.const 0)
             (call $fd_seek (local.get $fd) (i64.const 17) (i32.const 0) (i32.const 48)))
-          (call $buffer (i32.const 131072) (i32.const 100000))
+          (call $buffer (i32.const 1310720) (i32.const 100000))
           (call $is (i32.const 0) (call $fd_pread (local.get $fd) (i32.const 16) (i32.const 2)
             (i64.const 4096) (i32.const 40)))
           (call $stands (local.get $fd) (i64.const 17))
           ;; wasmtime-wasi may give less than what is there.
           (if (i32.eq (i32.const 100000) (i32.load (i32.const 40)))
             (then (call $is (i32.const {part})
-              (call $hash (i32.const 131072) (i32.const 100000))))))
+              (call $hash (i32.const 1310720) (i32.const 100000))))))
         (func (export "writes") (call $reads)
           (memory.fill (i32.const {AT}) (i32.const 0xff) (i32.const {LENGTH})))
         (func (export "overlaps") (local $fd i32)
@@ -138,8 +138,8 @@ fn module(pages: u32) -> Binary {
           (call $buffer (i32.const {AT}) (i32.const {LENGTH}))
           ;; The number of bytes is written into what was read.
           (call $is (i32.const 0) (call $fd_read (call $open (i64.const 2)) (i32.const 16)
-            (i32.const 2) (i32.const 100000)))
-          (call $is (i32.const {LENGTH}) (i32.load (i32.const 100000))))
+            (i32.const 2) (i32.const 1200000)))
+          (call $is (i32.const {LENGTH}) (i32.load (i32.const 1200000))))
         (func (export "may_not")
           (call $grow)
           (call $buffer (i32.const {AT}) (i32.const {LENGTH}))
@@ -155,7 +155,8 @@ fn module(pages: u32) -> Binary {
             (i32.const 0) (i32.const 8))))
         (func (export "loads") (call $reads) (call $loads (i32.const 512) (i32.const 6)))
         (func (export "loads_other") (call $reads)
-          (i32.store8 (i32.const 150000) (i32.xor (i32.const 1) (i32.load8_u (i32.const 150000))))
+          (i32.store8 (i32.const 1200000)
+            (i32.xor (i32.const 1) (i32.load8_u (i32.const 1200000))))
           (call $loads (i32.const 512) (i32.const 6)))
         (func (export "traps") (call $reads) unreachable)
         (func (export "exits") (call $reads) (call $exit (i32.const 3)))
@@ -171,9 +172,9 @@ fn module(pages: u32) -> Binary {
         before = AT - 1,
         after = AT + LENGTH,
         overlapping = AT + 5 * 4096,
-        elsewhere = 600_000,
+        elsewhere = 1_600_000,
         overlap = hash(&bytes(0)[..20_000]),
-        grown = 17 * 65536 + 8,
+        grown = 33 * 65536 + 8,
     ))
 }
 
@@ -189,7 +190,7 @@ impl Fixture {
     fn new() -> Fixture {
         let dir = tempfile::tempdir().expect("a folder");
         fs::write(dir.path().join("file"), bytes(0)).expect("written");
-        let mut runtime = runtime_with(Nn::fake(), Pool { instances: 1, memory: 4 << 20 });
+        let mut runtime = runtime_with(Nn::fake(), Pool { instances: 1, memory: 8 << 20 });
         // For it, the file has long been as it is.
         let later = || SystemTime::now() + Duration::from_secs(3600);
         let contents = Arc::new(Contents::with_clock(4 << 20, later));
@@ -204,7 +205,7 @@ impl Fixture {
     fn task(&self, function: &str) -> TaskSpec {
         let host = self.dir.path().canonicalize().expect("it is there");
         let dirs = vec![Preopen { host, guest: "/".into(), writable: true }];
-        let limits = Limits { timeout: None, run: None, memory: Some(4 << 20), output: 100 };
+        let limits = Limits { timeout: None, run: None, memory: Some(8 << 20), output: 100 };
         let module = ModuleSource::Bytes(self.module.clone());
         let spec = granted(module.clone(), dirs, limits);
         let entry = Entry::Invoke(function.into());
@@ -344,7 +345,7 @@ fn a_module_of_another_kind_finds_nothing_in_the_slot_either() {
 fn what_comes_with_the_module_is_not_mapped_over() {
     let mut fixture = Fixture::new();
     // All that is read lies in what the module declares.
-    fixture.module = module(8);
+    fixture.module = module(24);
     for _ in 0..4 {
         fixture.succeeds("reads");
     }
