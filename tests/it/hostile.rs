@@ -279,6 +279,7 @@ fn deadlines_are_of_the_monotonic_clock() {
         "nn/directories.rs",
         // The same of files that guests read again.
         "runtime/files/contents.rs",
+        "runtime/files/reading_tests.rs",
     ];
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let ending = ["cancel.rs", "executor.rs", "queue.rs", "runtime", "nn"];

@@ -140,7 +140,7 @@ fn encodings_and_targets_that_are_not_served_are_an_errno_and_a_sentence(on: On)
     }
     let sentence = "the encoding pytorch is not served here: this build has openvino";
     bad.copes("nn-unknown-encoding", &["3"], INVALID_ENCODING, sentence);
-    bad.copes("nn-unknown-encoding", &[], INVALID_ENCODING, "9 is no encoding");
+    bad.copes("nn-unknown-encoding", &[], INVALID_ENCODING, "9 is not an encoding");
     bad.copes("nn-onnx-as-openvino", &[], INVALID_ENCODING, "is not OpenVINO's XML");
 }
 
