@@ -156,6 +156,22 @@ impl<'a> Field<'a> {
     }
 }
 
+/// The fields of a message that were seen and may come once.
+#[derive(Default)]
+pub(super) struct Once(u32);
+
+impl Once {
+    pub(super) fn see(&mut self, field: &Field<'_>) -> Result<(), Refusal> {
+        let bit = 1u32.checked_shl(field.number).expect("the schema's single fields are below 32");
+        if self.0 & bit != 0 {
+            let what = format!("has field {} twice", field.number);
+            return Err(malformed(field.format, field.at, &what));
+        }
+        self.0 |= bit;
+        Ok(())
+    }
+}
+
 /// The refusal of what is no file of this format.
 pub(super) fn malformed(format: &str, at: usize, what: &str) -> Refusal {
     Refusal::argument(format!("the {format} model {what} (at byte {at})"))

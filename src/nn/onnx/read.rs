@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::names::prove_names;
-use super::wire::{FORMAT, Field, Reader, Wire, malformed};
+use super::wire::{FORMAT, Field, Once, Reader, Wire, malformed};
 use super::{Attribute, Graph, Model, Node, Setting, short};
 use crate::nn::refusal::{Errno, Refusal};
 
@@ -60,21 +60,6 @@ pub(super) fn unsupported(what: &str) -> Refusal {
 /// Whether a domain is that of ONNX's own operators.
 fn is_default(domain: &str) -> bool {
     matches!(domain, "" | "ai.onnx")
-}
-
-/// The fields of a message that were seen and may come once.
-#[derive(Default)]
-pub(super) struct Once(u32);
-
-impl Once {
-    pub(super) fn see(&mut self, field: &Field<'_>) -> Result<(), Refusal> {
-        let bit = 1u32.checked_shl(field.number).expect("the schema's single fields are below 32");
-        if self.0 & bit != 0 {
-            return Err(malformed(field.at, &format!("has field {} twice", field.number)));
-        }
-        self.0 |= bit;
-        Ok(())
-    }
 }
 
 /// What was read so far.

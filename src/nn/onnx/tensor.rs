@@ -1,8 +1,8 @@
 //! A tensor with its data, of which there must be as much as its shape says.
 
-use super::read::{Once, Parser, unsupported};
+use super::read::{Parser, unsupported};
 use super::types::{MAX_RANK, count};
-use super::wire::{Field, Reader, Wire, malformed};
+use super::wire::{Field, Once, Reader, Wire, malformed};
 use super::{Data, Element, Tensor, short};
 use crate::nn::refusal::Refusal;
 

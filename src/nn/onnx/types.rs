@@ -1,7 +1,7 @@
 //! What the file says of its values: their types and shapes.
 
-use super::read::{Once, Parser, unsupported};
-use super::wire::{Reader, malformed};
+use super::read::{Parser, unsupported};
+use super::wire::{Once, Reader, malformed};
 use super::{Element, Type, Value, short};
 use crate::nn::refusal::Refusal;
 

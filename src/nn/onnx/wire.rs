@@ -1,7 +1,7 @@
 //! Protobuf's wire format, as messages of this encoding tell of it.
 
 use crate::nn::protobuf;
-pub(super) use crate::nn::protobuf::{Field, Reader, Wire};
+pub(super) use crate::nn::protobuf::{Field, Once, Reader, Wire};
 use crate::nn::refusal::Refusal;
 
 /// What messages call it.

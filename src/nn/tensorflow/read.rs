@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{Attribute, Element, Node, short};
-use crate::nn::protobuf::{self, Field, Reader};
+use crate::nn::protobuf::{self, Once, Reader};
 use crate::nn::refusal::{Errno, Refusal};
 
 /// What messages call it.
@@ -81,21 +81,6 @@ pub(super) struct Parser {
     parts: usize,
     /// Bytes of all constants.
     pub(super) constants: u64,
-}
-
-/// The fields of a message that come once.
-#[derive(Default)]
-pub(super) struct Once(u32);
-
-impl Once {
-    pub(super) fn see(&mut self, field: &Field<'_>) -> Result<(), Refusal> {
-        let bit = 1u32.checked_shl(field.number).expect("the schema's single fields are below 32");
-        if self.0 & bit != 0 {
-            return Err(malformed(field.at, &format!("has field {} twice", field.number)));
-        }
-        self.0 |= bit;
-        Ok(())
-    }
 }
 
 impl Parser {

@@ -1,8 +1,8 @@
 //! Constants: what they hold against what their shape says.
 
-use super::read::{Once, Parser, element, malformed, unsupported, wrong};
+use super::read::{Parser, element, malformed, unsupported, wrong};
 use super::{Data, Element, Tensor};
-use crate::nn::protobuf::{Field, Reader, Wire};
+use crate::nn::protobuf::{Field, Once, Reader, Wire};
 use crate::nn::refusal::Refusal;
 
 impl Parser {
