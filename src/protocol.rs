@@ -1,14 +1,16 @@
 //! Topics and wire messages of Propeller. No I/O.
 //!
 //! [`control`] reads what the manager says (and writes it, for `submit`);
-//! [`reports`] writes what a worker says (and reads it, for `submit`). Bytes
+//! [`result`] and [`presence`] write what a worker says (and read it, for `submit`). Bytes
 //! become a value here once, and nothing downstream looks at JSON again.
 
 mod cause;
 pub mod control;
+mod invoke_result;
 mod monitoring;
 mod output;
-pub mod reports;
+mod presence;
+mod result;
 mod size;
 pub mod usage;
 mod wire;
@@ -16,10 +18,10 @@ mod wire;
 pub use control::{
     Invoke, Malformed, decode_invoke, decode_start, decode_stop, encode_start, encode_stop,
 };
+pub use invoke_result::InvokeResult;
 pub use output::Output;
-pub use reports::{
-    Alive, Discovery, InvokeResult, Reused, TaskResult, TimingsMs, WorkerMetadata, decode_sender,
-};
+pub use presence::{Alive, Discovery, WorkerMetadata, decode_sender};
+pub use result::{Reused, TaskResult, TimingsMs};
 pub use size::LEAST_RESULT;
 pub use usage::{Aggregated, CpuMetrics, MemoryMetrics, TaskMetrics, TaskUsage, WorkerMetrics};
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::cause;
 use super::output::Output;
-use super::reports::TaskResult;
+use super::result::TaskResult;
 use crate::task::{gap, gap_in};
 
 /// The least limit that every result can be cut to: room for its ids, numbers

@@ -160,7 +160,7 @@ impl Backend for OpenVino {
     }
 }
 
-fn graph(compiled: native::Compiled, proven: &Proven<'_>) -> Result<Compiled, String> {
+fn graph(compiled: native::CompiledModel, proven: &Proven<'_>) -> Result<Compiled, String> {
     let inputs: Vec<Port> = compiled.inputs()?.into_iter().map(port).collect();
     let outputs: Vec<Port> = compiled.outputs()?.into_iter().map(port).collect();
     Ok(Compiled {

@@ -15,7 +15,7 @@ const BOOLEAN: Element = Element::Other("boolean", Some(8));
 
 /// A compiled model.
 pub(super) struct OpenVinoModel {
-    compiled: native::Compiled,
+    compiled: native::CompiledModel,
     ports: Arc<Ports>,
 }
 
@@ -27,7 +27,7 @@ struct Ports {
 impl OpenVinoModel {
     /// Of these inputs and outputs.
     pub(super) fn new(
-        compiled: native::Compiled,
+        compiled: native::CompiledModel,
         inputs: Vec<Port>,
         outputs: Vec<Port>,
     ) -> OpenVinoModel {

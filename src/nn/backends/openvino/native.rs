@@ -13,9 +13,9 @@
 //! library, which was checked not to be null, and frees it once, in `Drop`.
 //! Out-parameters point to locals. Objects may move between threads (`Send`):
 //! the library keeps nothing for a thread. `Sync` is given where OpenVINO
-//! documents its C++ object as thread safe (`Core`, `CompiledModel`) and for
+//! documents its C++ object as thread safe (`Core`, `OwnedModel`) and for
 //! the one call of a request that is ([`Canceller`]). What a compiled
-//! model refers to outlives it: see [`Compiled`].
+//! model refers to outlives it: see [`CompiledModel`].
 #![allow(unsafe_code, reason = "the C interface of a library that is loaded at run time")]
 
 use std::ffi::{CStr, CString, c_char};
@@ -24,20 +24,20 @@ use std::sync::Arc;
 
 use openvino_sys as ov;
 use openvino_sys::ov_status_e as Status;
-use wasmtime_wasi_nn::wit::TensorType;
 
 mod calls;
+mod elements;
 mod load;
 mod request;
 
 use self::calls::Calls;
+pub(super) use self::elements::element;
 #[cfg(test)]
 pub(super) use self::load::FUNCTIONS;
 pub(super) use self::load::load;
 use self::request::Tensor;
 pub(super) use self::request::{InferRequest, Taken};
 use crate::nn::source::Source;
-use crate::nn::tensors::Element;
 
 /// OpenVINO's runtime for the process. Thread safe, as `ov::Core` documents.
 pub(super) struct Core(NonNull<ov::ov_core_t>);
@@ -130,7 +130,7 @@ impl Core {
         model: &Model,
         source: &Source,
         device: &str,
-    ) -> Result<Compiled, String> {
+    ) -> Result<CompiledModel, String> {
         let device = string(device)?;
         // SAFETY: core and model are live, and the variadic function is given no
         // property, as its count says.
@@ -143,18 +143,18 @@ impl Core {
                 compiled,
             )
         })?;
-        Ok(Compiled::new(compiled, source, Vec::new()))
+        Ok(CompiledModel::new(compiled, source, Vec::new()))
     }
 }
 
 impl Core {
-    /// Takes over what [`Compiled::export`] gave, of the same source.
+    /// Takes over what [`CompiledModel::export`] gave, of the same source.
     pub(super) fn import(
         &self,
         source: &Source,
         exported: Vec<u8>,
         device: &str,
-    ) -> Result<Compiled, String> {
+    ) -> Result<CompiledModel, String> {
         let device = string(device)?;
         // The library does not copy all of it: constants of the compiled model
         // stay where they are in these bytes.
@@ -168,7 +168,7 @@ impl Core {
                 compiled,
             )
         })?;
-        Ok(Compiled::new(compiled, source, exported))
+        Ok(CompiledModel::new(compiled, source, exported))
     }
 }
 
@@ -192,9 +192,9 @@ impl Drop for Model {
 /// A compiled model, its ports and its requests' maker. Shared with its
 /// requests, so that the weights that it refers to go last.
 #[derive(Clone)]
-pub(super) struct Compiled(Arc<CompiledModel>);
+pub(super) struct CompiledModel(Arc<OwnedModel>);
 
-struct CompiledModel {
+struct OwnedModel {
     model: NonNull<ov::ov_compiled_model_t>,
     // Dropped after `Drop::drop` has freed the model.
     _source: Source,
@@ -204,11 +204,11 @@ struct CompiledModel {
 
 // SAFETY: `ov::CompiledModel` keeps nothing for a thread, and documents itself
 // as thread safe.
-unsafe impl Send for CompiledModel {}
+unsafe impl Send for OwnedModel {}
 // SAFETY: as above.
-unsafe impl Sync for CompiledModel {}
+unsafe impl Sync for OwnedModel {}
 
-impl Drop for CompiledModel {
+impl Drop for OwnedModel {
     fn drop(&mut self) {
         // SAFETY: the only owner's end; each request holds this object, so that all
         // of them are freed.
@@ -225,14 +225,14 @@ pub(super) struct RawPort {
     pub(super) shape: Option<Vec<(i64, i64)>>,
 }
 
-impl Compiled {
+impl CompiledModel {
     fn new(
         model: NonNull<ov::ov_compiled_model_t>,
         source: &Source,
         exported: Vec<u8>,
-    ) -> Compiled {
+    ) -> CompiledModel {
         let source = source.clone();
-        Compiled(Arc::new(CompiledModel { model, _source: source, _exported: exported }))
+        CompiledModel(Arc::new(OwnedModel { model, _source: source, _exported: exported }))
     }
 
     /// The inputs, in order.
@@ -245,7 +245,7 @@ impl Compiled {
         self.ports(ov_outputs_size, ov_output)
     }
 
-    /// The name by which [`Compiled::inputs`] tells the input that has this one,
+    /// The name by which [`CompiledModel::inputs`] tells the input that has this one,
     /// too.
     pub(super) fn input_named(&self, name: &str) -> Option<String> {
         let name = string(name).ok()?;
@@ -347,55 +347,6 @@ impl Drop for Port {
     fn drop(&mut self) {
         // SAFETY: the only owner's end.
         unsafe { ov::ov_output_const_port_free(self.0.as_ptr()) }
-    }
-}
-
-use ov::ov_element_type_e as Type;
-
-/// The types that wasi-nn has a name for.
-const NAMED: [(Type, TensorType); 7] = [
-    (Type::F16, TensorType::Fp16),
-    (Type::F32, TensorType::Fp32),
-    (Type::F64, TensorType::Fp64),
-    (Type::BF16, TensorType::Bf16),
-    (Type::U8, TensorType::U8),
-    (Type::I32, TensorType::I32),
-    (Type::I64, TensorType::I64),
-];
-
-/// Other types: OpenVINO's name, and the bits of an element.
-const OTHERS: [(Type, &str, u64); 9] = [
-    (Type::OV_BOOLEAN, "boolean", 8),
-    (Type::I4, "i4", 4),
-    (Type::I8, "i8", 8),
-    (Type::I16, "i16", 16),
-    (Type::U1, "u1", 1),
-    (Type::U4, "u4", 4),
-    (Type::U16, "u16", 16),
-    (Type::U32, "u32", 32),
-    (Type::U64, "u64", 64),
-];
-
-/// The type behind a number of `ov_element_type_e`.
-pub(super) fn element(number: u32) -> Element {
-    if let Some((_, ty)) = NAMED.iter().find(|(ty, _)| *ty as u32 == number) {
-        return Element::Nn(*ty);
-    }
-    match OTHERS.iter().find(|(ty, ..)| *ty as u32 == number) {
-        Some(&(_, name, bits)) => Element::Other(name, Some(bits)),
-        None if number == Type::STRING as u32 => Element::Other("string", None),
-        None => Element::Other("of another type", None),
-    }
-}
-
-/// The library's type of what [`element`] gave; none if it has no bytes.
-fn type_of(element: Element) -> Option<Type> {
-    match element {
-        Element::Nn(ty) => NAMED.iter().find(|(_, named)| *named == ty).map(|(ty, _)| *ty),
-        Element::Other(name, Some(_)) => {
-            OTHERS.iter().find(|(_, other, _)| *other == name).map(|(ty, ..)| *ty)
-        }
-        Element::Other(_, None) => None,
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openvino_sys as ov;
 
-use super::{Compiled, Status, attempt, call, owned, type_of};
+use super::elements::type_of;
+use super::{CompiledModel, Status, attempt, call, owned};
 use crate::nn::bytes::Bytes;
 use crate::nn::tensors::Element;
 
@@ -23,7 +24,7 @@ pub(super) struct RawRequest {
     // What follows is dropped after `Drop::drop` has freed the request.
     /// The memory of inputs that is not the library's: input and bytes.
     given: Mutex<Vec<(usize, Bytes)>>,
-    model: Compiled,
+    model: CompiledModel,
 }
 
 // SAFETY: the library keeps nothing for a thread.
@@ -34,7 +35,10 @@ unsafe impl Sync for RawRequest {}
 
 impl InferRequest {
     /// A request that the library has just made of this model.
-    pub(super) fn new(request: NonNull<ov::ov_infer_request_t>, model: Compiled) -> InferRequest {
+    pub(super) fn new(
+        request: NonNull<ov::ov_infer_request_t>,
+        model: CompiledModel,
+    ) -> InferRequest {
         InferRequest(Arc::new(RawRequest { request, given: Mutex::default(), model }))
     }
 
@@ -163,7 +167,7 @@ pub(in super::super) struct Taken {
     data: *mut u8,
     size: usize,
     // What made the tensor, for as long as it is there.
-    _model: Compiled,
+    _model: CompiledModel,
 }
 
 // SAFETY: the library keeps nothing for a thread, and these bytes are only read.

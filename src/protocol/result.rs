@@ -1,4 +1,4 @@
-//! What a worker says to the manager: results, discovery, heartbeat.
+//! The result of a task, as it goes to the manager.
 //!
 //! The manager reads a few fields and ignores the rest, so a result carries
 //! all that a person wants to know: where the time went, what was reused, what
@@ -97,7 +97,7 @@ impl TaskResult {
     }
 
     /// Of nothing.
-    fn empty() -> TaskResult {
+    pub(super) fn empty() -> TaskResult {
         TaskResult {
             task_id: String::new(),
             proplet_id: String::new(),
@@ -161,7 +161,7 @@ impl TaskResult {
 }
 
 /// The failure, then what helps to understand it. The manager shows only this.
-fn error_text(failure: &str, stderr: &Captured, diagnostics: &[String]) -> String {
+pub(super) fn error_text(failure: &str, stderr: &Captured, diagnostics: &[String]) -> String {
     let mut text = match failure.trim() {
         // An empty error would mean success to the manager.
         "" => "the task failed without saying why".to_owned(),
@@ -244,194 +244,5 @@ impl From<Reuse> for Reused {
             graphs_reused: reuse.graphs_reused,
             graphs_loaded: reuse.graphs_loaded,
         }
-    }
-}
-
-/// Who sent a discovery message or a heartbeat; nothing if it can't be read.
-pub fn decode_sender(payload: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Sender {
-        proplet_id: String,
-    }
-    serde_json::from_slice(payload).ok().map(|Sender { proplet_id }| proplet_id)
-}
-
-/// What came of an invocation of a latent task. The manager reads as far as
-/// `error`; the rest is as in a [`TaskResult`].
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct InvokeResult {
-    /// The invocation.
-    pub invocation_id: String,
-    /// The task.
-    pub task_id: String,
-    /// The worker, by its client id.
-    pub proplet_id: String,
-    /// What the guest wrote to standard output. A string always, because the
-    /// manager refuses anything else: what is not UTF-8 is the JSON of
-    /// `{"base64": "…"}`.
-    pub results: String,
-    /// Why the invocation failed.
-    pub error: Option<String>,
-    exit_code: Option<i32>,
-    stderr: Output,
-    timings: TimingsMs,
-    reused: Reused,
-    backends: Vec<String>,
-    diagnostics: Vec<String>,
-}
-
-impl InvokeResult {
-    /// Of an invocation that ended so.
-    pub fn new(invocation_id: &str, result: TaskResult) -> InvokeResult {
-        InvokeResult {
-            invocation_id: invocation_id.to_owned(),
-            task_id: result.task_id,
-            proplet_id: result.proplet_id,
-            results: match result.results {
-                Output::Text(text) => text,
-                // Bytes and values can't fail.
-                other => serde_json::to_string(&other).expect("an output is valid JSON"),
-            },
-            error: result.error,
-            exit_code: result.exit_code,
-            stderr: result.stderr,
-            timings: result.timings,
-            reused: result.reused,
-            backends: result.backends,
-            diagnostics: result.diagnostics,
-        }
-    }
-
-    /// Of an invocation that was refused; its task may be unreadable.
-    pub fn refused(
-        invocation_id: &str,
-        task: Option<&TaskId>,
-        proplet_id: &str,
-        reason: &str,
-    ) -> InvokeResult {
-        let result = TaskResult {
-            task_id: task.map(|id| id.as_str().to_owned()).unwrap_or_default(),
-            proplet_id: proplet_id.to_owned(),
-            error: Some(error_text(reason, &Captured::default(), &[])),
-            ..TaskResult::empty()
-        };
-        InvokeResult::new(invocation_id, result)
-    }
-
-    /// The answer in place of this message, which can't be sent: without all
-    /// that can be large. None if it is no answer.
-    pub fn without_output(message: &[u8], error: &str) -> Option<Vec<u8>> {
-        #[derive(Deserialize)]
-        struct Ids {
-            invocation_id: String,
-            task_id: String,
-            proplet_id: String,
-        }
-        let Ids { invocation_id, task_id, proplet_id } = serde_json::from_slice(message).ok()?;
-        let error = Some(error.to_owned());
-        let result = TaskResult { task_id, proplet_id, error, ..TaskResult::empty() };
-        Some(InvokeResult::new(&invocation_id, result).encode())
-    }
-
-    /// The message.
-    pub fn encode(&self) -> Vec<u8> {
-        to_json(self)
-    }
-
-    /// The message of an invocation that ended so, of at most `limit` bytes,
-    /// which are [`LEAST_RESULT`](super::LEAST_RESULT) or more.
-    pub fn encode_within(invocation_id: &str, result: TaskResult, limit: usize) -> Vec<u8> {
-        /// The id's name, and the quotes around bytes within a string.
-        const AROUND: usize = 64;
-        let whole = InvokeResult::new(invocation_id, result.clone()).encode();
-        if whole.len() <= limit {
-            return whole;
-        }
-        let id = to_json(&invocation_id).len();
-        let cut = result.cut_to(limit.saturating_sub(id + AROUND));
-        InvokeResult::new(invocation_id, cut).encode()
-    }
-}
-
-/// The worker introduces itself: before its first heartbeat, and after each
-/// reconnect, because the manager may have restarted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Discovery {
-    /// The worker, by its client id.
-    pub proplet_id: String,
-    /// The Kubernetes namespace, or the empty string.
-    pub namespace: String,
-    /// What it is and where it runs.
-    pub metadata: WorkerMetadata,
-}
-
-/// What a worker is and where it runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct WorkerMetadata {
-    /// Free text of the operator.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// Labels of the operator.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub tags: Vec<String>,
-    /// Where the machine stands, as the operator says.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub location: Option<String>,
-    /// The machine's address.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ip: Option<String>,
-    /// Such as `edge`, `cloud` or `kubernetes`.
-    pub environment: String,
-    /// The operating system.
-    pub os: String,
-    /// The machine's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hostname: Option<String>,
-    /// The processor's architecture.
-    pub cpu_arch: String,
-    /// Main memory in bytes.
-    pub total_memory_bytes: u64,
-    /// This worker's version.
-    pub proplet_version: String,
-    /// The WebAssembly runtime with its version.
-    pub wasm_runtime: String,
-}
-
-impl Discovery {
-    /// The message.
-    pub fn encode(&self) -> Vec<u8> {
-        to_json(self)
-    }
-}
-
-/// The heartbeat. Any status counts as alive to the manager, so there is no
-/// other. A manager that does not know the worker takes it in by what the
-/// heartbeat says of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Alive {
-    /// The worker, by its client id.
-    pub proplet_id: String,
-    /// The Kubernetes namespace, or the empty string.
-    pub namespace: String,
-    /// Always `alive`.
-    status: &'static str,
-    /// What the worker is and where it runs, as in [`Discovery`].
-    pub metadata: WorkerMetadata,
-}
-
-impl Alive {
-    /// The heartbeat of this worker.
-    pub fn new(proplet_id: &str, namespace: &str, metadata: WorkerMetadata) -> Alive {
-        Alive {
-            proplet_id: proplet_id.to_owned(),
-            namespace: namespace.to_owned(),
-            status: "alive",
-            metadata,
-        }
-    }
-
-    /// The message.
-    pub fn encode(&self) -> Vec<u8> {
-        to_json(self)
     }
 }
