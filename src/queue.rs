@@ -64,6 +64,9 @@ pub enum Admission {
     Ready,
     /// To be passed over until [`Queue::release`].
     Held,
+    /// Its record is on the way to the disk: it is passed over until
+    /// [`Queue::release`] only if it has to be read back from there.
+    Early,
     /// It had been admitted by an earlier process: the bounds don't apply.
     Again,
     /// Likewise, but ahead of the others, and with nothing beside it.
@@ -239,7 +242,7 @@ impl<T, H: Clone> Queue<T, H> {
             let queued = self.waiting.len() - self.invoked.0;
             (queued, self.bounds.bytes, self.load.bytes, self.load.with(weight))
         };
-        if matches!(admission, Admission::Ready | Admission::Held) {
+        if matches!(admission, Admission::Ready | Admission::Held | Admission::Early) {
             let running = self.running.len();
             if queued >= self.bounds.tasks {
                 return Err(QueueRefusal::Full { running, queued });
@@ -263,7 +266,12 @@ impl<T, H: Clone> Queue<T, H> {
         let waiting = Waiting { id: id.clone(), task: task(in_memory), weight, in_memory };
         self.waiting.insert(place, Box::new(waiting));
         self.places.insert(id.clone(), place);
-        if admission != Admission::Held {
+        let held = match admission {
+            Admission::Held => true,
+            Admission::Early => !in_memory,
+            Admission::Ready | Admission::Again | Admission::Alone => false,
+        };
+        if !held {
             self.list(place, invocation);
         }
         Ok(())

@@ -103,6 +103,7 @@ fn step() -> impl Strategy<Value = Step> {
     let admission = prop_oneof![
         4 => Just(Admission::Ready),
         2 => Just(Admission::Held),
+        2 => Just(Admission::Early),
         1 => Just(Admission::Again),
         1 => Just(Admission::Alone),
     ];
@@ -152,7 +153,7 @@ proptest! {
                     let kept = waiting.iter().copied().filter(|task| task.kept);
                     let new = Model {
                         n,
-                        held: admission == Admission::Held,
+                        held: false,
                         alone: admission == Admission::Alone,
                         kept: true,
                     };
@@ -165,7 +166,12 @@ proptest! {
                     if admitted.is_ok() {
                         let first = |task: &Model| new.alone && !task.alone;
                         let at = waiting.iter().position(first).unwrap_or(waiting.len());
-                        waiting.insert(at, Model { kept: fits, ..new });
+                        let held = match admission {
+                            Admission::Held => true,
+                            Admission::Early => !fits,
+                            _ => false,
+                        };
+                        waiting.insert(at, Model { held, kept: fits, ..new });
                     }
                 }
                 Step::Release(n) => {

@@ -7,7 +7,7 @@ use super::deployments::{self, Living};
 use super::runtime::Tasker;
 use super::tasks::Tasks;
 use super::{Happening, Inputs, Phase, Worker, monitor, recall, results, setup};
-use crate::config::Config;
+use crate::config::{Config, Isolation};
 use crate::executor::{Executor, Threads};
 use crate::journal::{InvocationMarks, Journal, Opened, Recovered};
 use crate::ledger::{After, Ledger};
@@ -110,6 +110,8 @@ pub async fn run_with<T>(
     let (admission, admitted) = Admission::start(policy, reader)?;
     let living = deployments::bounds(&config, result_limit);
     let ledger = Ledger::new(&id, result_limit, journal.is_some());
+    // With one process for all, a task that crashes it is known by its record.
+    let early = config.isolation == Isolation::Process;
     let mut worker = Worker {
         about,
         reports: monitor::Reports::new(config.monitoring.report_every, memory),
@@ -122,7 +124,7 @@ pub async fn run_with<T>(
         daemons: Daemons::new(daemons, config.daemons, not_before),
         link,
         phase: Phase::Serving,
-        tasks: Tasks::new(ledger, journal, admission),
+        tasks: Tasks::new(ledger, journal, early, admission),
         living: Living::new(&config.credentials.client_id, living, invocations),
         manager,
         tasker: tasker.clone(),

@@ -28,18 +28,33 @@ pub(super) struct Tasks {
     journal: Option<Journal<After<Ack>>>,
     /// Records whose [`After`] has not come back.
     unsettled: usize,
+    /// Whether a task may run while its record is on the way to the disk.
+    early: bool,
     admission: admission::Admission,
     pub(super) deliveries: JoinSet<Delivered>,
 }
+
+/// Records that may be on their way to the disk while a task starts beside them.
+/// On a disk that fails, each is a result that is held in memory.
+const EARLY: usize = 16;
 
 impl Tasks {
     pub(super) fn new(
         ledger: Ledger<Ack>,
         journal: Option<Journal<After<Ack>>>,
+        early: bool,
         admission: admission::Admission,
     ) -> Tasks {
         let (effects, deliveries) = (VecDeque::new(), JoinSet::new());
-        Tasks { ledger, effects, journal, unsettled: 0, admission, deliveries }
+        Tasks { ledger, effects, journal, unsettled: 0, early, admission, deliveries }
+    }
+
+    /// How a task that runs once is queued: it need not wait for its record to be
+    /// on the disk. Its result does, because the journal writes in order; and the
+    /// broker sends the message again if the process dies before. A task that could
+    /// end this process has to wait, or it would never be charged with that.
+    fn admission_of_a_run(&self) -> Admission {
+        if self.early && self.unsettled <= EARLY { Admission::Early } else { Admission::Held }
     }
 
     /// Whether what is left undone is done by the next process.
@@ -117,8 +132,10 @@ impl Worker {
                 let id = request.id.clone();
                 let verdict = match spec.life() {
                     Life::Daemon => self.submit_daemon(Task::whole(run, spec)),
-                    Life::Once | Life::Latent => {
-                        self.executor.submit(Task::whole(run, spec), Admission::Held)
+                    Life::Latent => self.executor.submit(Task::whole(run, spec), Admission::Held),
+                    Life::Once => {
+                        let admission = self.tasks.admission_of_a_run();
+                        self.executor.submit(Task::whole(run, spec), admission)
                     }
                 };
                 return Some(Event::Submitted { run, id, request: Some(request), verdict });
