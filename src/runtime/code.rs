@@ -1,6 +1,7 @@
 //! A task's code, compiled: a core module or a component, told by its header.
 
 use super::component::size;
+use super::limiter::mib;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
@@ -44,12 +45,10 @@ impl Kind {
             Kind::Component => "component",
         };
         if let Some((minimum, limit)) = error.chain().find_map(|e| over_the_pool(&e.to_string())) {
-            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            let (minimum, limit) = (mib(minimum), mib(limit));
             return format!(
-                "the {name} has a memory of {:.1} MiB from its start: a task may have {:.1} MiB \
-                 (--task-memory)",
-                mib(minimum),
-                mib(limit)
+                "the {name} has a memory of {minimum} from its start: a task may have {limit} \
+                 (--task-memory)"
             );
         }
         format!("the {name} does not compile: {error:#}")

@@ -33,14 +33,17 @@ impl Limiter {
 
     /// What is told of memory that the guest did not get.
     pub(super) fn refusal(&self) -> Option<String> {
-        let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
-        let refused = mib(self.refused?);
-        let limit = mib(self.memory);
+        let (refused, limit) = (mib(self.refused? as u64), mib(self.memory as u64));
         Some(format!(
-            "memory: growth to {refused:.1} MiB refused: the task may have {limit:.1} MiB \
+            "memory: growth to {refused} refused: the task may have {limit} \
              (--task-memory, or its own `-W max-memory-size`)"
         ))
     }
+}
+
+/// Bytes of memory as messages have them.
+pub(super) fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 /// Takes `desired - current` out of `left` if it is there.
