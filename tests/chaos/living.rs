@@ -1,10 +1,8 @@
 //! Deployed tasks and their invocations, while the worker is killed and ended,
 //! the broker restarted, and the line cut and stalled.
 
-use super::processes::{Broker, Worker};
-use super::proxy::Proxy;
-use super::{guest, number};
-use proplet::mqtt::{Address, CleanSession, Event, Events, Link, Options, connect};
+use super::{Stage, connect, guest, stop};
+use proplet::mqtt::{Event, Events, Link};
 use proplet::protocol::{Topics, encode_start};
 use proplet::task::{Binary, ModuleSource, TaskId, TaskRequest};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -30,10 +28,7 @@ struct Manager {
 impl Manager {
     fn connect(port: u16) -> Manager {
         let topics = Topics::new("domain", "channel");
-        let mut options = Options::new(Address { host: "127.0.0.1".into(), port }, "manager");
-        options.subscriptions = vec![topics.invoke_results()];
-        options.clean_session = CleanSession::Never;
-        let (link, events) = connect(options).expect("a connection");
+        let (link, events) = connect(port, topics.invoke_results());
         let answers = Answers::default();
         tokio::spawn(consume(events, link.clone(), answers.clone()));
         let module = ModuleSource::Bytes(Binary::new(guest(1000, 0)));
@@ -53,8 +48,7 @@ impl Manager {
     }
 
     fn stop(&mut self, task: usize) {
-        let message = serde_json::json!({ "id": id(task).as_str(), "proplet_id": "worker" });
-        drop(self.link.publish(&self.topics.stop(), message.to_string()));
+        stop(&self.link, &self.topics, id(task).as_str());
         self.deployed.insert(task, false);
     }
 
@@ -118,14 +112,7 @@ fn may_come_again(answer: &str) -> bool {
 #[test]
 #[ignore = "needs mosquitto; .ci/run asks for it"]
 fn no_deployment_is_lost_and_no_invocation_has_two_answers() {
-    let seconds = number("PROPLET_CHAOS_SECONDS", 20);
-    let seed = number("PROPLET_CHAOS_SEED", fastrand::u64(..));
-    println!("PROPLET_CHAOS_SEED={seed}");
-    fastrand::seed(seed);
-    let dir = tempfile::tempdir().expect("a folder");
-    let mut broker = Broker::start(dir.path());
-    let proxy = Proxy::start(broker.port);
-    let mut worker = Worker::start(dir.path(), proxy.port, &[]);
+    let Stage { seconds, dir, mut broker, proxy, mut worker } = Stage::set();
     let tokio = tokio::runtime::Runtime::new().expect("a runtime");
     let _entered = tokio.enter();
     let mut manager = Manager::connect(broker.port);

@@ -27,7 +27,7 @@ mod proxy;
 mod wire;
 
 use processes::{Broker, Worker};
-use proplet::mqtt::{Address, Backoff, CleanSession, Event, Events, Link, Options, connect};
+use proplet::mqtt::{self, Address, Backoff, CleanSession, Event, Events, Link, Options};
 use proplet::protocol::{Topics, encode_start};
 use proplet::task::{Binary, ModuleSource, TaskId, TaskRequest};
 use proxy::{Proxy, Record};
@@ -64,6 +64,48 @@ fn guest(turns: u32, zeros: u32) -> Vec<u8> {
     wat::parse_str(text).expect("a module")
 }
 
+/// What a run plays with, and for how long.
+struct Stage {
+    seconds: u64,
+    dir: tempfile::TempDir,
+    broker: Broker,
+    proxy: Proxy,
+    worker: Worker,
+}
+
+impl Stage {
+    /// Starts all of it, and says what makes the same choices again.
+    fn set() -> Stage {
+        let seconds = number("PROPLET_CHAOS_SECONDS", 20);
+        let seed = number("PROPLET_CHAOS_SEED", fastrand::u64(..));
+        println!("PROPLET_CHAOS_SEED={seed}");
+        fastrand::seed(seed);
+        let dir = tempfile::tempdir().expect("a folder");
+        let broker = Broker::start(dir.path());
+        let proxy = Proxy::start(broker.port);
+        let worker = Worker::start(dir.path(), proxy.port, &[]);
+        Stage { seconds, dir, broker, proxy, worker }
+    }
+}
+
+/// Connects as the manager, and subscribes.
+fn connect(port: u16, subscription: String) -> (Link, Events) {
+    let mut options = Options::new(Address { host: "127.0.0.1".into(), port }, "manager");
+    options.subscriptions = vec![subscription];
+    options.clean_session = CleanSession::Never;
+    options.backoff = Backoff {
+        first: Duration::from_millis(200),
+        cap: Duration::from_secs(1),
+        ..Backoff::default()
+    };
+    mqtt::connect(options).expect("a connection")
+}
+
+fn stop(link: &Link, topics: &Topics, id: &str) {
+    let message = serde_json::json!({ "id": id, "proplet_id": "worker" }).to_string();
+    drop(link.publish(&topics.stop(), message));
+}
+
 /// Plays the manager.
 struct Manager {
     link: Link,
@@ -76,15 +118,7 @@ struct Manager {
 impl Manager {
     fn connect(port: u16) -> Manager {
         let topics = Topics::new("domain", "channel");
-        let mut options = Options::new(Address { host: "127.0.0.1".into(), port }, "manager");
-        options.subscriptions = vec![topics.results()];
-        options.clean_session = CleanSession::Never;
-        options.backoff = Backoff {
-            first: Duration::from_millis(200),
-            cap: Duration::from_secs(1),
-            ..Backoff::default()
-        };
-        let (link, events) = connect(options).expect("a connection");
+        let (link, events) = connect(port, topics.results());
         let got = Arc::default();
         tokio::spawn(consume(events, link.clone(), Arc::clone(&got)));
         let modules = [1, 20_000_000];
@@ -101,8 +135,7 @@ impl Manager {
     }
 
     fn stop(&self, id: &str) {
-        let message = serde_json::json!({ "id": id, "proplet_id": "worker" }).to_string();
-        drop(self.link.publish(&self.topics.stop(), message));
+        stop(&self.link, &self.topics, id);
     }
 
     /// Starts a numbered task; sometimes the message goes out twice.
@@ -191,14 +224,7 @@ fn open_tasks(record: &Record) -> Vec<&String> {
 #[test]
 #[ignore = "needs mosquitto; .ci/run asks for it"]
 fn nothing_is_lost_and_nothing_diverges() {
-    let seconds = number("PROPLET_CHAOS_SECONDS", 20);
-    let seed = number("PROPLET_CHAOS_SEED", fastrand::u64(..));
-    println!("PROPLET_CHAOS_SEED={seed}");
-    fastrand::seed(seed);
-    let dir = tempfile::tempdir().expect("a folder");
-    let mut broker = Broker::start(dir.path());
-    let proxy = Proxy::start(broker.port);
-    let mut worker = Worker::start(dir.path(), proxy.port, &[]);
+    let Stage { seconds, dir, mut broker, proxy, mut worker } = Stage::set();
     let tokio = tokio::runtime::Runtime::new().expect("a runtime");
     let _entered = tokio.enter();
     let manager = Manager::connect(broker.port);
