@@ -85,10 +85,11 @@ fn a_call_that_fits_no_function_is_told_what_there_is() {
     let outcome = named(&bench, "nope", &[]);
     assert!(error(&outcome).contains("is no command"), "{}", error(&outcome));
     assert!(outcome.diagnostics[0].contains("`nope` is no function"), "{:?}", outcome.diagnostics);
-    let outcome = bench.wat("component-hello").named("my task").run();
+    let outcome = bench.wat("component-hello").named("my-task").run();
     assert_eq!(stdout(&outcome), "hello\n");
     assert!(outcome.diagnostics[0].contains("ran as a command"), "{:?}", outcome.diagnostics);
-    for label in ["_start", "fl-round-1-x"] {
+    // What managers write there, and what could be no function's name.
+    for label in ["_start", "fl-round-1-x", "my task", "guest.wasm"] {
         let outcome = bench.wat("component-hello").named(label).run();
         assert_eq!(outcome.diagnostics, [""; 0], "{label}");
     }

@@ -97,11 +97,13 @@ pub(in crate::runtime) fn target(
             Ok(match (found.pop(), found.as_slice()) {
                 (Some(function), []) => (Target::Function(Box::new(function)), None),
                 (None, _) => {
-                    let note = format!(
-                        "the task's name `{label}` is no function that the component exports: it \
-                         ran as a command"
-                    );
-                    (Target::Command, Some(note))
+                    let note = || {
+                        format!(
+                            "the task's name `{label}` is no function that the component exports: \
+                             it ran as a command"
+                        )
+                    };
+                    (Target::Command, may_be_a_function(label).then(note))
                 }
                 (Some(last), others) => {
                     let note = format!(
@@ -114,6 +116,12 @@ pub(in crate::runtime) fn target(
             })
         }
     }
+}
+
+/// Whether a function could have that name: not a file's, and not a title's.
+fn may_be_a_function(label: &str) -> bool {
+    let name = label.rsplit('#').next().unwrap_or_default();
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// Calls the function in a fresh instance, which ends with its post-return, and
