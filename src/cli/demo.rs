@@ -16,7 +16,8 @@ pub(super) fn command() -> Command {
             "Starts an MQTT broker and a worker in this process, on a free port of this machine \
              alone, and sends the worker tasks: what is in photos, when somebody speaks, what a \
              line of text says, of which types files are, and the guide's image classification. \
-             Each runs once cold and then 10 times warm.\n\n\
+             Each runs once cold and then 10 times warm. A build without OpenVINO runs those whose \
+             models are ONNX, and says what it leaves out.\n\n\
              In a source checkout it first fetches OpenVINO and the models (about 180 MB) with \
              fixtures/setup.py, which needs python3 with pip; what is there already is kept.",
         )
@@ -38,9 +39,9 @@ pub(super) fn command() -> Command {
 }
 
 pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    if !cfg!(feature = "openvino") {
+    if !cfg!(any(feature = "openvino", feature = "onnx")) {
         bail!(
-            "this build can't run models: it was built without OpenVINO. The one that can is \
+            "this build can't run models: it was built with neither `openvino` nor `onnx`. One that can is \
              `cargo run --features openvino -- demo`"
         );
     }

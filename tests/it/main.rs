@@ -17,6 +17,8 @@ mod confinement;
 mod daemons;
 #[cfg(all(feature = "broker", feature = "openvino"))]
 mod demo;
+#[cfg(all(feature = "broker", feature = "onnx", not(feature = "openvino")))]
+mod demo_without_openvino;
 mod deployments;
 #[cfg(feature = "broker")]
 mod doctor;

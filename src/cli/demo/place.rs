@@ -88,6 +88,7 @@ impl Place {
         let folder = candidates.iter().find(complete)?;
         let fetched = folder.join("openvino/libs");
         let library = match env.variable(LIBRARY) {
+            _ if !cfg!(feature = "openvino") => None,
             Some(path) => Some(PathBuf::from(path)),
             None if fetched.is_dir() => {
                 // The worker's own search finds it, unless the program is elsewhere.

@@ -16,12 +16,19 @@ pub(super) struct Row {
     pub(super) model: &'static str,
     /// In which encoding that is.
     pub(super) encoding: &'static str,
-    pub(super) guest: &'static [u8],
+    pub(super) guest: Guest,
     /// As the guest has them.
     pub(super) paths: Vec<String>,
     pub(super) env: BTreeMap<String, String>,
     pub(super) cli_args: Vec<String>,
     reads: Reads,
+}
+
+/// A guest: the name of its file, and what that holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Guest {
+    pub(super) file: &'static str,
+    pub(super) code: &'static [u8],
 }
 
 /// A line of an answer: about which file, and what.
@@ -45,7 +52,7 @@ struct Kind {
     title: &'static str,
     model: &'static str,
     encoding: &'static str,
-    guest: &'static [u8],
+    guest: Guest,
     /// The folder of the model, which is the name of its graph, too.
     folder: &'static str,
     /// How the names of its files end; without any they are all for it.
@@ -59,7 +66,10 @@ const PICTURES: &[&str] = &["png", "jpg", "jpeg"];
 
 macro_rules! guest {
     ($name:literal) => {
-        include_bytes!(concat!("../../../fixtures/guests/bin/", $name, ".wasm"))
+        Guest {
+            file: concat!($name, ".wasm"),
+            code: include_bytes!(concat!("../../../fixtures/guests/bin/", $name, ".wasm")),
+        }
     };
 }
 
@@ -107,15 +117,23 @@ const KINDS: [Kind; 4] = [
     },
 ];
 
-const FILE_TYPE: &[u8] = guest!("file-type");
-const CLASSIFICATION: &[u8] = guest!("classification");
+const FILE_TYPE: Guest = guest!("file-type");
+const CLASSIFICATION: Guest = guest!("classification");
 
-/// The rows for these files, or for those that the demo has itself.
+/// Whether something in this build runs models of an encoding.
+pub(super) fn served(encoding: &str) -> bool {
+    match encoding {
+        "onnx" => true,
+        // Elsewhere OpenVINO has no way to it.
+        "tensorflowlite" => cfg!(all(feature = "openvino", target_os = "linux")),
+        _ => cfg!(feature = "openvino"),
+    }
+}
+
+/// The rows for these files, or for those that the demo has itself. Not all of
+/// them need be [`served`].
 pub(super) fn rows(place: &Place, named: Option<&Files>) -> Vec<Row> {
-    // Elsewhere OpenVINO has no way to that encoding.
-    let served = |kind: &&Kind| kind.encoding != "tensorflowlite" || cfg!(target_os = "linux");
-    let kinds = KINDS.iter().filter(served);
-    let mut rows: Vec<_> = kinds.filter_map(|kind| kind.row(place, named)).collect();
+    let mut rows: Vec<_> = KINDS.iter().filter_map(|kind| kind.row(place, named)).collect();
     let shown = Files::shown(place);
     rows.push(file_types(place, named.unwrap_or(&shown)));
     if named.is_none() {
@@ -170,7 +188,7 @@ impl Kind {
 }
 
 /// Which types the files are of.
-pub(super) fn file_types(place: &Place, files: &Files) -> Row {
+fn file_types(place: &Place, files: &Files) -> Row {
     // The files' own names must not be in the model's way.
     let mut dirs = vec![(place.model("magika"), "/model".to_owned())];
     dirs.extend(files.dirs.iter().cloned());
@@ -349,6 +367,17 @@ mod tests {
             ]
         );
         assert_eq!(rows[0].env["GRAPH"], "efficientnet");
+    }
+
+    #[test]
+    fn a_build_without_openvino_has_the_rows_of_onnx() {
+        let rows = rows(&place(), None);
+        let served: Vec<_> =
+            rows.iter().filter(|row| served(row.encoding)).map(|row| row.title).collect();
+        match cfg!(feature = "openvino") {
+            true => assert!(served.len() >= 5, "{served:?}"),
+            false => assert_eq!(served, ["photos", "speech", "line of text"]),
+        }
     }
 
     #[test]

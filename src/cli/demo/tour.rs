@@ -51,7 +51,9 @@ pub(super) fn main(names: &[String], options: Options) -> anyhow::Result<ExitCod
         names => Some(Files::named(names, env.working_dir())?),
     };
     let place = Place::prepare(&env)?;
-    let rows = rows::rows(&place, named.as_ref());
+    let (rows, left_out): (Vec<Row>, Vec<Row>) =
+        rows::rows(&place, named.as_ref()).into_iter().partition(|row| rows::served(row.encoding));
+    let left_out = left_out.iter().map(|row| row.title).collect();
     let files = named.unwrap_or_else(|| Files::shown(&place));
     let key = uuid::Uuid::new_v4().simple().to_string();
     let key = key.get(..12).unwrap_or(&key);
@@ -65,7 +67,7 @@ pub(super) fn main(names: &[String], options: Options) -> anyhow::Result<ExitCod
         .enable_all()
         .build()
         .context("starting the I/O threads")?;
-    let demo = Demo { place, files, rows, config, env, options, key: key.to_owned() };
+    let demo = Demo { place, rows, left_out, config, env, options, key: key.to_owned() };
     let ended = runtime.block_on(demo.run(broker.address()));
     // A task that was broken off need not be waited for.
     runtime.shutdown_background();
@@ -109,8 +111,9 @@ fn worker_config(
 
 struct Demo {
     place: Place,
-    files: Files,
     rows: Vec<Row>,
+    /// Titles of what nothing in this build runs.
+    left_out: Vec<&'static str>,
     config: Config,
     env: Environment,
     options: Options,
@@ -177,6 +180,13 @@ impl Demo {
              having its result: of the first run, which compiles the guest and loads the\n\
              model, and the median of the next {WARM}, each in a fresh sandbox. --json has all.\n"
         ))?;
+        if !self.left_out.is_empty() {
+            say(&format!(
+                "\nLeft out, since it needs OpenVINO on Linux: {}.\n\
+                 `cargo run --features openvino -- demo` has all.\n",
+                self.left_out.join(", ")
+            ))?;
+        }
         Ok(all_ran)
     }
 
@@ -188,7 +198,9 @@ impl Demo {
             all_ran &= shown.has_run();
             tasks.push(shown.json());
         }
-        let all = serde_json::json!({ "broker": broker.to_string(), "tasks": tasks });
+        let all = serde_json::json!({
+            "broker": broker.to_string(), "tasks": tasks, "left_out": self.left_out
+        });
         say(&format!("{all:#}\n"))?;
         Ok(all_ran)
     }
@@ -200,7 +212,8 @@ impl Demo {
         let mut line = |what: &str, arguments: &str| {
             text += &format!("  # {what}\n  {program} {arguments}\n");
         };
-        if let Some(guest) = self.guest("classification.wasm") {
+        let by_hand = self.guest("classification.wasm").filter(|_| rows::served("openvino"));
+        if let Some(guest) = by_hand {
             let model = short(&self.place.model("mobilenet"), here);
             let dir = quoted(&format!("--dir={model}::fixture"));
             let guest = quoted(&short(&guest, here));
@@ -216,24 +229,30 @@ impl Demo {
     fn say_what_to_try(&self, broker: SocketAddr) -> anyhow::Result<()> {
         let program = self.program(|path| path.display().to_string());
         let key = &self.key;
-        let guest = match self.guest("file-type.wasm") {
+        // Any file is for the types of files.
+        let title = |row: &&Row| row.title == "file types";
+        let Some(row) = self.rows.iter().find(title).or(self.rows.first()) else { return Ok(()) };
+        let guest = match self.guest(row.guest.file) {
             Some(guest) => quoted(&guest.display().to_string()),
             None => "GUEST.wasm".to_owned(),
         };
-        let files = self.files.paths.iter().take(2);
-        let inputs: Vec<_> = files.map(|path| format!("--input {}", quoted(path))).collect();
-        let row = rows::file_types(&self.place, &self.files);
+        // For a person, not for a program.
+        let env = row.env.iter().filter(|(name, _)| *name != "JSON");
+        let mut words: Vec<_> = env
+            .map(|(name, value)| format!("--env {}", quoted(&format!("{name}={value}"))))
+            .collect();
+        words.extend(row.paths.iter().take(2).map(|path| format!("--input {}", quoted(path))));
         let args: Vec<_> = row.cli_args.iter().map(|arg| quoted(arg)).collect();
         say(&format!(
             "\nBroker and worker stay until Ctrl-C. In another terminal:\n\n\
              {program} submit \\\n  \
                --mqtt-address tcp://{broker} --domain-id {CHANNEL} --channel-id {CHANNEL} \\\n  \
                --client-id {WORKER} --client-key {key} --proplet {WORKER} \\\n  \
-               --env MODEL_DIR=/model {} \\\n  \
+               {} \\\n  \
                {guest} \\\n  \
                -- {}\n\n\
              With `--count 1000 --parallel 8` before `--` it measures.\n",
-            inputs.join(" "),
+            words.join(" "),
             args.join(" "),
         ))
     }
@@ -269,7 +288,7 @@ async fn shown(client: &Client, row: &Row) -> anyhow::Result<Shown> {
 async fn run(client: &Client, row: &Row) -> anyhow::Result<TimedResult> {
     let request = TaskRequest {
         name: row.title.replace(' ', "-"),
-        module: Some(ModuleSource::Bytes(Binary::new(row.guest))),
+        module: Some(ModuleSource::Bytes(Binary::new(row.guest.code))),
         inputs: row.paths.clone(),
         cli_args: row.cli_args.clone(),
         env: row.env.clone(),
