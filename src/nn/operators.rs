@@ -109,10 +109,6 @@ impl Fact {
         Fact { filled: true, ..self }
     }
 
-    fn is_unknown(&self) -> bool {
-        self.shape.is_none() && self.values.is_none()
-    }
-
     /// The same of a value of which more is known.
     pub(in crate::nn) fn with(self, shape: Option<Vec<u64>>, values: Option<Arc<[i64]>>) -> Fact {
         Fact { shape, values, ..self }
@@ -209,15 +205,6 @@ pub(in crate::nn) fn prove(
     attributes: Attributes<'_>,
 ) -> Result<(), Doubt> {
     conditions(operator)?.iter().try_for_each(|&condition| holds(condition, inputs, attributes))
-}
-
-/// The same for an encoding into whose graphs nothing can be put: whether a
-/// value of an unknown shape has elements is not proven (SECURITY.md says so).
-pub(in crate::nn) fn prove_but_for_elements(operator: &str, inputs: &[Fact]) -> Result<(), Doubt> {
-    conditions(operator)?.iter().try_for_each(|&condition| match condition {
-        Condition::NotEmpty { input } if inputs.get(input).is_some_and(Fact::is_unknown) => Ok(()),
-        _ => holds(condition, inputs, &|_| None),
-    })
 }
 
 fn order(a: &str, b: &str) -> Ordering {

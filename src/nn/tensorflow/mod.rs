@@ -7,17 +7,22 @@
 //! the bytes that its shape says. What it gives borrows from the file.
 
 mod read;
+mod rewrite;
 mod tensor;
-#[cfg(test)]
 pub(in crate::nn) mod write;
+
+use std::ops::Range;
 
 use crate::nn::refusal::{Errno, Refusal};
 
 pub(in crate::nn) use read::MAX_NODES;
+pub(in crate::nn) use rewrite::{rewrite, with_inputs};
 
 /// A node.
 #[derive(Debug)]
 pub(in crate::nn) struct Node<'a> {
+    /// Its bytes in the file.
+    pub(in crate::nn) place: Range<usize>,
     pub(in crate::nn) name: &'a str,
     pub(in crate::nn) op: &'a str,
     /// The nodes that make its inputs, and which of their outputs these are.
@@ -33,7 +38,9 @@ pub(in crate::nn) enum Attribute<'a> {
     /// `None` if the rank is open; an open dimension is `None`.
     Shape(Option<Vec<Option<u64>>>),
     Tensor(Tensor<'a>),
-    /// A float, a truth value, a text, or a list.
+    /// UTF-8 in most cases.
+    Text(&'a [u8]),
+    /// A float, a truth value, or a list.
     Other,
 }
 

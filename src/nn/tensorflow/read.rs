@@ -1,13 +1,14 @@
 //! From the fields of a `GraphDef` to nodes.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use super::{Attribute, Element, Node, short};
 use crate::nn::protobuf::{self, Once, Reader};
 use crate::nn::refusal::{Errno, Refusal};
 
 /// What messages call it.
-const FORMAT: &str = "TensorFlow";
+pub(super) const FORMAT: &str = "TensorFlow";
 
 /// The most nodes.
 pub(in crate::nn) const MAX_NODES: usize = 100_000;
@@ -29,7 +30,8 @@ pub(super) fn nodes(file: &[u8]) -> Result<Vec<Node<'_>>, Refusal> {
     while let Some(field) = reader.next()? {
         match field.number {
             1 => {
-                let node = parser.node(field.message()?, &places)?;
+                let place = field.at..reader.at();
+                let node = parser.node(field.message()?, place, &places)?;
                 if places.insert(node.name, nodes.len()).is_some() {
                     return Err(wrong(&format!(
                         "has two nodes of the name `{}`",
@@ -97,10 +99,11 @@ impl Parser {
     fn node<'a>(
         &mut self,
         mut reader: Reader<'a>,
+        place: Range<usize>,
         places: &HashMap<&'a str, usize>,
     ) -> Result<Node<'a>, Refusal> {
         let mut once = Once::default();
-        let mut node = Node { name: "", op: "", inputs: Vec::new(), attributes: Vec::new() };
+        let mut node = Node { place, name: "", op: "", inputs: Vec::new(), attributes: Vec::new() };
         let mut inputs = Vec::new();
         while let Some(field) = reader.next()? {
             self.part()?;
@@ -206,10 +209,7 @@ impl Parser {
                     self.list(field.message()?, name)?;
                     Attribute::Other
                 }
-                2 => {
-                    field.bytes()?;
-                    Attribute::Other
-                }
+                2 => Attribute::Text(field.bytes()?.0),
                 3 => Attribute::Int(field.int()?),
                 4 | 5 => Attribute::Other,
                 6 => Attribute::Type(element(field.int()?)?),

@@ -102,6 +102,24 @@ fn what_is_more_than_a_frozen_graph_is_refused_by_name() {
     assert!(refused(&[node("y", "Relu", &[], &[both])]).contains("two values"));
 }
 
+#[test]
+fn nodes_come_before_others_whose_inputs_they_are() {
+    let x = placeholder("x", &[1]);
+    let graph = [x.clone(), node("y", "AddV2", &["^x", "x", "x:1"], &[])].concat();
+    let nodes = scan(&[&graph]).expect("a graph");
+    let names = [(1, "z")].into();
+    let renamed = with_inputs(&graph, &nodes[1], &names).expect("a node");
+    assert_eq!(renamed, node("y", "AddV2", &["^x", "x", "z"], &[]));
+    let before = [node("z", "Relu", &["x"], &[]), renamed].concat();
+    let rewritten = rewrite(&graph, &[(nodes[1].place.start, before)].into()).expect("a graph");
+    let nodes = scan(&[&rewritten]).expect("a graph");
+    assert_eq!(
+        (nodes[1].name, nodes[2].name, &nodes[2].inputs[..]),
+        ("z", "y", &[(0, 0), (1, 0)][..])
+    );
+    assert!(rewritten.starts_with(&x));
+}
+
 proptest! {
     #[test]
     fn any_bytes_come_to_an_end(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {

@@ -1,11 +1,16 @@
-//! Writes frozen graphs for tests: each function gives the bytes of one field.
+//! Writes parts of frozen graphs: each function gives the bytes of one field. What
+//! stands in the place of nodes is made of them, and so are the tests' models.
 
 use crate::nn::onnx::write::{bytes, int};
 
 /// TensorFlow's number of floats.
+#[cfg(test)]
 pub(in crate::nn) const F32: i64 = 1;
-/// The same of whole numbers.
+/// The same of whole numbers of 32 bits.
+#[cfg(test)]
 pub(in crate::nn) const I32: i64 = 3;
+/// And of those of 64 bits.
+pub(in crate::nn) const I64: i64 = 9;
 
 /// An attribute with the field of its value.
 pub(in crate::nn) fn attribute(name: &str, value: Vec<u8>) -> Vec<u8> {
@@ -30,6 +35,7 @@ pub(in crate::nn) fn node(
 }
 
 /// An input of floats.
+#[cfg(test)]
 pub(in crate::nn) fn placeholder(name: &str, dims: &[i64]) -> Vec<u8> {
     let ty = attribute("dtype", int(6, F32));
     node(name, "Placeholder", &[], &[ty, attribute("shape", shape(7, dims))])

@@ -63,9 +63,8 @@ pub(super) fn prove<'a>(
             Ok(Proven { model, weights: &[], stateful: false, weight, suffix: Some("tflite") })
         }
         GraphEncoding::Tensorflow => {
-            let nodes = tensorflow::check(parts, bounds)?;
-            let weight = 3 * parts[0].len() as u64 + NODE * nodes as u64 + MODEL;
-            let model = Cow::Borrowed(parts[0]);
+            let (model, nodes) = tensorflow::check(parts, bounds)?;
+            let weight = 3 * model.len() as u64 + NODE * nodes as u64 + MODEL;
             Ok(Proven { model, weights: &[], stateful: false, weight, suffix: Some("pb") })
         }
         _ => {

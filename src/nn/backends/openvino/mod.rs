@@ -13,6 +13,7 @@ mod onnx;
 mod paths;
 mod tensorflow;
 mod tflite;
+mod translated;
 pub(in crate::nn) mod xml;
 
 #[cfg(feature = "openvino")]

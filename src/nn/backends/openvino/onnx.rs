@@ -6,7 +6,7 @@ mod estimate;
 mod gather;
 mod guard;
 mod prove;
-mod table;
+pub(super) mod table;
 mod values;
 
 use std::borrow::Cow;

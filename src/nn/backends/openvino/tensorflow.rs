@@ -2,22 +2,39 @@
 //! scan, and held to the list of operators by what the frontend makes of each
 //! node.
 
+mod arranged;
+mod guard;
 mod prove;
-mod table;
+pub(super) mod table;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use super::xml::Bounds;
 use crate::nn::operators::Operators;
 use crate::nn::refusal::Refusal;
 use crate::nn::tensorflow;
 
-/// Proves the one builder of a frozen graph, and gives the number of its nodes.
-pub(super) fn check(parts: &[&[u8]], bounds: Bounds) -> Result<usize, Refusal> {
+/// Proves the one builder of a frozen graph and gives what OpenVINO is to read:
+/// the file, or one with other nodes where only those are known to be safe; and
+/// the number of nodes.
+pub(super) fn check<'a>(
+    parts: &[&'a [u8]],
+    bounds: Bounds,
+) -> Result<(Cow<'a, [u8]>, usize), Refusal> {
     let nodes = tensorflow::scan(parts)?;
     prove::inputs(&nodes, bounds.tensor_bytes)?;
-    if bounds.operators == Operators::Checked {
-        prove::operators(&nodes)?;
+    let others = match bounds.operators {
+        Operators::All => BTreeMap::new(),
+        Operators::Checked => prove::operators(parts[0], &nodes)?,
+    };
+    if others.is_empty() {
+        return Ok((Cow::Borrowed(parts[0]), nodes.len()));
     }
-    Ok(nodes.len())
+    let rewritten = tensorflow::rewrite(parts[0], &others)?;
+    // The names of new values could be those of the model's.
+    let nodes = tensorflow::scan(&[&rewritten])?.len();
+    Ok((Cow::Owned(rewritten), nodes))
 }
 
 #[cfg(all(test, feature = "openvino"))]

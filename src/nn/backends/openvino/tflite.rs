@@ -2,7 +2,7 @@
 //! and held to the list of operators by what the frontend makes of each one.
 
 mod prove;
-mod table;
+pub(super) mod table;
 
 use super::xml::Bounds;
 use crate::nn::operators::Operators;

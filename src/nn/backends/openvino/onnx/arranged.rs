@@ -2,78 +2,45 @@
 //! frontend puts them into another order, and makes some of its own.
 
 use super::values;
+use crate::nn::backends::openvino::translated::{Argument, Arranged};
 use crate::nn::onnx::Node;
-use crate::nn::operators::{Condition, Fact};
+use crate::nn::operators::Fact;
 
-/// An input of OpenVINO's operator.
-#[derive(Clone, Debug)]
-pub(super) enum Argument {
-    /// The node's own, by its number.
-    Input(usize),
-    /// The frontend's, and what is known of it.
-    Made(Fact),
-}
-
-/// The inputs of one of OpenVINO's operators that a node becomes.
-pub(super) struct Arranged {
-    arguments: Vec<Argument>,
-}
-
-impl Arranged {
-    /// Of an operator that stands for this node, of whose inputs this is known.
-    pub(super) fn of(node: &Node<'_>, operator: &str, opset: i64, facts: &[Fact]) -> Arranged {
-        use Argument::{Input, Made};
-        let is_there = |at: usize| node.inputs.get(at).is_some_and(|name| !name.is_empty());
-        let unknown = || Made(Fact::default());
-        let input = |at: usize| if is_there(at) { Input(at) } else { unknown() };
-        let first = |count: usize| (0..count.min(node.inputs.len())).map(input).collect();
-        let arguments: Vec<Argument> = match (node.op, operator) {
-            ("Gather", _) => vec![input(0), input(1), Made(values::axis(node))],
-            // The frontend cuts a part out of the shape with a step of 1.
-            ("Shape", _) => Vec::new(),
-            // Without steps, or with the older form's attributes, they are 1.
-            ("Slice", _) if !is_there(4) => first(3),
-            ("Slice", _) => vec![input(0), input(1), input(2), Input(4)],
-            // The region is not looked at. An older form has the scales in its place.
-            ("Resize", _) if opset < 11 => first(2),
-            ("Resize", _) => vec![input(0), if is_there(3) { Input(3) } else { input(2) }],
-            ("Upsample", _) => first(2),
-            // Its axes, and the one number of the other, are the frontend's.
-            ("LRN" | "LeakyRelu" | "ArgMax" | "ArgMin" | "TopK" | "Split", _) => vec![input(0)],
-            // The data, the state, and the weights of what comes back.
-            ("LSTM", "LSTMSequence") => {
-                let [x, h, r] = sequence(node, facts);
-                vec![x, h, unknown(), unknown(), unknown(), r]
-            }
-            ("GRU", "GRUSequence") | ("RNN", "RNNSequence") => {
-                let [x, h, r] = sequence(node, facts);
-                vec![x, h, unknown(), unknown(), r]
-            }
-            // To a shape, in one direction.
-            (_, "Broadcast") => first(2),
-            _ => first(node.inputs.len()),
-        };
-        Arranged { arguments }
-    }
-
-    /// What is known of the arguments, if this is known of the node's inputs.
-    pub(super) fn facts(&self, inputs: &[Fact]) -> Vec<Fact> {
-        let fact = |argument: &Argument| match argument {
-            Argument::Input(at) => inputs[*at].clone(),
-            Argument::Made(fact) => fact.clone(),
-        };
-        self.arguments.iter().map(fact).collect()
-    }
-
-    /// The argument that a condition is about.
-    pub(super) fn argument(&self, condition: Condition) -> Option<Argument> {
-        let at = match condition {
-            Condition::NotEmpty { input } | Condition::Within { input, .. } => input,
-            Condition::Index { indices, .. } => indices,
-            _ => return None,
-        };
-        self.arguments.get(at).cloned()
-    }
+/// The inputs of an operator that stands for this node, of whose inputs this is
+/// known.
+pub(super) fn arranged(node: &Node<'_>, operator: &str, opset: i64, facts: &[Fact]) -> Arranged {
+    use Argument::{Input, Made};
+    let is_there = |at: usize| node.inputs.get(at).is_some_and(|name| !name.is_empty());
+    let unknown = || Made(Fact::default());
+    let input = |at: usize| if is_there(at) { Input(at) } else { unknown() };
+    let first = |count: usize| (0..count.min(node.inputs.len())).map(input).collect();
+    let arguments: Vec<Argument> = match (node.op, operator) {
+        ("Gather", _) => vec![input(0), input(1), Made(values::axis(node))],
+        // The frontend cuts a part out of the shape with a step of 1.
+        ("Shape", _) => Vec::new(),
+        // Without steps, or with the older form's attributes, they are 1.
+        ("Slice", _) if !is_there(4) => first(3),
+        ("Slice", _) => vec![input(0), input(1), input(2), Input(4)],
+        // The region is not looked at. An older form has the scales in its place.
+        ("Resize", _) if opset < 11 => first(2),
+        ("Resize", _) => vec![input(0), if is_there(3) { Input(3) } else { input(2) }],
+        ("Upsample", _) => first(2),
+        // Its axes, and the one number of the other, are the frontend's.
+        ("LRN" | "LeakyRelu" | "ArgMax" | "ArgMin" | "TopK" | "Split", _) => vec![input(0)],
+        // The data, the state, and the weights of what comes back.
+        ("LSTM", "LSTMSequence") => {
+            let [x, h, r] = sequence(node, facts);
+            vec![x, h, unknown(), unknown(), unknown(), r]
+        }
+        ("GRU", "GRUSequence") | ("RNN", "RNNSequence") => {
+            let [x, h, r] = sequence(node, facts);
+            vec![x, h, unknown(), unknown(), r]
+        }
+        // To a shape, in one direction.
+        (_, "Broadcast") => first(2),
+        _ => first(node.inputs.len()),
+    };
+    Arranged(arguments)
 }
 
 fn sequence(node: &Node<'_>, facts: &[Fact]) -> [Argument; 3] {

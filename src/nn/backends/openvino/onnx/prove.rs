@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::arranged::{Argument, Arranged};
+use super::arranged::arranged;
 use super::values;
 use super::{gather, guard, table};
+use crate::nn::backends::openvino::translated::Argument;
 use crate::nn::onnx::{Graph, Model, Node, with_inputs};
 use crate::nn::operators::{self, Condition, Doubt, Fact};
 use crate::nn::refusal::Refusal;
@@ -83,7 +84,7 @@ impl<'a> Prover<'a> {
     /// Proves a node, and says what is known of its first output and of others.
     fn node(&mut self, node: &Node<'a>) -> Result<(Fact, Fact), Refusal> {
         let refused = |operator: &str, doubt: Doubt| doubt.refusal(operator, node.label());
-        let Some(becomes) = table::operators(node.op) else {
+        let Some(becomes) = table::TABLE.of(node.op) else {
             return Err(refused(node.op, Doubt::plain("what OpenVINO makes of it is not known")));
         };
         // One of two graphs runs, and gives all of the outputs.
@@ -103,7 +104,7 @@ impl<'a> Prover<'a> {
         let mut before = Vec::new();
         let mut other = None;
         for operator in becomes {
-            let arranged = Arranged::of(node, operator, self.opset, &facts);
+            let arranged = arranged(node, operator, self.opset, &facts);
             for &condition in operators::conditions(operator).map_err(|d| refused(operator, d))? {
                 let inputs = arranged.facts(&facts);
                 let attributes = |key: &str| values::text(node, key);

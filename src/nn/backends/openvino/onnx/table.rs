@@ -1,5 +1,7 @@
 //! What OpenVINO's frontend makes of ONNX's operators.
 
+use crate::nn::backends::openvino::translated::Table;
+
 /// ONNX's operator, and those of OpenVINO's that the frontend puts in its
 /// place, in any version and form of it. What is folded into constants, and
 /// `Constant`, `Convert`, `Reshape`, `ShapeOf`, `Squeeze` and `Unsqueeze`,
@@ -7,7 +9,7 @@
 ///
 /// What has a condition in the list of operators is proven in `prove`. An
 /// operator that is not here is not taken: which others it becomes is not known.
-const TABLE: &[(&str, &[&str])] = &[
+pub(in crate::nn::backends::openvino) static TABLE: Table = Table(&[
     ("Abs", &["Abs"]),
     ("Acos", &["Acos"]),
     ("Acosh", &["Acosh"]),
@@ -162,27 +164,4 @@ const TABLE: &[(&str, &[&str])] = &[
     ("Upsample", &["Interpolate"]),
     ("Where", &["Select"]),
     ("Xor", &["LogicalXor"]),
-];
-
-/// What the frontend makes of an operator of ONNX's.
-pub(super) fn operators(onnx: &str) -> Option<&'static [&'static str]> {
-    let found = TABLE.binary_search_by(|(name, _)| (*name).cmp(onnx));
-    found.ok().map(|at| TABLE[at].1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::nn::operators::{Rule, rule};
-
-    #[test]
-    fn the_table_is_in_order_and_names_operators_that_the_list_takes() {
-        assert!(TABLE.is_sorted_by(|a, b| a.0 < b.0));
-        for (onnx, operators) in TABLE {
-            for operator in *operators {
-                let taken = matches!(rule(operator), Some(Rule::Safe | Rule::When(_)));
-                assert!(taken, "{operator} of {onnx}");
-            }
-        }
-    }
-}
+]);

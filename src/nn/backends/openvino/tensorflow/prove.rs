@@ -1,12 +1,17 @@
 //! A graph's nodes against the list of operators.
 //!
 //! What is known of a value is what constants and the shapes of the graph's
-//! inputs make certain.
+//! inputs make certain. Where it is not certain that a value has elements, nodes
+//! are put before the one that trusts it to.
 
-use super::table;
-use crate::nn::operators::{self, Doubt, Fact};
+use std::collections::{BTreeMap, HashMap};
+
+use super::arranged::arranged;
+use super::{guard, table};
+use crate::nn::backends::openvino::translated::Argument;
+use crate::nn::operators::{self, Condition, Doubt, Fact, Window, made as extent};
 use crate::nn::refusal::Refusal;
-use crate::nn::tensorflow::{Attribute, Node};
+use crate::nn::tensorflow::{Attribute, Node, with_inputs};
 
 /// The most numbers of a constant that are looked at.
 const MOST: usize = 4096;
@@ -33,82 +38,146 @@ pub(super) fn inputs(nodes: &[Node<'_>], most: u64) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Proves a graph's nodes.
-pub(super) fn operators(nodes: &[Node<'_>]) -> Result<(), Refusal> {
-    // What is known of the first output of each.
-    let mut facts: Vec<Fact> = Vec::with_capacity(nodes.len());
+/// Proves a graph's nodes, and gives what stands in the place of those that are
+/// not proven as they are, by their first byte.
+pub(super) fn operators(
+    file: &[u8],
+    nodes: &[Node<'_>],
+) -> Result<BTreeMap<usize, Vec<u8>>, Refusal> {
+    let (facts, filled, others) =
+        (Vec::with_capacity(nodes.len()), HashMap::new(), BTreeMap::new());
+    let mut proof = Proof { file, nodes, facts, filled, others };
     for node in nodes {
-        let inputs: Vec<Fact> = node
-            .inputs
-            .iter()
-            .map(|&(from, output)| match output {
-                0 => facts[from].clone(),
-                _ => Fact::default(),
-            })
-            .collect();
-        one(node, &inputs).map_err(|(of, doubt)| doubt.refusal(of, node.name))?;
-        facts.push(made(node, inputs));
+        let facts = proof.node(node)?;
+        proof.facts.push(facts);
     }
-    Ok(())
+    Ok(proof.others)
 }
 
-/// What is known of what a node makes.
-fn made(node: &Node<'_>, inputs: Vec<Fact>) -> Fact {
+/// A node, and which of its outputs.
+type Value = (usize, u32);
+
+struct Proof<'a> {
+    file: &'a [u8],
+    nodes: &'a [Node<'a>],
+    /// What is known of each node's first output, and of its others.
+    facts: Vec<(Fact, Fact)>,
+    /// Values that have elements, since a node before makes certain of it: what
+    /// that gives.
+    filled: HashMap<Value, String>,
+    others: BTreeMap<usize, Vec<u8>>,
+}
+
+impl Proof<'_> {
+    /// Proves a node, and says what is known of its first output and of others.
+    fn node(&mut self, node: &Node<'_>) -> Result<(Fact, Fact), Refusal> {
+        let refused = |of: &str, doubt: Doubt| doubt.refusal(of, node.name);
+        let Some(becomes) = table::TABLE.of(node.op) else {
+            let why = "what OpenVINO makes of it is not known";
+            return Err(refused(node.op, Doubt::plain(why)));
+        };
+        let mut facts: Vec<Fact> = node.inputs.iter().map(|&value| self.fact(value)).collect();
+        let shape = |index: usize| facts.get(index).and_then(|fact| fact.shape.as_deref());
+        match node.op {
+            "Gather" | "GatherV2"
+                if !matches!(node.attribute("batch_dims"), None | Some(Attribute::Int(0))) =>
+            {
+                return Err(refused("Gather", Doubt::plain("its `batch_dims` is not 0")));
+            }
+            // How much goes before and behind is selected from two columns.
+            "MirrorPad" | "Pad" | "PadV2" if !matches!(shape(1), Some([_, 2])) => {
+                let why = "its sizes (input 1) are not known to be pairs";
+                return Err(refused(node.op, Doubt::plain(why)));
+            }
+            _ => {}
+        }
+        let mut before = Vec::new();
+        for &of in becomes {
+            let arranged = arranged(node, of);
+            for &condition in operators::conditions(of).map_err(|doubt| refused(of, doubt))? {
+                let inputs = arranged.facts(&facts);
+                let Err(doubt) = operators::holds(condition, &inputs, &|_| None) else { continue };
+                let (Condition::NotEmpty { .. }, Some(Argument::Input(at))) =
+                    (condition, arranged.argument(condition))
+                else {
+                    return Err(refused(of, doubt));
+                };
+                let nodes = self.fill(node, at, &facts[at]).ok_or_else(|| refused(of, doubt))?;
+                before.extend(nodes);
+                facts[at] = std::mem::take(&mut facts[at]).with_elements();
+            }
+        }
+        let inputs = node.inputs.iter().enumerate();
+        let names: BTreeMap<usize, &str> =
+            inputs.filter_map(|(at, value)| Some((at, self.filled.get(value)?.as_str()))).collect();
+        if !names.is_empty() {
+            before.extend(with_inputs(self.file, node, &names)?);
+            self.others.insert(node.place.start, before);
+        }
+        Ok(made(node, becomes, &facts))
+    }
+
+    /// What makes certain that an input has elements, for all nodes that read it
+    /// from now on.
+    fn fill(&mut self, node: &Node<'_>, at: usize, fact: &Fact) -> Option<Vec<u8>> {
+        // What is known to be empty is not helped.
+        if fact.shape.is_some() || fact.values.is_some() {
+            return None;
+        }
+        let value @ (from, output) = node.inputs[at];
+        let name = self.nodes[from].name;
+        let own = if output == 0 { name.to_owned() } else { format!("{name}:{output}") };
+        let (made, nodes) = guard::filled(node.name, at, &own);
+        self.filled.insert(value, made);
+        Some(nodes)
+    }
+
+    fn fact(&self, value: Value) -> Fact {
+        let (first, others) = &self.facts[value.0];
+        let fact = if value.1 == 0 { first.clone() } else { others.clone() };
+        if self.filled.contains_key(&value) { fact.with_elements() } else { fact }
+    }
+}
+
+/// What is known of what a node makes: of the first output, and of others.
+fn made(node: &Node<'_>, becomes: &[&str], inputs: &[Fact]) -> (Fact, Fact) {
+    let first = || inputs.first().cloned().unwrap_or_default();
+    let only = |fact| (fact, Fact::default());
     match node.op {
-        "Const" => match node.attribute("value") {
+        "Const" => only(match node.attribute("value") {
             Some(Attribute::Tensor(tensor)) => {
                 Fact::constant(Some(tensor.shape.clone()), tensor.ints(MOST))
             }
             _ => Fact::default(),
-        },
-        "Placeholder" => match node.attribute("shape") {
+        }),
+        "Placeholder" => only(match node.attribute("shape") {
             // The frontend may have another one for what seems to be a number.
             Some(Attribute::Shape(Some(dims))) if !dims.is_empty() => {
                 Fact::shaped(dims.iter().copied().collect())
             }
             _ => Fact::default(),
-        },
-        "Identity" => inputs.into_iter().next().unwrap_or_default(),
-        _ => Fact::default(),
+        }),
+        "Identity" => only(first()),
+        // To constant sizes.
+        "ResizeBilinear" | "ResizeNearestNeighbor" => {
+            let sizes = inputs.get(1).and_then(|sizes| sizes.values.as_ref());
+            let some = sizes.is_some_and(|all| all.iter().all(|&size| size > 0));
+            only(if some { extent("Relu", &[first()], Window::Open) } else { Fact::default() })
+        }
+        _ => {
+            let of = becomes.first().copied().unwrap_or_default();
+            let made = extent(of, &arranged(node, of).facts(inputs), window(node, inputs));
+            (made.clone(), made)
+        }
     }
 }
 
-/// Proves a node; the doubt comes with whom it is about.
-fn one<'n>(node: &Node<'n>, inputs: &[Fact]) -> Result<(), (&'n str, Doubt)> {
-    let doubt = |why: &str| Doubt::plain(why);
-    let Some(becomes) = table::operators(node.op) else {
-        return Err((node.op, doubt("what OpenVINO makes of it is not known")));
-    };
-    let input = |index: usize| inputs.get(index).cloned().unwrap_or_default();
-    let held = |of: &'static str, inputs: &[Fact]| {
-        operators::prove_but_for_elements(of, inputs).map_err(|doubt| (of, doubt))
-    };
-    match node.op {
-        "Gather" | "GatherV2" => {
-            if !matches!(node.attribute("batch_dims"), None | Some(Attribute::Int(0))) {
-                return Err(("Gather", doubt("its `batch_dims` is not 0")));
-            }
-            let axis = match node.op {
-                "Gather" => Fact::constant(Some(Vec::new()), Some(vec![0])),
-                _ => input(2),
-            };
-            held("Gather", &[input(0), input(1), axis])
-        }
-        "GatherNd" => held("GatherND", &[input(0), input(1)]),
-        "Range" => held("Range", &[input(0), input(1), input(2)]),
-        "StridedSlice" => held("StridedSlice", &[input(0), input(1), input(2), input(3)]),
-        // How much goes before and behind is selected from two columns.
-        "MirrorPad" | "Pad" | "PadV2" => match input(1).shape.as_deref() {
-            Some([_, 2]) => held("Pad", &[]),
-            _ => Err((node.op, doubt("its sizes (input 1) are not known to be pairs"))),
-        },
-        _ => {
-            // Of these, the inputs come in the same order.
-            let same = match node.op {
-                "Tile" | "Conv2D" | "DepthwiseConv2dNative" => inputs,
-                _ => &[],
-            };
-            becomes.iter().try_for_each(|&of| held(of, same))
-        }
+/// How the weights of a node move over its data, if it has any.
+fn window(node: &Node<'_>, inputs: &[Fact]) -> Window {
+    let weights = inputs.get(1).and_then(|fact| fact.shape.as_deref());
+    match (node.attribute("padding"), weights) {
+        // As many places as the data has, but for the strides.
+        (Some(Attribute::Text(b"SAME")), _) | (_, Some([1, 1, ..])) => Window::Fits,
+        _ => Window::Open,
     }
 }

@@ -1,5 +1,7 @@
 //! What OpenVINO's frontend makes of TensorFlow's operators.
 
+use crate::nn::backends::openvino::translated::Table;
+
 /// TensorFlow's operator, and those of OpenVINO's that the frontend puts in its
 /// place. What is folded into constants, and `Constant`, `Convert`, `Reshape`,
 /// `ShapeOf`, `Squeeze`, `Transpose` and `Unsqueeze`, which are safe, are left
@@ -7,7 +9,7 @@
 ///
 /// What has a condition in the list of operators is proven in `prove`. An
 /// operator that is not here is not taken: which others it becomes is not known.
-const TABLE: &[(&str, &[&str])] = &[
+pub(in crate::nn::backends::openvino) static TABLE: Table = Table(&[
     ("Abs", &["Abs"]),
     ("Acos", &["Acos"]),
     ("Acosh", &["Acosh"]),
@@ -130,7 +132,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("Unpack", &["Split"]),
     ("Where", &["NonZero"]),
     ("ZerosLike", &["Broadcast", "Concat"]),
-];
+]);
 
 /// With the model's mean and variance, or with those of its input.
 const NORMALIZED: &[&str] = &[
@@ -146,27 +148,3 @@ const NORMALIZED: &[&str] = &[
     "SquaredDifference",
     "Subtract",
 ];
-
-/// What the frontend makes of an operator of TensorFlow's.
-pub(super) fn operators(tensorflow: &str) -> Option<&'static [&'static str]> {
-    let found = TABLE.binary_search_by(|(name, _)| (*name).cmp(tensorflow));
-    found.ok().map(|at| TABLE[at].1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::nn::operators::rule;
-
-    #[test]
-    fn the_table_is_in_order_and_names_operators_of_the_list() {
-        for pair in TABLE.windows(2) {
-            assert!(pair[0].0 < pair[1].0, "{} {}", pair[0].0, pair[1].0);
-        }
-        for (name, becomes) in TABLE {
-            for operator in *becomes {
-                assert!(rule(operator).is_some(), "{name}: {operator}");
-            }
-        }
-    }
-}

@@ -96,6 +96,58 @@ fn indices_out_of_range_are_refused() {
     assert_eq!(run(&mut task, graph, &[4], &[5.0, 6.0, 7.0, 8.0]), floats(&[8.0]));
 }
 
+/// A convolution by a window of 3 by 3 that weighs its middle.
+fn convolution(name: &str, input: &str, padding: &str) -> Vec<u8> {
+    let numbers = bytes(1, [int(3, 1), int(3, 1), int(3, 1), int(3, 1)].concat());
+    let attributes = [
+        typed(),
+        attribute("strides", numbers),
+        attribute("padding", bytes(2, padding)),
+        attribute("data_format", bytes(2, "NHWC")),
+    ];
+    node(name, "Conv2D", &[input, "weights"], &attributes)
+}
+
+fn convolutions(rows: i64, paddings: &[&str]) -> Vec<u8> {
+    let mut middle = [0.0; 9];
+    middle[4] = 2.0;
+    let weights = constant("weights", F32, &[3, 3, 1, 1], bytes(4, floats(&middle)));
+    let mut graph = [placeholder("x", &[rows, 4, 4, 1]), weights].concat();
+    for (at, padding) in paddings.iter().enumerate() {
+        let input = if at == 0 { "x".to_owned() } else { format!("y{}", at - 1) };
+        graph.extend(convolution(&format!("y{at}"), &input, padding));
+    }
+    graph
+}
+
+/// SECURITY.md: a convolution of what has no elements reads what is not its own.
+#[test]
+fn what_may_have_no_elements_is_kept_from_operators_that_trust_it() {
+    let nodes = |rows, paddings: &[&str]| {
+        let graph = convolutions(rows, paddings);
+        check(&[&graph], Bounds::default()).expect("taken").1 - 2 - paddings.len()
+    };
+    // Where shapes are fixed, and behind what gives as much as it was given, all is
+    // certain.
+    assert_eq!(nodes(1, &["VALID", "VALID"]), 0);
+    assert_eq!(nodes(-1, &["SAME", "SAME"]), 4);
+    assert_eq!(nodes(-1, &["SAME", "VALID", "SAME"]), 8);
+    let none = check(&[&convolutions(0, &["SAME"])], Bounds::default()).expect_err("refused").text;
+    assert!(none.contains("Convolution (layer `y0`)") && none.contains("may be empty"), "{none}");
+
+    let nn = nn();
+    let mut task = context(&nn);
+    let graph = load(&mut task, &convolutions(-1, &["VALID"])).expect("a graph");
+    let input: Vec<f32> = (0..32u8).map(f32::from).collect();
+    let (one, two) = ([10.0, 12.0, 18.0, 20.0], [42.0, 44.0, 50.0, 52.0]);
+    assert_eq!(run(&mut task, graph, &[1, 4, 4, 1], &input[..16]), floats(&one));
+    assert_eq!(run(&mut task, graph, &[2, 4, 4, 1], &input), floats(&[one, two].concat()));
+    let execution = task.init_execution_context(graph).expect("a context");
+    task.set_input(execution, 0, 1, &[0, 4, 4, 1], &[]).expect("set");
+    let refused = task.compute(execution).map_err(Halt::sentence).expect_err("refused");
+    assert!(refused.contains("OpenVINO"), "{refused}");
+}
+
 #[test]
 fn operators_are_held_to_the_list() {
     let axes = constant("a", I32, &[1], int(7, 0));

@@ -69,7 +69,7 @@ pub(super) fn operators(model: &Model<'_>) -> Result<(), Refusal> {
 /// and values; the doubt comes with whom it is about.
 fn one<'o>(operator: &'o Operator, inputs: &[Fact]) -> Result<Fact, (&'o str, Doubt)> {
     let doubt = |why: &str| Err((operator.op, Doubt::plain(why)));
-    let Some(becomes) = table::operators(operator.op) else {
+    let Some(becomes) = table::TABLE.of(operator.op) else {
         return doubt("what OpenVINO makes of it is not known");
     };
     let shape = |index: usize| inputs.get(index).and_then(|fact| fact.shape.as_deref());
