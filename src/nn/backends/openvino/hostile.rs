@@ -36,6 +36,44 @@ fn a_scalar_is_taken_and_given() {
     assert_eq!(task.report().diagnostics, Vec::<String>::new());
 }
 
+/// Where one dimension alone is open the library takes a tensor's new shape out of
+/// the model, whatever it says.
+#[test]
+fn what_has_no_elements_is_an_error_though_one_dimension_alone_is_open() {
+    let most = "<data axis=\"0\" mode=\"max\" sort=\"value\"/>";
+    let model = net(
+        &[
+            layer(0, "Parameter", "<data element_type=\"f32\" shape=\"?,4\"/>", &[], Some("-1,4")),
+            layer(
+                1,
+                "Const",
+                "<data element_type=\"i64\" shape=\"\" offset=\"0\" size=\"8\"/>",
+                &[],
+                Some(""),
+            ),
+            layer(2, "TopK", most, &["-1,4", ""], Some("1,4")),
+            layer(3, "Result", "", &["1,4"], None),
+        ],
+        &[(0, 0, 2, 0), (1, 0, 2, 1), (2, 2, 3, 0)],
+    );
+    let nn = nn();
+    let mut task = context(&nn);
+    let graph = load(&mut task, &(model, 1i64.to_le_bytes().to_vec())).expect("a graph");
+    let mut most_of = |rows: u32, numbers: &[f32]| {
+        let context = task.init_execution_context(graph).expect("a context");
+        task.set_input(context, 0, 1, &[rows, 4], &floats(numbers)).expect("set");
+        task.compute(context).map_err(|halt| halt.sentence())?;
+        let mut output = [0; 16];
+        let length = task.get_output(context, 0, &mut output).expect("an output");
+        Ok::<_, String>(output[..length as usize].to_vec())
+    };
+    let (rows, most) = ([1.0, 6.0, 3.0, 8.0, 5.0, 2.0, 7.0, 4.0], [5.0, 6.0, 7.0, 8.0]);
+    assert_eq!(most_of(2, &rows), Ok(floats(&most)));
+    let none = most_of(0, &[]).expect_err("refused");
+    assert!(none.contains("OpenVINO"), "{none}");
+    assert_eq!(most_of(1, &rows[..4]), Ok(floats(&rows[..4])));
+}
+
 /// ARCHITECTURE.md, case 67.
 #[test]
 fn no_text_is_that_of_another_task() {

@@ -1,26 +1,41 @@
 //! Nodes that are put before one that trusts its inputs. For inputs that it can
-//! take they change nothing; where shapes are fixed OpenVINO folds them away.
+//! take they change nothing.
 
 use crate::nn::onnx::Node;
 use crate::nn::onnx::write::{attribute, bytes, int, ints, node};
 
 /// The first version of ONNX's operators in which a number may stand for a list
-/// of them.
-pub(super) const OPSET: i64 = 8;
+/// of them, and which has `Where`.
+pub(super) const OPSET: i64 = 9;
 
 /// ONNX's number for `i64`.
 const I64: i64 = 7;
 
-/// A value with the elements of an input: without any there is an error, since
-/// it is given a shape whose dimensions are 1 at least.
+/// The same for truth values.
+const BOOL: i64 = 9;
+
+/// A value with the elements of an input: without any there is an error. What
+/// has one element is given a shape of four, and is the condition by which the
+/// input is selected from itself: a new shape of the input's own is taken out by
+/// the library where one of its dimensions alone is open.
 pub(super) fn filled(of: &Node<'_>, at: usize, input: &str) -> Option<(String, Vec<u8>)> {
     let name = names(of, at)?;
-    let [shape, one, least, made] = ["shape", "one", "least", "filled"].map(name);
+    let [shape, one, two, least] = ["shape", "one", "two", "least"].map(name);
+    let [some, side, square, all] = ["some", "side", "square", "all"].map(name);
+    let [number, truth, made] = ["number", "truth", "filled"].map(name);
     let nodes = [
         node("Shape", &[input], &[&shape], &[]),
-        constant(&one, &[], &[1]),
-        node("Max", &[&shape, &one], &[&least], &[]),
-        node("Reshape", &[input, &least], &[&made], &[]),
+        constant(&one, &[1], &[1]),
+        constant(&two, &[1], &[2]),
+        node("ReduceMin", &[&shape], &[&least], &[attribute("keepdims", 1)]),
+        node("Min", &[&least, &one], &[&some], &[]),
+        node("Sub", &[&two, &some], &[&side], &[]),
+        // In one dimension the library would work its size out of the elements.
+        node("Concat", &[&side, &side], &[&square], &[attribute("axis", 0)]),
+        node("Reshape", &[&one, &square], &[&all], &[]),
+        node("ReduceMin", &[&all], &[&number], &[attribute("keepdims", 0)]),
+        node("Cast", &[&number], &[&truth], &[attribute("to", BOOL)]),
+        node("Where", &[&truth, input, input], &[&made], &[]),
     ];
     Some((made, nodes.concat()))
 }

@@ -135,6 +135,26 @@ fn indices_out_of_range_reach_nothing_but_the_model() {
     assert!(refused(&nd).contains("GatherND (layer `y`)"));
 }
 
+/// As in `hostile`: the open dimension is one alone.
+#[test]
+fn what_has_no_elements_is_an_error() {
+    let nn = nn();
+    let mut task = context(&nn);
+    for of in [&[-1, 4][..], &[-1, -1]] {
+        let most = model(&[
+            input("x", I64, of),
+            ints("k", &[1], &[1]),
+            node("TopK", &["x", "k"], &["y", "at"], &[attribute("axis", 0)]),
+            output("y", I64, &[]),
+        ]);
+        let of_two = [(5, &[2u32, 4][..], whole(&[1, 6, 3, 8, 5, 2, 7, 4]))];
+        assert_eq!(run(&mut task, &most, &of_two), Ok(whole(&[5, 6, 7, 8])), "{of:?}");
+        let of_none = [(5, &[0u32, 4][..], Vec::new())];
+        let none = run(&mut task, &most, &of_none).expect_err("refused");
+        assert!(none.contains("OpenVINO"), "{of:?}: {none}");
+    }
+}
+
 /// ARCHITECTURE.md, case 56.
 #[test]
 fn steps_are_constants_and_not_zero() {

@@ -168,12 +168,25 @@ impl Mends {
         (id, out)
     }
 
-    /// The same tensor, or an error if it has no elements: the product of its
-    /// dimensions, each 1 at least, is then another one.
+    /// The same tensor, or an error if it has no elements. What has one is given a
+    /// shape of none, and is the condition by which the tensor is selected from
+    /// itself: a new shape of the tensor's own is taken out by the library where
+    /// one of its dimensions alone is open.
     fn not_empty(&mut self, of: Output) -> Output {
         let shape = self.add("ShapeOf", 3, "output_type=\"i64\"", &[of]);
-        let least = self.add("Clamp", 1, "min=\"1\" max=\"2147483647\"", &[shape]);
-        self.add("Reshape", 1, "special_zero=\"false\"", &[of, least])
+        let rank = self.add("ShapeOf", 3, "output_type=\"i64\"", &[shape]);
+        let [zero, one] = [0, 1].map(|number| {
+            self.add("Clamp", 1, &format!("min=\"{number}\" max=\"{number}\""), &[rank])
+        });
+        let least = self.add("ReduceMin", 1, "keep_dims=\"true\"", &[shape, zero]);
+        let some = self.add("Clamp", 1, "min=\"0\" max=\"1\"", &[least]);
+        // In one dimension the library would work its size out of the elements.
+        let twice = self.add("Concat", 1, "axis=\"0\"", &[some, some]);
+        let made = self.add("Reshape", 1, "special_zero=\"false\"", &[one, twice]);
+        let both = self.add("Concat", 1, "axis=\"0\"", &[zero, one]);
+        let number = self.add("ReduceMin", 1, "keep_dims=\"false\"", &[made, both]);
+        let truth = self.add("Convert", 1, "destination_type=\"boolean\"", &[number]);
+        self.add("Select", 1, "auto_broadcast=\"numpy\"", &[truth, of, of])
     }
 
     /// Indices kept within the dimension of `from` that `axis` selects.
