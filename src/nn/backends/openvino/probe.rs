@@ -168,7 +168,9 @@ fn what_has_no_elements_along_one_open_dimension_is_harmless() {
     let mut cases = Vec::new();
     for line in run(&["cases", "--honest"], None).lines() {
         let case: Value = serde_json::from_str(line).expect("a case");
-        if needs(case["op"].as_str().expect("text")) {
+        // Not the same again with all dimensions open, or with constants.
+        let plain = case["case"].as_str().is_some_and(|name| name.ends_with(" honest"));
+        if plain && needs(case["op"].as_str().expect("text")) {
             cases.extend(emptied(&case));
         }
     }
