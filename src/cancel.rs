@@ -107,26 +107,45 @@ pub struct Cancel {
 }
 
 type Told = dyn Fn(Reason) + Send + Sync;
-type Shown = dyn Fn(&Doing) + Send + Sync;
+type Shown = dyn Fn(TaskChange<'_>) + Send + Sync;
+
+/// What has changed about a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskChange<'a> {
+    /// It does this from now on.
+    Doing(&'a Doing),
+    /// Its guest's linear memories have this many bytes from now on.
+    Memory(u64),
+}
 
 /// Who is told of a task.
 #[derive(Default)]
 struct Listener {
     cancelled: Option<Box<Told>>,
-    doing: Option<Box<Shown>>,
+    changed: Option<Box<Shown>>,
 }
 
 impl Cancel {
     /// One that calls `cancelled`, which must not wait, when its task is to end.
     pub fn told(cancelled: impl Fn(Reason) + Send + Sync + 'static) -> Cancel {
-        let listener = Listener { cancelled: Some(Box::new(cancelled)), doing: None };
+        let listener = Listener { cancelled: Some(Box::new(cancelled)), changed: None };
         Cancel { listener, ..Cancel::default() }
     }
 
-    /// One that calls `doing`, which must not wait, when its task goes on to
-    /// something else.
-    pub fn shown(doing: impl Fn(&Doing) + Send + Sync + 'static) -> Cancel {
-        let listener = Listener { cancelled: None, doing: Some(Box::new(doing)) };
+    /// One that calls both.
+    pub fn told_and_shown(
+        cancelled: impl Fn(Reason) + Send + Sync + 'static,
+        changed: impl Fn(TaskChange<'_>) + Send + Sync + 'static,
+    ) -> Cancel {
+        let listener =
+            Listener { cancelled: Some(Box::new(cancelled)), changed: Some(Box::new(changed)) };
+        Cancel { listener, ..Cancel::default() }
+    }
+
+    /// One that calls `changed`, which must not wait, when its task goes on to
+    /// something else or has another amount of memory.
+    pub fn shown(changed: impl Fn(TaskChange<'_>) + Send + Sync + 'static) -> Cancel {
+        let listener = Listener { cancelled: None, changed: Some(Box::new(changed)) };
         Cancel { listener, ..Cancel::default() }
     }
 
@@ -232,7 +251,10 @@ impl Cancel {
 
     /// The guest's linear memories have grown to this many bytes in all.
     pub fn set_memory(&self, bytes: u64) {
-        self.memory.store(bytes, Ordering::Relaxed);
+        let before = self.memory.swap(bytes, Ordering::Relaxed);
+        if let Some(show) = self.listener.changed.as_ref().filter(|_| before != bytes) {
+            show(TaskChange::Memory(bytes));
+        }
     }
 
     /// Bytes of the guest's linear memories; 0 before it has any.
@@ -242,8 +264,8 @@ impl Cancel {
 
     /// The task does this from now on.
     pub fn set_doing(&self, doing: Doing) {
-        if let Some(show) = &self.listener.doing {
-            show(&doing);
+        if let Some(show) = &self.listener.changed {
+            show(TaskChange::Doing(&doing));
         }
         *held(&self.doing) = doing;
     }
@@ -289,15 +311,24 @@ mod tests {
     }
 
     #[test]
-    fn whoever_shows_a_task_hears_what_it_goes_on_to() {
+    fn whoever_shows_a_task_hears_what_it_goes_on_to_and_how_its_memory_grows() {
         let seen = Arc::<Mutex<Vec<String>>>::default();
         let shown = seen.clone();
-        let cancel = Cancel::shown(move |doing| held(&shown).push(doing.to_string()));
+        let cancel = Cancel::shown(move |change| {
+            held(&shown).push(match change {
+                TaskChange::Doing(doing) => doing.to_string(),
+                TaskChange::Memory(bytes) => bytes.to_string(),
+            });
+        });
         cancel.set_doing(Doing::Running);
+        cancel.set_memory(7);
         cancel.during(Doing::Computing("x".into()), || {
             assert_eq!(cancel.doing().to_string(), "the graph x was computed");
+            // What is as it was is not told again.
+            cancel.set_memory(7);
         });
-        assert_eq!(*held(&seen), ["its guest ran", "the graph x was computed", "its guest ran"]);
+        let expected = ["its guest ran", "7", "the graph x was computed", "its guest ran"];
+        assert_eq!(*held(&seen), expected);
     }
 
     #[test]

@@ -29,6 +29,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ArgMatches;
+use tokio::sync::watch;
 
 use crate::flags::GraphFlag;
 use crate::nn::{BackendName, Devices, Hint, Operators, Precision, SearchEnv};
@@ -139,6 +140,9 @@ pub struct Config {
     pub monitoring: MonitoringConfig,
     /// The log.
     pub log: LogConfig,
+    /// Its directives as they change while the worker runs, for the processes
+    /// that this one starts; none: they don't.
+    pub log_changes: Option<watch::Receiver<String>>,
     /// What the operator should know, one full sentence each: for the log.
     pub warnings: Vec<String>,
     /// Every setting with its value and source, secrets masked.

@@ -46,6 +46,8 @@ pub struct DiskCache {
 
 struct Folder {
     path: PathBuf,
+    /// What earlier processes have left, which is only read.
+    earlier: Option<PathBuf>,
     budget: u64,
     /// A failure to write has been told.
     failed: AtomicBool,
@@ -77,9 +79,23 @@ impl DiskCache {
     ///
     /// It can't be made, or others than this user can write to it.
     pub fn open(path: &Path, budget: u64) -> anyhow::Result<DiskCache> {
+        DiskCache::open_over(None, path, budget)
+    }
+
+    /// The same over a folder of what earlier processes have left, which is
+    /// read after this one and not written to.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn open_over(
+        earlier: Option<PathBuf>,
+        path: &Path,
+        budget: u64,
+    ) -> anyhow::Result<DiskCache> {
         prove(path).with_context(|| format!("the folder {}", path.display()))?;
-        let folder =
-            Arc::new(Folder { path: path.to_owned(), budget, failed: AtomicBool::new(false) });
+        let failed = AtomicBool::new(false);
+        let folder = Arc::new(Folder { path: path.to_owned(), earlier, budget, failed });
         let keeper = Arc::<Keeper>::default();
         let (entries, waiting) = sync_channel::<(Digest, Make)>(WAITING);
         std::thread::Builder::new()
@@ -148,8 +164,36 @@ impl Keeper {
     }
 }
 
+/// Moves the entries of the folder `from`, which nobody writes to any more, to
+/// `into`, which is made or proven, in place of what was used least recently.
+/// What is no entry by its name or kind stays where it is.
+///
+/// # Errors
+///
+/// `into` can't be used, or has no room, or something can't be moved.
+pub fn adopt(from: &Path, into: &Path, budget: u64) -> anyhow::Result<()> {
+    prove(into).with_context(|| format!("the folder {}", into.display()))?;
+    let into =
+        Folder { path: into.to_owned(), earlier: None, budget, failed: AtomicBool::new(false) };
+    let Some(entries) = unless_gone(fs::read_dir(from))? else { return Ok(()) };
+    for entry in entries {
+        let entry = entry?;
+        let (name, metadata) = (entry.file_name(), entry.metadata()?);
+        let Some(key) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        if metadata.is_file() && metadata.len() <= budget {
+            into.make_room(metadata.len())?;
+            fs::rename(entry.path(), into.file(&key))?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes the folder, and proves that nobody else can write to it.
-fn prove(path: &Path) -> anyhow::Result<()> {
+///
+/// # Errors
+///
+/// It can't be made, is a link or another user's, or others can write to it.
+pub fn prove(path: &Path) -> anyhow::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let metadata = fs::symlink_metadata(path)?;
     ensure!(metadata.is_dir(), "it is a link, or no folder: remove it");
@@ -177,12 +221,17 @@ fn create(path: &Path) -> io::Result<File> {
 
 impl Folder {
     fn get(&self, key: &Digest) -> Option<Vec<u8>> {
-        let path = self.file(key);
+        let earlier = || self.find(self.earlier.as_ref()?.join(key.to_string()), key);
+        self.find(self.file(key), key).or_else(earlier)
+    }
+
+    fn find(&self, path: PathBuf, key: &Digest) -> Option<Vec<u8>> {
         match read(&path, key) {
             Ok(Some(bytes)) => Some(bytes),
             Ok(None) => {
                 debug!(path = %path.display(), "a damaged entry of the cache on disk is dropped");
-                self.remove(key);
+                // One that is only read stays, and is damaged the next time, too.
+                fs::remove_file(path).ok();
                 None
             }
             Err(error) => {
@@ -290,123 +339,4 @@ fn seal(key: &Digest, bytes: &[u8]) -> Digest {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    fn cache(budget: u64) -> (tempfile::TempDir, DiskCache) {
-        let dir = tempfile::tempdir().expect("a directory");
-        let cache = DiskCache::open(&dir.path().join("cache"), budget).expect("a cache");
-        (dir, cache)
-    }
-
-    fn key(number: u8) -> Digest {
-        Digest::of(&[number])
-    }
-
-    #[test]
-    fn what_was_kept_is_found_by_the_next_process() {
-        let (dir, cache) = cache(1000);
-        assert_eq!(cache.get(&key(1)), None);
-        cache.folder.put(&key(1), b"one");
-        drop(cache);
-        let cache = DiskCache::open(&dir.path().join("cache"), 1000).expect("a cache");
-        assert_eq!(cache.get(&key(1)).as_deref(), Some(&b"one"[..]));
-        assert_eq!(cache.get(&key(2)), None);
-    }
-
-    /// ARCHITECTURE.md, case 52.
-    #[test]
-    fn what_is_damaged_is_not_found() {
-        let (_dir, cache) = cache(1000);
-        for at in 0..3 + DIGEST {
-            cache.folder.put(&key(1), b"one");
-            let path = cache.folder.file(&key(1));
-            let mut bytes = fs::read(&path).expect("an entry");
-            bytes[at] ^= 1;
-            fs::write(&path, &bytes).expect("written");
-            assert_eq!(cache.get(&key(1)), None, "byte {at}");
-            fs::write(&path, &bytes[..at]).expect("written");
-            assert_eq!(cache.get(&key(1)), None, "cut at {at}");
-            assert!(!path.exists());
-        }
-        cache.folder.put(&key(1), b"one");
-        fs::rename(cache.folder.file(&key(1)), cache.folder.file(&key(2))).expect("renamed");
-        assert_eq!(cache.get(&key(2)), None, "under another key");
-    }
-
-    /// ARCHITECTURE.md, case 52.
-    #[test]
-    fn what_can_not_be_written_is_not_there_and_nothing_else_happens() {
-        let (dir, cache) = cache(1000);
-        fs::remove_dir_all(dir.path().join("cache")).expect("removed");
-        cache.folder.put(&key(1), b"one");
-        assert_eq!(cache.get(&key(1)), None);
-    }
-
-    #[test]
-    fn what_was_used_least_recently_makes_room() {
-        let (_dir, cache) = cache(299);
-        for number in 1..=2 {
-            cache.folder.put(&key(number), &[0; 100 - DIGEST]);
-            let used = SystemTime::now() - Duration::from_secs(100 - u64::from(number));
-            let file = File::options().write(true).open(cache.folder.file(&key(number)));
-            file.and_then(|file| file.set_modified(used)).expect("a time");
-        }
-        assert!(cache.get(&key(1)).is_some());
-        cache.folder.put(&key(3), &[0; 100 - DIGEST]);
-        assert!(cache.get(&key(1)).is_some() && cache.get(&key(3)).is_some());
-        assert_eq!(cache.get(&key(2)), None);
-        cache.folder.put(&key(4), &[0; 300 - DIGEST]);
-        assert_eq!(cache.get(&key(4)), None, "larger than all of it");
-        assert!(cache.get(&key(3)).is_some());
-    }
-
-    #[test]
-    fn a_folder_that_others_can_write_to_is_not_used() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let dir = tempfile::tempdir().expect("a directory");
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o770)).expect("set");
-        let refused = DiskCache::open(dir.path(), 1000).expect_err("others can write");
-        assert!(format!("{refused:#}").contains("others can write"), "{refused:#}");
-    }
-
-    #[test]
-    fn a_link_is_not_used_and_what_was_left_is_not_followed() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (folder, other) = (dir.path().join("cache"), dir.path().join("other"));
-        fs::write(&other, "precious").expect("written");
-        std::os::unix::fs::symlink(dir.path(), &folder).expect("linked");
-        let refused = DiskCache::open(&folder, 1000).expect_err("a link");
-        assert!(format!("{refused:#}").contains("it is a link"), "{refused:#}");
-        fs::remove_file(&folder).expect("removed");
-        fs::create_dir(&folder).expect("made");
-        std::os::unix::fs::symlink(&other, folder.join(UNFINISHED)).expect("linked");
-        let cache = DiskCache::open(&folder, 1000).expect("a cache");
-        cache.folder.put(&key(1), b"one");
-        assert_eq!(fs::read(&other).expect("there"), b"precious");
-        assert_eq!(cache.get(&key(1)).as_deref(), Some(&b"one"[..]));
-    }
-
-    #[test]
-    fn a_slow_entry_holds_nobody_up_and_the_end_waits_for_it() {
-        let (_dir, cache) = cache(1000);
-        let (begun, has_begun) = sync_channel(1);
-        let (go, gone) = sync_channel::<()>(1);
-        cache.keep(key(1), move || {
-            begun.send(()).map_err(|e| e.to_string())?;
-            gone.recv().map_err(|e| e.to_string())?;
-            Ok(b"slow".to_vec())
-        });
-        has_begun.recv().expect("it begins");
-        for number in 2..10 {
-            cache.keep(key(number), || Ok(vec![]));
-        }
-        cache.close(Duration::ZERO);
-        assert_eq!(cache.get(&key(1)), None);
-        go.send(()).expect("it waits");
-        cache.close(Duration::from_secs(60));
-        assert_eq!(cache.get(&key(1)).as_deref(), Some(&b"slow"[..]));
-        assert_eq!(cache.get(&key(2)), None, "nothing is begun at the end");
-    }
-}
+mod tests;

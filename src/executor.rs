@@ -13,18 +13,25 @@
 //! behind, and another one takes that one's place. As many may be left behind
 //! as there are executors.
 //!
+//! A task whose module is large, and not known to be compiled, is for threads
+//! beside the executors: their tasks never wait for a long compile.
+//!
 //! What crashed the process that it ran in runs again, alone, on a thread of its
 //! own beside the others, and fails at its second crash alone.
 
+mod handle;
+mod job;
 mod pool;
 mod watch;
 
-use crate::cancel::{Cancel, Reason};
+use crate::cancel::{Cancel, Doing, Reason};
 use crate::journal::Run;
 use crate::queue::{Admission, Bounds, QueueRefusal, Stopped};
 use crate::task::{Failure, Monitoring, Outcome, Rejection, TaskId, TaskSpec, Weight};
 use crate::usage::{Thread, ThreadUsage};
-use pool::{Handle, Job, Pool, Reply};
+use handle::Handle;
+use job::{Job, Reply};
+use pool::Pool;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -46,21 +53,34 @@ pub struct Turn<'a> {
     /// It is suspected of a crash, so nothing may run in a process with it.
     pub alone: bool,
     handle: &'a Handle,
+    weight: Weight,
     pool: &'a Pool,
 }
 
 impl Turn<'_> {
-    /// It runs on this thread and not on the executor's own.
-    pub fn runs_on(&self, thread: Thread) {
-        self.handle.runs_on(thread, self.spec.monitoring());
+    /// It runs there and not on the executor's own thread.
+    pub fn runs_at(&self, place: impl Elsewhere + 'static) {
+        self.handle.runs_at(Box::new(place), self.spec.monitoring());
     }
 
-    /// The task's own limit for its guest counts from now on.
+    /// Its code has been compiled, and the task's own limit for its guest counts
+    /// from now on.
     pub fn guest_began(&self) {
+        self.pool.compiled(self.weight);
         if let Some(limit) = self.spec.grant().limits.run {
             self.pool.watch.limit(self.handle.turn, limit);
         }
     }
+}
+
+/// Where a task runs that does not on its executor's thread.
+pub trait Elsewhere: Send + Sync {
+    /// The thread.
+    fn thread(&self) -> Thread;
+    /// Bytes of the guest's linear memories; none once it has ended.
+    fn memory(&self) -> Option<u64>;
+    /// What the task is doing; none once it has ended.
+    fn doing(&self) -> Option<Doing>;
 }
 
 /// What came of a turn.
@@ -84,7 +104,7 @@ impl From<Outcome> for Ran {
 pub struct Crash {
     /// How, and what the task was doing.
     pub how: String,
-    /// No other task ran in it.
+    /// No other task ran in it, and it was this one's doing.
     pub alone: bool,
 }
 
@@ -95,6 +115,8 @@ pub struct Threads {
     pub executors: usize,
     /// Bytes of stack of each.
     pub stack: usize,
+    /// How many tasks beside them whose modules are large and not compiled.
+    pub large: usize,
     /// What has to run alone has a process of its own, and so a thread.
     pub apart: bool,
     /// Whether one more runs invocations of deployed tasks alone, so that tasks
@@ -207,7 +229,6 @@ impl Executor {
     /// It was refused, and will not report.
     pub fn submit(&self, task: Task, admission: Admission) -> Result<(), Rejection> {
         let Task { id, run, weight, spec } = task;
-        let invocation = id.invocation().is_some();
         let whole = spec.is_some();
         let results = self.shared.results.clone();
         let job = |in_memory| {
@@ -217,7 +238,7 @@ impl Executor {
         };
         let admitted = self.shared.queue().admit(&id, weight, whole, admission, job);
         let bounds = self.shared.bounds;
-        admitted.map_err(|refusal| match refusal {
+        let taker = admitted.map_err(|refusal| match refusal {
             QueueRefusal::Draining => Rejection::ShuttingDown,
             QueueRefusal::Full { running, queued } => {
                 Rejection::Busy { running, queued, limit: bounds.tasks }
@@ -230,16 +251,15 @@ impl Executor {
                 }
             }
         })?;
-        self.shared.admitted(admission, invocation);
+        self.shared.wake(taker);
         Ok(())
     }
 
     /// Lets a held task run; one that has been stopped or drained meanwhile is
     /// gone.
     pub fn release(&self, id: &TaskId) {
-        if self.shared.queue().release(id) {
-            self.shared.admitted(Admission::Ready, id.invocation().is_some());
-        }
+        let taker = self.shared.queue().release(id);
+        self.shared.wake(taker);
     }
 
     /// Ends a task: a queued one reports at once, a running one as soon as it

@@ -1,4 +1,4 @@
-//! What other processes of the machine can see of this one.
+//! What other processes of the machine can see of this one, and its end.
 
 use std::ffi::{CStr, c_char};
 
@@ -51,5 +51,17 @@ pub(crate) fn empty_variables(secret: impl Fn(&str) -> bool) {
             (*entry).add(start).write_bytes(0, length);
             entry = entry.add(1);
         }
+    }
+}
+
+/// Ends the process with this code and nothing else. What native libraries
+/// clean up at a usual end is pulled from under the threads that are still in
+/// them, as one that compiles a model and can't be interrupted: they crash.
+pub(crate) fn leave(code: i32) -> ! {
+    // SAFETY: it takes a number and does not return. Standard error, the log,
+    // has no buffer, and nothing is written to standard output.
+    #[allow(unsafe_code, reason = "the standard library has no end without a clean-up")]
+    unsafe {
+        libc::_exit(code)
     }
 }

@@ -16,10 +16,19 @@
 //! until it is released. One that is to run alone comes first. Where all run in
 //! one process it waits until nothing runs and lets nothing begin beside it;
 //! else it has a process of its own, and they don't wait for one another.
+//!
+//! A task whose module is large, and not known to be compiled, is for takers of
+//! its own, so that those of all others never wait for a long compile.
+
+mod known;
+mod load;
 
 use crate::digest::Digest;
 use crate::task::{TaskId, Weight};
+use known::Known;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+pub use load::Load;
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,18 +85,30 @@ pub enum Admission {
 /// Whose turn it may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taker {
-    /// Anyone's: there is one process for all.
-    Any,
-    /// One that need not be alone.
-    Company,
+    /// One that has no long compile before it.
+    Quick,
+    /// One whose module is large, and not known to be compiled.
+    Large,
     /// One that has to be alone, in a process of its own.
     Alone,
     /// An invocation, so that tasks which hold all executors hold up none.
-    Invocations {
-        /// What has to be alone has a process of its own.
-        apart: bool,
-    },
+    Invocations,
 }
+
+/// Which takers there are beside quick ones. Those take all for which there is
+/// no other, and invocations in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Takers {
+    /// One for tasks that have to be alone: they have a process of their own,
+    /// and run beside the others. Else nothing else runs meanwhile.
+    pub alone: bool,
+    /// Those for large modules.
+    pub large: bool,
+}
+
+/// The most bytes of a module that is compiled within a moment. As in the
+/// runtime, whose compilers have a lane for what is not.
+const SMALL: usize = 512 << 10;
 
 /// What there was to stop.
 #[derive(Debug, PartialEq, Eq)]
@@ -121,61 +142,22 @@ impl<T> Waiting<T> {
     }
 }
 
-/// What some tasks take up together.
-#[derive(Debug, Default)]
-pub struct Load {
-    bytes: usize,
-    /// Their modules: how many of them have each, and its bytes.
-    modules: HashMap<Digest, (usize, usize)>,
-}
-
-impl Load {
-    /// Bytes, a module counted once.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Bytes with one task more.
-    pub fn with(&self, weight: Weight) -> usize {
-        let module = weight.module.filter(|(module, _)| !self.modules.contains_key(module));
-        self.bytes.saturating_add(weight.own).saturating_add(module.map_or(0, |(_, bytes)| bytes))
-    }
-
-    /// One task more.
-    pub fn add(&mut self, weight: Weight) {
-        self.bytes = self.with(weight);
-        if let Some((module, bytes)) = weight.module {
-            self.modules.entry(module).or_insert((0, bytes)).0 += 1;
-        }
-    }
-
-    /// One less, which was added.
-    pub fn remove(&mut self, weight: Weight) {
-        self.bytes = self.bytes.saturating_sub(weight.own);
-        if let Some((module, _)) = weight.module
-            && let Some((count, bytes)) = self.modules.get_mut(&module)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.bytes = self.bytes.saturating_sub(*bytes);
-                self.modules.remove(&module);
-            }
-        }
-    }
-}
-
 /// The queue of tasks `T`; a running one is known by its handle `H`.
 pub struct Queue<T, H> {
     bounds: Bounds,
     next: u64,
     /// Boxed: a map that grows at its end leaves half of its room free.
     waiting: BTreeMap<Place, Box<Waiting<T>>>,
-    /// Tasks that are not held, and whatever is to run alone.
+    /// Tasks that are not held and not large, and whatever is to run alone.
     ready: BTreeSet<Place>,
     /// Other invocations.
     invocations: BTreeSet<Place>,
     /// The last that was taken was a task.
     turn_of_invocations: bool,
+    /// Those that are not held and large, all of them and by their modules.
+    large: BTreeSet<Place>,
+    modules: HashMap<Digest, BTreeSet<Place>>,
+    known: Known,
     places: HashMap<TaskId, Place>,
     /// What all that wait take up, and those of them in memory.
     load: Load,
@@ -184,6 +166,7 @@ pub struct Queue<T, H> {
     /// counted in neither of the above.
     invoked: (usize, usize),
     running: HashMap<TaskId, H>,
+    takers: Takers,
     /// The one that runs has to be alone, and there is one process.
     alone: bool,
     draining: bool,
@@ -192,7 +175,7 @@ pub struct Queue<T, H> {
 impl<T, H: Clone> Queue<T, H> {
     /// A queue in which no more waits than this; a single task may take up
     /// more.
-    pub fn new(bounds: Bounds) -> Queue<T, H> {
+    pub fn new(bounds: Bounds, takers: Takers) -> Queue<T, H> {
         Queue {
             bounds,
             next: 0,
@@ -200,11 +183,15 @@ impl<T, H: Clone> Queue<T, H> {
             ready: BTreeSet::new(),
             invocations: BTreeSet::new(),
             turn_of_invocations: false,
+            large: BTreeSet::new(),
+            modules: HashMap::new(),
+            known: Known::default(),
             places: HashMap::new(),
             load: Load::default(),
             in_memory: Load::default(),
             invoked: (0, 0),
             running: HashMap::new(),
+            takers,
             alone: false,
             draining: false,
         }
@@ -213,7 +200,7 @@ impl<T, H: Clone> Queue<T, H> {
     /// Lets a task wait for its turn, whose id must not be there yet. `task`
     /// makes it, and is told whether all of it may stay in memory; if not it
     /// is to be read back by whoever takes it. `whole`: whether all of it is in
-    /// memory now.
+    /// memory now. Returns for whom it is, if it is not held.
     ///
     /// # Errors
     ///
@@ -225,7 +212,7 @@ impl<T, H: Clone> Queue<T, H> {
         whole: bool,
         admission: Admission,
         task: impl FnOnce(bool) -> T,
-    ) -> Result<(), QueueRefusal> {
+    ) -> Result<Option<Taker>, QueueRefusal> {
         debug_assert!(
             !self.places.contains_key(id) && !self.running.contains_key(id),
             "{id} is queued or running"
@@ -240,7 +227,7 @@ impl<T, H: Clone> Queue<T, H> {
             (queued, limit, bytes, bytes.saturating_add(weight.own))
         } else {
             let queued = self.waiting.len() - self.invoked.0;
-            (queued, self.bounds.bytes, self.load.bytes, self.load.with(weight))
+            (queued, self.bounds.bytes, self.load.bytes(), self.load.with(weight))
         };
         if matches!(admission, Admission::Ready | Admission::Held | Admission::Early) {
             let running = self.running.len();
@@ -271,23 +258,63 @@ impl<T, H: Clone> Queue<T, H> {
             Admission::Early => !in_memory,
             Admission::Ready | Admission::Again | Admission::Alone => false,
         };
-        if !held {
-            self.list(place, invocation);
-        }
-        Ok(())
+        Ok((!held).then(|| self.ready(place, weight, invocation)))
     }
 
-    /// It may be taken from now on.
-    fn list(&mut self, place: Place, invocation: bool) -> bool {
-        let list =
-            if invocation && place.in_company { &mut self.invocations } else { &mut self.ready };
-        list.insert(place)
+    /// What is at this place may be taken; returns by whom.
+    fn ready(&mut self, place: Place, weight: Weight, invocation: bool) -> Taker {
+        if invocation && place.in_company {
+            self.invocations.insert(place);
+            return Taker::Invocations;
+        }
+        if let Some((digest, bytes)) = weight.module.filter(|_| place.in_company)
+            && self.takers.large
+            && bytes > SMALL
+            && !self.known.has(&digest)
+        {
+            self.large.insert(place);
+            self.modules.entry(digest).or_default().insert(place);
+            return Taker::Large;
+        }
+        self.ready.insert(place);
+        if self.takers.alone && !place.in_company { Taker::Alone } else { Taker::Quick }
+    }
+
+    /// The process that had compiled modules is gone.
+    pub fn forget_compiled(&mut self) {
+        self.known = Known::default();
+    }
+
+    /// The module of this task has been compiled. Returns whether others wait
+    /// with it, which are for quick takers now.
+    pub fn compiled(&mut self, weight: Weight) -> bool {
+        let Some((digest, _)) = weight.module.filter(|(_, bytes)| *bytes > SMALL) else {
+            return false;
+        };
+        if !self.known.add(digest) {
+            return false;
+        }
+        let places = self.modules.remove(&digest).unwrap_or_default();
+        for place in &places {
+            self.large.remove(place);
+            self.ready.insert(*place);
+        }
+        !places.is_empty()
     }
 
     fn remove(&mut self, place: Place) -> Option<Waiting<T>> {
         let removed = *self.waiting.remove(&place)?;
         self.ready.remove(&place);
         self.invocations.remove(&place);
+        if self.large.remove(&place)
+            && let Some((digest, _)) = removed.weight.module
+            && let Some(places) = self.modules.get_mut(&digest)
+        {
+            places.remove(&place);
+            if places.is_empty() {
+                self.modules.remove(&digest);
+            }
+        }
         self.places.remove(&removed.id);
         if removed.is_invocation() {
             let (queued, bytes) = self.invoked;
@@ -301,30 +328,36 @@ impl<T, H: Clone> Queue<T, H> {
         Some(removed)
     }
 
-    /// Lets a held task be taken. Returns whether there is one.
-    pub fn release(&mut self, id: &TaskId) -> bool {
-        let place = self.places.get(id).copied();
-        place.map(|place| self.list(place, id.invocation().is_some())).is_some()
+    /// Lets a held task be taken. Returns by whom, if there is one.
+    pub fn release(&mut self, id: &TaskId) -> Option<Taker> {
+        let place = *self.places.get(id)?;
+        let weight = self.waiting.get(&place)?.weight;
+        Some(self.ready(place, weight, id.invocation().is_some()))
     }
 
     /// Starts the task whose turn it is; `handle` makes what it can be stopped
     /// by.
     pub fn take(&mut self, taker: Taker, handle: impl FnOnce(&T) -> H) -> Option<(T, H)> {
         let suspect = self.ready.first().filter(|place| !place.in_company).copied();
+        let one_process = !self.takers.alone;
         let place = match taker {
-            Taker::Alone => suspect?,
-            Taker::Any if self.alone => return None,
-            Taker::Any if suspect.is_some() && !self.running.is_empty() => return None,
-            Taker::Any if let Some(suspect) = suspect => suspect,
-            Taker::Any | Taker::Company => self.next_by_turns()?,
-            Taker::Invocations { apart: false } if self.alone || suspect.is_some() => return None,
-            Taker::Invocations { .. } => *self.invocations.first()?,
+            Taker::Alone => suspect,
+            // A suspect that waits is the next, and alone.
+            _ if one_process && self.alone => None,
+            Taker::Quick if one_process && suspect.is_some() => {
+                suspect.filter(|_| self.running.is_empty())
+            }
+            _ if one_process && suspect.is_some() => None,
+            Taker::Quick => self.next_by_turns(),
+            Taker::Large => self.large.first().copied(),
+            Taker::Invocations => self.invocations.first().copied(),
         };
+        let place = place?;
         self.turn_of_invocations = !self.invocations.contains(&place);
         let Waiting { id, task, .. } = self.remove(place)?;
         let handle = handle(&task);
         self.running.insert(id, handle.clone());
-        self.alone |= taker == Taker::Any && !place.in_company;
+        self.alone |= one_process && !place.in_company;
         Some((task, handle))
     }
 
@@ -339,21 +372,20 @@ impl<T, H: Clone> Queue<T, H> {
         }
     }
 
-    /// Has a running task wait again, for a turn alone.
+    /// Has a running task wait again, for a turn alone. Returns for whom it is.
     ///
     /// # Errors
     ///
     /// The task, which does not run any more: nothing begins since
     /// [`Queue::drain`].
-    pub fn suspect(&mut self, id: &TaskId, weight: Weight, task: T) -> Result<(), T> {
+    pub fn suspect(&mut self, id: &TaskId, weight: Weight, task: T) -> Result<Taker, T> {
         self.finish(id);
         if self.draining {
             return Err(task);
         }
         // What memory it has, it had before.
         let admitted = self.admit(id, weight, true, Admission::Alone, |_| task);
-        debug_assert!(admitted.is_ok(), "no bound applies");
-        Ok(())
+        Ok(admitted.ok().flatten().expect("no bound applies, and it is not held"))
     }
 
     /// Ends a running task. Returns whether it ran alone, so that several may
@@ -381,6 +413,8 @@ impl<T, H: Clone> Queue<T, H> {
         self.draining = true;
         self.ready.clear();
         self.invocations.clear();
+        self.large.clear();
+        self.modules.clear();
         self.places.clear();
         (self.load, self.in_memory) = (Load::default(), Load::default());
         self.invoked = (0, 0);

@@ -23,6 +23,7 @@ mod start;
 mod tasks;
 
 pub use permissions::{Permissions, permissions};
+pub use runtime::Tasker;
 pub(crate) use setup::manager_place;
 pub use setup::{bounds, confinement, nn_config, policy, runtime_config, runtime_memory};
 pub use start::{run, run_with};

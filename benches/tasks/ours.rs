@@ -3,15 +3,15 @@
 
 use crate::place::Place;
 use anyhow::Context as _;
-use proplet::executor::{Ended, Executor, Task, Threads};
+use proplet::config::Isolation;
+use proplet::executor::{Ended, Executor, RunTask, Task, Threads};
 use proplet::journal::Run;
 use proplet::nn::Nn;
 use proplet::policy::Policy;
 use proplet::queue::{Admission, Bounds};
 use proplet::runtime::{Runtime, THREAD_STACK};
 use proplet::task::{TaskId, TaskRequest};
-use proplet::worker;
-use std::sync::Arc;
+use proplet::worker::{self, Tasker};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -19,6 +19,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 pub struct Ours {
     policy: Policy,
     executor: Executor,
+    /// Its process ends with it.
+    tasker: Option<Tasker>,
     ended: UnboundedReceiver<Ended>,
     _tokio: tokio::runtime::Runtime,
     tasks: u64,
@@ -28,8 +30,19 @@ impl Ours {
     pub fn start(place: &Place, settings: &[(&str, &str)]) -> anyhow::Result<Ours> {
         let config = place.config(settings)?;
         let policy = worker::policy(&config);
-        let nn = Nn::new(worker::nn_config(&config, &policy));
-        let runtime = Arc::new(Runtime::new(&worker::runtime_config(&config), nn)?);
+        let tasker = match config.isolation {
+            Isolation::Process => Some(Tasker::start(&config, &policy)?),
+            Isolation::None => None,
+        };
+        let apart = tasker.is_some();
+        let run: Box<RunTask> = match &tasker {
+            Some(tasker) => tasker.run(&config),
+            None => {
+                let nn = Nn::new(worker::nn_config(&config, &policy));
+                let runtime = Runtime::new(&worker::runtime_config(&config), nn)?;
+                Box::new(move |turn| runtime.run(turn.spec, turn.cancel).into())
+            }
+        };
         let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let (executor, ended) = {
             let _entered = tokio.enter();
@@ -37,15 +50,23 @@ impl Ours {
                 Threads {
                     executors: config.executors.get(),
                     stack: THREAD_STACK,
-                    apart: false,
+                    large: 1,
+                    apart,
                     invocations: false,
                 },
                 Bounds { memory: None, ..worker::bounds(&config) },
                 Box::new(|_, _| unreachable!("all is in memory")),
-                Box::new(move |turn| runtime.run(turn.spec, turn.cancel).into()),
+                run,
             )?
         };
-        Ok(Ours { policy, executor, ended, _tokio: tokio, tasks: 0 })
+        Ok(Ours { policy, executor, tasker, ended, _tokio: tokio, tasks: 0 })
+    }
+
+    /// Ends in order, so that what was compiled is kept.
+    pub fn end(self) {
+        if let Some(tasker) = &self.tasker {
+            tasker.close();
+        }
     }
 
     /// From the request to its outcome.

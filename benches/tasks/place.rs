@@ -52,6 +52,10 @@ impl Place {
             .with("PROPLET_RESULT_HOLD", "0")
             .with("PROPLET_RESULT_REPEAT", "0")
             .with("PROPLET_DIRS", roots);
+        // Else as by default.
+        if let Some(isolation) = std::env::var_os("PROPLET_BENCH_ISOLATION") {
+            env = env.with("PROPLET_ISOLATION", isolation);
+        }
         for (name, value) in settings {
             env = env.with(&format!("PROPLET_{}", name.replace('-', "_").to_uppercase()), *value);
         }

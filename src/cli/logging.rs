@@ -3,6 +3,8 @@
 use super::native::{self, Captured};
 use crate::config::{LogConfig, LogFormat};
 use crate::escape::Escaped;
+#[cfg(target_os = "linux")]
+use crate::host;
 use anyhow::Context as _;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Write as _};
@@ -61,20 +63,21 @@ pub(super) fn start(config: &LogConfig, captured: Option<&Captured>) -> anyhow::
     Ok(Log { replace })
 }
 
-/// Starts logging as the worker says that started this process. What it gives
-/// is to be called once there may be threads.
+/// Starts logging as the worker says that started this process.
 #[cfg(target_os = "linux")]
-pub(super) fn start_as(log: &crate::host::Log) -> anyhow::Result<impl FnOnce() + use<>> {
+pub(super) fn start_as(log: &host::Log) -> anyhow::Result<host::child::LogControl> {
     let format = if log.json { LogFormat::Json } else { LogFormat::Text };
     let mut captured = native::capture()?;
-    start(&LogConfig { directives: log.directives.clone(), format }, Some(&captured))?;
-    Ok(move || {
+    let log = start(&LogConfig { directives: log.directives.clone(), format }, Some(&captured))?;
+    let confined = move || {
         if let Err(e) = captured.listen() {
             warn!("what libraries write to standard error is lost: {e:#}");
         }
         // As long as this process.
         std::mem::forget(captured);
-    })
+    };
+    let set_level = move |directives: &str| log.set_level(directives);
+    Ok(host::child::LogControl { confined: Box::new(confined), set_level: Box::new(set_level) })
 }
 
 /// Whoever panicked, a library's thread too, and whatever it says: it stays in

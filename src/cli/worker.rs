@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::io::Write as _;
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing::{Level, enabled, error, info, warn};
 
 /// Exit code after a second signal, as a shell reports an interrupt.
@@ -52,7 +52,7 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let env = Environment::from_process();
     // No other thread has been started.
     process::empty_variables(config::is_secret);
-    let config = Config::load(matches, &env)?;
+    let mut config = Config::load(matches, &env)?;
     if matches.get_flag(PRINT_POLICY) {
         let permissions = worker::permissions(&config);
         let text = match matches.get_flag("json") {
@@ -80,24 +80,14 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         let shutdown = shutdown()?;
         let hangups = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
         let sources = Sources { flags: matches.clone(), env };
-        tokio::spawn(reload(hangups, sources, log, config.log.directives.clone()));
+        let (level, changes) = watch::channel(config.log.directives.clone());
+        config.log_changes = Some(changes);
+        tokio::spawn(reload(hangups, sources, log, level));
         worker::run(config, shutdown).await
     })?;
     // A thread that is stuck in a native call must not keep the process.
     runtime.shutdown_background();
-    leave(0)
-}
-
-/// Ends the process with this code and nothing else. What native libraries
-/// clean up at a usual end is pulled from under the threads that are still in
-/// them, as one that compiles a model and can't be interrupted: they crash.
-fn leave(code: i32) -> ! {
-    // SAFETY: it takes a number and does not return. Standard error, the log,
-    // has no buffer, and nothing is written to standard output.
-    #[allow(unsafe_code, reason = "the standard library has no end without a clean-up")]
-    unsafe {
-        libc::_exit(code)
-    }
+    process::leave(0)
 }
 
 /// Where the configuration came from.
@@ -109,8 +99,9 @@ struct Sources {
 
 /// At each SIGHUP the configuration is read again, and its log level holds from
 /// then on. All else is for the next start.
-async fn reload(mut hangups: Signal, sources: Sources, log: Log, mut level: String) {
+async fn reload(mut hangups: Signal, sources: Sources, log: Log, told: watch::Sender<String>) {
     while hangups.recv().await.is_some() {
+        let level = told.borrow().clone();
         let Sources { flags, env } = sources.clone();
         // The file may be on a disk that does not answer.
         let loaded = tokio::task::spawn_blocking(move || Config::load(&flags, &env)).await;
@@ -147,7 +138,7 @@ async fn reload(mut hangups: Signal, sources: Sources, log: Log, mut level: Stri
             log.set_level(&new)
         });
         match set {
-            Ok(()) => level = new,
+            Ok(()) => drop(told.send_replace(new)),
             Err(e) => error!("SIGHUP: the log level stays {level}: {e:#}"),
         }
     }
@@ -166,7 +157,7 @@ fn shutdown() -> anyhow::Result<impl Future<Output = oneshot::Sender<()>>> {
             dropped.await.ok();
             either(&mut interrupt, &mut terminate).await;
             warn!("a second signal: ending at once");
-            leave(INTERRUPTED);
+            process::leave(INTERRUPTED);
         });
         noted
     })

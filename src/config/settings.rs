@@ -6,6 +6,10 @@ use super::setting::{BOOLEAN, DefaultValue, Group, Setting, credential, setting}
 
 use DefaultValue::{Absent, Computed, Text};
 
+/// Where guests and models run by default: only Linux has what it takes for a
+/// process of their own.
+const ISOLATION: &str = if cfg!(target_os = "linux") { "process" } else { "none" };
+
 /// The names of the four credentials, in the order in which provisioning
 /// writes them.
 pub(super) const CREDENTIALS: [&str; 4] = ["domain-id", "channel-id", "client-id", "client-key"];
@@ -141,7 +145,7 @@ pub static SETTINGS: &[Setting] = &[
         Group::Tasks,
         "isolation",
         "HOW",
-        Text("none"),
+        Text(ISOLATION),
         "Where guests and models run: in a process of their own, confined and started again when it crashes (process), or in the worker's (none)",
     ),
     setting(

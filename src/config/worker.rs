@@ -111,6 +111,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
         manager: manager?,
         monitoring: monitoring?,
         log: log?,
+        log_changes: None,
         warnings: Vec::new(),
         report: Vec::new(),
     })

@@ -1,7 +1,7 @@
 //! The machine: processor, memory, clock, port.
 
 use super::Finding;
-use crate::config::{Config, Environment};
+use crate::config::{Config, Environment, Isolation};
 use crate::host::confine;
 use crate::status;
 use crate::usage::Container;
@@ -36,9 +36,26 @@ pub(super) fn check(config: &Config, env: &Environment) -> Vec<Finding> {
         Some(limit) if limit < system.total_memory() => (limit, " by the container's limit"),
         _ => (system.total_memory(), ""),
     };
-    let mut findings = vec![processor, memory(config, total, limited), runtime_memory(config)];
-    findings.extend(confinement());
+    let mut findings = vec![processor, memory(config, total, limited), isolation(config)];
+    if config.isolation == Isolation::Process {
+        findings.push(runtime_memory(config));
+        findings.extend(confinement());
+    }
     findings
+}
+
+/// Where guests and models run.
+fn isolation(config: &Config) -> Finding {
+    let message = match config.isolation {
+        Isolation::Process => {
+            "guests and models run in a process of their own, which may crash and has no key"
+        }
+        Isolation::None => {
+            "guests and models run in the worker's process: what breaks it breaks the worker and has \
+             its key; without PROPLET_ISOLATION=none they have one of their own"
+        }
+    };
+    Finding::ok("isolation", message)
 }
 
 /// What the process with the guests and models may take.
@@ -171,13 +188,34 @@ mod tests {
         }
     }
 
-    #[test]
-    fn limits_beyond_the_memory_are_noticed() {
+    fn config(settings: &[(&str, &str)]) -> (Config, Environment) {
         let mut env = Environment::new("/");
         for name in ["DOMAIN_ID", "CHANNEL_ID", "CLIENT_ID", "CLIENT_KEY"] {
             env = env.with(&format!("PROPLET_{name}"), "x");
         }
-        let config = Config::from_environment(&env).expect("a configuration");
+        for (name, value) in settings {
+            env = env.with(name, *value);
+        }
+        (Config::from_environment(&env).expect("a configuration"), env)
+    }
+
+    #[test]
+    fn what_confines_the_process_for_guests_is_told_where_there_is_one() {
+        let rows = |isolation| {
+            let (config, env) = config(&[("PROPLET_ISOLATION", isolation)]);
+            let rows = check(&config, &env);
+            let told = |name| rows.iter().any(|row| row.check == name);
+            (told("isolation"), told("runtime memory"), told("confinement"))
+        };
+        assert_eq!(rows("none"), (true, false, false));
+        if cfg!(target_os = "linux") {
+            assert_eq!(rows("process"), (true, true, true));
+        }
+    }
+
+    #[test]
+    fn limits_beyond_the_memory_are_noticed() {
+        let (config, _) = config(&[]);
         assert_eq!(memory(&config, 8 << 30, "").verdict, Verdict::Ok);
         assert_eq!(memory(&config, 1 << 30, "").verdict, Verdict::Warning);
     }

@@ -1,18 +1,18 @@
 //! The pool's inside: its threads, and what they share.
 
+use super::handle::{Handle, held};
+use super::job::Job;
 use super::watch::{Turn as TurnNumber, Watch};
-use super::{Ended, Ran, Recall, RunTask, Running, Spent, Threads, Turn};
-use crate::cancel::{Cancel, Doing};
-use crate::journal::Run;
-use crate::queue::{Admission, Bounds, Queue, Taker};
-use crate::task::{Failure, Monitoring, Outcome, TaskId, TaskSpec, Weight};
-use crate::usage::{self, Thread, ThreadUsage};
+use super::{Ended, Ran, Recall, RunTask, Threads, Turn};
+use crate::cancel::{Cancel, Doing, TaskChange};
+use crate::queue::{Bounds, Queue, Taker, Takers};
+use crate::task::{Failure, Outcome, Weight};
+use crate::usage::Thread;
 use anyhow::Context as _;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch as tokio_watch;
 use tracing::{info_span, warn};
@@ -20,136 +20,9 @@ use tracing::{info_span, warn};
 /// Crashes of a process with a task that ran alone in it, at which the task
 /// fails.
 const CRASHES: u32 = 2;
-
-/// The sending half of a task's one result.
-pub(super) struct Reply {
-    id: TaskId,
-    results: UnboundedSender<Ended>,
-    sent: bool,
-}
-
-impl Reply {
-    pub(super) fn new(id: TaskId, results: UnboundedSender<Ended>) -> Reply {
-        Reply { id, results, sent: false }
-    }
-
-    fn send(mut self, outcome: Outcome, spent: Option<Spent>) {
-        self.sent = true;
-        // Who dropped the receiver wants no more results.
-        self.results.send(Ended { id: self.id.clone(), outcome, spent }).ok();
-    }
-}
-
-impl Drop for Reply {
-    fn drop(&mut self) {
-        if !self.sent {
-            let failure = Failure::Internal("the task was lost before it could report".into());
-            let outcome = Outcome::failed(failure);
-            self.results.send(Ended { id: self.id.clone(), outcome, spent: None }).ok();
-        }
-    }
-}
-
-/// A task that waits.
-pub(super) struct Job {
-    run: Run,
-    weight: Weight,
-    /// None: on the disk.
-    spec: Option<TaskSpec>,
-    reply: Reply,
-    admitted: Instant,
-    /// Crashes with it alone.
-    crashes: u32,
-    /// It was taken back from a process that crashed.
-    suspect: bool,
-}
-
-impl Job {
-    pub(super) fn new(run: Run, weight: Weight, spec: Option<TaskSpec>, reply: Reply) -> Job {
-        let admitted = Instant::now();
-        Job { run, weight, spec, reply, admitted, crashes: 0, suspect: false }
-    }
-
-    /// Ends without having run.
-    pub(super) fn end(self, outcome: Outcome) {
-        self.reply.send(outcome, None);
-    }
-
-    pub(super) fn is_invocation(&self) -> bool {
-        self.reply.id.invocation().is_some()
-    }
-
-    /// It does not report: someone else knows of it.
-    pub(super) fn leave(mut self) {
-        self.reply.sent = true;
-    }
-}
-
-/// When a task began to run, and on which thread.
-struct Began {
-    at: Instant,
-    thread: Option<Thread>,
-    /// How its use is asked for, if it is.
-    monitoring: Option<Monitoring>,
-    /// What the thread had used before, if the task's use is asked for.
-    usage: Option<ThreadUsage>,
-}
-
-/// What a running task is known by.
-#[derive(Clone)]
-pub(super) struct Handle {
-    pub(super) id: TaskId,
-    pub(super) turn: TurnNumber,
-    pub(super) cancel: Arc<Cancel>,
-    /// The number of its thread, and what that one takes.
-    thread: u64,
-    taker: Taker,
-    /// Taken by whoever ends the task.
-    reply: Arc<Mutex<Option<Reply>>>,
-    began: Arc<Mutex<Option<Began>>>,
-    admitted: Instant,
-}
-
-impl Handle {
-    fn begin(&self, thread: Option<Thread>, monitoring: Option<Monitoring>) {
-        let usage = monitoring.and_then(|_| Thread::own_usage());
-        *held(&self.began) = Some(Began { at: Instant::now(), thread, monitoring, usage });
-    }
-
-    pub(super) fn runs_on(&self, thread: Thread, monitoring: Option<Monitoring>) {
-        let usage = monitoring.and_then(|_| thread.usage());
-        if let Some(began) = held(&self.began).as_mut() {
-            (began.thread, began.usage) = (Some(thread), usage);
-        }
-    }
-
-    /// What the task has used so far, if that is asked for and it has begun;
-    /// `used` if that is known of its thread.
-    pub(super) fn spent(&self, used: Option<ThreadUsage>) -> Option<Spent> {
-        let began = held(&self.began);
-        let began = began.as_ref()?;
-        let monitoring = began.monitoring?;
-        let uptime = began.at.elapsed();
-        let now = || Some(began.thread.as_ref()?.usage()?.since(&began.usage?));
-        let thread = used.or_else(now);
-        let files = monitoring.files.then(usage::open_files).flatten();
-        Some(Spent { monitoring, uptime, thread, memory: self.cancel.memory(), files })
-    }
-
-    /// Of a task on this thread.
-    fn used_here(&self) -> Option<ThreadUsage> {
-        let before = held(&self.began).as_ref()?.usage?;
-        Some(Thread::own_usage()?.since(&before))
-    }
-
-    /// What is told of a task whose use is not asked for.
-    pub(super) fn running(&self) -> Option<Running> {
-        let began = held(&self.began);
-        let began = began.as_ref().filter(|began| began.monitoring.is_none())?;
-        let (uptime, thread) = (began.at.elapsed(), began.thread.clone());
-        Some(Running { id: self.id.clone(), uptime, thread, memory: self.cancel.memory() })
-    }
-}
+/// The same of processes that were lost with it, whoever was the cause: one that
+/// is never the cause must come to an end, too.
+const LOSSES: u32 = 8;
 
 /// The threads that there are.
 #[derive(Default)]
@@ -166,12 +39,11 @@ struct Crew {
 /// What the pool's threads share.
 pub(super) struct Pool {
     queue: Mutex<Queue<Job, Handle>>,
-    /// A task was admitted, or draining began.
-    changed: Condvar,
-    /// The same, of tasks that run alone in a process of their own.
-    changed_alone: Condvar,
-    /// The same, of invocations.
-    changed_invocations: Condvar,
+    /// A task was admitted, or draining began: for each kind of taker.
+    quick: Condvar,
+    large: Condvar,
+    alone: Condvar,
+    invocations: Condvar,
     threads: Threads,
     crew: Mutex<Crew>,
     /// A thread has ended, or was left behind.
@@ -203,11 +75,13 @@ impl Pool {
         drained: tokio_watch::Sender<bool>,
         results: UnboundedSender<Ended>,
     ) -> Pool {
+        let takers = Takers { alone: threads.apart, large: threads.large > 0 };
         Pool {
-            queue: Mutex::new(Queue::new(bounds)),
-            changed: Condvar::new(),
-            changed_alone: Condvar::new(),
-            changed_invocations: Condvar::new(),
+            queue: Mutex::new(Queue::new(bounds, takers)),
+            quick: Condvar::new(),
+            large: Condvar::new(),
+            alone: Condvar::new(),
+            invocations: Condvar::new(),
             threads,
             crew: Mutex::default(),
             fewer: Condvar::new(),
@@ -230,11 +104,12 @@ impl Pool {
             .spawn(move || pool.watch.run(|turn| pool.give_up(turn)))
             .context("starting the thread that watches tasks")?;
         let mut crew = held(&self.crew);
-        let taker = if self.threads.apart { Taker::Company } else { Taker::Any };
-        let Threads { executors, apart, invocations, .. } = self.threads;
-        let alone = apart.then_some(Taker::Alone);
-        let invocations = invocations.then_some(Taker::Invocations { apart });
-        for taker in std::iter::repeat_n(taker, executors).chain(alone).chain(invocations) {
+        let Threads { executors, large, apart, invocations, .. } = self.threads;
+        let quick = std::iter::repeat_n(Taker::Quick, executors);
+        let large = std::iter::repeat_n(Taker::Large, large);
+        let others = [(apart, Taker::Alone), (invocations, Taker::Invocations)];
+        let others = others.into_iter().filter_map(|(there, taker)| there.then_some(taker));
+        for taker in quick.chain(large).chain(others) {
             self.start_thread(&mut crew, taker)
                 .with_context(|| format!("starting the threads of {executors} executors"))?;
         }
@@ -245,8 +120,9 @@ impl Pool {
         let number = crew.next;
         let name = match taker {
             Taker::Alone => "executor-alone".to_owned(),
-            Taker::Invocations { .. } => "executor-invoke".to_owned(),
-            Taker::Any | Taker::Company => format!("executor-{number}"),
+            Taker::Invocations => "executor-invoke".to_owned(),
+            Taker::Large => format!("executor-large-{number}"),
+            Taker::Quick => format!("executor-{number}"),
         };
         let pool = self.clone();
         let work = move || {
@@ -283,22 +159,29 @@ impl Pool {
         held(&self.queue)
     }
 
-    pub(super) fn admitted(&self, admission: Admission, invocation: bool) {
-        match admission {
-            Admission::Alone if self.threads.apart => self.changed_alone.notify_one(),
-            _ => {
-                self.changed.notify_one();
-                if invocation {
-                    self.changed_invocations.notify_one();
-                }
-            }
+    /// A task may be taken.
+    pub(super) fn wake(&self, taker: Option<Taker>) {
+        let Some(taker) = taker else { return };
+        self.changed(taker).notify_one();
+        if taker == Taker::Invocations {
+            // Executors take them, too.
+            self.quick.notify_one();
         }
     }
 
     pub(super) fn wake_all(&self) {
-        self.changed.notify_all();
-        self.changed_alone.notify_all();
-        self.changed_invocations.notify_all();
+        for taker in [Taker::Quick, Taker::Large, Taker::Alone, Taker::Invocations] {
+            self.changed(taker).notify_all();
+        }
+    }
+
+    fn changed(&self, taker: Taker) -> &Condvar {
+        match taker {
+            Taker::Quick => &self.quick,
+            Taker::Large => &self.large,
+            Taker::Alone => &self.alone,
+            Taker::Invocations => &self.invocations,
+        }
     }
 
     pub(super) fn tell_if_drained(&self, queue: &Queue<Job, Handle>) {
@@ -308,23 +191,46 @@ impl Pool {
     }
 
     pub(super) fn unavailable(&self) -> Option<String> {
-        let missing = held(&self.crew).missing.len();
+        let crew = held(&self.crew);
+        let missing = crew.missing.iter().filter(|taker| **taker == Taker::Quick).count();
+        drop(crew);
         (missing >= self.threads.executors).then(|| {
             format!(
                 "all {missing} executors are stuck in native code that nothing can interrupt; \
-                 restart the worker, or run it with --isolation=process"
+                 restart the worker, or run it without --isolation=none"
             )
         })
     }
 
-    fn next(&self, thread: u64, taker: Taker) -> Option<(Job, Handle)> {
+    /// The module of such a task has been compiled.
+    pub(super) fn compiled(&self, weight: Weight) {
+        if self.queue().compiled(weight) {
+            self.quick.notify_all();
+        }
+    }
+
+    fn next(self: &Arc<Pool>, thread: u64, taker: Taker) -> Option<(Job, Handle)> {
         let handle = |job: &Job| {
             let turn = self.turns.fetch_add(1, Ordering::Relaxed);
             let watch = self.watch.clone();
+            let cancelled = move |reason| watch.cancelled(turn, reason);
+            // Who takes large modules has the others hear when one is compiled.
+            let cancel = if taker == Taker::Large {
+                let (pool, weight) = (Arc::downgrade(self), job.weight);
+                Cancel::told_and_shown(cancelled, move |change| {
+                    if change == TaskChange::Doing(&Doing::Running)
+                        && let Some(pool) = pool.upgrade()
+                    {
+                        pool.compiled(weight);
+                    }
+                })
+            } else {
+                Cancel::told(cancelled)
+            };
             Handle {
-                id: job.reply.id.clone(),
+                id: job.reply.id().clone(),
                 turn,
-                cancel: Arc::new(Cancel::told(move |reason| watch.cancelled(turn, reason))),
+                cancel: Arc::new(cancel),
                 thread,
                 taker,
                 reply: Arc::default(),
@@ -340,18 +246,14 @@ impl Pool {
             if queue.is_draining() {
                 return None;
             }
-            let changed = match taker {
-                Taker::Alone => &self.changed_alone,
-                Taker::Invocations { .. } => &self.changed_invocations,
-                Taker::Any | Taker::Company => &self.changed,
-            };
+            let changed = self.changed(taker);
             queue = changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     /// Runs a task.
     fn turn(self: &Arc<Pool>, job: Job, handle: &Handle, thread: Option<&Thread>) -> Then {
-        let Job { run, weight, mut spec, reply, admitted, crashes, suspect } = job;
+        let Job { run, weight, mut spec, reply, admitted, losses, crashes, suspect } = job;
         *held(&handle.reply) = Some(reply);
         let queued = admitted.elapsed();
         // So that each line of the log tells which task it is about.
@@ -372,7 +274,7 @@ impl Pool {
             }
             handle.begin(thread.cloned(), spec.monitoring());
             let alone = handle.taker == Taker::Alone;
-            (self.run)(&Turn { spec, cancel: &handle.cancel, alone, handle, pool: self })
+            (self.run)(&Turn { spec, cancel: &handle.cancel, alone, handle, weight, pool: self })
         }));
         let Ran { end, used } = ran.unwrap_or_else(|_| {
             Outcome::failed(Failure::Internal("panic outside the guest; see the log".into())).into()
@@ -388,16 +290,21 @@ impl Pool {
         let outcome = match end {
             Ok(outcome) => outcome,
             Err(crash) => {
+                queue.forget_compiled();
+                let losses = losses + 1;
                 let crashes = crashes + u32::from(crash.alone);
                 match handle.cancel.reason() {
                     Some(reason) => Outcome::failed(reason.into()),
-                    None if crashes >= CRASHES => Outcome::failed(Failure::Crash(crash.how)),
+                    None if crashes >= CRASHES || losses >= LOSSES => {
+                        Outcome::failed(Failure::Crash(crash.how))
+                    }
                     None => {
                         warn!("{}: the task runs again, alone", crash.how);
+                        let suspect = true;
                         let job =
-                            Job { run, weight, spec, reply, admitted, crashes, suspect: true };
+                            Job { run, weight, spec, reply, admitted, losses, crashes, suspect };
                         match queue.suspect(&handle.id, weight, job) {
-                            Ok(()) => self.admitted(Admission::Alone, false),
+                            Ok(taker) => self.wake(Some(taker)),
                             Err(job) => job.end(Outcome::failed(Failure::ShuttingDown)),
                         }
                         self.tell_if_drained(&queue);
@@ -413,9 +320,9 @@ impl Pool {
         }
         if queue.finish(&handle.id) {
             self.wake_all();
-        } else if matches!(handle.taker, Taker::Invocations { .. }) {
-            // What waits to be alone is for another thread.
-            self.changed.notify_one();
+        } else if matches!(handle.taker, Taker::Large | Taker::Invocations) {
+            // A suspect may have waited for it, which this thread does not take.
+            self.quick.notify_one();
         }
         reply.send(outcome, spent);
         self.tell_if_drained(&queue);
@@ -440,7 +347,7 @@ impl Pool {
         };
         let Some(reply) = held(&handle.reply).take() else { return };
         let Some(reason) = handle.cancel.reason() else { return };
-        let doing = handle.cancel.doing();
+        let doing = handle.doing();
         let failure = match Failure::from(reason) {
             Failure::ShuttingDown => Failure::Stuck(doing.to_string()),
             failure => failure,
@@ -492,9 +399,4 @@ impl Drop for Listed<'_> {
         held(&self.pool.crew).threads.remove(&self.number);
         self.pool.fewer.notify_all();
     }
-}
-
-// Each of them changes in steps that can't panic half way.
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -66,7 +66,7 @@ fn pool(executors: usize, capacity: usize) -> (Executor, UnboundedReceiver<Ended
         Run(1) => Err(Failure::Recall("damaged".into())),
         _ => panic!("as asked"),
     };
-    let threads = Threads { executors, stack: 1 << 20, apart: false, invocations: false };
+    let threads = Threads { executors, stack: 1 << 20, large: 0, apart: false, invocations: false };
     Executor::start(threads, bounds, Box::new(recall), Box::new(run)).expect("a pool")
 }
 
@@ -209,7 +209,7 @@ fn stuck_pool(executors: usize) -> (Executor, UnboundedReceiver<Ended>, Stuck) {
     };
     let bounds = Bounds { tasks: 8, bytes: 1 << 20, memory: None };
     let recall = |_: Run, _: &Cancel| unreachable!("all is in memory");
-    let threads = Threads { executors, stack: 1 << 20, apart: false, invocations: false };
+    let threads = Threads { executors, stack: 1 << 20, large: 0, apart: false, invocations: false };
     let (pool, results) =
         Executor::start(threads, bounds, Box::new(recall), Box::new(run)).expect("a pool");
     (pool, results, stuck)
@@ -299,7 +299,8 @@ fn crashing_pool() -> (Executor, UnboundedReceiver<Ended>) {
     };
     let bounds = Bounds { tasks: 8, bytes: 1 << 20, memory: None };
     let recall = |_: Run, _: &Cancel| unreachable!("all is in memory");
-    let threads = Threads { executors: 1, stack: 1 << 20, apart: true, invocations: false };
+    let threads =
+        Threads { executors: 1, stack: 1 << 20, large: 0, apart: true, invocations: false };
     Executor::start(threads, bounds, Box::new(recall), Box::new(run)).expect("a pool")
 }
 

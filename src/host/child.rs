@@ -2,11 +2,14 @@
 //! other end of its standard input, lets itself be confined, and runs tasks
 //! until that end is closed.
 
+use super::caches::CacheFolders;
 use super::channel::{self, Receiver, Sender, Wait};
 use super::confine;
-use super::messages::{Answer, End, Hello, Levels, Log, Order, Setup, Work};
+use super::levels::Levels;
+use super::messages::{Answer, End, Log, Order, Report, Setup, Work};
 use super::notes::Notes;
-use crate::cancel::{Cancel, Doing};
+use super::process::COMPILER_LOST;
+use crate::cancel::{Cancel, Doing, TaskChange};
 use crate::disk::DiskCache;
 use crate::nn::{Nn, NnConfig};
 use crate::process;
@@ -20,7 +23,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tracing::{info, warn};
+use tracing::{error, info, info_span, warn};
 
 /// The most bytes of a message from the worker, which is trusted.
 const LIMIT: u64 = u32::MAX as u64;
@@ -35,18 +38,30 @@ thread_local! {
 struct Lane {
     sender: Sender,
     receiver: Receiver,
+    /// The worker is to be told that its task's guest begins.
+    begins: bool,
 }
 
 /// The tasks that run: on which lane, in its how manieth run.
 type Running = Arc<Mutex<HashMap<u32, (u64, Arc<Cancel>)>>>;
 
-/// Runs tasks until the worker closes the line. `log` starts the log, and gives
-/// what is to be done for it once this process is confined.
+/// Has other directives decide on what is logged.
+pub type SetLevel = Box<dyn Fn(&str) -> anyhow::Result<()>>;
+
+/// How the log is governed once it has started.
+pub struct LogControl {
+    /// To be called once this process is confined.
+    pub confined: Box<dyn FnOnce()>,
+    /// Has other directives decide on what is logged.
+    pub set_level: SetLevel,
+}
+
+/// Runs tasks until the worker closes the line. `log` starts the log.
 ///
 /// # Errors
 ///
 /// What the worker says makes no sense.
-pub fn main<R: FnOnce()>(log: impl FnOnce(&Log) -> anyhow::Result<R>) -> anyhow::Result<()> {
+pub fn main(log: impl FnOnce(&Log) -> anyhow::Result<LogControl>) -> anyhow::Result<()> {
     alone_with_the_worker();
     let line = std::io::stdin().as_fd().try_clone_to_owned().context("the line to the worker")?;
     let (sender, mut receiver) = channel::end(line, LIMIT);
@@ -60,32 +75,44 @@ pub fn main<R: FnOnce()>(log: impl FnOnce(&Log) -> anyhow::Result<R>) -> anyhow:
         };
         sockets.push(socket);
     }
-    let started = start(&setup, log, sockets, Notes::from(notes));
-    let (disks, running) = match started {
-        Ok((threads, missing, disks, running)) => {
-            sender.send(&Hello::Ready(threads, missing), None, Wait::Yes)?;
-            (disks, running)
+    let started = match start(&setup, log, sockets, Notes::from(notes)) {
+        Ok(mut started) => {
+            let threads = std::mem::take(&mut started.threads);
+            let missing = std::mem::take(&mut started.missing);
+            sender.send(&Report::Ready(threads, missing), None, Wait::Yes)?;
+            started
         }
-        Err(e) => return Ok(sender.send(&Hello::Failed(format!("{e:#}")), None, Wait::Yes)?),
+        Err(e) => return Ok(sender.send(&Report::Failed(format!("{e:#}")), None, Wait::Yes)?),
     };
     while let Some((order, _)) = receiver.receive()? {
         match order {
             Order::Stop(lane, number, reason) => {
-                let cancel = held(&running).get(&lane).cloned();
+                let cancel = held(&started.running).get(&lane).cloned();
                 if let Some((_, cancel)) = cancel.filter(|(of, _)| *of == number) {
                     cancel.cancel(reason);
                 }
             }
+            Order::Levels(question) => {
+                let levels = Box::new(levels(&started.runtime));
+                sender.send(&Report::Levels(question, levels), None, Wait::Yes)?;
+            }
+            Order::LogLevel(directives) => {
+                // Without a log there is none to change.
+                if let Some(Err(e)) = started.set_level.as_ref().map(|set| set(&directives)) {
+                    error!("the log level stays as it was: {e:#}");
+                }
+            }
             Order::End => {
-                for disk in disks {
+                for disk in started.disks {
                     disk.close(KEEP_TIMEOUT);
                 }
-                break;
+                process::leave(0);
             }
             Order::Setup(..) | Order::Lane => bail!("a second setup"),
         }
     }
-    Ok(())
+    // The worker has gone.
+    process::leave(0)
 }
 
 /// Ends with the worker, goes first when memory is short, and has no descriptor
@@ -103,29 +130,36 @@ fn alone_with_the_worker() {
     }
 }
 
-type Started = (Vec<u32>, Vec<String>, Vec<Arc<DiskCache>>, Running);
+/// What takes tasks.
+struct Serving {
+    runtime: Arc<Runtime>,
+    /// The numbers of its lanes' threads.
+    threads: Vec<u32>,
+    /// What the system lacks to confine it.
+    missing: Vec<String>,
+    disks: Vec<Arc<DiskCache>>,
+    running: Running,
+    /// How its log is changed, if it has one.
+    set_level: Option<SetLevel>,
+}
 
-fn start<R: FnOnce()>(
+fn start(
     setup: &Setup,
-    log: impl FnOnce(&Log) -> anyhow::Result<R>,
+    log: impl FnOnce(&Log) -> anyhow::Result<LogControl>,
     sockets: Vec<OwnedFd>,
     notes: Notes,
-) -> anyhow::Result<Started> {
-    let confined = setup.log.as_ref().map(log).transpose()?;
+) -> anyhow::Result<Serving> {
+    let log = setup.log.as_ref().map(log).transpose()?;
     let count = 2 * setup.compilers;
     let program = Path::new("/proc/self/exe");
     let compile_apart =
-        CompileProcesses::start(program, count, setup.compile_memory, WhenLost::End)?;
+        CompileProcesses::start(program, count, setup.compile_memory, WhenLost::End(lost))?;
     let missing = confine::apply(&setup.confinement).context("confining the runtime")?;
-    if let Some(confined) = confined {
+    let set_level = log.map(|LogControl { confined, set_level }| {
         confined();
-    }
-    let open = |kind: &str| {
-        let (folder, budget) = setup.caches.as_ref()?;
-        let opened = DiskCache::open(&folder.join(kind), *budget);
-        opened.inspect_err(|e| warn!("compiled {kind} are not kept on the disk: {e:#}")).ok()
-    };
-    let [modules, graphs] = ["modules", "graphs"].map(|kind| open(kind).map(Arc::new));
+        set_level
+    });
+    let [modules, graphs] = setup.disk.as_ref().map(CacheFolders::open).unwrap_or_default();
     let nn = Nn::new(NnConfig { disk: graphs.clone(), ..setup.nn.clone() });
     let config = RuntimeConfig {
         module_cache: setup.module_cache,
@@ -163,7 +197,7 @@ fn start<R: FnOnce()>(
             told.send((number, thread)).ok();
             drop(told);
             let (sender, receiver) = channel::end(socket, LIMIT);
-            LANE.set(Some(Lane { sender, receiver }));
+            LANE.set(Some(Lane { sender, receiver, begins: false }));
             serve(number, &runtime, &notes, &running);
         };
         std::thread::Builder::new()
@@ -189,7 +223,21 @@ fn start<R: FnOnce()>(
         handle.spawn_blocking(preload);
     }
     let disks = [modules, graphs].into_iter().flatten().collect();
-    Ok((threads, missing, disks, running))
+    Ok(Serving { runtime, threads, missing, disks, running, set_level })
+}
+
+/// It may start no process that compiles, and has one too few.
+fn lost() -> ! {
+    process::leave(COMPILER_LOST)
+}
+
+fn levels(runtime: &Runtime) -> Levels {
+    Levels {
+        modules_compiled: runtime.modules_compiled(),
+        module_bytes: runtime.module_bytes(),
+        nn: runtime.nn().stats(),
+        inferences: runtime.nn().inference_times(),
+    }
 }
 
 fn with_lane<R>(with: impl FnOnce(&mut Lane) -> anyhow::Result<R>) -> anyhow::Result<R> {
@@ -200,6 +248,8 @@ fn with_lane<R>(with: impl FnOnce(&mut Lane) -> anyhow::Result<R>) -> anyhow::Re
 fn code(spec: &TaskSpec) -> Result<Binary, String> {
     let asked = with_lane(|lane| {
         lane.sender.send(&Answer::Code, None, Wait::Yes)?;
+        // Then it is compiled, too.
+        lane.begins = true;
         match lane.receiver.receive()? {
             Some((Work::Code(bytes), _)) => Ok(Binary::new(bytes)),
             _ => bail!("the worker sent no code"),
@@ -218,28 +268,35 @@ fn code(spec: &TaskSpec) -> Result<Binary, String> {
 fn serve(number: u32, runtime: &Runtime, notes: &Arc<Notes>, running: &Running) {
     let next = || with_lane(|lane| Ok(lane.receiver.receive::<Work<'static>>()?));
     while let Ok(Some((Work::Run(run, spec), _))) = next() {
-        let begins = spec.grant().limits.run.is_some();
+        // As in the worker: each line of the log tells which task it is about.
+        let _task = info_span!("task", task = %spec.id()).entered();
+        let limited = spec.grant().limits.run.is_some();
+        let set = with_lane(|lane| {
+            lane.begins = limited;
+            Ok(())
+        });
+        if set.is_err() {
+            return;
+        }
         let shown = notes.clone();
-        let cancel = Arc::new(Cancel::shown(move |doing| {
-            shown.write(number, doing);
-            if begins && *doing == Doing::Running {
+        let cancel = Arc::new(Cancel::shown(move |change| {
+            shown.write(number, change);
+            if change == TaskChange::Doing(&Doing::Running) {
                 // A worker that is gone wants no answer.
-                with_lane(|lane| Ok(lane.sender.send(&Answer::Began, None, Wait::Yes)?)).ok();
+                with_lane(|lane| match std::mem::take(&mut lane.begins) {
+                    true => Ok(lane.sender.send(&Answer::Began, None, Wait::Yes)?),
+                    false => Ok(()),
+                })
+                .ok();
             }
         }));
-        notes.write(number, &Doing::Preparing);
+        notes.clear(number);
         held(running).insert(number, (run, cancel.clone()));
         let before = spec.monitoring().and_then(|_| Thread::own_usage());
         let outcome = runtime.run(&spec, &cancel);
         held(running).remove(&number);
         let used = before.and_then(|before| Some(Thread::own_usage()?.since(&before)));
-        let levels = Levels {
-            modules_compiled: runtime.modules_compiled(),
-            module_bytes: runtime.module_bytes(),
-            nn: runtime.nn().stats(),
-            inferences: runtime.nn().inference_times(),
-        };
-        let end = End { outcome, memory: cancel.memory(), used, levels };
+        let end = End { outcome, memory: cancel.memory(), used };
         let ended = Answer::Ended(Box::new(end));
         if with_lane(|lane| Ok(lane.sender.send(&ended, None, Wait::Yes)?)).is_err() {
             return;

@@ -2,22 +2,24 @@
 //!
 //! ```text
 //! control:  Setup, then a descriptor for each lane ─▶      ◀─ Ready or Failed
-//!           Stop, End ─▶
+//!           Stop, LogLevel, End ─▶
+//!           Levels ─▶                                      ◀─ Levels
 //! a lane:   Run ─▶   (◀─ Code   Code ─▶)   (◀─ Began)   ◀─ Ended
 //! ```
 //!
 //! A lane is a thread of the runtime with a socket of its own, and has one task
 //! at a time, so a task costs two packets and two threads that wake up.
 
+use super::caches::CacheFolders;
 use super::confine::Confinement;
+use super::levels::Levels;
 use crate::cancel::Reason;
-use crate::nn::{InferenceTimes, NnConfig, NnStats};
+use crate::nn::NnConfig;
 use crate::runtime::Pool;
 use crate::task::{Outcome, TaskSpec};
 use crate::usage::ThreadUsage;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::path::PathBuf;
 
 /// What a runtime is made of.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -34,8 +36,8 @@ pub struct Setup {
     pub pool: Pool,
     /// wasi-nn.
     pub nn: NnConfig,
-    /// The folder of the caches on the disk and their bytes each.
-    pub caches: Option<(PathBuf, u64)>,
+    /// Where it keeps what it compiles; given to each process that is started.
+    pub disk: Option<CacheFolders>,
     /// Whether the configuration's graphs are loaded at the start.
     pub preload: bool,
     /// What the process may reach.
@@ -62,17 +64,23 @@ pub(super) enum Order {
     Lane,
     /// The run on this lane is to end.
     Stop(u32, u64, Reason),
+    /// How the runtime stands is asked for, by the number of the question.
+    Levels(u64),
+    /// What is logged from now on.
+    LogLevel(String),
     /// The process is to end in order.
     End,
 }
 
 /// To the worker, beside the lanes.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Hello {
+pub(super) enum Report {
     /// It takes tasks: the threads of its lanes, and what its system lacks.
     Ready(Vec<u32>, Vec<String>),
     /// It can't.
     Failed(String),
+    /// How it stands, by the number of the question.
+    Levels(u64, Box<Levels>),
 }
 
 /// To a lane.
@@ -107,18 +115,4 @@ pub(super) struct End {
     pub(super) memory: u64,
     /// Of its thread, if it is asked for.
     pub(super) used: Option<ThreadUsage>,
-    pub(super) levels: Levels,
-}
-
-/// What a runtime has done and holds.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Levels {
-    /// Modules compiled.
-    pub modules_compiled: u64,
-    /// Bytes of compiled code that are kept.
-    pub module_bytes: u64,
-    /// wasi-nn's counters.
-    pub nn: NnStats,
-    /// By graph.
-    pub inferences: Vec<InferenceTimes>,
 }

@@ -9,12 +9,16 @@
 //! ```
 
 #[cfg(target_os = "linux")]
+mod caches;
+#[cfg(target_os = "linux")]
 mod channel;
 #[cfg(target_os = "linux")]
 pub mod child;
 pub mod confine;
 #[cfg(target_os = "linux")]
 mod keeper;
+#[cfg(target_os = "linux")]
+mod levels;
 pub mod memory;
 #[cfg(target_os = "linux")]
 mod messages;
@@ -22,10 +26,16 @@ mod messages;
 mod notes;
 #[cfg(target_os = "linux")]
 mod process;
+#[cfg(target_os = "linux")]
+mod reach;
 
 #[cfg(target_os = "linux")]
-pub use keeper::{End, Keeper, Launch};
+pub use caches::Caches;
 #[cfg(target_os = "linux")]
-pub use messages::{Levels, Log, Setup};
+pub use keeper::{End, Keeper, Launch, TaskPlace};
+#[cfg(target_os = "linux")]
+pub use levels::Levels;
+#[cfg(target_os = "linux")]
+pub use messages::{Log, Setup};
 #[cfg(target_os = "linux")]
 pub use process::VERB;

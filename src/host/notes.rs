@@ -1,8 +1,8 @@
-//! What the tasks of a runtime are doing, where it outlives that process: a
-//! place for each lane in memory that both have, written by the one and read by
-//! the other when it needs to know.
+//! What the tasks of a runtime are doing and what their guests hold, where it
+//! outlives that process: a place for each lane in memory that both have,
+//! written by the one and read by the other when it needs to know.
 
-use crate::cancel::Doing;
+use crate::cancel::{Doing, TaskChange};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::io;
@@ -11,6 +11,8 @@ use std::os::unix::fs::FileExt as _;
 
 /// Bytes of a place: more than the longest name that a graph is shown by.
 const PLACE: usize = 512;
+/// Bytes at its start: those of the guest's memories, little-endian.
+const MEMORY: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Notes(File);
@@ -31,21 +33,45 @@ impl Notes {
         self.0.as_fd()
     }
 
-    pub(super) fn write(&self, lane: u32, doing: &Doing) {
+    /// A task has this lane from now on.
+    pub(super) fn clear(&self, lane: u32) {
         let mut place = [0; PLACE];
-        // One that does not fit is not told.
-        if postcard::to_slice(doing, &mut place).is_ok() {
-            self.0.write_all_at(&place, u64::from(lane) * PLACE as u64).ok();
+        if postcard::to_slice(&Doing::Preparing, &mut place[MEMORY..]).is_ok() {
+            self.0.write_all_at(&place, at(lane)).ok();
         }
     }
 
-    /// As it was written last; whatever makes no sense is nothing.
-    pub(super) fn read(&self, lane: u32) -> Doing {
-        let mut place = [0; PLACE];
-        let read = self.0.read_exact_at(&mut place, u64::from(lane) * PLACE as u64);
+    pub(super) fn write(&self, lane: u32, change: TaskChange<'_>) {
+        match change {
+            TaskChange::Memory(bytes) => self.0.write_all_at(&bytes.to_le_bytes(), at(lane)).ok(),
+            TaskChange::Doing(doing) => {
+                let mut place = [0; PLACE - MEMORY];
+                // One that does not fit is not told.
+                postcard::to_slice(doing, &mut place)
+                    .ok()
+                    .and_then(|written| self.0.write_all_at(written, at(lane) + MEMORY as u64).ok())
+            }
+        };
+    }
+
+    /// What the task on this lane did last; whatever makes no sense is nothing.
+    pub(super) fn doing(&self, lane: u32) -> Doing {
+        let mut place = [0; PLACE - MEMORY];
+        let read = self.0.read_exact_at(&mut place, at(lane) + MEMORY as u64);
         let doing = read.ok().and_then(|()| postcard::take_from_bytes(&place).ok());
         doing.map(|(doing, _)| doing).unwrap_or_default()
     }
+
+    /// Bytes of the memories of the guest on this lane.
+    pub(super) fn memory(&self, lane: u32) -> u64 {
+        let mut bytes = [0; MEMORY];
+        let read = self.0.read_exact_at(&mut bytes, at(lane));
+        read.map(|()| u64::from_le_bytes(bytes)).unwrap_or_default()
+    }
+}
+
+fn at(lane: u32) -> u64 {
+    u64::from(lane) * PLACE as u64
 }
 
 #[cfg(test)]
@@ -56,10 +82,18 @@ mod tests {
     fn what_was_written_last_is_read_and_rubbish_is_nothing() {
         let notes = Notes::new(2).expect("memory");
         let doing = Doing::Computing("x".repeat(200).into());
-        notes.write(1, &doing);
-        assert_eq!((notes.read(0), notes.read(1)), (Doing::Preparing, doing));
+        notes.write(1, TaskChange::Doing(&doing));
+        notes.write(1, TaskChange::Memory(1 << 33));
+        notes.write(0, TaskChange::Memory(7));
+        assert_eq!((notes.doing(0), notes.doing(1)), (Doing::Preparing, doing.clone()));
+        assert_eq!((notes.memory(0), notes.memory(1)), (7, 1 << 33));
+        let unfit = Doing::Computing("x".repeat(PLACE).into());
+        notes.write(1, TaskChange::Doing(&unfit));
+        assert_eq!(notes.doing(1), doing);
+        notes.clear(1);
+        assert_eq!((notes.doing(1), notes.memory(1)), (Doing::Preparing, 0));
         notes.0.write_all_at(&[0xff; PLACE], 0).expect("written");
-        assert_eq!(notes.read(0), Doing::Preparing);
-        assert_eq!(notes.read(7), Doing::Preparing);
+        assert_eq!(notes.doing(0), Doing::Preparing);
+        assert_eq!((notes.doing(7), notes.memory(7)), (Doing::Preparing, 0));
     }
 }

@@ -1,10 +1,12 @@
 //! A runtime's process as the worker has it: started, its lanes, its end.
 
+use super::caches::OwnCaches;
 use super::channel::{self, Receiver, Sender, Wait};
+use super::confine::GrantedRoot;
 use super::memory;
-use super::messages::{Hello, Order, Setup};
+use super::messages::{Order, Report, Setup};
 use super::notes::Notes;
-use crate::cancel::Reason;
+use crate::cancel::{Doing, Reason};
 use anyhow::{Context as _, bail};
 use std::collections::HashMap;
 use std::os::fd::AsFd as _;
@@ -17,8 +19,11 @@ use tracing::warn;
 
 /// The hidden verb of the program.
 pub const VERB: &str = "runtime";
-/// The most bytes of a message before it takes tasks.
-const HELLO: u64 = 1 << 20;
+/// The exit code of one that ended because a process that compiles for it did,
+/// which is no fault of its tasks.
+pub(super) const COMPILER_LOST: i32 = 71;
+/// The most bytes of what it says beside its lanes.
+const REPORT: u64 = 1 << 20;
 /// The variables that a runtime gets: what OpenVINO and its devices need.
 const VARIABLES: [&str; 7] = [
     "LD_LIBRARY_PATH",
@@ -40,27 +45,76 @@ pub(super) struct Lane {
     pub(super) receiver: Receiver,
 }
 
+/// What a lane is at.
+#[derive(Debug)]
+struct LaneRun {
+    number: u64,
+    waited_for: WaitedFor,
+    /// Others ran at the same time.
+    beside: bool,
+}
+
+/// Whether a retired process goes on for the sake of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WaitedFor {
+    Yes,
+    /// It is a daemon's, which goes on in another process once there is one.
+    No,
+    /// It is stuck: it does not end although it was to.
+    Never,
+}
+
 /// What its lanes are at.
 #[derive(Debug, Default)]
 struct Lanes {
     free: Vec<Lane>,
-    /// The others: the number of the run, and whether it is stuck, or goes on
-    /// until it is stopped: then nothing waits for its end.
-    busy: HashMap<u32, (u64, bool)>,
+    /// The others.
+    busy: HashMap<u32, LaneRun>,
     next: u64,
     /// It gets no more tasks.
     retired: bool,
+    /// Another one takes them.
+    replaced: bool,
     /// It was ended on purpose.
     killed: bool,
+}
+
+/// The process in the system.
+#[derive(Debug)]
+struct ChildProcess {
+    child: Child,
+    ended: Option<ExitStatus>,
+    /// What it has on the disk.
+    own: Option<OwnCaches>,
+}
+
+impl ChildProcess {
+    /// Waits until it has ended.
+    fn wait(&mut self, within: Duration) {
+        let until = Instant::now() + within;
+        while self.ended.is_none() && Instant::now() < until {
+            self.ended = self.child.try_wait().ok().flatten();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn kill(&mut self) {
+        if self.ended.is_none() {
+            self.child.kill().ok();
+            self.ended = self.child.wait().ok();
+        }
+    }
 }
 
 /// See the module's documentation. It is killed when it is dropped.
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) id: u32,
-    child: Mutex<(Child, Option<ExitStatus>)>,
+    child: Mutex<ChildProcess>,
     control: Sender,
     notes: Notes,
+    /// What its system lacks to confine it, a sentence each.
+    pub(super) missing: Vec<String>,
     lanes: Mutex<Lanes>,
 }
 
@@ -68,17 +122,25 @@ impl Process {
     /// Starts one with so many lanes, which takes tasks when this returns, and
     /// gives what it says beside its lanes. To be called on a thread that lives
     /// as long as the worker: the process ends with it. `limit`: the most bytes
-    /// that an answer may have.
+    /// that an answer may have. What it has on the disk is kept if it ends in
+    /// order.
     pub(super) fn start(
         program: &Path,
-        setup: &Setup,
+        mut setup: Setup,
+        own: Option<OwnCaches>,
         lanes: u32,
         memory: u64,
         limit: u64,
     ) -> anyhow::Result<(Process, Receiver)> {
+        if let Some(own) = &own {
+            setup.disk = Some(own.disk());
+            setup.confinement.caches.push(own.written().to_owned());
+            let read = own.read().map(|path| GrantedRoot { path, writable: false });
+            setup.confinement.roots.extend(read);
+        }
         let (here, there) = channel::pair().context("a line to the runtime")?;
         let variables = VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
-        let child = Command::new(program)
+        let child = Command::new(executable(program))
             .arg(VERB)
             .env_clear()
             .envs(variables)
@@ -90,16 +152,17 @@ impl Process {
             .spawn()
             .with_context(|| format!("starting {} {VERB}", program.display()))?;
         let id = child.id();
-        let (control, mut told) = channel::end(here, HELLO);
+        let (control, mut told) = channel::end(here, REPORT);
         let notes = Notes::new(lanes).context("memory for the runtime's notes")?;
         let mut process = Process {
             id,
-            child: Mutex::new((child, None)),
+            child: Mutex::new(ChildProcess { child, ended: None, own }),
             control,
             notes,
+            missing: Vec::new(),
             lanes: Mutex::default(),
         };
-        let order = Order::Setup(Box::new(setup.clone()), lanes);
+        let order = Order::Setup(Box::new(setup), lanes);
         process.control.send(&order, Some(process.notes.descriptor()), Wait::Yes)?;
         let mut ends = Vec::new();
         for _ in 0..lanes {
@@ -108,13 +171,12 @@ impl Process {
             ends.push(channel::end(here, limit));
         }
         let threads = match told.receive()? {
-            Some((Hello::Ready(threads, missing), _)) => {
-                for missing in missing {
-                    warn!("{missing}");
-                }
+            Some((Report::Ready(threads, missing), _)) => {
+                process.missing = missing;
                 threads
             }
-            Some((Hello::Failed(reason), _)) => bail!("{reason}"),
+            Some((Report::Failed(reason), _)) => bail!("{reason}"),
+            Some((Report::Levels(..), _)) => bail!("the runtime's process says what was not asked"),
             None => bail!("the runtime's process ended: {}", process.fate()),
         };
         if let Err(e) = memory::enforce(id, memory) {
@@ -136,18 +198,22 @@ impl Process {
             return None;
         }
         let lane = lanes.free.pop()?;
-        let run = lanes.next;
+        let number = lanes.next;
         lanes.next += 1;
-        lanes.busy.insert(lane.number, (run, goes_on));
-        Some((lane, run))
+        let beside = !lanes.busy.is_empty();
+        lanes.busy.values_mut().for_each(|run| run.beside = true);
+        let waited_for = if goes_on { WaitedFor::No } else { WaitedFor::Yes };
+        lanes.busy.insert(lane.number, LaneRun { number, waited_for, beside });
+        Some((lane, number))
     }
 
-    /// The run on this lane has ended.
-    pub(super) fn give(&self, lane: Lane) {
+    /// The run on this lane has ended. Returns whether others ran beside it.
+    pub(super) fn give(&self, lane: Lane) -> bool {
         let mut lanes = self.lanes();
-        lanes.busy.remove(&lane.number);
+        let run = lanes.busy.remove(&lane.number);
         lanes.free.push(lane);
         self.end_if_retired(&mut lanes);
+        run.is_some_and(|run| run.beside)
     }
 
     /// The run is to end.
@@ -162,7 +228,7 @@ impl Process {
     pub(super) fn retire_if_stuck(&self, lane: u32, run: u64) -> bool {
         let mut lanes = self.lanes();
         match lanes.busy.get_mut(&lane) {
-            Some((of, stuck)) if *of == run => *stuck = true,
+            Some(of) if of.number == run => of.waited_for = WaitedFor::Never,
             _ => return false,
         }
         lanes.retired = true;
@@ -170,42 +236,80 @@ impl Process {
         true
     }
 
-    /// Ends a retired process once none but stuck tasks are in it.
+    /// It gets no more tasks.
+    pub(super) fn retire(&self) {
+        self.lanes().retired = true;
+    }
+
+    /// Another process takes what is new.
+    pub(super) fn replaced(&self) {
+        let mut lanes = self.lanes();
+        lanes.replaced = true;
+        self.end_if_retired(&mut lanes);
+    }
+
+    /// Whether the process was ended because it was retired, so that the run on
+    /// this lane goes on in another one.
+    pub(super) fn moves(&self, lane: u32) -> bool {
+        let lanes = self.lanes();
+        let run = lanes.busy.get(&lane);
+        lanes.retired && lanes.killed && run.is_some_and(|run| run.waited_for == WaitedFor::No)
+    }
+
+    /// Ends a retired process once none but stuck tasks are in it, and daemons,
+    /// which have somewhere to go.
     fn end_if_retired(&self, lanes: &mut Lanes) {
-        if lanes.retired && !lanes.killed && lanes.busy.values().all(|(_, stuck)| *stuck) {
+        let waits = lanes.busy.values().any(|run| run.waited_for == WaitedFor::Yes);
+        if lanes.retired && lanes.replaced && !lanes.killed && !waits {
             lanes.killed = true;
-            self.held_child().0.kill().ok();
+            self.started().child.kill().ok();
         }
     }
 
-    /// Whether a single task ran when the process ended by itself; none if it
-    /// was ended.
-    pub(super) fn crashed_with_one(&self) -> Option<bool> {
+    /// Whether the process has ended by itself and a single task ran, so that it
+    /// was that one's doing.
+    pub(super) fn crashed_with_one(&self) -> bool {
+        let code = self.started().ended.and_then(|status| status.code());
         let lanes = self.lanes();
-        (!lanes.killed).then_some(lanes.busy.len() == 1)
+        !lanes.killed && lanes.busy.len() == 1 && code != Some(COMPILER_LOST)
     }
 
     /// What the task on this lane was doing last.
-    pub(super) fn doing(&self, lane: u32) -> crate::cancel::Doing {
-        self.notes.read(lane)
+    pub(super) fn doing(&self, lane: u32) -> Doing {
+        self.notes.doing(lane)
+    }
+
+    /// Bytes of the memories of the guest on this lane.
+    pub(super) fn memory(&self, lane: u32) -> u64 {
+        self.notes.memory(lane)
+    }
+
+    /// Whether this run is still on its lane.
+    pub(super) fn runs(&self, lane: u32, run: u64) -> bool {
+        self.lanes().busy.get(&lane).is_some_and(|of| of.number == run)
+    }
+
+    /// Has the process report how it stands.
+    pub(super) fn ask(&self, question: u64) {
+        // One that does not read its line answers to nothing else either.
+        self.control.send(&Order::Levels(question), None, Wait::No).ok();
+    }
+
+    /// Has the process log this from now on.
+    pub(super) fn log(&self, directives: &str) {
+        let order = Order::LogLevel(directives.to_owned());
+        if let Err(e) = self.control.send(&order, None, Wait::No) {
+            warn!("the runtime's process logs as before: {e}");
+        }
     }
 
     /// How the process ended, which it has, or does soon.
     pub(super) fn fate(&self) -> String {
-        let mut child = self.held_child();
+        let mut started = self.started();
+        started.wait(Duration::from_secs(1));
         // A process that closed its line and goes on is ended.
-        if child.1.is_none() {
-            let until = Instant::now() + Duration::from_secs(1);
-            while child.1.is_none() && Instant::now() < until {
-                child.1 = child.0.try_wait().ok().flatten();
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            if child.1.is_none() {
-                child.0.kill().ok();
-                child.1 = child.0.wait().ok();
-            }
-        }
-        match child.1 {
+        started.kill();
+        match started.ended {
             Some(status) if let Some(signal) = status.signal() => signal_name(signal),
             Some(status) => status.to_string(),
             None => "it is gone".into(),
@@ -216,16 +320,23 @@ impl Process {
     pub(super) fn close(&self, within: Duration) {
         self.lanes().killed = true;
         self.control.send(&Order::End, None, Wait::No).ok();
-        let until = Instant::now() + within;
-        let mut child = self.held_child();
-        while child.1.is_none() && Instant::now() < until {
-            child.1 = child.0.try_wait().ok().flatten();
-            std::thread::sleep(Duration::from_millis(1));
+        let mut started = self.started();
+        started.wait(within);
+        if started.ended.is_some_and(|status| status.success())
+            && let Some(own) = started.own.take()
+        {
+            own.keep();
         }
     }
 
-    // A child and its end: whole at any moment.
-    fn held_child(&self) -> MutexGuard<'_, (Child, Option<ExitStatus>)> {
+    /// Ends the process at once.
+    pub(super) fn kill(&self) {
+        self.lanes().killed = true;
+        self.started().kill();
+    }
+
+    // Each change is one step.
+    fn started(&self) -> MutexGuard<'_, ChildProcess> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -237,12 +348,19 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let mut child = self.held_child();
-        if child.1.is_none() {
-            child.0.kill().ok();
-            child.0.wait().ok();
-        }
+        self.started().kill();
     }
+}
+
+/// The file to start: this program's own, also once another version has taken
+/// its place, whose messages may be others.
+fn executable(program: &Path) -> &Path {
+    let own = Path::new("/proc/self/exe");
+    let mut replaced = program.as_os_str().to_owned();
+    replaced.push(" (deleted)");
+    // As the kernel tells it.
+    let is_replaced = std::fs::read_link(own).is_ok_and(|now| now == Path::new(&replaced));
+    if is_replaced { own } else { program }
 }
 
 fn signal_name(signal: i32) -> String {

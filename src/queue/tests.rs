@@ -10,58 +10,62 @@ fn bounds(tasks: usize, bytes: usize) -> Bounds {
     Bounds { tasks, bytes, memory: Some(usize::MAX) }
 }
 
+const HERE: Takers = Takers { alone: false, large: true };
+const APART: Takers = Takers { alone: true, large: true };
+
 fn weight(own: usize, module: u8, bytes: usize) -> Weight {
     Weight { own, module: Some((Digest::of(&[module]), bytes)) }
 }
 
-fn admit(queue: &mut Queue<u8, ()>, n: u8) -> Result<(), QueueRefusal> {
+fn admit(queue: &mut Queue<u8, ()>, n: u8) -> Result<Option<Taker>, QueueRefusal> {
     queue.admit(&id(n), weight(1, n % 3, 10), true, Admission::Ready, |_| n)
 }
 
 fn take(queue: &mut Queue<u8, ()>) -> Option<u8> {
-    queue.take(Taker::Any, |_| ()).map(|(task, ())| task)
+    queue.take(Taker::Quick, |_| ()).map(|(task, ())| task)
 }
 
 #[test]
 fn a_held_task_is_passed_over_until_it_is_released() {
-    let mut queue = Queue::new(bounds(4, 100));
+    let mut queue = Queue::new(bounds(4, 100), HERE);
     queue.admit(&id(1), Weight::default(), true, Admission::Held, |_| 1).expect("room");
     assert_eq!(take(&mut queue), None);
     admit(&mut queue, 2).expect("room");
     assert_eq!(take(&mut queue), Some(2));
-    assert!(queue.release(&id(1)) && !queue.release(&id(3)));
+    assert_eq!((queue.release(&id(1)), queue.release(&id(3))), (Some(Taker::Quick), None));
     assert_eq!(take(&mut queue), Some(1));
 }
 
 #[test]
 fn bytes_are_bounded_and_what_is_shared_counts_once() {
-    let mut queue = Queue::new(bounds(9, 100));
+    let mut queue = Queue::new(bounds(9, 100), HERE);
     let admit = |queue: &mut Queue<u8, ()>, n, weight| {
         queue.admit(&id(n), weight, true, Admission::Ready, |_| n)
     };
-    assert_eq!(admit(&mut queue, 1, weight(500, 1, 50)), Ok(()), "the only one may be any size");
+    let quick = Ok(Some(Taker::Quick));
+    assert_eq!(admit(&mut queue, 1, weight(500, 1, 50)), quick, "the only one may be any size");
     let heavy = QueueRefusal::Heavy { running: 0, queued: 1, bytes: 550 };
     assert_eq!(admit(&mut queue, 2, weight(0, 1, 50)), Err(heavy));
     assert_eq!(take(&mut queue), Some(1));
-    assert_eq!(admit(&mut queue, 2, weight(10, 1, 50)), Ok(()));
-    assert_eq!(admit(&mut queue, 3, weight(10, 1, 50)), Ok(()));
-    assert_eq!(queue.load.bytes, 70);
+    assert_eq!(admit(&mut queue, 2, weight(10, 1, 50)), quick);
+    assert_eq!(admit(&mut queue, 3, weight(10, 1, 50)), quick);
+    assert_eq!(queue.load.bytes(), 70);
     assert!(admit(&mut queue, 4, weight(10, 2, 50)).is_err());
-    assert_eq!(queue.admit(&id(4), weight(10, 2, 50), true, Admission::Again, |_| 4), Ok(()));
+    assert_eq!(queue.admit(&id(4), weight(10, 2, 50), true, Admission::Again, |_| 4), quick);
     queue.drain();
-    assert_eq!(queue.load.bytes, 0);
+    assert_eq!(queue.load.bytes(), 0);
 }
 
 #[test]
 fn memory_keeps_what_it_has_room_for_and_everything_where_there_is_no_disk() {
     let kept = |memory, whole| {
-        let mut queue = Queue::<bool, ()>::new(Bounds { tasks: 9, bytes: 999, memory });
+        let mut queue = Queue::<bool, ()>::new(Bounds { tasks: 9, bytes: 999, memory }, HERE);
         let mut kept = Vec::new();
         for n in 0..3 {
             let admission = Admission::Ready;
             queue.admit(&id(n), weight(10, n, 50), whole, admission, |keep| keep).expect("room");
         }
-        while let Some((in_memory, ())) = queue.take(Taker::Any, |_| ()) {
+        while let Some((in_memory, ())) = queue.take(Taker::Quick, |_| ()) {
             kept.push(in_memory);
         }
         kept
@@ -73,7 +77,7 @@ fn memory_keeps_what_it_has_room_for_and_everything_where_there_is_no_disk() {
 
 #[test]
 fn a_full_queue_says_how_full() {
-    let mut queue = Queue::new(bounds(1, 100));
+    let mut queue = Queue::new(bounds(1, 100), HERE);
     admit(&mut queue, 1).expect("room");
     assert_eq!(take(&mut queue), Some(1));
     admit(&mut queue, 2).expect("room");
@@ -82,7 +86,7 @@ fn a_full_queue_says_how_full() {
 
 #[test]
 fn an_id_may_come_again_after_it_ended() {
-    let mut queue = Queue::new(bounds(4, 100));
+    let mut queue = Queue::new(bounds(4, 100), HERE);
     admit(&mut queue, 1).expect("room");
     take(&mut queue);
     queue.finish(&id(1));
@@ -140,7 +144,7 @@ proptest! {
         const TASKS: usize = 5;
         const MEMORY: usize = 13;
         let bounds = Bounds { tasks: TASKS, bytes: 100, memory: Some(MEMORY) };
-        let mut queue = Queue::<(u8, bool), u8>::new(bounds);
+        let mut queue = Queue::<(u8, bool), u8>::new(bounds, HERE);
         let mut waiting: Vec<Model> = Vec::new();
         let mut running: HashSet<u8> = HashSet::new();
         let (mut alone, mut draining) = (false, false);
@@ -176,7 +180,8 @@ proptest! {
                 }
                 Step::Release(n) => {
                     let known = waiting.iter_mut().find(|task| task.n == n);
-                    prop_assert_eq!(queue.release(&id(n)), known.is_some());
+                    let taker = known.as_ref().map(|_| Taker::Quick);
+                    prop_assert_eq!(queue.release(&id(n)), taker);
                     known.into_iter().for_each(|task| task.held = false);
                 }
                 Step::Take => {
@@ -184,7 +189,7 @@ proptest! {
                     let at = at.filter(|at| !(alone || waiting[*at].alone && !running.is_empty()));
                     let taken = at.map(|at| waiting.remove(at));
                     let expected = taken.map(|task| ((task.n, task.kept), task.n));
-                    prop_assert_eq!(queue.take(Taker::Any, |(n, _)| *n), expected);
+                    prop_assert_eq!(queue.take(Taker::Quick, |(n, _)| *n), expected);
                     if let Some(task) = taken {
                         running.insert(task.n);
                         alone = task.alone;
@@ -213,9 +218,9 @@ proptest! {
                 }
             }
             prop_assert_eq!(queue.len(), (waiting.len(), running.len()));
-            prop_assert_eq!(queue.load.bytes, load(waiting.iter().copied()));
+            prop_assert_eq!(queue.load.bytes(), load(waiting.iter().copied()));
             let kept = waiting.iter().copied().filter(|task| task.kept);
-            prop_assert_eq!(queue.in_memory.bytes, load(kept));
+            prop_assert_eq!(queue.in_memory.bytes(), load(kept));
             prop_assert_eq!(queue.is_drained(), draining && running.is_empty());
         }
     }
@@ -223,22 +228,22 @@ proptest! {
 
 #[test]
 fn a_suspect_with_a_process_of_its_own_waits_for_nobody_and_nobody_for_it() {
-    let mut queue = Queue::new(bounds(9, 100));
+    let mut queue = Queue::new(bounds(9, 100), APART);
     let take = |queue: &mut Queue<u8, ()>, taker| queue.take(taker, |_| ()).map(|(n, ())| n);
     for n in [1, 2, 3] {
         admit(&mut queue, n).expect("room");
     }
-    assert_eq!(take(&mut queue, Taker::Company), Some(1));
-    assert_eq!(take(&mut queue, Taker::Company), Some(2));
+    assert_eq!(take(&mut queue, Taker::Quick), Some(1));
+    assert_eq!(take(&mut queue, Taker::Quick), Some(2));
     assert_eq!(take(&mut queue, Taker::Alone), None);
     for n in [1, 2] {
-        assert_eq!(queue.suspect(&id(n), weight(1, 1, 10), n), Ok(()));
+        assert_eq!(queue.suspect(&id(n), weight(1, 1, 10), n), Ok(Taker::Alone));
     }
     assert_eq!(queue.len(), (3, 0));
     assert_eq!(take(&mut queue, Taker::Alone), Some(1));
     // New ones go on.
-    assert_eq!(take(&mut queue, Taker::Company), Some(3));
-    assert_eq!(take(&mut queue, Taker::Company), None);
+    assert_eq!(take(&mut queue, Taker::Quick), Some(3));
+    assert_eq!(take(&mut queue, Taker::Quick), None);
     assert_eq!(queue.stop(&id(2)), Stopped::Queued(2));
     queue.drain();
     assert_eq!(queue.suspect(&id(1), Weight::default(), 1), Err(1));
@@ -250,7 +255,7 @@ fn invocation(n: u8) -> TaskId {
     id(9).with_invocation(std::num::NonZeroU64::new(n.into()).expect("not 0"))
 }
 
-fn invoke(queue: &mut Queue<u8, ()>, n: u8) -> Result<(), QueueRefusal> {
+fn invoke(queue: &mut Queue<u8, ()>, n: u8) -> Result<Option<Taker>, QueueRefusal> {
     let weight = Weight { own: 10, module: None };
     queue.admit(&invocation(n), weight, true, Admission::Ready, |keep| {
         assert!(keep, "it can't be read back");
@@ -260,7 +265,7 @@ fn invoke(queue: &mut Queue<u8, ()>, n: u8) -> Result<(), QueueRefusal> {
 
 #[test]
 fn tasks_and_invocations_are_taken_by_turns() {
-    let mut queue = Queue::new(bounds(4, 100));
+    let mut queue = Queue::new(bounds(4, 100), HERE);
     for n in [1, 2, 3] {
         admit(&mut queue, n).expect("room");
     }
@@ -274,7 +279,7 @@ fn tasks_and_invocations_are_taken_by_turns() {
 #[test]
 fn neither_tasks_nor_invocations_take_the_places_of_the_others() {
     let bounds = Bounds { tasks: 2, bytes: 25, memory: Some(15) };
-    let mut queue = Queue::new(bounds);
+    let mut queue = Queue::new(bounds, HERE);
     for n in [11, 12] {
         let room = invoke(&mut queue, n);
         assert_eq!(room.is_ok(), n == 11, "15 bytes of memory");
@@ -288,32 +293,95 @@ fn neither_tasks_nor_invocations_take_the_places_of_the_others() {
     invoke(&mut queue, 13).expect("there is room again");
     assert_eq!(queue.len(), (3, 0));
     assert_eq!(queue.drain(), [1, 4, 13]);
-    assert_eq!((queue.load.bytes, queue.invoked), (0, (0, 0)));
+    assert_eq!((queue.load.bytes(), queue.invoked), (0, (0, 0)));
 }
 
 #[test]
 fn a_thread_of_their_own_takes_invocations_alone_and_lets_suspects_go_first() {
-    for apart in [false, true] {
-        let mut queue = Queue::new(bounds(9, 100));
+    for takers in [HERE, APART] {
+        let mut queue = Queue::new(bounds(9, 100), takers);
         let take = |queue: &mut Queue<u8, ()>, taker| queue.take(taker, |_| ()).map(|(n, ())| n);
-        let invocations = Taker::Invocations { apart };
         admit(&mut queue, 1).expect("room");
-        assert_eq!(take(&mut queue, invocations), None, "a task is not for it");
-        invoke(&mut queue, 11).expect("room");
-        assert_eq!(take(&mut queue, invocations), Some(11));
+        assert_eq!(take(&mut queue, Taker::Invocations), None, "a task is not for it");
+        assert_eq!(invoke(&mut queue, 11), Ok(Some(Taker::Invocations)));
+        assert_eq!(take(&mut queue, Taker::Invocations), Some(11));
         // It crashed the process, and is to run alone.
         let weight = Weight { own: 10, module: None };
-        assert_eq!(queue.suspect(&invocation(11), weight, 11), Ok(()));
+        let alone = if takers.alone { Taker::Alone } else { Taker::Quick };
+        assert_eq!(queue.suspect(&invocation(11), weight, 11), Ok(alone));
         invoke(&mut queue, 12).expect("room");
-        if apart {
-            assert_eq!(take(&mut queue, invocations), Some(12));
+        if takers.alone {
+            assert_eq!(take(&mut queue, Taker::Invocations), Some(12));
             assert_eq!(take(&mut queue, Taker::Alone), Some(11));
             continue;
         }
-        assert_eq!(take(&mut queue, invocations), None);
-        assert_eq!(take(&mut queue, Taker::Any), Some(11));
-        assert_eq!(take(&mut queue, invocations), None, "it is alone");
+        assert_eq!(take(&mut queue, Taker::Invocations), None);
+        assert_eq!(take(&mut queue, Taker::Quick), Some(11));
+        assert_eq!(take(&mut queue, Taker::Invocations), None, "it is alone");
         assert!(queue.finish(&invocation(11)));
-        assert_eq!(take(&mut queue, invocations), Some(12));
+        assert_eq!(take(&mut queue, Taker::Invocations), Some(12));
     }
+}
+
+#[test]
+fn where_nobody_takes_large_modules_apart_they_are_taken_like_others() {
+    let mut queue = Queue::new(bounds(9, usize::MAX), Takers { large: false, ..HERE });
+    let large = queue.admit(&id(1), weight(1, 1, LARGE), true, Admission::Ready, |_| 1);
+    assert_eq!(large, Ok(Some(Taker::Quick)));
+    assert_eq!(take(&mut queue), Some(1));
+}
+
+const LARGE: usize = SMALL + 1;
+
+/// ARCHITECTURE.md, case 65.
+#[test]
+fn a_large_module_is_for_takers_of_its_own_until_it_is_compiled() {
+    for takers in [HERE, APART] {
+        let mut queue = Queue::new(bounds(9, usize::MAX), takers);
+        let take = |queue: &mut Queue<u8, ()>, taker| queue.take(taker, |_| ()).map(|(n, ())| n);
+        let large = weight(1, 1, LARGE);
+        let mut admit = |n, weight, admission| {
+            queue.admit(&id(n), weight, true, admission, |_| n).expect("room")
+        };
+        assert_eq!(admit(1, large, Admission::Ready), Some(Taker::Large));
+        assert_eq!(admit(2, large, Admission::Ready), Some(Taker::Large));
+        assert_eq!(admit(3, large, Admission::Held), None);
+        assert_eq!(admit(4, weight(1, 2, SMALL), Admission::Ready), Some(Taker::Quick));
+        assert_eq!(take(&mut queue, Taker::Large), Some(1));
+        assert_eq!(take(&mut queue, Taker::Quick), Some(4));
+        assert_eq!(take(&mut queue, Taker::Quick), None);
+        assert!(queue.compiled(large) && !queue.compiled(large), "told once");
+        assert_eq!(take(&mut queue, Taker::Large), None);
+        assert_eq!(take(&mut queue, Taker::Quick), Some(2));
+        assert_eq!(queue.release(&id(3)), Some(Taker::Quick));
+        queue.forget_compiled();
+        queue.finish(&id(1));
+        let again = queue.admit(&id(1), large, true, Admission::Ready, |_| 1);
+        assert_eq!(again, Ok(Some(Taker::Large)));
+        assert_eq!(queue.stop(&id(1)), Stopped::Queued(1));
+        assert_eq!(take(&mut queue, Taker::Large), None);
+        assert_eq!(queue.drain(), [3]);
+    }
+}
+
+#[test]
+fn a_suspect_with_a_large_module_is_alone_all_the_same() {
+    let mut queue = Queue::new(bounds(9, usize::MAX), HERE);
+    let take = |queue: &mut Queue<u8, ()>, taker| queue.take(taker, |_| ()).map(|(n, ())| n);
+    for (n, admission) in [(1, Admission::Ready), (2, Admission::Ready), (3, Admission::Alone)] {
+        queue.admit(&id(n), weight(1, n, LARGE), true, admission, |_| n).expect("room");
+        if n == 1 {
+            assert_eq!(take(&mut queue, Taker::Large), Some(1));
+        }
+    }
+    // One runs: the suspect waits for it, and the next one for the suspect.
+    for taker in [Taker::Large, Taker::Quick] {
+        assert_eq!(take(&mut queue, taker), None);
+    }
+    assert!(!queue.finish(&id(1)));
+    assert_eq!(take(&mut queue, Taker::Large), None);
+    assert_eq!(take(&mut queue, Taker::Quick), Some(3));
+    assert_eq!(take(&mut queue, Taker::Large), None);
+    assert!(queue.finish(&id(3)));
+    assert_eq!(take(&mut queue, Taker::Large), Some(2));
 }

@@ -1,7 +1,7 @@
 //! What needs a backend that misbehaves.
 
 use super::*;
-use crate::cancel::{Doing, Reason};
+use crate::cancel::{Doing, Reason, TaskChange};
 use crate::nn::fake::Stuck;
 use crate::sources::Fetcher;
 use crate::task::{Binary, Entry, Failure, Grant, Limits, ModuleSource, Preopen, TaskId};
@@ -251,8 +251,8 @@ fn a_component_is_stopped_while_it_infers() {
     let runtime = Arc::new(runtime(Nn::fake()));
     let task = component("<net name='endless'/>", INFERS, Some(1 << 20), LONG);
     let (inferring, infers) = mpsc::channel();
-    let cancel = Arc::new(Cancel::shown(move |doing| {
-        if let Doing::Computing(_) = doing {
+    let cancel = Arc::new(Cancel::shown(move |change| {
+        if let TaskChange::Doing(Doing::Computing(_)) = change {
             inferring.send(()).ok();
         }
     }));

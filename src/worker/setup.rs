@@ -51,8 +51,8 @@ pub fn policy(config: &Config) -> Policy {
 
 /// What the process with the guests and models may reach: the directories that
 /// tasks may open, without the worker's secrets, the graphs of the
-/// configuration, the caches on the disk, OpenVINO.
-pub fn confinement(config: &Config, policy: &Policy, nn: &NnConfig) -> Confinement {
+/// configuration, OpenVINO. What it keeps on the disk it is given when it starts.
+pub fn confinement(policy: &Policy, nn: &NnConfig) -> Confinement {
     let allowed = match &policy.trust {
         Trust::Stranger { roots } => roots.as_slice(),
         Trust::OwnHand { .. } => &[],
@@ -68,10 +68,8 @@ pub fn confinement(config: &Config, policy: &Policy, nn: &NnConfig) -> Confineme
     });
     let graphs =
         nn.graphs.iter().map(|graph| GrantedRoot { path: graph.dir.clone(), writable: false });
-    let state = config.state_dir.as_ref().filter(|_| config.disk_cache > 0);
     Confinement {
         roots: roots.chain(graphs).collect(),
-        caches: state.map(|state| state.join("cache")).into_iter().collect(),
         libraries: nn.openvino.folders(),
         ..Confinement::default()
     }
@@ -93,8 +91,9 @@ fn may_take(config: &Config) -> u64 {
     let output = 4 * limits.output as u64;
     let task = [limits.memory, limits.graph_bytes, limits.tensor_bytes, output];
     let task = task.into_iter().fold(0_u64, u64::saturating_add);
-    // An executor for invocations, and a slot more; see `pool`.
-    let tasks = (config.executors.get() as u64 + 2).saturating_mul(task);
+    // A slot more than executors; see `pool`.
+    let executors = executors(config) as u64 - config.daemons as u64;
+    let tasks = (executors + 1).saturating_mul(task);
     [tasks, config.module_cache, config.graph_cache, OWN].into_iter().fold(0, u64::saturating_add)
 }
 
@@ -122,10 +121,16 @@ fn private(config: &Config) -> Vec<PathBuf> {
     files.chain(state.map(|dir| dir.canonicalize().unwrap_or(dir))).collect()
 }
 
-/// A slot for each executor, that for invocations included, for each daemon, and
-/// for each task that may be left behind, and one more, because an instance gives its own back a moment after its task has ended.
+/// All that run tasks at the same time: the executors, those of large modules,
+/// that for invocations, and the daemons.
+pub(super) fn executors(config: &Config) -> usize {
+    config.executors.get() + compilers(config) + 1 + config.daemons
+}
+
+/// A slot for each of them, and for each task that may be left behind, and one
+/// more, because an instance gives its own back a moment after its task has ended.
 pub(super) fn pool(config: &Config) -> Pool {
-    let executors = u32::try_from(config.executors.get() + 1 + config.daemons).unwrap_or(u32::MAX);
+    let executors = u32::try_from(executors(config)).unwrap_or(u32::MAX);
     Pool { instances: executors.saturating_mul(2).saturating_add(1), memory: config.limits.memory }
 }
 
@@ -250,12 +255,17 @@ pub(super) fn compile_processes(config: &Config, lost: WhenLost) -> Option<Compi
 /// journal, which tasks can't reach. None if there is to be no such place, or
 /// there can't be.
 pub(super) fn disk_cache(config: &Config, kind: &str) -> Option<Arc<DiskCache>> {
-    let state = config.state_dir.as_ref().filter(|_| config.disk_cache > 0)?;
-    let opened = DiskCache::open(&state.join("cache").join(kind), config.disk_cache);
+    let opened = DiskCache::open(&cache_folder(config)?.join(kind), config.disk_cache);
     let unused = |e: &anyhow::Error| {
         warn!("compiled {kind} are not kept on the disk, so each start compiles them: {e:#}");
     };
     opened.inspect_err(unused).ok().map(Arc::new)
+}
+
+/// The folder of all caches on the disk, if there are to be any.
+pub(super) fn cache_folder(config: &Config) -> Option<PathBuf> {
+    let state = config.state_dir.as_ref().filter(|_| config.disk_cache > 0)?;
+    Some(config.working_dir.join(state).join("cache"))
 }
 
 /// Loads the configured graphs while the worker already connects.
@@ -365,7 +375,7 @@ mod tests {
         let state = config.state_dir.clone().expect("a state directory");
         std::fs::create_dir_all(home.join(&state)).expect("made");
         let policy = policy(&config);
-        let mut confinement = confinement(&config, &policy, &nn_config(&config, &policy));
+        let mut confinement = confinement(&policy, &nn_config(&config, &policy));
         confinement.roots.sort_by(|a, b| (&a.path, a.writable).cmp(&(&b.path, b.writable)));
         let root = |path: &str, writable| GrantedRoot { path: home.join(path), writable };
         assert_eq!(
@@ -378,7 +388,7 @@ mod tests {
                 root("models", false),
             ]
         );
-        assert_eq!(confinement.caches, [state.join("cache")]);
+        assert!(confinement.caches.is_empty(), "{confinement:?}");
         assert_eq!(confinement.memory, None);
     }
 }

@@ -75,6 +75,7 @@ pub async fn run_with<T>(
     let threads = Threads {
         executors: config.executors.get(),
         stack: THREAD_STACK,
+        large: setup::compilers(&config),
         apart: tasker.is_apart(),
         invocations: config.deployments > 0,
     };
@@ -83,6 +84,7 @@ pub async fn run_with<T>(
         Threads {
             executors: config.daemons,
             stack: THREAD_STACK,
+            large: 0,
             apart: false,
             invocations: false,
         },
@@ -152,9 +154,8 @@ struct OpenedState {
 fn open_state(config: &Config) -> anyhow::Result<OpenedState> {
     match &config.state_dir {
         Some(directory) => {
-            // One more for invocations.
             let Opened { journal, recovered, invocations, durable } =
-                Journal::open(directory, config.executors.get() + 1)?;
+                Journal::open(directory, setup::executors(config))?;
             let (journal, invocations) = (Some(journal), Some(invocations));
             Ok(OpenedState { journal, recovered, invocations, durable })
         }

@@ -2,7 +2,7 @@
 //! ended, and nobody else waits for it.
 
 use crate::hostile::compile_bomb;
-use crate::support::{Bench, PATIENCE, stdout, wat};
+use crate::support::{Bench, On, PATIENCE, Stage, Task, stdout, wat};
 use proplet::cancel::{Cancel, Reason};
 use proplet::task::{Failure, Outcome};
 use std::fs;
@@ -152,4 +152,24 @@ fn small_modules_that_compile_for_long_make_room_for_others() {
             assert_eq!(task.join().expect("no panic").verdict, Err(Failure::Stopped));
         }
     });
+}
+
+/// ARCHITECTURE.md, case 65.
+#[test]
+fn large_modules_that_compile_keep_no_small_one_of_a_worker_waiting() {
+    for on in [On::Embedded, On::OneProcess] {
+        let stage = Stage::new(on);
+        let _worker = stage.worker(&[("executors", "1")]);
+        let large: Vec<_> = (0..3).map(|n| stage.start(Task::module(&bomb(n)))).collect();
+        for number in 0..4 {
+            let small = padded(&wat("hello"), number, 10);
+            stage.run(Task::module(&small)).succeeded("hello\n");
+        }
+        let ended = |id: &String| stage.seen().iter().any(|seen| seen.json["task_id"] == **id);
+        assert!(!large.iter().any(ended), "they compile still");
+        large.iter().for_each(|id| stage.stop(id));
+        for id in &large {
+            stage.result(id).failed(&["stopped"]);
+        }
+    }
 }

@@ -10,6 +10,8 @@
 mod attack;
 
 #[cfg(feature = "openvino")]
+use crate::isolation::{guest_runs, runtimes};
+#[cfg(feature = "openvino")]
 use crate::support::{Bench, On, Stage, Task, assets, fixtures, stdout, wat};
 use attack::{Victim, attempts};
 #[cfg(feature = "openvino")]
@@ -278,4 +280,28 @@ fn a_workers_runtime_has_no_more_memory_than_it_may() {
     };
     run(&huge, "huge").failed(&["Failed to allocate 14400000000 bytes"]);
     assert_eq!(run(&fixtures().join("models/tiny"), "tiny").stdout(), "2\n0\n6\n4\n");
+}
+
+/// Others may have had what it lacked, so it is tried without them.
+#[cfg(feature = "openvino")]
+#[test]
+fn what_lacks_memory_beside_others_runs_again_alone() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let huge = huge_model(folder.path());
+    let stage = Stage::new(On::Embedded);
+    let worker = stage.process(&[
+        ("dirs", folder.path().to_str().expect("text")),
+        ("executors", "2"),
+        ("isolation", "process"),
+        ("runtime-memory", "1GiB"),
+        ("task-tensor-memory", "64GiB"),
+    ]);
+    let other = stage.start(Task::wat("loop-forever"));
+    guest_runs(runtimes(&worker)[0]);
+    let graph = format!("nn,nn-graph=openvino::{}", huge.display());
+    let lacking = stage.run(Task::wat("nn-tiny").args(&["-S", &graph]).inputs(&["huge"]));
+    lacking.failed(&["Failed to allocate 14400000000 bytes"]);
+    worker.logs("no memory left beside other tasks: the task runs again, alone");
+    stage.stop(&other);
+    stage.result(&other).failed(&["stopped"]);
 }

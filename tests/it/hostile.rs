@@ -325,7 +325,7 @@ fn every_profile_unwinds() {
 }
 
 /// The guests of `fixtures/guests/wat`, for whoever runs all of them.
-fn guests() -> Vec<String> {
+pub(crate) fn guests() -> Vec<String> {
     let files = fs::read_dir(fixtures().join("guests/wat")).expect("a folder");
     let mut guests: Vec<_> = files
         .filter_map(|file| file.ok()?.file_name().to_str()?.strip_suffix(".wat").map(str::to_owned))

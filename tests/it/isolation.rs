@@ -1,8 +1,9 @@
-//! `--isolation=process`: guests and models run in a process of their own, and
-//! what happens to that happens to no task but the one that did it.
+//! Guests and models run in a process of their own, and what happens to that
+//! happens to no task but the one that did it.
 
 use crate::support::{On, PATIENCE, Process, Stage, Task};
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const ONE: &[(&str, &str)] = &[("isolation", "process"), ("executors", "1"), ("queue", "8")];
@@ -28,7 +29,7 @@ pub(crate) fn runtimes(worker: &Process) -> Vec<u32> {
 }
 
 #[track_caller]
-fn until<T>(what: &str, find: impl Fn() -> Option<T>) -> T {
+pub fn until<T>(what: &str, find: impl Fn() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = find() {
@@ -66,7 +67,7 @@ fn used(runtime: u32) -> u64 {
 const COMPUTED: u64 = 10;
 
 /// Waits until a guest computes in this runtime.
-fn guest_runs(runtime: u32) {
+pub fn guest_runs(runtime: u32) {
     let before = used(runtime);
     until("the guest runs", || (used(runtime) >= before + COMPUTED).then_some(()));
 }
@@ -151,4 +152,125 @@ fn a_runtime_that_dies_while_nothing_runs_is_replaced() {
     crash(first);
     until("another one is there", || runtimes(&worker).into_iter().find(|id| *id != first));
     stage.run(Task::wat("hello")).succeeded("hello\n");
+}
+
+/// Each of them ends like any other task, and none takes the process along.
+#[test]
+fn no_guest_costs_the_process_that_it_runs_in() {
+    let stage = Stage::new(On::Embedded);
+    let worker = stage.process(ONE);
+    let runtime = runtimes(&worker)[0];
+    for guest in crate::hostile::guests() {
+        let task = Task::wat(&guest).args(&["-W", "timeout=300ms"]);
+        println!("{guest}: {:?}", stage.run(task).0["error"]);
+    }
+    stage.settle();
+    assert_eq!(runtimes(&worker), [runtime]);
+}
+
+/// As an upgrade does while the worker runs.
+#[test]
+fn a_program_that_was_replaced_starts_processes_of_its_own_version() {
+    let stage = Stage::new(On::Embedded);
+    let folder = tempfile::tempdir().expect("a directory");
+    let [program, newer] = ["proplet", "newer"].map(|name| folder.path().join(name));
+    fs::copy(env!("CARGO_BIN_EXE_proplet"), &program).expect("copied");
+    let environment = stage.environment(stage.address, ONE);
+    let mut command = std::process::Command::new(&program);
+    command.arg("worker").env_clear().envs(environment.variables());
+    let worker = Process::spawn(command.current_dir(environment.working_dir()));
+    stage.wait("the worker's introduction", |seen| {
+        seen.iter().any(|seen| seen.topic == "create").then_some(())
+    });
+    stage.run(Task::wat("hello")).succeeded("hello\n");
+    // It would not even start.
+    fs::write(&newer, "of another version").expect("written");
+    fs::rename(&newer, &program).expect("renamed");
+    let first = runtimes(&worker)[0];
+    crash(first);
+    until("another one is there", || runtimes(&worker).into_iter().find(|id| *id != first));
+    stage.run(Task::wat("hello")).succeeded("hello\n");
+}
+
+/// Landlock grants a directory and not its path.
+#[test]
+fn a_directory_that_comes_or_is_replaced_later_is_opened_all_the_same() {
+    let stage = Stage::new(On::Embedded);
+    let folder = tempfile::tempdir().expect("a directory");
+    let [models, later, old] = ["models", "later", "old"].map(|name| folder.path().join(name));
+    let make = |directory: &Path, text: &str| {
+        fs::create_dir(directory).expect("made");
+        fs::write(directory.join("file"), text).expect("written");
+    };
+    make(&models, "first");
+    let dirs = format!("{}:{}", models.display(), later.display());
+    let worker = stage.process(&[ONE, &[("dirs", &dirs)]].concat());
+    let read = |directory: &Path| {
+        let dir = format!("--dir={}", directory.display());
+        stage.run(Task::wat("cat").args(&[&dir]).inputs(&["file"]))
+    };
+    read(&models).succeeded("first");
+    let first = runtimes(&worker);
+    make(&later, "later");
+    read(&later).succeeded("later");
+    fs::rename(&models, &old).expect("renamed");
+    make(&models, "second");
+    read(&models).succeeded("second");
+    let last = until("the others end", || {
+        let there = runtimes(&worker);
+        (there.len() == 1 && there != first).then_some(there)
+    });
+    read(&models).succeeded("second");
+    read(&later).succeeded("later");
+    assert_eq!(runtimes(&worker), last, "nothing has changed");
+}
+
+/// ARCHITECTURE.md, "What lives how long".
+#[test]
+fn what_a_crashed_process_compiled_is_compiled_again_and_that_of_others_is_not() {
+    let stage = Stage::new(On::Embedded);
+    let state = tempfile::tempdir().expect("a directory");
+    let folder = state.path().to_str().expect("text");
+    let settings = [ONE, &[("stateless", "false"), ("state-dir", folder)]].concat();
+    let kept = |name: &str| entries(state.path(), name);
+    let mut worker = stage.process(&settings);
+    stage.run(Task::wat("hello")).succeeded("hello\n");
+    until("it is written", || (kept("process-").len() == 1).then_some(()));
+    let first = runtimes(&worker)[0];
+    crash(first);
+    until("another one is there", || runtimes(&worker).into_iter().find(|id| *id != first));
+    until("it is gone", || kept("process-").is_empty().then_some(()));
+    stage.run(Task::wat("hello")).succeeded("hello\n");
+    until("it is written again", || (kept("process-").len() == 1).then_some(()));
+    worker.signal("TERM");
+    worker.ended();
+    // In order: the next one has it.
+    assert_eq!((kept("process-").len(), kept("modules").len()), (0, 1));
+    let _worker = stage.process(&settings);
+    stage.run(Task::wat("hello")).succeeded("hello\n");
+    stage.settle();
+    assert_eq!(kept("process-"), [] as [PathBuf; 0]);
+}
+
+/// What is kept of modules, in folders whose name or that of the one around it
+/// begins so.
+fn entries(folder: &Path, name: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(entries(&path, name));
+            continue;
+        }
+        let folders = path.ancestors().skip(1).take(2);
+        let is = |folder: &Path| {
+            folder.file_name().is_some_and(|own| own.to_string_lossy().starts_with(name))
+        };
+        // 64 digits, so none that is being written.
+        let whole = path.file_name().is_some_and(|own| own.len() == 64);
+        if whole && folders.into_iter().any(is) {
+            found.push(path);
+        }
+    }
+    found
 }

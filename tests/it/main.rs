@@ -5,6 +5,8 @@
 
 #[cfg(feature = "broker")]
 mod arrival;
+#[cfg(all(target_os = "linux", feature = "broker", feature = "openvino"))]
+mod broken;
 mod bursts;
 mod cli_args;
 #[cfg(target_os = "linux")]

@@ -1,7 +1,17 @@
 //! The worker as its operator sees it: health, metrics, reports, the log.
 
-use crate::support::{On, Process, Ran, Stage, Task, program, proplet};
+use crate::support::{On, Process, Ran, Stage, Task, in_one_process_or_two, program, proplet};
 use serde_json::{Value, json};
+
+in_one_process_or_two!(
+    a_worker_tells_how_it_is_and_what_it_did,
+    #[cfg(feature = "openvino")]
+    inferences_are_counted_by_graph,
+    the_manager_hears_of_the_worker_and_of_its_tasks,
+    a_monitored_task_is_reported_at_its_end_however_short_it_was,
+    a_monitored_task_is_reported_at_its_own_interval_and_with_what_it_asks_for,
+    no_level_of_the_log_shows_the_key_and_lines_of_a_task_have_its_id,
+);
 
 /// Where a worker says that it answers.
 fn address(process: &Process) -> String {
@@ -27,9 +37,8 @@ fn health(address: &str, more: &[&str]) -> Ran {
 
 const SERVED: [(&str, &str); 2] = [("metrics-enabled", "true"), ("metrics-port", "0")];
 
-#[test]
-fn a_worker_tells_how_it_is_and_what_it_did() {
-    let stage = Stage::new(On::Embedded);
+fn a_worker_tells_how_it_is_and_what_it_did(on: On) {
+    let stage = Stage::new(on);
     let process = stage.process(&[&SERVED[..], &[("executors", "1")]].concat());
     let address = address(&process);
     assert_eq!(health(&address, &[]).text(), "ok\n");
@@ -63,10 +72,9 @@ fn a_worker_tells_how_it_is_and_what_it_did() {
 /// A name that the operator gave, one that the task gave, and a model that the
 /// guest brought along.
 #[cfg(feature = "openvino")]
-#[test]
-fn inferences_are_counted_by_graph() {
+fn inferences_are_counted_by_graph(on: On) {
     crate::support::assets();
-    let stage = Stage::new(On::Embedded);
+    let stage = Stage::new(on);
     let folder = tempfile::tempdir().expect("a folder");
     let own = folder.path().join("own");
     std::fs::create_dir(&own).expect("a folder");
@@ -124,9 +132,8 @@ fn a_port_that_is_taken_costs_a_warning() {
     stage.run(Task::wat("hello")).succeeded("hello\n");
 }
 
-#[test]
-fn the_manager_hears_of_the_worker_and_of_its_tasks() {
-    let stage = Stage::new(On::Embedded);
+fn the_manager_hears_of_the_worker_and_of_its_tasks(on: On) {
+    let stage = Stage::new(on);
     let _worker = stage.worker(&[("enable-monitoring", "true"), ("metrics-interval", "1s")]);
     let id = stage.start(Task::wat("loop-forever"));
     let report = |topic: &'static str| {
@@ -170,9 +177,8 @@ fn reports_to_the_end(stage: &Stage, id: &str) -> Vec<Value> {
     })
 }
 
-#[test]
-fn a_monitored_task_is_reported_at_its_end_however_short_it_was() {
-    let stage = Stage::new(On::Embedded);
+fn a_monitored_task_is_reported_at_its_end_however_short_it_was(on: On) {
+    let stage = Stage::new(on);
     let monitoring = [("enable-monitoring", "true"), ("executors", "1")];
     let _worker = stage.worker(&monitoring);
     let id = stage.start(Task::wat("hello").set("monitoring_profile", profile(0)));
@@ -210,9 +216,8 @@ fn a_monitored_task_is_reported_at_its_end_however_short_it_was() {
     }
 }
 
-#[test]
-fn a_monitored_task_is_reported_at_its_own_interval_and_with_what_it_asks_for() {
-    let stage = Stage::new(On::Embedded);
+fn a_monitored_task_is_reported_at_its_own_interval_and_with_what_it_asks_for(on: On) {
+    let stage = Stage::new(on);
     let monitoring =
         [("enable-monitoring", "true"), ("metrics-interval", "1h"), ("executors", "1")];
     let _worker = stage.worker(&monitoring);
@@ -238,10 +243,9 @@ fn a_monitored_task_is_reported_at_its_own_interval_and_with_what_it_asks_for() 
     }
 }
 
-#[test]
-fn no_level_of_the_log_shows_the_key_and_lines_of_a_task_have_its_id() {
+fn no_level_of_the_log_shows_the_key_and_lines_of_a_task_have_its_id(on: On) {
     const KEY: &str = "k7-never-to-be-shown";
-    let stage = Stage::new(On::Embedded);
+    let stage = Stage::new(on);
     let mut process = stage.process(&[
         ("client-key", KEY),
         ("log-level", "trace"),

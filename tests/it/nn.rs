@@ -1,7 +1,8 @@
 //! wasi-nn with OpenVINO and real models, from the message to the result.
 
 use crate::support::{
-    Answered, Bench, Guest, On, Stage, Task, Worker, assets, fixtures, over_both_brokers, proplet,
+    Answered, Bench, Guest, On, Stage, Task, Worker, assets, fixtures, in_one_process_too,
+    over_both_brokers, proplet,
 };
 use proplet::nn::{Nn, NnConfig, OpenVinoConfig, SearchEnv};
 use proplet::task::Outcome;
@@ -26,6 +27,20 @@ over_both_brokers!(
     a_long_inference_runs_into_its_timeout,
     without_openvino_the_worker_runs_and_the_error_says_where_it_looked,
     a_library_that_is_named_and_not_there_is_no_reason_to_look_on,
+);
+
+in_one_process_too!(
+    the_classification_equals_openvinos_own_answer,
+    the_types_of_files_are_those_of_magikas_own_program,
+    files_in_batches_have_the_same_types,
+    a_warm_task_compiles_nothing_and_loads_nothing,
+    two_hundred_tasks_at_once_load_one_graph,
+    a_graph_is_loaded_by_name_from_the_tasks_arguments,
+    a_graph_is_loaded_by_name_from_the_workers_setting,
+    a_component_classifies_on_the_graphs_of_modules,
+    graphs_append_and_each_goes_by_its_folders_name,
+    a_long_inference_is_stopped_at_once,
+    a_long_inference_runs_into_its_timeout,
 );
 
 /// A worker whose tasks may open the fixtures and the models.

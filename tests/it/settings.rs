@@ -20,7 +20,7 @@ fn other_value(name: &str) -> &'static str {
         "manager-token" => "another",
         "manager-ca-cert" => "file.pem",
         "drain-timeout" | "task-timeout" => "7s",
-        "isolation" => "process",
+        "isolation" => "none",
         "runtime-memory" => "300MiB",
         "task-memory" | "task-graph-memory" | "task-tensor-memory" | "module-size"
         | "model-size" | "module-cache" | "file-cache" | "graph-cache" | "disk-cache" => "64MiB",

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "openvino")]
 use crate::support::assets;
-use crate::support::{On, Process, Stage, Task, over_both_brokers, program};
+use crate::support::{On, Process, Stage, Task, in_one_process_too, over_both_brokers, program};
 use std::process::Stdio;
 #[cfg(feature = "openvino")]
 use std::time::Duration;
@@ -15,6 +15,13 @@ over_both_brokers!(
     a_start_during_the_shutdown_is_refused,
     a_worker_that_is_told_to_end_in_process_ends,
     the_log_keeps_the_lines_that_the_guide_looks_for,
+);
+
+in_one_process_too!(
+    a_signal_lets_the_running_task_finish_and_answers_for_the_waiting_ones,
+    a_task_that_does_not_finish_in_time_is_ended_and_answered_for,
+    a_second_signal_ends_the_worker_at_once,
+    a_worker_that_is_told_to_end_in_process_ends,
 );
 
 const FULL_WITH_ONE: &[(&str, &str)] = &[("executors", "1"), ("queue", "1")];

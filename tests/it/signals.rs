@@ -1,11 +1,18 @@
 //! Signals that are no end of the worker, and what the log says.
 
-use crate::support::{On, PATIENCE, Process, Stage, Task, over_both_brokers, program};
+use crate::support::{
+    On, PATIENCE, Process, Stage, Task, in_one_process_too, over_both_brokers, program,
+};
 use std::os::unix::net::UnixDatagram;
 
 over_both_brokers!(
     a_hangup_ends_nothing_and_sets_the_log_level_anew,
     text_from_outside_stays_in_its_line_of_the_log,
+);
+
+in_one_process_too!(
+    a_hangup_ends_nothing_and_sets_the_log_level_anew,
+    text_from_outside_stays_in_its_line_of_the_log
 );
 
 /// A worker in `home` whose log level is in its file.
@@ -41,6 +48,14 @@ fn a_hangup_ends_nothing_and_sets_the_log_level_anew(on: On) {
     // The task has not noticed, and the worker drains as ever.
     stage.stop(&running);
     stage.result(&running).failed(&["stopped"]);
+    // The level is that of the process with the guests and models, too.
+    if cfg!(any(feature = "onnx", feature = "openvino")) {
+        let encoding = Task::wat("nn-unknown-encoding").args(&["-S", "nn"]).inputs(&["5"]);
+        stage.until("that process logs more", || {
+            stage.run(encoding.clone());
+            worker.log().iter().any(|line| line.contains("the encoding autodetect is not served"))
+        });
+    }
     worker.signal("HUP");
     worker.signal("TERM");
     assert_eq!(worker.ended().code(), Some(0), "{:#?}", worker.log());

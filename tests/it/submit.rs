@@ -59,6 +59,7 @@ impl Channel {
 
     fn worker(mut self, id: &str) -> Channel {
         let mut env = Environment::new(self.dir.path())
+            .with_executable(env!("CARGO_BIN_EXE_proplet"))
             .with("PROPLET_EXECUTORS", "2")
             .with("PROPLET_LIVELINESS_INTERVAL", "100ms");
         for (name, value) in variables(self.broker.address(), id) {

@@ -15,8 +15,10 @@ pub(crate) use assets::assets;
 pub use call::Call;
 pub use fluxmq::{FluxMq, Habits};
 pub use net::{Answer, Proxy, Web};
-pub(crate) use stage::over_both_brokers;
+#[cfg(feature = "broker")]
+pub(crate) use stage::in_one_process_or_two;
 pub use stage::{On, Outcome as Answered, Seen, Stage};
+pub(crate) use stage::{in_one_process_too, over_both_brokers};
 pub use task::Task;
 pub use worker::{Process, Ran, Worker, program, proplet};
 

@@ -1,7 +1,7 @@
 //! A worker and its manager: registration, start, stop, refusals, results.
 
 use crate::manager::{Habits, Manager, Store};
-use crate::support::{On, Proxy, Stage, Task, over_both_brokers, wat};
+use crate::support::{On, Proxy, Stage, Task, in_one_process_too, over_both_brokers, wat};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -31,6 +31,12 @@ over_both_brokers!(
     a_result_larger_than_a_packet_is_cut,
     output_that_is_no_text_comes_whole,
     a_large_module_comes_through,
+);
+
+in_one_process_too!(
+    a_task_runs_and_its_result_tells_all_of_it,
+    a_running_task_is_stopped,
+    a_waiting_task_is_stopped_while_another_one_runs,
 );
 
 const ONE: &[(&str, &str)] = &[("executors", "1")];

@@ -1,5 +1,6 @@
 //! What is measured, in the order in which it is.
 
+mod boundary;
 mod growth;
 mod hints;
 mod latency;
@@ -22,6 +23,8 @@ pub enum Section {
     Onnx,
     /// All executors busy.
     Throughput,
+    /// A process of its own for guests and models, against none.
+    Boundary,
     /// OpenVINO's modes against the number of executors.
     Hints,
     /// Tasks that do nothing.
@@ -35,10 +38,11 @@ pub enum Section {
 }
 
 impl Section {
-    pub const ALL: [Section; 8] = [
+    pub const ALL: [Section; 9] = [
         Section::Latency,
         Section::Onnx,
         Section::Throughput,
+        Section::Boundary,
         Section::Hints,
         Section::Messages,
         Section::Memory,
@@ -51,6 +55,7 @@ impl Section {
             Section::Latency => latency::measure(place, rounds, report),
             Section::Onnx => onnx::measure(place, rounds, report),
             Section::Throughput => throughput::measure(place, rounds, report),
+            Section::Boundary => boundary::measure(place, rounds, report),
             Section::Hints => hints::measure(place, report),
             Section::Messages => messages::measure(place, rounds, report),
             Section::Memory => memory::measure(place, report),

@@ -90,6 +90,8 @@ fn worker_config(
         .with("PROPLET_CHANNEL_ID", CHANNEL)
         .with("PROPLET_CLIENT_ID", WORKER)
         .with("PROPLET_CLIENT_KEY", key)
+        // What it runs is its own.
+        .with("PROPLET_ISOLATION", "none")
         // It ends with the demo, and leaves nothing behind.
         .with("PROPLET_STATELESS", "true")
         .with("PROPLET_METRICS_ENABLED", "false")

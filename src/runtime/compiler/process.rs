@@ -16,12 +16,13 @@ use std::time::Duration;
 pub const VERB: &str = "compile-server";
 
 /// What becomes of this process when one that compiles is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum WhenLost {
     /// It starts another one.
     StartAgain,
-    /// It ends, since it may start none: whoever started it starts it again.
-    End,
+    /// It ends in this way, since it may start none: whoever started it starts
+    /// it again.
+    End(fn() -> !),
 }
 
 /// Processes that compile, started and waiting. To be started before this
@@ -66,11 +67,11 @@ impl CompileProcesses {
         match (waiting, self.0.lost) {
             (Some(process), _) => Ok(process),
             (None, WhenLost::StartAgain) => Process::start(&self.0.program, self.0.memory),
-            (None, WhenLost::End) => {
+            (None, WhenLost::End(end)) => {
                 tracing::error!(
                     "a process that compiles is gone, and this one may start none: it ends"
                 );
-                std::process::abort()
+                end()
             }
         }
     }

@@ -27,7 +27,8 @@ fn stop(bench: &Bench, task: impl Fn() -> TaskSpec, going: fn(&Doing) -> bool) -
     });
     let bounds = Bounds { tasks: 1, bytes: 1 << 20, memory: None };
     let recall = Box::new(|_, _: &_| unreachable!("all is in memory"));
-    let threads = Threads { executors: 1, stack: THREAD_STACK, apart: false, invocations: false };
+    let threads =
+        Threads { executors: 1, stack: THREAD_STACK, large: 0, apart: false, invocations: false };
     let (executor, mut results) = Executor::start(threads, bounds, recall, run).expect("threads");
     let times = (0..ROUNDS).map(|_| {
         let spec = task();

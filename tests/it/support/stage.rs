@@ -18,12 +18,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Which broker a test runs against.
+/// Which broker a test runs against, and where its worker runs guests and
+/// models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum On {
-    /// One inside the test's own process.
+    /// One inside the test's own process; in a process of their own, as by
+    /// default.
     Embedded,
-    /// The one that `PROPLET_TEST_BROKER` names.
+    /// The same broker; in the worker's process.
+    OneProcess,
+    /// The one that `PROPLET_TEST_BROKER` names; in a process of their own.
     Mosquitto,
 }
 
@@ -48,6 +52,43 @@ macro_rules! over_both_brokers {
 }
 pub(crate) use over_both_brokers;
 
+/// Makes each of these functions, which take an [`On`], one more test with a
+/// worker that runs guests and models in its own process.
+macro_rules! in_one_process_too {
+    ($($name:ident),* $(,)?) => {
+        #[cfg(target_os = "linux")]
+        mod one_process {
+            $(#[test]
+            fn $name() {
+                super::$name($crate::support::On::OneProcess);
+            })*
+        }
+    };
+}
+pub(crate) use in_one_process_too;
+
+/// Makes each of these functions, which take an [`On`], a test with either kind
+/// of worker.
+macro_rules! in_one_process_or_two {
+    ($($(#[$attribute:meta])* $name:ident),* $(,)?) => {
+        mod two_processes {
+            $($(#[$attribute])* #[test]
+            fn $name() {
+                super::$name($crate::support::On::Embedded);
+            })*
+        }
+        #[cfg(target_os = "linux")]
+        mod one_process {
+            $($(#[$attribute])* #[test]
+            fn $name() {
+                super::$name($crate::support::On::OneProcess);
+            })*
+        }
+    };
+}
+#[cfg(feature = "broker")]
+pub(crate) use in_one_process_or_two;
+
 /// A message from a worker.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -71,6 +112,8 @@ pub struct Stage {
     channel: String,
     /// The worker's client id, which no other stage has.
     pub worker_id: String,
+    /// The worker's setting, if it is not the default.
+    isolation: Option<&'static str>,
     pub topics: Topics,
     link: Link,
     inbox: Arc<Inbox>,
@@ -82,7 +125,7 @@ const DOMAIN: &str = "domain";
 impl Stage {
     pub fn new(on: On) -> Stage {
         let (broker, address) = match on {
-            On::Embedded => {
+            On::Embedded | On::OneProcess => {
                 let broker = Broker::start().expect("an embedded broker");
                 let address = broker.address();
                 (Some(broker), address)
@@ -97,15 +140,16 @@ impl Stage {
                 (None, address.parse().expect("PROPLET_TEST_BROKER is an IP address and a port"))
             }
         };
-        Stage::with(broker, address)
+        let isolation = (on == On::OneProcess).then_some("none");
+        Stage::with(broker, address, isolation)
     }
 
     /// At a broker that the test has started.
     pub fn at(address: SocketAddr) -> Stage {
-        Stage::with(None, address)
+        Stage::with(None, address, None)
     }
 
-    fn with(broker: Option<Broker>, address: SocketAddr) -> Stage {
+    fn with(broker: Option<Broker>, address: SocketAddr, isolation: Option<&'static str>) -> Stage {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(4)
             .enable_all()
@@ -131,8 +175,18 @@ impl Stage {
         let broker = Mutex::new(broker);
         let runtime = Some(runtime);
         let tasks = AtomicU32::new(0);
-        let stage =
-            Stage { runtime, broker, address, channel, worker_id, topics, link, inbox, tasks };
+        let stage = Stage {
+            runtime,
+            broker,
+            address,
+            channel,
+            worker_id,
+            isolation,
+            topics,
+            link,
+            inbox,
+            tasks,
+        };
         stage.connected(1);
         stage
     }
@@ -197,6 +251,9 @@ impl Stage {
             .with("PROPLET_RESULT_REPEAT", "0")
             // What a crash leaves has its own tests, in `tests/chaos`.
             .with("PROPLET_STATELESS", "true");
+        if let Some(isolation) = self.isolation {
+            env = env.with("PROPLET_ISOLATION", isolation);
+        }
         for (name, value) in settings {
             env = env.with(&format!("PROPLET_{}", name.replace('-', "_").to_uppercase()), *value);
         }
@@ -296,17 +353,27 @@ impl Stage {
     }
 
     /// Starts a task and waits until it runs, on a worker with one executor
-    /// and room for one to wait: once another task may wait, this one does not.
+    /// and room for one to wait: of two more tasks one at least is refused, and
+    /// told how many run.
     pub fn running(&self, task: Task) -> String {
         let id = self.start(task);
         let end = Instant::now() + PATIENCE;
         loop {
-            let probe = self.start(Task::wat("hello"));
-            self.stop(&probe);
-            match self.result(&probe).error() {
-                "stopped" => return id,
-                error => assert!(error.starts_with("busy") && Instant::now() < end, "{error}"),
+            let probes = [(); 2].map(|()| self.start(Task::wat("hello")));
+            let refusal = self.wait("a refusal", |seen| {
+                let mut errors = of(seen, "results")
+                    .filter(|seen| probes.iter().any(|probe| seen.json["task_id"] == **probe))
+                    .filter_map(|seen| seen.json["error"].as_str());
+                errors.find(|error| error.starts_with("busy")).map(str::to_owned)
+            });
+            for probe in &probes {
+                self.stop(probe);
+                self.result(probe);
             }
+            if refusal.starts_with("busy: 1 tasks running") {
+                return id;
+            }
+            assert!(Instant::now() < end, "it does not run: {refusal}");
         }
     }
 

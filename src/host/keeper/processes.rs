@@ -1,0 +1,409 @@
+//! The processes that there are, and the thread that starts, retires and ends
+//! them.
+
+use super::super::channel::Receiver;
+use super::super::confine::Confinement;
+use super::super::levels::Tally;
+use super::super::messages::Report;
+use super::super::process::{Lane, Process};
+use super::super::reach::Reach;
+use super::Launch;
+use crate::cancel::{Cancel, Reason};
+use anyhow::Context as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+use tracing::{error, info, warn};
+
+/// A process that has lived this long has not crashed at its start.
+const SETTLED: Duration = Duration::from_secs(10);
+/// Crashes in a row after which there is a wait before the next start, from
+/// [`FIRST_WAIT`] to [`LONGEST_WAIT`].
+const CRASHES: u32 = 4;
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// What executors and the thread share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    launch: Launch,
+    state: Mutex<State>,
+    pub(super) changed: Condvar,
+    /// Executors that wait for a lane.
+    waiting: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) company: Option<Arc<Process>>,
+    pub(super) alone: Option<Arc<Process>>,
+    /// Suspects that wait for a process or run in one.
+    pub(super) suspects: usize,
+    /// When the one for all was started.
+    started: Option<Instant>,
+    crashes: u32,
+    not_before: Option<Instant>,
+    /// Why the last start failed.
+    failed: Option<String>,
+    /// What a process that is started is confined to, and how that was found.
+    confinement: Confinement,
+    pub(super) reach: Arc<Reach>,
+    /// Those that get no more tasks, until another one takes them.
+    retired: Vec<Weak<Process>>,
+    /// Runs that were to end, and when they are looked at.
+    pub(super) stops: Vec<(Instant, Arc<Process>, u32, u64)>,
+    pub(super) tally: Tally,
+    /// What is logged, if that has changed.
+    pub(super) directives: Option<String>,
+    /// Nothing is started any more.
+    pub(super) closed: bool,
+    /// What was started has had its time to end.
+    over: bool,
+}
+
+/// A lane of a process, and the number of the run that has it.
+type Taken = (Arc<Process>, Lane, u64);
+
+impl Shared {
+    /// Starts the thread, and waits for the first process.
+    pub(super) fn start(launch: Launch) -> anyhow::Result<Arc<Shared>> {
+        let confinement = launch.setup.confinement.clone();
+        let reach = Arc::new(Reach::of(&confinement.roots));
+        let shared = Arc::new(Shared {
+            launch,
+            state: Mutex::new(State { confinement, reach, ..State::default() }),
+            changed: Condvar::new(),
+            waiting: AtomicUsize::new(0),
+        });
+        let keeper = shared.clone();
+        std::thread::Builder::new()
+            .name("keeper".into())
+            .spawn(move || keeper.keep())
+            .context("starting the thread that keeps the runtime's processes")?;
+        let mut state = shared.lock();
+        while state.company.is_none() {
+            if let Some(reason) = state.failed.take() {
+                drop(state);
+                shared.close(|_| {});
+                anyhow::bail!("starting the runtime's process: {reason}");
+            }
+            state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(state);
+        Ok(shared)
+    }
+
+    /// A free lane, once there is one.
+    pub(super) fn take(
+        self: &Arc<Shared>,
+        alone: bool,
+        goes_on: bool,
+        cancel: &Cancel,
+    ) -> Result<Taken, Reason> {
+        if let Some(taken) = self.lock().free(alone, goes_on) {
+            return Ok(taken);
+        }
+        let shared = self.clone();
+        let wake = move || {
+            drop(shared.lock());
+            shared.changed.notify_all();
+        };
+        let taken = cancel.interruptible(wake, || {
+            let mut state = self.lock();
+            // Before the look: a lane that is given back after it wakes this.
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            let taken = loop {
+                if let Some(taken) = state.free(alone, goes_on) {
+                    break Ok(taken);
+                }
+                if let Some(reason) = cancel.reason() {
+                    break Err(reason);
+                }
+                if state.closed {
+                    break Err(Reason::ShuttingDown);
+                }
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            };
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            taken
+        });
+        taken?
+    }
+
+    /// The run on this lane has ended. Wakes nobody where nobody waits. Returns
+    /// whether others ran beside it.
+    pub(super) fn give(&self, process: &Process, lane: Lane) -> bool {
+        let beside = process.give(lane);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            drop(self.lock());
+            self.changed.notify_all();
+        }
+        beside
+    }
+
+    /// A process has ended.
+    pub(super) fn lost(&self, process: &Arc<Process>, fate: &str) {
+        let mut state = self.lock();
+        let is = |kept: &Option<Arc<Process>>| {
+            kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, process))
+        };
+        if is(&state.alone) {
+            state.alone = None;
+        } else if is(&state.company) {
+            state.company = None;
+            error!("the runtime's process ended ({fate}): another one is started");
+            let settled = state.started.is_some_and(|started| started.elapsed() >= SETTLED);
+            state.crashes = if settled { 1 } else { state.crashes + 1 };
+            state.back_off();
+            state.tally.fold();
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Nothing is started any more. `end` ends the one for all; that for suspects
+    /// may have made what nobody is to use.
+    pub(super) fn close(&self, end: impl Fn(&Process)) {
+        let mut state = self.lock();
+        state.closed = true;
+        let (company, alone) = (state.company.take(), state.alone.take());
+        drop(state);
+        self.changed.notify_all();
+        alone.iter().for_each(|process| process.kill());
+        company.iter().for_each(|process| end(process));
+        self.lock().over = true;
+        self.changed.notify_all();
+    }
+
+    /// The thread.
+    fn keep(self: &Arc<Shared>) {
+        let mut state = self.lock();
+        while !state.closed {
+            let now = Instant::now();
+            let ready = state.not_before.is_none_or(|at| at <= now);
+            if state.company.is_none() && ready {
+                drop(state);
+                self.start_company();
+                state = self.lock();
+                continue;
+            }
+            if state.suspects > 0 && state.alone.is_none() && ready {
+                drop(state);
+                self.start_alone();
+                state = self.lock();
+                continue;
+            }
+            let stops = std::mem::take(&mut state.stops);
+            let (due, later): (Vec<_>, Vec<_>) = stops.into_iter().partition(|(at, ..)| *at <= now);
+            state.stops = later;
+            for (_, process, lane, run) in due {
+                if process.retire_if_stuck(lane, run) {
+                    info!("the runtime's process has a task that is stuck: it gets no more tasks");
+                    state.retire(&process);
+                    self.changed.notify_all();
+                }
+            }
+            if state.suspects == 0
+                && let Some(idle) = state.alone.take()
+            {
+                // The next suspect has a fresh one.
+                drop(state);
+                drop(idle);
+                state = self.lock();
+                continue;
+            }
+            let next = state.stops.iter().map(|(at, ..)| *at);
+            let missing = state.company.is_none() || (state.suspects > 0 && state.alone.is_none());
+            if missing && state.not_before.is_none_or(|at| at <= Instant::now()) {
+                continue;
+            }
+            let start = state.not_before.filter(|_| missing);
+            let wait =
+                next.chain(start).min().map(|at| at.saturating_duration_since(Instant::now()));
+            state = match wait {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(wait) => {
+                    let waited = self.changed.wait_timeout(state, wait);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        // They end with this thread, at once: not before they have had their time.
+        let over = self.changed.wait_while(state, |state| !state.over);
+        let mut state = over.unwrap_or_else(PoisonError::into_inner);
+        // What was being started meanwhile.
+        let late = [state.alone.take(), state.company.take()];
+        drop(state);
+        late.iter().flatten().for_each(|process| process.kill());
+    }
+
+    fn start_company(self: &Arc<Shared>) {
+        let lanes = u32::try_from(self.launch.executors).unwrap_or(u32::MAX);
+        let started = self.start_process(lanes.saturating_mul(2), true);
+        let mut state = self.lock();
+        match started {
+            // Since then it was to be confined to something else.
+            Ok((_, reach)) if !Arc::ptr_eq(&reach, &state.reach) => {}
+            Ok((process, _)) => {
+                let first = state.started.is_none();
+                for missing in process.missing.iter().filter(|_| first) {
+                    warn!("{missing}");
+                }
+                if let Some(directives) = &state.directives {
+                    // They may have changed while it was started.
+                    process.log(directives);
+                }
+                state.failed = None;
+                state.started = Some(Instant::now());
+                state.company = Some(process);
+                state
+                    .retired
+                    .drain(..)
+                    .filter_map(|old| old.upgrade())
+                    .for_each(|old| old.replaced());
+            }
+            Err(e) => {
+                let reason = format!("{e:#}");
+                warn!("the runtime's process could not be started: {reason}");
+                state.failed = Some(reason);
+                state.crashes = state.crashes.max(CRASHES) + 1;
+                state.back_off();
+            }
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn start_alone(self: &Arc<Shared>) {
+        // It loads what its task needs and nothing else.
+        let started = self.start_process(2, false);
+        let mut state = self.lock();
+        match started {
+            Ok((process, _)) => state.alone = Some(process),
+            Err(e) => {
+                warn!("no process for a suspect could be started: {e:#}");
+                state.not_before = Some(Instant::now() + FIRST_WAIT);
+            }
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn start_process(
+        self: &Arc<Shared>,
+        lanes: u32,
+        preload: bool,
+    ) -> anyhow::Result<(Arc<Process>, Arc<Reach>)> {
+        let Launch { program, setup, caches, memory, outcome, .. } = &self.launch;
+        let mut setup = setup.clone();
+        setup.preload &= preload;
+        let state = self.lock();
+        if let (Some(log), Some(directives)) = (&mut setup.log, &state.directives) {
+            log.directives.clone_from(directives);
+        }
+        setup.confinement.clone_from(&state.confinement);
+        let reach = state.reach.clone();
+        drop(state);
+        let own = caches.as_ref().and_then(|caches| {
+            let unused =
+                |e: &anyhow::Error| warn!("what is compiled is not kept on the disk: {e:#}");
+            caches.own().inspect_err(unused).ok()
+        });
+        let (process, reports) = Process::start(program, setup, own, lanes, *memory, *outcome)?;
+        let process = Arc::new(process);
+        let (shared, heard) = (self.clone(), Arc::downgrade(&process));
+        std::thread::Builder::new()
+            .name("runtime-line".into())
+            .spawn(move || shared.hear(reports, &heard))
+            .context("starting the thread that hears the runtime's process")?;
+        Ok((process, reach))
+    }
+
+    /// From now on processes are confined to this. That for all tasks is retired
+    /// if this is something else.
+    pub(super) fn confine(&self, confinement: Confinement) {
+        let reach = Reach::of(&confinement.roots);
+        let mut state = self.lock();
+        if *state.reach == reach {
+            return;
+        }
+        (state.confinement, state.reach) = (confinement, Arc::new(reach));
+        if let Some(process) = state.company.clone() {
+            info!("directories for tasks have come or changed: another process has those");
+            process.retire();
+            state.retire(&process);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Hears what a process says beside its lanes, until it ends: that of one
+    /// that runs no task would not be noticed otherwise.
+    fn hear(&self, mut reports: Receiver, process: &Weak<Process>) {
+        while let Ok(Some((Report::Levels(question, levels), _))) = reports.receive() {
+            let mut state = self.lock();
+            let company = state.company.as_ref();
+            let asked = company.is_some_and(|kept| Arc::as_ptr(kept) == process.as_ptr());
+            if !(asked && state.tally.answer(question, *levels)) {
+                break;
+            }
+            drop(state);
+            self.changed.notify_all();
+        }
+        // Also of one that says what it was not asked for.
+        if let Some(process) = process.upgrade() {
+            self.lost(&process, &process.fate());
+        }
+    }
+
+    // Each change is one step.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// A free lane, if there is one.
+    fn free(&self, alone: bool, goes_on: bool) -> Option<Taken> {
+        let process = if alone { &self.alone } else { &self.company };
+        let process = process.as_ref()?;
+        let (lane, run) = process.take(goes_on)?;
+        Some((process.clone(), lane, run))
+    }
+
+    pub(super) fn unavailable(&self) -> Option<String> {
+        if self.company.is_some() {
+            return None;
+        }
+        let crashes = self.crashes;
+        Some(match &self.failed {
+            Some(reason) => format!("the runtime's process can't be started: {reason}"),
+            None if crashes > CRASHES => format!(
+                "the runtime's process crashed {crashes} times in a row and is started again soon"
+            ),
+            None => "the runtime's process is being started".into(),
+        })
+    }
+
+    fn back_off(&mut self) {
+        let over = self.crashes.checked_sub(CRASHES + 1);
+        let wait = over.map(|n| FIRST_WAIT.saturating_mul(1 << n.min(8)).min(LONGEST_WAIT));
+        self.not_before = wait.map(|wait| Instant::now() + wait);
+    }
+
+    fn retire(&mut self, process: &Arc<Process>) {
+        let is = |kept: &Option<Arc<Process>>| {
+            kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, process))
+        };
+        if is(&self.alone) {
+            // The next suspect has its own.
+            self.alone = None;
+            process.replaced();
+        } else if is(&self.company) {
+            self.company = None;
+            self.retired.push(Arc::downgrade(process));
+            self.not_before = None;
+            self.tally.fold();
+        }
+    }
+}

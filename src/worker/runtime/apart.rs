@@ -1,0 +1,179 @@
+//! The runtime in a process of its own, as the worker has it.
+
+use super::Runner;
+use crate::cancel::Doing;
+use crate::config::{Config, LogFormat};
+use crate::executor::{Crash, Elsewhere, Ran, RunTask, Turn};
+use crate::host::confine::Confinement;
+use crate::host::{Caches, End, Keeper, Launch, Log, Setup, TaskPlace};
+use crate::metrics::RuntimeLevels;
+use crate::policy::Policy;
+use crate::sources::Fetcher;
+use crate::task::{Failure, Outcome, TaskSpec};
+use crate::usage::Thread;
+use crate::worker::setup;
+use anyhow::Context as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::watch;
+use tracing::warn;
+
+/// What an outcome may have beside its two outputs: sentences.
+const SENTENCES: u64 = 4 << 20;
+
+/// What the process is to be confined to, as directories are now.
+pub(super) type Confine = Arc<dyn Fn() -> Confinement + Send + Sync>;
+
+/// Starts the process.
+pub(super) fn start(config: &Config, policy: &Policy) -> anyhow::Result<Runner> {
+    let mut nn = setup::nn_config(config, policy);
+    // That process can make none, nor does it have this one's variables.
+    match nn.openvino.make_links() {
+        Ok(folder) => nn.openvino.links = Some(folder),
+        Err(e) => warn!("models of TensorFlow and TensorFlow Lite will be refused: {e}"),
+    }
+    let directives = match &config.log_changes {
+        Some(changes) => changes.borrow().clone(),
+        None => config.log.directives.clone(),
+    };
+    let json = config.log.format == LogFormat::Json;
+    let confine: Confine = {
+        let (policy, nn) = (policy.clone(), nn.clone());
+        Arc::new(move || setup::confinement(&policy, &nn))
+    };
+    let setup = Setup {
+        module_cache: config.module_cache,
+        file_cache: config.file_cache,
+        compilers: setup::compilers(config),
+        compile_memory: setup::compile_memory(config),
+        pool: setup::pool(config),
+        confinement: confine(),
+        nn,
+        disk: None,
+        preload: true,
+        log: tracing::dispatcher::has_been_set().then_some(Log { directives, json }),
+    };
+    let program = config.program.clone().context(
+        "the system does not tell this program's file, which a process for guests and models is \
+         started of: use --isolation=none",
+    )?;
+    let caches = setup::cache_folder(config).and_then(|folder| {
+        let unused = |e: &anyhow::Error| {
+            warn!("what is compiled is not kept on the disk, so each start does it again: {e:#}");
+        };
+        Caches::open(&folder, config.disk_cache).inspect_err(unused).ok()
+    });
+    let keeper = Keeper::start(Launch {
+        program,
+        setup,
+        caches,
+        executors: setup::executors(config),
+        memory: setup::runtime_memory(config).bytes,
+        outcome: 2 * config.limits.output as u64 + SENTENCES,
+    })?;
+    if let Some(changes) = config.log_changes.clone() {
+        tokio::spawn(follow(keeper.clone(), changes));
+    }
+    Ok(Runner::Apart(keeper, confine))
+}
+
+/// Has the process log what this one does.
+async fn follow(keeper: Keeper, mut changes: watch::Receiver<String>) {
+    while changes.changed().await.is_ok() {
+        let directives = changes.borrow_and_update().clone();
+        keeper.log(&directives);
+    }
+}
+
+/// Where a task runs.
+struct At(TaskPlace);
+
+impl Elsewhere for At {
+    fn thread(&self) -> Thread {
+        self.0.thread()
+    }
+
+    fn memory(&self) -> Option<u64> {
+        self.0.memory()
+    }
+
+    fn doing(&self) -> Option<Doing> {
+        self.0.doing()
+    }
+}
+
+/// How a task is run there.
+pub(super) fn run(keeper: &Keeper, confine: &Confine, config: &Config) -> Box<RunTask> {
+    let (keeper, confine) = (keeper.clone(), confine.clone());
+    let fetcher = Fetcher::new(config.module_size);
+    Box::new(move |turn| {
+        if !directories(turn.spec).all(|directory| keeper.reaches(directory)) {
+            keeper.confine(confine());
+        }
+        run_turn(&keeper, &fetcher, turn)
+    })
+}
+
+/// Those that a task opens.
+fn directories(spec: &TaskSpec) -> impl Iterator<Item = &Path> {
+    let grant = spec.grant();
+    let graphs = grant.nn.iter().flatten().map(|graph| graph.dir.as_path());
+    grant.dirs.iter().map(|dir| dir.host.as_path()).chain(graphs)
+}
+
+fn run_turn(keeper: &Keeper, fetcher: &Fetcher, turn: &Turn<'_>) -> Ran {
+    let began = Instant::now();
+    let code = match fetcher.code(turn.spec, turn.cancel) {
+        Ok(code) => code,
+        Err(e) => {
+            let reason = turn.cancel.reason();
+            let failure = reason.map_or(Failure::Module(e), Failure::from);
+            let mut outcome = Outcome::failed(failure);
+            outcome.timings.compiled = began.elapsed();
+            outcome.diagnostics = turn.spec.grant().notes.clone();
+            return outcome.into();
+        }
+    };
+    let end = keeper.run(
+        turn.spec,
+        &code,
+        turn.alone,
+        turn.cancel,
+        |place| turn.runs_at(At(place)),
+        || turn.guest_began(),
+    );
+    match end {
+        End::Outcome { outcome, beside, .. } if beside && lacked_memory(&outcome) => {
+            let how = "its process had no memory left beside other tasks".into();
+            Ran { end: Err(Crash { how, alone: false }), used: None }
+        }
+        End::Outcome { outcome, used, .. } => Ran { end: Ok(outcome), used },
+        End::Crash(how, alone) => Ran { end: Err(Crash { how, alone }), used: None },
+    }
+}
+
+/// Whether the task failed for want of memory, which others may have had.
+fn lacked_memory(outcome: &Outcome) -> bool {
+    /// As OpenVINO, the C++ library and the system say it.
+    const SAID: [&str; 3] = ["Failed to allocate", "bad_alloc", "Cannot allocate memory"];
+    let Err(failure) = &outcome.verdict else { return false };
+    let failure = failure.to_string();
+    let mut said = outcome.diagnostics.iter().chain([&failure]);
+    said.any(|text| SAID.iter().any(|part| text.contains(part)))
+}
+
+/// What has been done there, and what is held.
+pub(super) fn levels(keeper: &Keeper) -> Box<dyn Fn() -> RuntimeLevels + Send + Sync> {
+    let keeper = keeper.clone();
+    Box::new(move || {
+        // It waits for the process, for which others may take this thread's work.
+        let levels = tokio::task::block_in_place(|| keeper.levels());
+        RuntimeLevels {
+            modules_compiled: levels.modules_compiled,
+            module_bytes: levels.module_bytes,
+            nn: levels.nn,
+            inferences: levels.inferences,
+        }
+    })
+}
