@@ -24,6 +24,8 @@ mod living;
 mod manager;
 mod processes;
 mod proxy;
+#[cfg(all(target_os = "linux", feature = "openvino"))]
+mod soak;
 mod wire;
 
 use processes::{Broker, Worker};
