@@ -11,6 +11,7 @@ mod arguments;
 mod choice;
 mod connection;
 mod foreign;
+mod images;
 mod inference;
 mod manager;
 mod monitoring;
@@ -37,6 +38,7 @@ use crate::nn::{BackendName, Devices, Hint, Operators, Precision, SearchEnv};
 pub use crate::mqtt::{CleanSession, Qos};
 pub use arguments::{health_args, markdown_table, run_args, submit_args, worker_args};
 pub use connection::{ClientCert, Connection};
+pub use images::{ImagesConfig, RegistryConfig};
 pub use inference::Inference;
 pub use manager::{ManagerConfig, ManagerHttp};
 pub use monitoring::{HealthConfig, MonitoringConfig};
@@ -104,6 +106,8 @@ pub struct Config {
     pub graph_cache: u64,
     /// Bytes of either kept in the state directory.
     pub disk_cache: u64,
+    /// Where images come from.
+    pub images: ImagesConfig,
     /// Directories that tasks may open, as typed: relative ones are meant from
     /// `working_dir`, and whether they exist has not been looked at. None was
     /// set: the working directory, read-only.

@@ -34,7 +34,8 @@
 //! - Caches are shared, so how long a load takes tells whether another task
 //!   has loaded the same bytes; there are no defences against side channels of
 //!   the processor beyond Wasmtime's own.
-//! - `image_url` is fetched by the worker, from wherever the worker gets to.
+//! - `image_url` is fetched by the worker, from wherever the worker gets to; an
+//!   image comes unchecked through the registry proxy unless its name has a digest.
 //! - Whoever may publish on the channel may start and stop any task on it.
 //!
 //! How it is tested: `tests/it/hostile.rs` and its neighbours have a guest for
@@ -43,7 +44,8 @@
 
 use crate::flags::{self, RunFlags};
 use crate::task::{
-    Entry, Grant, GraphDir, Life, Limits, ModuleSource, Rejection, TaskRequest, TaskSpec, humantime,
+    Entry, Grant, GraphDir, Life, Limits, ModuleSource, Rejection, TaskRequest, TaskSpec,
+    humantime, is_web_address,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -204,7 +206,7 @@ impl Policy {
         match source {
             None => Err(Rejection::Unsupported(
                 "the task has neither `file` nor `image_url`: \
-                 upload the module or give an http(s) address"
+                 upload the module, or give an http(s) address or the name of an image"
                     .into(),
             )),
             Some(ModuleSource::Bytes(bytes)) if bytes.len() as u64 > self.module_size => {
@@ -214,14 +216,10 @@ impl Policy {
                     self.module_size
                 )))
             }
-            Some(ModuleSource::Url(url))
-                if !["http://", "https://"].iter().any(|scheme| {
-                    url.get(..scheme.len()).is_some_and(|s| s.eq_ignore_ascii_case(scheme))
-                }) =>
-            {
+            Some(ModuleSource::Url(url)) if !is_web_address(&url) && has_other_scheme(&url) => {
                 Err(Rejection::Unsupported(format!(
-                    "`image_url` {url} is no http(s) address: \
-                     modules from an OCI registry are not built yet"
+                    "`image_url` {url} is neither an http(s) address nor the name of an image, \
+                     such as registry.example/team/guest:v1"
                 )))
             }
             Some(source) => Ok(source),
@@ -312,6 +310,11 @@ pub fn check_environment(env: &BTreeMap<String, String>) -> Result<(), Rejection
         ))),
         None => Ok(()),
     }
+}
+
+/// Whether it is an address that is none of the web, nor the name of an image.
+fn has_other_scheme(url: &str) -> bool {
+    url.split_once("://").is_some_and(|(scheme, _)| !scheme.eq_ignore_ascii_case("oci"))
 }
 
 /// What is said of options that ask for the network, where they are not refused.

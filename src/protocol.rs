@@ -6,6 +6,7 @@
 
 mod cause;
 pub mod control;
+mod images;
 mod invoke_result;
 mod monitoring;
 mod output;
@@ -18,6 +19,7 @@ mod wire;
 pub use control::{
     Invoke, Malformed, decode_invoke, decode_start, decode_stop, encode_start, encode_stop,
 };
+pub use images::{ImagePart, decode_image_part, encode_image_request};
 pub use invoke_result::InvokeResult;
 pub use output::Output;
 pub use presence::{Alive, Discovery, WorkerMetadata, decode_sender};
@@ -85,6 +87,16 @@ impl Topics {
     /// Worker to manager: a task's use of processor and memory.
     pub fn task_metrics(&self) -> String {
         self.under("control/proplet/task_metrics")
+    }
+
+    /// Worker to registry proxy: an image is wanted.
+    pub fn image_requests(&self) -> String {
+        self.under("registry/proplet")
+    }
+
+    /// Registry proxy to all workers: the parts of images.
+    pub fn image_parts(&self) -> String {
+        self.under("registry/server")
     }
 
     /// Doctor to itself. Managers that read all of [`Topics::from_workers`]

@@ -15,7 +15,7 @@ mod request;
 mod spec;
 mod state;
 
-pub use binary::{Binary, ModuleSource, WeakBinary};
+pub use binary::{Binary, ModuleSource, WeakBinary, is_web_address};
 pub use monitoring::Monitoring;
 pub use outcome::{Captured, Failure, Outcome, Reuse, Timings, gap, gap_in};
 pub use rejection::Rejection;

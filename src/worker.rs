@@ -24,8 +24,8 @@ mod tasks;
 
 pub use permissions::{Permissions, permissions};
 pub use runtime::Tasker;
-pub(crate) use setup::manager_place;
 pub use setup::{bounds, confinement, nn_config, policy, runtime_config, runtime_memory};
+pub(crate) use setup::{manager_place, registry_place};
 pub use start::{run, run_with};
 
 use crate::deploy;
@@ -33,6 +33,7 @@ use crate::executor::{Ended, Executor, Leftover};
 use crate::ledger::{After, Event as Happening};
 use crate::mqtt::{self, Ack, Delivery, Event, Link};
 use crate::protocol::{Alive, Discovery, Topics, WorkerMetadata};
+use crate::sources::Fetcher;
 use crate::status::{State, Status, service};
 use admission::Answer;
 use std::sync::Arc;
@@ -56,6 +57,8 @@ struct Inputs {
     ended: UnboundedReceiver<Ended>,
     daemons_ended: UnboundedReceiver<Ended>,
     durable: UnboundedReceiver<After<Ack>>,
+    /// Images that the registry proxy is to be asked for.
+    wanted_images: UnboundedReceiver<String>,
 }
 
 /// How far the worker is with its end, and until when.
@@ -125,16 +128,25 @@ struct Worker {
     living: deployments::Living,
     manager: results::ManagerTraffic,
     tasker: Arc<runtime::Tasker>,
+    fetcher: Arc<Fetcher>,
 }
 
 impl Worker {
     async fn serve<T>(
         mut self,
-        Inputs { mut events, mut admitted, mut ended, mut daemons_ended, mut durable }: Inputs,
+        inputs: Inputs,
         liveliness: Duration,
         drain_timeout: Duration,
         shutdown: impl Future<Output = T>,
     ) -> anyhow::Result<()> {
+        let Inputs {
+            mut events,
+            mut admitted,
+            mut ended,
+            mut daemons_ended,
+            mut durable,
+            mut wanted_images,
+        } = inputs;
         let mut beats = tokio::time::interval(liveliness);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // So that whoever asks for the worker's health hears that its loop turns.
@@ -178,6 +190,7 @@ impl Worker {
                     Phase::Serving | Phase::Cancelling(_) => break,
                 },
                 Some(answer) = admitted.recv() => self.on_answer(answer),
+                Some(name) = wanted_images.recv() => self.ask_for_image(&name),
                 Some(event) = events.next() => match event {
                     Event::Connected { session_present, session } => {
                         info!(session_present, ?session, "connected to the broker");

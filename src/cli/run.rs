@@ -1,13 +1,14 @@
 //! `proplet run`: a guest with the rights of its user, as `wasmtime run` runs it.
 
 use crate::cancel::Cancel;
-use crate::config::{self, Environment, Inference};
+use crate::config::{self, Environment, ImagesConfig, Inference};
 use crate::flags::{self, FlagError, RunFlags};
 use crate::nn::{Nn, NnConfig};
 use crate::policy::{self, Policy, Trust};
 use crate::runtime::{MAX_WASM_STACK, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
-use crate::sources::Fetcher;
+use crate::sources::{Fetcher, ImageSettings, Images};
 use crate::task::{Binary, Failure, Limits, ModuleSource, Outcome, Rejection, TaskId, TaskSpec};
+use crate::worker::registry_place;
 use anyhow::{Context as _, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::collections::BTreeMap;
@@ -27,7 +28,8 @@ pub(super) fn command() -> Command {
             "Runs a guest as `wasmtime run` does: its output passes through as it comes, and its \
              exit code is this program's (134 after a trap). Any directory may be given and is \
              writable, and there are no limits but those that you set. A guest that imports \
-             wasi-nn has it.\n\n\
+             wasi-nn has it. It is a file, or oci:// and the name of an image, which is pulled \
+             from its registry.\n\n\
              A task runs the same way on a worker, where directories and limits are the \
              operator's.",
         )
@@ -79,7 +81,8 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let inference = Inference::load(matches, &env)?;
     let policy = policy(&env);
     let nn = nn_config(inference, &policy);
-    let outcome = run(spec(&policy, &flags, guest, inputs)?, nn)?;
+    let images = ImagesConfig::load(matches, &env)?;
+    let outcome = run(spec(&policy, &flags, guest, inputs)?, nn, images, &policy.working_dir)?;
     if outcome.verdict.is_err()
         && let Some(option) = inputs.iter().find(|input| flags::is_flag(input))
     {
@@ -137,14 +140,22 @@ fn spec(
     guest: &str,
     inputs: &[String],
 ) -> anyhow::Result<TaskSpec> {
-    let module = read(guest).with_context(|| format!("reading the guest {guest}"))?;
-    let module = binary(guest, module)?;
+    let module = if is_image(guest) {
+        ModuleSource::Url(guest.to_owned())
+    } else {
+        let module = read(guest).with_context(|| format!("reading the guest {guest}"))?;
+        ModuleSource::Bytes(Binary::new(binary(guest, module)?))
+    };
     let name = Path::new(guest).file_name().map_or(guest.into(), |name| name.to_string_lossy());
     let args = std::iter::once(name.to_string()).chain(inputs.iter().cloned()).collect();
     // A label that names no function: here only `--invoke` does.
     let grant = policy.grant(flags, args, String::new(), BTreeMap::new())?;
     let id = TaskId::new("run").map_err(|e| anyhow!(e))?;
-    Ok(TaskSpec::new(id, ModuleSource::Bytes(Binary::new(module)), grant))
+    Ok(TaskSpec::new(id, module, grant))
+}
+
+fn is_image(guest: &str) -> bool {
+    guest.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("oci://"))
 }
 
 /// The module of a file that ends in `.wat`; any other file is one already.
@@ -173,8 +184,20 @@ pub(super) fn read(guest: &str) -> std::io::Result<Vec<u8>> {
     std::fs::read(guest)
 }
 
-fn run(spec: TaskSpec, nn: NnConfig) -> anyhow::Result<Outcome> {
-    let fetcher = Fetcher::new(u64::MAX);
+fn run(
+    spec: TaskSpec,
+    nn: NnConfig,
+    images: ImagesConfig,
+    working_dir: &Path,
+) -> anyhow::Result<Outcome> {
+    let (images, _) = Images::new(ImageSettings {
+        registry: registry_place(&images, working_dir),
+        channel: false,
+        timeout: images.timeout,
+        limit: u64::MAX,
+        kept: None,
+    });
+    let fetcher = Fetcher::new(u64::MAX, Some(images));
     let config = RuntimeConfig {
         module_cache: u64::MAX,
         file_cache: 0,

@@ -17,6 +17,8 @@ pub enum Group {
     State,
     /// What one task may use.
     Limits,
+    /// Where images come from.
+    Images,
     /// What stays in memory between tasks.
     Caches,
     /// wasi-nn and its backend.
@@ -41,6 +43,7 @@ impl Group {
             Group::Tasks => "Tasks",
             Group::State => "State",
             Group::Limits => "Limits of a task",
+            Group::Images => "Images",
             Group::Caches => "Caches",
             Group::Inference => "Inference",
             Group::Description => "Description of this worker",
@@ -104,7 +107,7 @@ impl Setting {
     pub(super) fn shown(&self, value: &str) -> String {
         match value.rsplit_once('@') {
             _ if self.secret => "…".to_owned(),
-            Some((_, host)) if matches!(self.name, "mqtt-address" | "manager-url") => {
+            Some((_, host)) if matches!(self.name, "mqtt-address" | "manager-url" | "registry") => {
                 format!("…@{host}")
             }
             _ => value.to_owned(),

@@ -300,6 +300,49 @@ pub static SETTINGS: &[Setting] = &[
         "Directories that tasks may open, and get when they name none",
     ),
     setting(
+        Group::Images,
+        "registry",
+        "HOST[:PORT]",
+        Absent,
+        "Registry to pull images from directly, http://HOST:PORT for one without TLS; default: images come through Propeller's registry proxy, those with a digest from their own registry",
+    ),
+    setting(Group::Images, "registry-user", "NAME", Absent, "User name for that registry"),
+    Setting {
+        secret: true,
+        ..setting(Group::Images, "registry-password", "PASSWORD", Absent, "The user's password")
+    },
+    Setting {
+        secret: true,
+        ..setting(
+            Group::Images,
+            "registry-token",
+            "TOKEN",
+            Absent,
+            "Bearer token for that registry, in place of a user",
+        )
+    },
+    setting(
+        Group::Images,
+        "registry-ca-cert",
+        "FILE",
+        Absent,
+        "PEM file with the authorities that may sign its certificate; default: the system's",
+    ),
+    setting(
+        Group::Images,
+        "image-timeout",
+        "DURATION",
+        Text("60s"),
+        "How long a registry or the proxy may send nothing of an image",
+    ),
+    setting(
+        Group::Images,
+        "image-cache",
+        "SIZE",
+        Text("256MiB"),
+        "Images pulled from a registry, kept in the state directory by their digests; 0: none",
+    ),
+    setting(
         Group::Caches,
         "module-cache",
         "SIZE",

@@ -3,7 +3,7 @@
 use super::reader::Reader;
 use super::{
     CleanSession, Config, Description, Environment, HOUR, LogConfig, MILLI, TaskLimits, choice,
-    connection, inference, manager, monitoring, state, value,
+    connection, images, inference, manager, monitoring, state, value,
 };
 use crate::nn::Hint;
 use crate::protocol::LEAST_RESULT;
@@ -52,6 +52,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
     let dirs = reader.read_optional("dirs", value::dirs);
     let inference = inference::read(reader, env);
     let disk_cache = reader.read("disk-cache", value::size);
+    let images = images::read(reader);
     let description = description(reader);
     let monitoring = monitoring::read(reader);
     let log = log(reader);
@@ -92,6 +93,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
         file_cache: file_cache?,
         graph_cache: graph_cache?,
         disk_cache: disk_cache?,
+        images: images?,
         dirs,
         working_dir: env.working_dir().to_owned(),
         program: env.executable().map(Path::to_owned),

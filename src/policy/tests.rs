@@ -318,7 +318,7 @@ fn what_is_not_built_yet_is_said() {
         (|r| (r.daemon, r.latent) = (true, true), "set one of them"),
         (|r| r.encrypted = true, "encrypted"),
         (|r| r.module = None, "neither `file` nor `image_url`"),
-        (|r| r.module = Some(ModuleSource::Url("docker.io/x/y".into())), "registry"),
+        (|r| r.module = Some(ModuleSource::Url("ftp://x/y".into())), "name of an image"),
     ];
     for (change, expected) in change {
         let mut request = request(&[]);

@@ -20,7 +20,7 @@ use crate::task::{Binary, ManagerState, ModuleSource, TaskId, TaskRequest};
 
 /// Standard alphabet, with or without padding: people paste what their tools
 /// print.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );

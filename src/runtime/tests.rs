@@ -83,7 +83,7 @@ pub(super) fn runtime_with(nn: Nn, pool: Pool) -> Runtime {
 }
 
 fn pooled(nn: Nn, pool: Option<Pool>) -> Runtime {
-    let fetcher = Fetcher::new(1 << 20);
+    let fetcher = Fetcher::new(1 << 20, None);
     let config = RuntimeConfig {
         module_cache: 1 << 20,
         file_cache: 1 << 20,

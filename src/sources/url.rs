@@ -1,12 +1,15 @@
-//! Modules from the web: `image_url` over http or https.
+//! The code of a task, wherever it is; and modules from the web, `image_url` over
+//! http or https.
 //!
 //! Each fetch has a thread of its own, since neither the search for an address
 //! nor the wait for an answer can be interrupted: a task that is ended leaves
 //! its fetch behind, which ends within [`TIMEOUT`].
 
+use super::STACK;
+use super::images::Images;
 use super::kept::Kept;
 use crate::cancel::Cancel;
-use crate::task::{Binary, Code, Life, TaskSpec};
+use crate::task::{Binary, Code, Life, TaskSpec, is_web_address};
 use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -23,12 +26,10 @@ const MAX_FETCHES: usize = 64;
 /// How long a cancelled task may go on waiting.
 const CANCEL_CHECK: Duration = Duration::from_millis(10);
 
-/// Stack of a fetch's thread.
-const STACK: usize = 1 << 20;
-
-/// A client for modules. Connections are kept for the next task.
+/// Gets modules. Connections are kept for the next task.
 pub struct Fetcher {
     client: Client,
+    images: Option<Images>,
     /// For invocations of deployed tasks.
     kept: Kept,
     /// Each fetch that is under way holds it.
@@ -42,8 +43,8 @@ struct Client {
 }
 
 impl Fetcher {
-    /// Refuses modules over `limit` bytes.
-    pub fn new(limit: u64) -> Fetcher {
+    /// Refuses modules over `limit` bytes, and images without `images`.
+    pub fn new(limit: u64, images: Option<Images>) -> Fetcher {
         let agent = Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
             .timeout_connect(Some(CONNECT_TIMEOUT))
@@ -51,7 +52,12 @@ impl Fetcher {
             .build()
             .new_agent();
         let client = Client { agent, limit };
-        Fetcher { client, kept: Kept::default(), under_way: Arc::default() }
+        Fetcher { client, images, kept: Kept::default(), under_way: Arc::default() }
+    }
+
+    /// The images, if it gets some.
+    pub fn images(&self) -> Option<&Images> {
+        self.images.as_ref()
     }
 
     /// The code of a task that came without it.
@@ -75,7 +81,11 @@ impl Fetcher {
         {
             return Ok(kept);
         }
-        let binary = self.get(url, cancel)?;
+        let binary = match &self.images {
+            _ if is_web_address(url) => self.get(url, cancel)?,
+            Some(images) => images.get(url, cancel)?,
+            None => return Err(failed(url, &"there is no way to images of a registry here")),
+        };
         if id.invocation().is_some() || spec.life() == Life::Latent {
             self.kept.put(id, binary.clone());
         }

@@ -73,8 +73,16 @@ impl Hash for Binary {
 pub enum ModuleSource {
     /// The binary itself, as it came with the message or from a local file.
     Bytes(Binary),
-    /// To be fetched over http or https.
+    /// Where it is: an address of http or https, or the name of an image.
     Url(String),
+}
+
+/// Whether `image_url` is an address of http or https. What is none names an image
+/// in a registry.
+pub fn is_web_address(text: &str) -> bool {
+    ["http://", "https://"]
+        .iter()
+        .any(|scheme| text.get(..scheme.len()).is_some_and(|s| s.eq_ignore_ascii_case(scheme)))
 }
 
 impl fmt::Debug for ModuleSource {

@@ -38,7 +38,7 @@ pub enum Code {
     Bytes(Binary),
     /// Whoever handed the task over has the binary with this digest.
     Held(Digest),
-    /// To be fetched over http or https.
+    /// Where it is: an address of http or https, or the name of an image.
     Url(String),
 }
 

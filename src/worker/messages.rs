@@ -3,8 +3,8 @@
 use super::{Happening, Worker};
 use crate::deploy;
 use crate::mqtt::Message;
-use crate::protocol;
-use tracing::{debug, warn};
+use crate::protocol::{self, ImagePart};
+use tracing::{debug, info, trace, warn};
 
 /// A message from this size on is decoded beside the loop's other work.
 const LARGE_MESSAGE: usize = 1 << 20;
@@ -48,9 +48,29 @@ impl Worker {
             }
         } else if topic == self.topics.invoke() {
             self.invoke(&payload);
+        } else if topic == self.topics.image_parts() {
+            self.image_part(&payload);
         } else {
             warn!(topic, "a message on a topic that was not subscribed to");
         }
         self.link.ack(ack);
+    }
+
+    /// All workers of the channel see the parts of all images.
+    fn image_part(&self, payload: &[u8]) {
+        let Some(images) = self.fetcher.images() else { return };
+        match protocol::decode_image_part(payload, |name| images.wants(name)) {
+            Ok(Some(ImagePart { name, index, total, bytes })) => {
+                images.arrived(&name, index, total, bytes);
+            }
+            Ok(None) => trace!("a part of an image that no task here waits for"),
+            Err(reason) => warn!("a part of an image was dropped: {reason}"),
+        }
+    }
+
+    pub(super) fn ask_for_image(&self, name: &str) {
+        info!(image = name, "asking the registry proxy for an image");
+        let request = protocol::encode_image_request(name);
+        drop(self.link.publish(&self.topics.image_requests(), request));
     }
 }

@@ -17,6 +17,7 @@ use crate::nn::{Nn, NnConfig};
 use crate::policy::Policy;
 use crate::process;
 use crate::runtime::{Runtime, RuntimeConfig, WhenLost};
+use crate::sources::Fetcher;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,20 +34,24 @@ enum Runner {
         disks: Vec<Arc<DiskCache>>,
     },
     #[cfg(target_os = "linux")]
-    Apart(Keeper, Confine),
+    Apart(Keeper, Confine, Arc<Fetcher>),
 }
 
 impl Tasker {
-    /// Starts what the configuration says.
+    /// Starts what the configuration says, whose tasks get their code by `fetcher`.
     ///
     /// # Errors
     ///
     /// The engine can't be made, or the process not be started.
-    pub fn start(config: &Config, policy: &Policy) -> anyhow::Result<Tasker> {
+    pub fn start(
+        config: &Config,
+        policy: &Policy,
+        fetcher: Arc<Fetcher>,
+    ) -> anyhow::Result<Tasker> {
         let runner = match config.isolation {
-            Isolation::None => here(config, policy),
+            Isolation::None => here(config, policy, fetcher),
             #[cfg(target_os = "linux")]
-            Isolation::Process => apart::start(config, policy),
+            Isolation::Process => apart::start(config, policy, fetcher),
             #[cfg(not(target_os = "linux"))]
             Isolation::Process => anyhow::bail!("a process of its own for guests takes Linux"),
         };
@@ -56,14 +61,14 @@ impl Tasker {
     }
 
     /// How a task is run.
-    pub fn run(&self, config: &Config) -> Box<RunTask> {
+    pub fn run(&self) -> Box<RunTask> {
         match &self.0 {
             Runner::Here { runtime, .. } => {
                 let runtime = runtime.clone();
                 Box::new(move |turn| runtime.run(turn.spec, turn.cancel).into())
             }
             #[cfg(target_os = "linux")]
-            Runner::Apart(keeper, confine) => apart::run(keeper, confine, config),
+            Runner::Apart(keeper, confine, fetcher) => apart::run(keeper, confine, fetcher),
         }
     }
 
@@ -85,7 +90,7 @@ impl Tasker {
                 })
             }
             #[cfg(target_os = "linux")]
-            Runner::Apart(keeper, _) => apart::levels(keeper),
+            Runner::Apart(keeper, ..) => apart::levels(keeper),
         }
     }
 
@@ -94,7 +99,7 @@ impl Tasker {
         match &self.0 {
             Runner::Here { .. } => None,
             #[cfg(target_os = "linux")]
-            Runner::Apart(keeper, _) => keeper.unavailable(),
+            Runner::Apart(keeper, ..) => keeper.unavailable(),
         }
     }
 
@@ -103,7 +108,7 @@ impl Tasker {
         match &self.0 {
             Runner::Here { disks, .. } => disks.iter().for_each(|disk| disk.close(KEEP_TIMEOUT)),
             #[cfg(target_os = "linux")]
-            Runner::Apart(keeper, _) => keeper.close(),
+            Runner::Apart(keeper, ..) => keeper.close(),
         }
     }
 }
@@ -112,18 +117,22 @@ impl Drop for Tasker {
     fn drop(&mut self) {
         // Of a worker that was dropped before it came to its end.
         #[cfg(target_os = "linux")]
-        if let Runner::Apart(keeper, _) = &self.0 {
+        if let Runner::Apart(keeper, ..) = &self.0 {
             keeper.abandon();
         }
     }
 }
 
-fn here(config: &Config, policy: &Policy) -> anyhow::Result<Runner> {
+fn here(config: &Config, policy: &Policy, fetcher: Arc<Fetcher>) -> anyhow::Result<Runner> {
     let [modules, graphs] = ["modules", "graphs"].map(|kind| setup::disk_cache(config, kind));
     let nn = Nn::new(NnConfig { disk: graphs.clone(), ..setup::nn_config(config, policy) });
     let compile_apart = setup::compile_processes(config, WhenLost::StartAgain);
-    let engine =
-        RuntimeConfig { disk: modules.clone(), compile_apart, ..setup::runtime_config(config) };
+    let engine = RuntimeConfig {
+        disk: modules.clone(),
+        compile_apart,
+        fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
+        ..setup::runtime_config(config)
+    };
     let runtime = Arc::new(Runtime::new(&engine, nn.clone())?);
     setup::preload(nn.clone());
     let disks = [modules, graphs].into_iter().flatten().collect();

@@ -1,6 +1,6 @@
 //! What the parts of the worker are made of, by the configuration.
 
-use crate::config::Config;
+use crate::config::{Config, ImagesConfig};
 use crate::disk::DiskCache;
 use crate::host::confine::{self, Confinement, GrantedRoot};
 use crate::host::memory::{self, Budget, Memory};
@@ -13,13 +13,14 @@ use crate::policy::{self, Policy, Root, Trust};
 use crate::protocol::{Topics, WorkerMetadata};
 use crate::queue::Bounds;
 use crate::runtime::{CompileProcesses, MAX_WASM_STACK, Pool, RuntimeConfig, Stdio, WhenLost};
-use crate::sources::Fetcher;
+use crate::sources::{Fetcher, ImageSettings, Images, Login, RegistryPlace};
 use crate::task::{GraphDir, Limits};
 use crate::usage::Container;
 use crate::version;
 use anyhow::bail;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::{info, warn};
 
 /// What tasks may have, by the configuration.
@@ -211,9 +212,38 @@ pub fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
     }
 }
 
-/// The engine and its caches, for tasks of others.
+/// The registry that images are pulled from, if they are.
+pub(crate) fn registry_place(images: &ImagesConfig, working_dir: &Path) -> Option<RegistryPlace> {
+    let registry = images.registry.as_ref()?;
+    let login = match (&registry.user, &registry.token) {
+        (Some((user, password)), _) => Login::User(user.clone(), password.expose().to_owned()),
+        (None, Some(token)) => Login::Token(token.expose().to_owned()),
+        (None, None) => Login::Anonymous,
+    };
+    Some(RegistryPlace {
+        host: registry.host.clone(),
+        plain: registry.plain,
+        login,
+        ca: registry.ca_cert.as_ref().map(|ca| working_dir.join(ca)),
+    })
+}
+
+/// How code is fetched, and what Propeller's registry proxy is to be asked for.
+pub(super) fn fetcher(config: &Config) -> (Fetcher, Option<UnboundedReceiver<String>>) {
+    let (images, asked) = Images::new(ImageSettings {
+        registry: registry_place(&config.images, &config.working_dir),
+        channel: true,
+        timeout: config.images.timeout,
+        limit: config.module_size,
+        kept: kept_on_disk(config, "images", config.images.cache),
+    });
+    (Fetcher::new(config.module_size, Some(images)), asked)
+}
+
+/// The engine and its caches, for tasks of others whose code comes with them or from
+/// the web.
 pub fn runtime_config(config: &Config) -> RuntimeConfig {
-    let fetcher = Fetcher::new(config.module_size);
+    let fetcher = Fetcher::new(config.module_size, None);
     RuntimeConfig {
         module_cache: config.module_cache,
         file_cache: config.file_cache,
@@ -255,16 +285,20 @@ pub(super) fn compile_processes(config: &Config, lost: WhenLost) -> Option<Compi
 /// journal, which tasks can't reach. None if there is to be no such place, or
 /// there can't be.
 pub(super) fn disk_cache(config: &Config, kind: &str) -> Option<Arc<DiskCache>> {
-    let opened = DiskCache::open(&cache_folder(config)?.join(kind), config.disk_cache);
+    kept_on_disk(config, kind, config.disk_cache)
+}
+
+fn kept_on_disk(config: &Config, kind: &str, budget: u64) -> Option<Arc<DiskCache>> {
+    let opened = DiskCache::open(&cache_folder(config, budget)?.join(kind), budget);
     let unused = |e: &anyhow::Error| {
-        warn!("compiled {kind} are not kept on the disk, so each start compiles them: {e:#}");
+        warn!("{kind} are not kept on the disk, so that each start makes or fetches them: {e:#}");
     };
     opened.inspect_err(unused).ok().map(Arc::new)
 }
 
-/// The folder of all caches on the disk, if there are to be any.
-pub(super) fn cache_folder(config: &Config) -> Option<PathBuf> {
-    let state = config.state_dir.as_ref().filter(|_| config.disk_cache > 0)?;
+/// The folder of all caches on the disk, if there is to be one of this many bytes.
+pub(super) fn cache_folder(config: &Config, budget: u64) -> Option<PathBuf> {
+    let state = config.state_dir.as_ref().filter(|_| budget > 0)?;
     Some(config.working_dir.join(state).join("cache"))
 }
 
@@ -305,6 +339,9 @@ pub(super) fn options(
     };
     options.sessions = sessions;
     options.subscriptions = vec![topics.start(), topics.stop(), topics.invoke()];
+    if config.images.registry.is_none() {
+        options.subscriptions.push(topics.image_parts());
+    }
     options
 }
 

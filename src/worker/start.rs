@@ -61,7 +61,9 @@ pub async fn run_with<T>(
     let marks = journal.as_ref().map(Journal::running);
     let policy = Policy { resolve, ..setup::policy(&config) };
     setup::check_roots(&config, &policy)?;
-    let tasker = Arc::new(Tasker::start(&config, &policy)?);
+    let (fetcher, wanted_images) = setup::fetcher(&config);
+    let fetcher = Arc::new(fetcher);
+    let tasker = Arc::new(Tasker::start(&config, &policy, fetcher.clone())?);
     let status = Arc::new(Status {
         proplet_id: id.clone(),
         health: Health::default(),
@@ -91,9 +93,9 @@ pub async fn run_with<T>(
         // How many there may be is decided before they come here.
         Bounds { tasks: usize::MAX, bytes: usize::MAX, memory: None },
         recall::recall(reader.clone(), policy.clone()),
-        daemons::keep_running(tasker.run(&config), not_before.clone()),
+        daemons::keep_running(tasker.run(), not_before.clone()),
     )?;
-    let run = tasker.run(&config);
+    let run = tasker.run();
     let (executor, ended) = Executor::start(
         threads,
         setup::bounds(&config),
@@ -130,13 +132,15 @@ pub async fn run_with<T>(
         living: Living::new(&config.credentials.client_id, living, invocations),
         manager,
         tasker: tasker.clone(),
+        fetcher,
     };
     worker.take_over(&recovered.finished);
     let (deployed, invoked) =
         (std::mem::take(&mut recovered.deployed), std::mem::take(&mut recovered.invoked));
     worker.take_over_deployments(deployed, &recovered.waiting, invoked);
     worker.on(Happening::Recovered(recovered));
-    let inputs = Inputs { events, admitted, ended, daemons_ended, durable };
+    let wanted_images = wanted_images.unwrap_or_else(|| unbounded_channel().1);
+    let inputs = Inputs { events, admitted, ended, daemons_ended, durable, wanted_images };
     let served =
         worker.serve(inputs, config.liveliness_interval, config.drain_timeout, shutdown).await;
     tokio::task::block_in_place(|| tasker.close());

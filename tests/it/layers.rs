@@ -29,7 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // The process that it runs in.
     ("host", &["cancel", "disk", "nn", "process", "runtime", "task", "usage"]),
     // Where code comes from.
-    ("sources", &["cancel", "task"]),
+    ("sources", &["cache", "cancel", "digest", "disk", "task"]),
     // Messages and the line that they come on.
     ("protocol", &["task"]),
     ("mqtt", &["task"]),
@@ -86,6 +86,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("openvino_sys", &["nn"]),
     ("rumqttc", &["mqtt"]),
     ("prometheus_client", &["metrics"]),
+    ("oci_client", &["sources"]),
     ("redb", &["journal"]),
     ("ureq", &["config", "manager", "sources", "status"]),
 ];

@@ -31,6 +31,7 @@ mod guests;
 #[cfg(feature = "openvino")]
 mod guide;
 mod hostile;
+mod images;
 mod inspect;
 #[cfg(target_os = "linux")]
 mod isolation;

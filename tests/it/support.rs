@@ -4,7 +4,9 @@
 #[cfg(any(feature = "openvino", feature = "onnx"))]
 mod assets;
 mod call;
+mod docker_registry;
 mod fluxmq;
+mod image_proxy;
 mod net;
 mod stage;
 mod task;
@@ -13,7 +15,9 @@ mod worker;
 #[cfg(any(feature = "openvino", feature = "onnx"))]
 pub(crate) use assets::assets;
 pub use call::Call;
+pub use docker_registry::{Access, DockerRegistry};
 pub use fluxmq::{FluxMq, Habits};
+pub use image_proxy::{ImageProxy, PART, Part};
 pub use net::{Answer, Proxy, Web};
 #[cfg(feature = "broker")]
 pub(crate) use stage::in_one_process_or_two;
@@ -131,7 +135,7 @@ fn runtime(
     compile_apart: Option<CompileProcesses>,
     nn: Nn,
 ) -> Arc<Runtime> {
-    let fetcher = Fetcher::new(10 << 20);
+    let fetcher = Fetcher::new(10 << 20, None);
     let config = RuntimeConfig {
         module_cache: 64 << 20,
         file_cache: 64 << 20,

@@ -37,10 +37,14 @@ pub(in crate::cli) fn command() -> Command {
         .arg(
             Arg::new("guest")
                 .value_name("GUEST")
-                .required_unless_present("image-url")
+                .required_unless_present_any(["image-url", "image"])
                 .help("The WebAssembly module; `-` is standard input"),
         )
         .arg(one("image-url", "URL", "Have the worker fetch the module from this http(s) address instead").conflicts_with("guest"))
+        .arg(
+            one("image", "NAME", "Have it run this image of a registry, such as registry.example/team/guest:v1")
+                .conflicts_with_all(["guest", "image-url"]),
+        )
         .arg(
             Arg::new("cli-args")
                 .value_name("CLI_ARGS")
@@ -127,7 +131,7 @@ impl SubmitJob {
         let text = |name: &str| matches.get_one::<String>(name).cloned();
         let texts = |name: &str| matches.get_many::<String>(name).into_iter().flatten().cloned();
         let number = |name: &str| matches.get_one::<u64>(name).copied().unwrap_or(1);
-        let (label, module) = match (text("image-url"), text("guest")) {
+        let (label, module) = match (text("image-url").or_else(|| text("image")), text("guest")) {
             (Some(url), _) => {
                 let label = url.rsplit('/').next().unwrap_or_default().to_owned();
                 (label, ModuleSource::Url(url))

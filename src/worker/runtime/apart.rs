@@ -26,7 +26,11 @@ const SENTENCES: u64 = 4 << 20;
 pub(super) type Confine = Arc<dyn Fn() -> Confinement + Send + Sync>;
 
 /// Starts the process.
-pub(super) fn start(config: &Config, policy: &Policy) -> anyhow::Result<Runner> {
+pub(super) fn start(
+    config: &Config,
+    policy: &Policy,
+    fetcher: Arc<Fetcher>,
+) -> anyhow::Result<Runner> {
     let mut nn = setup::nn_config(config, policy);
     // That process can make none, nor does it have this one's variables.
     match nn.openvino.make_links() {
@@ -58,7 +62,7 @@ pub(super) fn start(config: &Config, policy: &Policy) -> anyhow::Result<Runner> 
         "the system does not tell this program's file, which a process for guests and models is \
          started of: use --isolation=none",
     )?;
-    let caches = setup::cache_folder(config).and_then(|folder| {
+    let caches = setup::cache_folder(config, config.disk_cache).and_then(|folder| {
         let unused = |e: &anyhow::Error| {
             warn!("what is compiled is not kept on the disk, so each start does it again: {e:#}");
         };
@@ -75,7 +79,7 @@ pub(super) fn start(config: &Config, policy: &Policy) -> anyhow::Result<Runner> 
     if let Some(changes) = config.log_changes.clone() {
         tokio::spawn(follow(keeper.clone(), changes));
     }
-    Ok(Runner::Apart(keeper, confine))
+    Ok(Runner::Apart(keeper, confine, fetcher))
 }
 
 /// Has the process log what this one does.
@@ -104,9 +108,8 @@ impl Elsewhere for At {
 }
 
 /// How a task is run there.
-pub(super) fn run(keeper: &Keeper, confine: &Confine, config: &Config) -> Box<RunTask> {
-    let (keeper, confine) = (keeper.clone(), confine.clone());
-    let fetcher = Fetcher::new(config.module_size);
+pub(super) fn run(keeper: &Keeper, confine: &Confine, fetcher: &Arc<Fetcher>) -> Box<RunTask> {
+    let (keeper, confine, fetcher) = (keeper.clone(), confine.clone(), fetcher.clone());
     Box::new(move |turn| {
         if !directories(turn.spec).all(|directory| keeper.reaches(directory)) {
             keeper.confine(confine());

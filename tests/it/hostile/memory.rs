@@ -104,7 +104,7 @@ fn resident() -> u64 {
 /// leak.
 fn bench() -> Bench {
     let mut bench = Bench::with_nn(Nn::new(nn_config())).root(fixtures().join("models"), false);
-    let fetcher = Fetcher::new(10 << 20);
+    let fetcher = Fetcher::new(10 << 20, None);
     let config = RuntimeConfig {
         module_cache: 4 << 20,
         file_cache: 0,

@@ -191,6 +191,11 @@ impl Stage {
         stage
     }
 
+    /// For other clients of the broker.
+    pub fn runtime(&self) -> &tokio::runtime::Runtime {
+        self.runtime.as_ref().expect("there until the end")
+    }
+
     /// Waits until the manager has been connected this often.
     pub fn connected(&self, times: u32) {
         let end = Instant::now() + PATIENCE;

@@ -1,0 +1,124 @@
+//! Images from Propeller's registry proxy, which answers on the channel: in parts,
+//! in any order, to all workers, and not at all when it fails.
+//!
+//! Who wants an image waits here ([`Proxy::get`]); the worker's loop publishes what
+//! is to be asked for, and hands over the parts as they come ([`Proxy::arrived`]).
+
+use super::assembly::Assembly;
+use super::failed;
+use crate::task::humantime;
+use std::collections::HashMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// After so long without any part the proxy is asked once more: it may have been
+/// started meanwhile. It passes over what it is at.
+const ASK_AGAIN: Duration = Duration::from_secs(15);
+/// How often a wait looks whether somebody still wants the image.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// See the module's documentation.
+pub(super) struct Proxy {
+    waiting: Mutex<HashMap<String, Assembly>>,
+    changed: Condvar,
+    asks: UnboundedSender<String>,
+    /// How long it may be silent.
+    patience: Duration,
+    limit: u64,
+}
+
+impl Proxy {
+    /// For images of up to `limit` bytes; gives what is to be asked for.
+    pub(super) fn new(patience: Duration, limit: u64) -> (Proxy, UnboundedReceiver<String>) {
+        let (asks, asked) = unbounded_channel();
+        let (waiting, changed) = (Mutex::default(), Condvar::new());
+        (Proxy { waiting, changed, asks, patience, limit }, asked)
+    }
+
+    /// Whether somebody waits for this image.
+    pub(super) fn wants(&self, name: &str) -> bool {
+        self.lock().contains_key(name)
+    }
+
+    /// A part has come.
+    pub(super) fn arrived(&self, name: &str, index: u64, total: u64, bytes: Vec<u8>) {
+        if let Some(assembly) = self.lock().get_mut(name) {
+            assembly.add(index, total, bytes, self.limit);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Asks for an image and waits for it. Only one at a time asks for a name.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for the task's result.
+    pub(super) fn get(&self, name: &str, wanted: impl Fn() -> bool) -> Result<Vec<u8>, String> {
+        let listed = Listed { proxy: self, name };
+        let mut waiting = self.lock();
+        waiting.insert(name.to_owned(), Assembly::default());
+        self.ask(name);
+        let (mut heard, mut asked) = (Instant::now(), Instant::now());
+        loop {
+            let Some(assembly) = waiting.get_mut(name) else { break };
+            if let Some(ended) = assembly.ended() {
+                drop(waiting);
+                drop(listed);
+                return ended.map_err(|e| failed(name, &e));
+            }
+            if !wanted() {
+                break;
+            }
+            if assembly.take_progress() {
+                heard = Instant::now();
+            }
+            if heard.elapsed() >= self.patience {
+                return Err(self.silence(name, assembly));
+            }
+            if assembly.is_empty() && asked.elapsed() >= ASK_AGAIN {
+                self.ask(name);
+                asked = Instant::now();
+            }
+            let rest = self.patience.saturating_sub(heard.elapsed()).min(LOOK);
+            let woken = self.changed.wait_timeout(waiting, rest);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Err(failed(name, "nobody waits for it any more"))
+    }
+
+    fn ask(&self, name: &str) {
+        // A worker that ends asks for nothing.
+        self.asks.send(name.to_owned()).ok();
+    }
+
+    fn silence(&self, name: &str, assembly: &Assembly) -> String {
+        let patience = humantime(self.patience);
+        let came = assembly.describe();
+        failed(
+            name,
+            &format!(
+                "Propeller's registry proxy did not answer within {patience} (--image-timeout): \
+                 {came}; it says nothing when it fails, so see its log, or have the worker pull \
+                 images itself (--registry)"
+            ),
+        )
+    }
+
+    // Entries come and go whole.
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Assembly>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes an image from the list of those that are waited for.
+struct Listed<'a> {
+    proxy: &'a Proxy,
+    name: &'a str,
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        self.proxy.lock().remove(self.name);
+    }
+}
