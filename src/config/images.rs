@@ -56,9 +56,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<ImagesConfig> {
         reader.problem("registry-user and registry-password belong together".into());
     }
     if token.is_some() && user.is_some() {
-        reader.problem(
-            "registry-token and registry-user are both set: a registry is told one of them".into(),
-        );
+        reader.warn("registry-token and registry-user are both set: the token is used".into());
     }
     let secret = user.is_some() || token.is_some();
     match &place {

@@ -60,7 +60,8 @@ mod tests {
         ] {
             assert_eq!(parse(name, registry).map(|read| read.whole()), Ok(whole), "{name}");
         }
-        for name in ["", "UPPER/case", "r.example/", "r.example/a b", "r.example/a@sha256:12"] {
+        for name in ["", "r.example/UPPER", "r.example/", "r.example/a b", "r.example/a@sha256:12"]
+        {
             assert!(parse(name, None).is_err(), "{name}");
         }
     }

@@ -215,9 +215,9 @@ pub fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
 /// The registry that images are pulled from, if they are.
 pub(crate) fn registry_place(images: &ImagesConfig, working_dir: &Path) -> Option<RegistryPlace> {
     let registry = images.registry.as_ref()?;
-    let login = match (&registry.user, &registry.token) {
-        (Some((user, password)), _) => Login::User(user.clone(), password.expose().to_owned()),
-        (None, Some(token)) => Login::Token(token.expose().to_owned()),
+    let login = match (&registry.token, &registry.user) {
+        (Some(token), _) => Login::Token(token.expose().to_owned()),
+        (None, Some((user, password))) => Login::User(user.clone(), password.expose().to_owned()),
         (None, None) => Login::Anonymous,
     };
     Some(RegistryPlace {

@@ -156,7 +156,7 @@ mod registry {
             stage.run(image(&name)).succeeded("hello\n");
         }
         let other = registry.name(&format!("team/guest:v1@sha256:{}", "a".repeat(64)));
-        stage.run(image(&other)).failed(&[&other, "MANIFEST_UNKNOWN"]);
+        stage.run(image(&other)).failed(&[&other, "manifest unknown"]);
         stage.run(image("team/other")).failed(&["team/other", "answers"]);
         // What is known by its digest needs no registry.
         registry.end();
