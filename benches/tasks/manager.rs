@@ -2,6 +2,7 @@
 //! processors with what is measured.
 
 use anyhow::{Context as _, bail, ensure};
+use bytes::Bytes;
 use proplet::mqtt::{self, Address, Event, Events, Link};
 use proplet::protocol::{self, Topics};
 use proplet::task::TaskRequest;
@@ -10,6 +11,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What [`Echo`] answers, and where.
+const ASK: &str = "bench/ask";
+const ANSWER: &str = "bench/answer";
 
 /// A connection with the channel's topics.
 pub struct Manager {
@@ -18,6 +22,7 @@ pub struct Manager {
     events: Events,
     topics: Topics,
     tasks: u64,
+    invocations: u64,
 }
 
 /// A `start` message, encoded but for the task's id.
@@ -56,12 +61,13 @@ impl Manager {
         let topics = Topics::new("bench", "bench");
         let address = Address { host: broker.ip().to_string(), port: broker.port() };
         let mut options = mqtt::Options::new(address, "bench-manager");
-        options.subscriptions = vec![topics.results(), topics.create()];
+        options.subscriptions = vec![topics.results(), topics.create(), topics.invoke_results()];
+        options.subscriptions.push(ANSWER.to_owned());
         let (link, events) = {
             let _entered = tokio.enter();
             mqtt::connect(options)?
         };
-        let mut manager = Manager { tokio, link, events, topics, tasks: 0 };
+        let mut manager = Manager { tokio, link, events, topics, tasks: 0, invocations: 0 };
         while !matches!(manager.event()?, Event::Connected { .. }) {}
         Ok(manager)
     }
@@ -93,6 +99,41 @@ impl Manager {
         Ok(began.elapsed())
     }
 
+    /// Has a latent task deployed, and gives its id.
+    pub fn deploy(&mut self, start: &Start) -> anyhow::Result<String> {
+        self.send(start);
+        let id = format!("task-{:010}", self.tasks);
+        // It waits until the task is deployed.
+        self.invoke(&id)?;
+        Ok(id)
+    }
+
+    /// From an invocation's message to its answer, which must be a success.
+    pub fn invoke(&mut self, task: &str) -> anyhow::Result<Duration> {
+        self.invocations += 1;
+        let invocation = format!("call-{}", self.invocations);
+        let message = serde_json::json!({
+            "id": task, "invocation_id": invocation, "broadcast": false,
+            "proplet_id": "bench-worker", "inputs": null,
+        });
+        let topic = self.topics.invoke_results();
+        let began = Instant::now();
+        drop(self.link.publish(&self.topics.invoke(), message.to_string()));
+        let answer = self.message(&topic)?;
+        let took = began.elapsed();
+        let answer: Result<'_> = serde_json::from_slice(&answer)?;
+        ensure!(answer.error.is_none(), "{}: {:?}", answer.task_id, answer.error);
+        Ok(took)
+    }
+
+    /// To [`Echo`] and back.
+    pub fn round_trip(&mut self) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        drop(self.link.publish(ASK, "?"));
+        self.message(ANSWER)?;
+        Ok(began.elapsed())
+    }
+
     /// Tasks a second, with this many in flight for this long.
     pub fn flow(
         &mut self,
@@ -120,6 +161,14 @@ impl Manager {
     /// Waits for the next result, which must be a success.
     pub fn result(&mut self) -> anyhow::Result<()> {
         let topic = self.topics.results();
+        let result = self.message(&topic)?;
+        let result: Result<'_> = serde_json::from_slice(&result)?;
+        ensure!(result.error.is_none(), "{}: {:?}", result.task_id, result.error);
+        Ok(())
+    }
+
+    /// Waits for the next message on a topic.
+    fn message(&mut self, topic: &str) -> anyhow::Result<Bytes> {
         loop {
             let message = match self.event()? {
                 Event::Message(message) => message,
@@ -130,9 +179,7 @@ impl Manager {
             };
             self.link.ack(message.ack);
             if message.topic == topic {
-                let result: Result<'_> = serde_json::from_slice(&message.payload)?;
-                ensure!(result.error.is_none(), "{}: {:?}", result.task_id, result.error);
-                return Ok(());
+                return Ok(message.payload);
             }
         }
     }
@@ -140,5 +187,37 @@ impl Manager {
     fn event(&mut self) -> anyhow::Result<Event> {
         let next = async { tokio::time::timeout(PATIENCE, self.events.next()).await };
         self.tokio.block_on(next).context("nothing came")?.context("the connection ended")
+    }
+}
+
+/// Somebody who answers each message, as a worker that has nothing to do would: an
+/// empty round trip.
+pub struct Echo(#[expect(dead_code, reason = "held: the connection ends with it")] Link);
+
+impl Echo {
+    /// On the manager's own thread.
+    pub fn start(manager: &Manager, broker: SocketAddr) -> anyhow::Result<Echo> {
+        let address = Address { host: broker.ip().to_string(), port: broker.port() };
+        let mut options = mqtt::Options::new(address, "bench-echo");
+        options.subscriptions = vec![ASK.to_owned()];
+        let _entered = manager.tokio.enter();
+        let (link, mut events) = mqtt::connect(options)?;
+        let answers = link.clone();
+        let (connected, ready) = std::sync::mpsc::channel();
+        manager.tokio.spawn(async move {
+            while let Some(event) = events.next().await {
+                match event {
+                    Event::Message(message) => {
+                        drop(answers.publish(ANSWER, message.payload));
+                        answers.ack(message.ack);
+                    }
+                    // Nobody waits for a second one.
+                    Event::Connected { .. } => drop(connected.send(())),
+                    Event::Acknowledged(_) | Event::Disconnected { .. } => {}
+                }
+            }
+        });
+        ready.recv_timeout(PATIENCE).context("the echo does not connect")?;
+        Ok(Echo(link))
     }
 }

@@ -172,14 +172,14 @@ fn measure(on: On, tasks: usize, restart: bool, module_of: impl Fn(usize) -> Vec
     let mut worker = scene.process(&[]);
     scene.stage.run(Task::module(&module_of(0)));
     forget_peak(&worker);
-    let idle = memory(&worker, "VmRSS");
+    let idle = worker.memory("VmRSS");
     let bound = idle + (64 << 20) + tasks as u64 * 1024;
     let blocker = scene.block(&worker);
     let began = Instant::now();
     let ids: Vec<_> = (0..tasks).map(|n| scene.stage.start(Task::module(&module_of(n)))).collect();
     accepted(&worker, &ids[tasks - 1]);
     let taken = began.elapsed();
-    let (waiting, while_taken) = (memory(&worker, "VmRSS"), memory(&worker, "VmHWM"));
+    let (waiting, while_taken) = (worker.memory("VmRSS"), worker.memory("VmHWM"));
     if restart {
         drop(worker);
         worker = scene.process(&[]);
@@ -189,7 +189,7 @@ fn measure(on: On, tasks: usize, restart: bool, module_of: impl Fn(usize) -> Vec
     let began = Instant::now();
     scene.stage.stop(&blocker);
     until_completed(&scene.stage, tasks + 2);
-    let to_the_end = memory(&worker, "VmHWM");
+    let to_the_end = worker.memory("VmHWM");
     println!(
         "{tasks} tasks{}: taken in {taken:.1?}, done in {:.1?}; resident {} MiB idle, {} waiting, \
          {} at most while they are taken, {} to the end; bound {}",
@@ -211,15 +211,6 @@ fn measure(on: On, tasks: usize, restart: bool, module_of: impl Fn(usize) -> Vec
 /// may do that to a worker; for others the worker's start counts, too.
 fn forget_peak(process: &Process) {
     std::fs::write(format!("/proc/{}/clear_refs", process.id()), "5").ok();
-}
-
-/// Bytes of the worker's process.
-fn memory(process: &Process, field: &str) -> u64 {
-    let path = format!("/proc/{}/status", process.id());
-    let status = std::fs::read_to_string(path).expect("a process");
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a field");
-    let kilobytes = line.split_whitespace().nth(1).expect("a number");
-    kilobytes.parse::<u64>().expect("a number") * 1024
 }
 
 /// Tasks of one module, of 90 KB.

@@ -256,6 +256,24 @@ fn deployments_outlive_the_worker_and_what_was_stopped_does_not() {
     }
 }
 
+/// The figures for 10,000 of them are the benchmark's.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_deployment_takes_20_kib_of_memory_besides_its_code() {
+    const TASKS: u64 = 2000;
+    let scene = Scene::new();
+    let stage = &scene.stage;
+    let worker = scene.worker(&[("executors", "1")]);
+    let first = stage.start(latent("hello"));
+    stage.call(Call::of(&first)).succeeded("hello\n");
+    let before = worker.memory("VmRSS");
+    let last = (0..TASKS).map(|_| stage.start(latent("hello"))).last().expect("one at least");
+    // The last one is prepared after the others.
+    stage.call(Call::of(&last)).succeeded("hello\n");
+    let more = worker.memory("VmRSS").saturating_sub(before);
+    assert!(more <= TASKS * (20 << 10), "{TASKS} deployments take {more} bytes");
+}
+
 /// The manager has given up on it by then.
 #[test]
 fn an_invocation_that_ran_when_the_worker_died_is_not_run_again() {

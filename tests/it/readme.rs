@@ -78,6 +78,26 @@ fn each_hazard_has_its_tests_or_is_open() {
     assert_eq!(cases, (1..=*cases.last().expect("a case")).collect(), "a case is missing");
 }
 
+/// Each message and field of the protocol has its tests.
+#[test]
+fn each_message_and_field_has_its_tests() {
+    let architecture = read(&source("ARCHITECTURE.md"));
+    let (_, table) = architecture.split_once("## The wire").expect("the table of messages");
+    let (table, _) = table.split_once("\n## ").expect("what follows it");
+    let mut names = BTreeSet::new();
+    for folder in ["src", "tests"] {
+        functions(&source(folder), &mut names);
+    }
+    for row in table.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let (_, tests) = row.trim_end_matches(" |").rsplit_once(" | ").expect("cells");
+        let tests: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "no test: {row}");
+        for test in tests {
+            assert!(names.contains(test), "there is no test `{test}`: {row}");
+        }
+    }
+}
+
 /// Files move; the pages for contributors must follow.
 #[test]
 fn each_file_that_the_pages_for_contributors_name_is_there() {

@@ -4,6 +4,7 @@ mod boundary;
 mod growth;
 mod hints;
 mod latency;
+mod living;
 mod memory;
 mod messages;
 mod onnx;
@@ -29,6 +30,8 @@ pub enum Section {
     Hints,
     /// Tasks that do nothing.
     Messages,
+    /// Deployed tasks and their invocations.
+    Living,
     /// Tasks in flight on one graph.
     Memory,
     /// From nothing to the first result.
@@ -45,6 +48,7 @@ impl Section {
         Section::Boundary,
         Section::Hints,
         Section::Messages,
+        Section::Living,
         Section::Memory,
         Section::Start,
         Section::Growth,
@@ -58,6 +62,7 @@ impl Section {
             Section::Boundary => boundary::measure(place, rounds, report),
             Section::Hints => hints::measure(place, report),
             Section::Messages => messages::measure(place, rounds, report),
+            Section::Living => living::measure(place, rounds, report),
             Section::Memory => memory::measure(place, report),
             Section::Start => start::measure(place, rounds, report),
             Section::Growth => growth::measure(place, report),

@@ -120,6 +120,16 @@ impl Process {
         self.child.id()
     }
 
+    /// Bytes of its memory: `VmRSS` is what is resident, `VmHWM` the most that was.
+    #[cfg(target_os = "linux")]
+    pub fn memory(&self, field: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.id());
+        let status = std::fs::read_to_string(path).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a field");
+        let kilobytes = line.split_whitespace().nth(1).expect("a number");
+        kilobytes.parse::<u64>().expect("a number") * 1024
+    }
+
     /// The log so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
