@@ -16,6 +16,7 @@ mod inference;
 mod manager;
 mod monitoring;
 mod reader;
+mod rounds;
 mod setting;
 mod settings;
 mod sources;
@@ -42,6 +43,7 @@ pub use images::{ImagesConfig, RegistryConfig};
 pub use inference::Inference;
 pub use manager::{ManagerConfig, ManagerHttp};
 pub use monitoring::{HealthConfig, MonitoringConfig};
+pub use rounds::RoundsConfig;
 pub use setting::{DefaultValue, Group, Setting};
 pub use settings::SETTINGS;
 pub(crate) use settings::is_secret;
@@ -140,6 +142,8 @@ pub struct Config {
     pub description: Description,
     /// How results reach the manager.
     pub manager: ManagerConfig,
+    /// Federated rounds.
+    pub rounds: RoundsConfig,
     /// How it is watched.
     pub monitoring: MonitoringConfig,
     /// The log.

@@ -11,6 +11,7 @@ mod files;
 mod host;
 mod inference;
 mod manager;
+mod rounds;
 mod settings;
 mod state;
 
@@ -108,4 +109,5 @@ pub(crate) async fn examine(
     each(host::port(config));
     each(broker::check(config, watch).await);
     each(manager::check(config).await);
+    each(rounds::check(config).await);
 }

@@ -48,6 +48,8 @@ pub type Recall = dyn Fn(Run, &Cancel) -> Result<TaskSpec, Failure> + Send + Syn
 pub struct Turn<'a> {
     /// What is to run.
     pub spec: &'a TaskSpec,
+    /// Which run of the task it is.
+    pub run: Run,
     /// By which it is ended.
     pub cancel: &'a Arc<Cancel>,
     /// It is suspected of a crash, so nothing may run in a process with it.
@@ -58,6 +60,11 @@ pub struct Turn<'a> {
 }
 
 impl Turn<'_> {
+    /// The same turn, with this in place of what was to run.
+    pub fn with<'a>(&'a self, spec: &'a TaskSpec) -> Turn<'a> {
+        Turn { spec, ..*self }
+    }
+
     /// It runs there and not on the executor's own thread.
     pub fn runs_at(&self, place: impl Elsewhere + 'static) {
         self.handle.runs_at(Box::new(place), self.spec.monitoring());

@@ -43,6 +43,7 @@ mod record;
 mod running;
 mod sequence;
 mod store;
+mod updates;
 mod writer;
 
 #[cfg(test)]
@@ -68,6 +69,7 @@ pub use invocations::{InvocationKey, InvocationMarks};
 pub use reader::{ReadError, Reader};
 pub use record::{Arrival, Deployed, Ending, Fingerprint, Finished, Waiting, fingerprint};
 pub use running::{RunningMark, RunningTasks};
+pub use updates::{UpdateMark, UpdateMarks};
 pub use writer::Journal;
 
 /// Memory that the store may use for pages that it has read or written.
@@ -185,6 +187,8 @@ pub struct Opened<T> {
     pub recovered: Recovered,
     /// Beside it: which invocations have come.
     pub invocations: InvocationMarks,
+    /// Beside it: of which runs an update was being sent.
+    pub updates: UpdateMarks,
     /// What follows steps that are on the disk, in the order of the steps.
     pub durable: UnboundedReceiver<T>,
 }
@@ -220,8 +224,11 @@ impl<T: Send + 'static> Journal<T> {
         let (invocations, invoked) =
             InvocationMarks::open(&path).with_context(|| format!("opening {}", path.display()))?;
         recovered.invoked = invoked;
+        let path = directory.join("updates");
+        let updates = UpdateMarks::open(&path, recovered.next)
+            .with_context(|| format!("opening {}", path.display()))?;
         let (journal, durable) = Journal::start(store, marks, lock)?;
-        Ok(Opened { journal, recovered, invocations, durable })
+        Ok(Opened { journal, recovered, invocations, updates, durable })
     }
 }
 

@@ -9,6 +9,7 @@
 mod labels;
 mod living;
 mod manager;
+mod rounds;
 
 use self::labels::{KINDS, OUTCOMES, PHASES, REASONS, kind, outcome, reason};
 use crate::mqtt::FailureKind;
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 pub use living::LivingMetrics;
 pub use manager::ManagerMetrics;
+pub use rounds::RoundMetrics;
 
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -73,6 +75,8 @@ pub struct Metrics {
     pub manager: ManagerMetrics,
     /// Of deployed tasks.
     pub living: LivingMetrics,
+    /// Of federated rounds.
+    pub rounds: RoundMetrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -107,6 +111,7 @@ impl Metrics {
         let mut registry = Registry::default();
         let manager = ManagerMetrics::new(&mut registry);
         let living = LivingMetrics::new(&mut registry);
+        let rounds = RoundMetrics::new(&mut registry);
         let mut metrics = Metrics {
             registry,
             tasks: Family::default(),
@@ -121,6 +126,7 @@ impl Metrics {
             outbox: Gauge::default(),
             manager,
             living,
+            rounds,
         };
         metrics.register(levels);
         // A series that begins with 1 has no rate.

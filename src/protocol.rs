@@ -12,6 +12,7 @@ mod monitoring;
 mod output;
 mod presence;
 mod result;
+mod rounds;
 mod size;
 pub mod usage;
 mod wire;
@@ -24,6 +25,7 @@ pub use invoke_result::InvokeResult;
 pub use output::Output;
 pub use presence::{Alive, Discovery, WorkerMetadata, decode_sender};
 pub use result::{Reused, TaskResult, TimingsMs};
+pub use rounds::update_topic;
 pub use size::LEAST_RESULT;
 pub use usage::{Aggregated, CpuMetrics, MemoryMetrics, TaskMetrics, TaskUsage, WorkerMetrics};
 

@@ -12,6 +12,7 @@ mod outcome;
 pub(crate) mod plain;
 mod rejection;
 mod request;
+mod round;
 mod spec;
 mod state;
 
@@ -20,6 +21,7 @@ pub use monitoring::Monitoring;
 pub use outcome::{Captured, Failure, Outcome, Reuse, Timings, gap, gap_in};
 pub use rejection::Rejection;
 pub use request::TaskRequest;
+pub use round::{Round, RoundEnd, UpdateFate};
 pub use spec::{Code, Entry, Grant, GraphDir, Life, Limits, Preopen, TaskSpec, Weight};
 pub use state::ManagerState;
 

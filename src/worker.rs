@@ -17,12 +17,14 @@ mod oversize;
 mod permissions;
 mod recall;
 mod results;
+mod rounds;
 mod runtime;
 mod setup;
 mod start;
 mod tasks;
 
 pub use permissions::{Permissions, permissions};
+pub(crate) use rounds::services as round_services;
 pub use runtime::Tasker;
 pub use setup::{bounds, confinement, nn_config, policy, runtime_config, runtime_memory};
 pub(crate) use setup::{manager_place, registry_place};
@@ -40,7 +42,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tasks::Tasks;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use tracing::{error, info, warn};
 
 /// How long a task may take to notice that it was cancelled at the end.
@@ -129,6 +132,9 @@ struct Worker {
     manager: results::ManagerTraffic,
     tasker: Arc<runtime::Tasker>,
     fetcher: Arc<Fetcher>,
+    /// Updates of federated rounds that are on their way to the broker, with the ends
+    /// of their tasks.
+    updates: JoinSet<rounds::Published>,
 }
 
 impl Worker {
@@ -165,6 +171,7 @@ impl Worker {
                 Some(Ok(delivery)) = self.tasks.deliveries.join_next() => {
                     self.on_delivery(delivery);
                 }
+                Some(Ok(published)) = self.updates.join_next() => self.on_update(published),
                 happened = self.manager.happened() => self.on_manager(happened),
                 happened = self.living.happened() => self.on_living_happened(happened),
                 noted = &mut shutdown, if self.phase == Phase::Serving => {
@@ -240,6 +247,12 @@ impl Worker {
     /// is possible in time.
     async fn close(mut self, mut durable: UnboundedReceiver<After<Ack>>) {
         self.depart_all();
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        while let Ok(Some(published)) = timeout_at(deadline, self.updates.join_next()).await {
+            if let Ok(published) = published {
+                self.on_update(published);
+            }
+        }
         let settle = async {
             while !self.tasks.settled()
                 && let Some(after) = durable.recv().await
@@ -252,6 +265,12 @@ impl Worker {
         }
         if let Err(undelivered) = self.link.clone().disconnect(CLOSE_TIMEOUT).await {
             warn!("{undelivered}");
+        }
+        // What became of each update is known now; the next process publishes the results.
+        while let Some(published) = self.updates.join_next().await {
+            if let Ok(published) = published {
+                self.on_update(published);
+            }
         }
         // The link is closed, so each delivery is decided.
         while let Some(delivery) = self.tasks.deliveries.join_next().await {

@@ -10,8 +10,10 @@ use proplet::nn::Nn;
 use proplet::policy::Policy;
 use proplet::queue::{Admission, Bounds};
 use proplet::runtime::{Runtime, THREAD_STACK};
+use proplet::sources::Fetcher;
 use proplet::task::{TaskId, TaskRequest};
 use proplet::worker::{self, Tasker};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -31,12 +33,15 @@ impl Ours {
         let config = place.config(settings)?;
         let policy = worker::policy(&config);
         let tasker = match config.isolation {
-            Isolation::Process => Some(Tasker::start(&config, &policy)?),
+            Isolation::Process => {
+                let fetcher = Arc::new(Fetcher::new(config.module_size, None));
+                Some(Tasker::start(&config, &policy, fetcher)?)
+            }
             Isolation::None => None,
         };
         let apart = tasker.is_some();
         let run: Box<RunTask> = match &tasker {
-            Some(tasker) => tasker.run(&config),
+            Some(tasker) => tasker.run(),
             None => {
                 let nn = Nn::new(worker::nn_config(&config, &policy));
                 let runtime = Runtime::new(&worker::runtime_config(&config), nn)?;

@@ -1,22 +1,29 @@
 //! `proplet run`: a guest with the rights of its user, as `wasmtime run` runs it.
 
 use crate::cancel::Cancel;
-use crate::config::{self, Environment, ImagesConfig, Inference};
+use crate::config::{self, Environment, ImagesConfig, Inference, RoundsConfig};
 use crate::flags::{self, FlagError, RunFlags};
+use crate::manager::{RoundServices, Rounds};
 use crate::nn::{Nn, NnConfig};
 use crate::policy::{self, Policy, Trust};
 use crate::runtime::{MAX_WASM_STACK, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
 use crate::sources::{Fetcher, ImageSettings, Images};
-use crate::task::{Binary, Failure, Limits, ModuleSource, Outcome, Rejection, TaskId, TaskSpec};
-use crate::worker::registry_place;
+use crate::task::{
+    Binary, Failure, Limits, ModuleSource, Outcome, Rejection, Round, TaskId, TaskSpec, UpdateFate,
+};
+use crate::worker::{registry_place, round_services};
 use anyhow::{Context as _, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::convert::Infallible;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+/// The most bytes of the output of a client in a federated round, which is its
+/// update.
+const UPDATE: usize = 64 << 20;
 /// What a shell reports of a program that aborted, which `wasmtime run` makes
 /// of a trap.
 const TRAPPED: u8 = 134;
@@ -79,10 +86,16 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     };
     let env = Environment::from_process();
     let inference = Inference::load(matches, &env)?;
-    let policy = policy(&env);
+    let mut policy = policy(&env);
+    if flags.env.iter().any(|(name, _)| name == "ROUND_ID") {
+        policy.limits.output = UPDATE;
+    }
     let nn = nn_config(inference, &policy);
     let images = ImagesConfig::load(matches, &env)?;
-    let outcome = run(spec(&policy, &flags, guest, inputs)?, nn, images, &policy.working_dir)?;
+    let rounds = RoundsConfig::load(matches, &env)?;
+    let spec = spec(&policy, &flags, guest, inputs)?;
+    let mut outcome = run(spec, nn, images, rounds, &policy.working_dir)?;
+    tell_round(&mut outcome)?;
     if outcome.verdict.is_err()
         && let Some(option) = inputs.iter().find(|input| flags::is_flag(input))
     {
@@ -188,6 +201,7 @@ fn run(
     spec: TaskSpec,
     nn: NnConfig,
     images: ImagesConfig,
+    rounds: RoundsConfig,
     working_dir: &Path,
 ) -> anyhow::Result<Outcome> {
     let (images, _) = Images::new(ImageSettings {
@@ -197,25 +211,64 @@ fn run(
         limit: u64::MAX,
         kept: None,
     });
-    let fetcher = Fetcher::new(u64::MAX, Some(images));
+    let fetcher = Arc::new(Fetcher::new(u64::MAX, Some(images)));
+    let fetch = fetcher.clone();
+    let round = Round::of(&spec);
     let config = RuntimeConfig {
         module_cache: u64::MAX,
         file_cache: 0,
         disk: None,
         compilers: 1,
         compile_apart: None,
-        fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
-        stdio: Stdio::Inherited,
+        fetch: Arc::new(move |spec, cancel| fetch.code(spec, cancel)),
+        stdio: if round.is_some() { Stdio::Captured } else { Stdio::Inherited },
         pool: None,
     };
     let runtime = Runtime::new(&config, Nn::new(nn))?;
+    let services = round_services(&rounds, working_dir);
     std::thread::Builder::new()
         .name("guest".into())
         .stack_size(THREAD_STACK)
-        .spawn(move || runtime.run(&spec, &Arc::<Cancel>::default()))
+        .spawn(move || match round {
+            None => Ok(runtime.run(&spec, &Arc::<Cancel>::default())),
+            Some(round) => in_round(&runtime, &fetcher, &spec, &round, services),
+        })
         .context("starting the guest's thread")?
         .join()
-        .map_err(|_| anyhow!("the worker's own code panicked; see above"))
+        .map_err(|_| anyhow!("the worker's own code panicked; see above"))?
+}
+
+/// As a worker does for a task of a federated round.
+fn in_round(
+    runtime: &Runtime,
+    fetcher: &Fetcher,
+    spec: &TaskSpec,
+    round: &Round,
+    services: RoundServices,
+) -> anyhow::Result<Outcome> {
+    let cancel = Arc::<Cancel>::default();
+    let code = fetcher.code(spec, &cancel).map_err(|e| anyhow!(e))?;
+    let worker = spec.variable("PROPLET_ID").unwrap_or("proplet");
+    let rounds = Rounds::new(services, worker, None)?;
+    let spec = spec.clone().with_code(code);
+    let run = |spec: &TaskSpec| Ok::<_, Infallible>(runtime.run(spec, &cancel));
+    let Ok(outcome) = rounds.part(&spec, round, None, &cancel, run);
+    Ok(outcome)
+}
+
+/// What the guest wrote passes through only now, and there is no broker for an
+/// update that no coordinator took.
+fn tell_round(outcome: &mut Outcome) -> anyhow::Result<()> {
+    let Some(end) = &mut outcome.round else { return Ok(()) };
+    if end.unsent.take().is_some() {
+        end.update = UpdateFate::None;
+        let note = end.note.clone().unwrap_or_default();
+        let failure = format!("the update was not sent: {note}, and there is no broker here");
+        outcome.verdict = Err(Failure::Round(failure));
+        outcome.diagnostics.clear();
+    }
+    std::io::stdout().write_all(&outcome.stdout.bytes).context("writing the guest's output")?;
+    std::io::stderr().write_all(&outcome.stderr.bytes).context("writing the guest's errors")
 }
 
 /// Says on standard error what went wrong beyond what the guest said itself.

@@ -3,6 +3,7 @@
 
 use super::value::boolean;
 use super::{CleanSession, Isolation, LogFormat, Qos};
+use crate::manager::MissingData;
 use crate::nn::{BackendName, Devices, Hint, Operators, Precision};
 
 /// Reads an MQTT quality of service; says whether it was lowered.
@@ -12,6 +13,15 @@ pub(super) fn qos(text: &str) -> Result<(Qos, bool), String> {
         "1" => Ok((Qos::AtLeastOnce, false)),
         "2" => Ok((Qos::AtLeastOnce, true)),
         _ => Err("not a quality of service: it is 0 or 1 (2 is accepted and means 1)".into()),
+    }
+}
+
+/// Reads what becomes of a task of a federated round without its data.
+pub(super) fn missing_data(text: &str) -> Result<MissingData, String> {
+    match text {
+        "fail" => Ok(MissingData::Fail),
+        "run" => Ok(MissingData::Run),
+        _ => Err("neither fail nor run".into()),
     }
 }
 

@@ -84,8 +84,8 @@ fn repeat(text: &str) -> Result<Vec<Duration>, String> {
 }
 
 /// Reads the place of a web server.
-fn url(text: &str) -> Result<String, String> {
-    let form = "write it like http://manager:7070 or https://manager.example/propeller";
+pub(super) fn url(text: &str) -> Result<String, String> {
+    let form = "write it like http://host:7070 or https://host.example/path";
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(format!("the scheme is missing: {form}"));
     };

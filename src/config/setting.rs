@@ -17,6 +17,8 @@ pub enum Group {
     State,
     /// What one task may use.
     Limits,
+    /// Federated rounds.
+    Rounds,
     /// Where images come from.
     Images,
     /// What stays in memory between tasks.
@@ -43,6 +45,7 @@ impl Group {
             Group::Tasks => "Tasks",
             Group::State => "State",
             Group::Limits => "Limits of a task",
+            Group::Rounds => "Federated rounds",
             Group::Images => "Images",
             Group::Caches => "Caches",
             Group::Inference => "Inference",
@@ -75,6 +78,8 @@ pub struct Setting {
     pub aliases: &'static [&'static str],
     /// What stands for the value in `--help`.
     pub value: &'static str,
+    /// Variables of Propeller's that mean it, too, in full.
+    pub foreign: &'static [&'static str],
     /// The value when nobody sets it.
     pub default: DefaultValue,
     /// One sentence.
@@ -87,9 +92,11 @@ pub struct Setting {
 
 impl Setting {
     /// The environment variables with this prefix (`PROPLET_`), the first being
-    /// the one that is advertised.
+    /// the one that is advertised, then those of Propeller's.
     pub(super) fn variables(&self, prefix: &str) -> impl Iterator<Item = String> {
-        self.names().map(move |name| format!("{prefix}{}", name.replace('-', "_").to_uppercase()))
+        let own = move |name: &str| format!("{prefix}{}", name.replace('-', "_").to_uppercase());
+        let foreign = self.foreign.iter().map(|name| (*name).to_owned());
+        self.names().map(own).chain(foreign)
     }
 
     /// The TOML keys, the first being the one that is advertised.
@@ -156,7 +163,7 @@ pub(super) const fn setting(
     default: DefaultValue,
     help: &'static str,
 ) -> Setting {
-    Setting { name, aliases: &[], value, default, help, group, secret: false }
+    Setting { name, aliases: &[], foreign: &[], value, default, help, group, secret: false }
 }
 
 pub(super) const fn credential(
@@ -170,6 +177,7 @@ pub(super) const fn credential(
         name,
         aliases,
         value,
+        foreign: &[],
         default: DefaultValue::Absent,
         help,
         group: Group::Credentials,

@@ -299,6 +299,64 @@ pub static SETTINGS: &[Setting] = &[
         Computed("the working directory, read-only"),
         "Directories that tasks may open, and get when they name none",
     ),
+    Setting {
+        foreign: &["MANAGER_COORDINATOR_URL"],
+        ..setting(
+            Group::Rounds,
+            "coordinator-url",
+            "URL",
+            Absent,
+            "Coordinator that updates are sent to; default: they go out on the round's topic",
+        )
+    },
+    Setting {
+        foreign: &["MODEL_REGISTRY_URL"],
+        ..setting(
+            Group::Rounds,
+            "model-registry-url",
+            "URL",
+            Absent,
+            "Model registry, for the MODEL_URI of tasks",
+        )
+    },
+    Setting {
+        foreign: &["DATA_STORE_URL"],
+        ..setting(
+            Group::Rounds,
+            "data-store-url",
+            "URL",
+            Absent,
+            "Data store with a data set for this worker",
+        )
+    },
+    setting(
+        Group::Rounds,
+        "round-ca-cert",
+        "FILE",
+        Absent,
+        "PEM file with the authorities that may sign their certificates; default: the system's",
+    ),
+    setting(
+        Group::Rounds,
+        "round-hosts",
+        "HOST:PORT[,..]",
+        Absent,
+        "Hosts of such services that tasks may name beside these",
+    ),
+    setting(
+        Group::Rounds,
+        "round-data-size",
+        "SIZE",
+        Text("8MiB"),
+        "Largest model, and largest data set, of a round",
+    ),
+    setting(
+        Group::Rounds,
+        "round-missing-data",
+        "WHAT",
+        Text("fail"),
+        "What a task does whose model or data set can't be had: fail, or run without, as Propeller's own worker lets it",
+    ),
     setting(
         Group::Images,
         "registry",

@@ -3,7 +3,7 @@
 use super::reader::Reader;
 use super::{
     CleanSession, Config, Description, Environment, HOUR, LogConfig, MILLI, TaskLimits, choice,
-    connection, images, inference, manager, monitoring, state, value,
+    connection, images, inference, manager, monitoring, rounds, state, value,
 };
 use crate::nn::Hint;
 use crate::protocol::LEAST_RESULT;
@@ -54,6 +54,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
     let disk_cache = reader.read("disk-cache", value::size);
     let images = images::read(reader);
     let description = description(reader);
+    let rounds = rounds::read(reader);
     let monitoring = monitoring::read(reader);
     let log = log(reader);
     // Where the file is has been used already; here for the report.
@@ -111,6 +112,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
         nn_load_bytes: inference.load_bytes,
         description: description?,
         manager: manager?,
+        rounds: rounds?,
         monitoring: monitoring?,
         log: log?,
         log_changes: None,

@@ -274,7 +274,15 @@ impl Pool {
             }
             handle.begin(thread.cloned(), spec.monitoring());
             let alone = handle.taker == Taker::Alone;
-            (self.run)(&Turn { spec, cancel: &handle.cancel, alone, handle, weight, pool: self })
+            (self.run)(&Turn {
+                spec,
+                run,
+                cancel: &handle.cancel,
+                alone,
+                handle,
+                weight,
+                pool: self,
+            })
         }));
         let Ran { end, used } = ran.unwrap_or_else(|_| {
             Outcome::failed(Failure::Internal("panic outside the guest; see the log".into())).into()

@@ -7,29 +7,26 @@
 use super::answer::{self, Answer};
 use super::confirm::Question;
 use super::hearing::Heard;
+use super::{PATH, roots};
 use crate::journal::Run;
 use anyhow::Context as _;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
+use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
 use std::fmt;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use ureq::Agent;
 use ureq::http::{HeaderValue, Response, header};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::tls::{RootCerts, TlsConfig};
 
 /// Time for one answer. The manager may be storing a burst of results.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes that are read of an answer that is not a task.
 const SMALL: u64 = 64 << 10;
-/// What stands for itself in a path (RFC 3986, section 2.3).
-const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Where the manager is.
 #[derive(Clone, PartialEq, Eq)]
@@ -80,7 +77,10 @@ impl ManagerClient {
             .max_idle_connections(0)
             .user_agent(concat!("proplet/", env!("CARGO_PKG_VERSION")));
         if place.url.starts_with("https://") {
-            let roots = RootCerts::Specific(Arc::new(roots(place.ca.as_deref())?));
+            let roots = RootCerts::Specific(Arc::new(roots(
+                place.ca.as_deref(),
+                "PROPLET_MANAGER_CA_CERT",
+            )?));
             config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
         }
         let authorization = place.token.as_ref().map(|token| {
@@ -179,22 +179,6 @@ fn refused(status: u16, response: Response<ureq::Body>) -> String {
         Answer::Failed(reason) => reason,
         Answer::NoTask | Answer::Task(..) => format!("the manager answers with {status}"),
     }
-}
-
-fn roots(ca: Option<&Path>) -> anyhow::Result<Vec<Certificate<'static>>> {
-    let found = match ca {
-        Some(path) => CertificateDer::pem_file_iter(path)
-            .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
-            .with_context(|| format!("reading the certificate file {}", path.display()))?,
-        // Systems carry the odd certificate that can't be read.
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    anyhow::ensure!(
-        !found.is_empty(),
-        "there is no certificate to trust the manager by; install the system's (Debian: \
-         ca-certificates), or name the manager's in PROPLET_MANAGER_CA_CERT"
-    );
-    Ok(found.iter().map(|der| Certificate::from_der(der).to_owned()).collect())
 }
 
 /// What the worker wants to know.

@@ -3,7 +3,7 @@
 use crate::mqtt::FailureKind;
 use crate::task::{Failure, Rejection};
 
-pub(super) const OUTCOMES: [&str; 16] = [
+pub(super) const OUTCOMES: [&str; 17] = [
     "completed",
     "module",
     "graph",
@@ -20,6 +20,7 @@ pub(super) const OUTCOMES: [&str; 16] = [
     "restarts",
     "stuck",
     "internal",
+    "round",
 ];
 pub(super) const REASONS: [&str; 7] =
     ["argument", "unsupported", "module", "directory", "busy", "shutting_down", "malformed"];
@@ -56,6 +57,7 @@ pub(super) fn outcome(verdict: &Result<(), Failure>) -> &'static str {
         Err(Failure::Restarts { .. }) => "restarts",
         Err(Failure::Stuck(_)) => "stuck",
         Err(Failure::Internal(_)) => "internal",
+        Err(Failure::Round(_)) => "round",
     }
 }
 

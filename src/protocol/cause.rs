@@ -18,12 +18,23 @@ pub(super) fn add(results: &Output, error: &str) -> Output {
             "base64": STANDARD.encode(bytes),
             "error": first_line(error),
         })),
-        Output::Json(value) => Output::Json(value.clone()),
+        Output::Json(value) => {
+            let mut value = value.clone();
+            if let Some(object) = value.as_object_mut() {
+                object.insert("error".into(), first_line(error).into());
+            }
+            Output::Json(value)
+        }
     }
 }
 
 /// Undoes [`add`]; what does not end so is left alone.
-pub(super) fn remove(results: Output, error: &str) -> Output {
+pub(super) fn remove(mut results: Output, error: &str) -> Output {
+    if let Output::Json(serde_json::Value::Object(object)) = &mut results
+        && object.get("error").and_then(|told| told.as_str()) == Some(first_line(error))
+    {
+        object.remove("error");
+    }
     let Output::Text(mut text) = results else { return results };
     if text == error {
         return Output::default();

@@ -15,7 +15,7 @@ pub enum Output {
     Text(String),
     /// Anything else.
     Bytes(Vec<u8>),
-    /// Read only: a value that other workers may send.
+    /// The object of a federated round, or a value that other workers send.
     Json(serde_json::Value),
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::cause;
 use super::control::to_json;
 use super::output::Output;
+use super::rounds;
 use crate::task::{Captured, Outcome, Reuse, TaskId, Timings};
 
 /// Lines of stderr, and of diagnostics, that an `error` repeats.
@@ -26,8 +27,8 @@ pub struct TaskResult {
     /// The worker, by its client id.
     #[serde(default)]
     pub proplet_id: String,
-    /// What the guest wrote to standard output. In the message of a failure the
-    /// cause is added to it.
+    /// What the guest wrote to standard output, of a task of a federated round in an
+    /// object. In the message of a failure the cause is added to it.
     #[serde(default)]
     pub results: Output,
     /// Why the task failed; `None` means that it completed, and the text is
@@ -63,10 +64,14 @@ impl TaskResult {
     pub fn new(id: &TaskId, proplet_id: &str, outcome: Outcome) -> TaskResult {
         let error = outcome.error();
         let error = error.map(|error| error_text(&error, &outcome.stderr, &outcome.diagnostics));
+        let results = match &outcome.round {
+            Some(end) => Output::Json(rounds::envelope(id, proplet_id, end, &outcome.stdout)),
+            None => outcome.stdout.into(),
+        };
         TaskResult {
             task_id: id.as_str().to_owned(),
             proplet_id: proplet_id.to_owned(),
-            results: outcome.stdout.into(),
+            results,
             error,
             exit_code: outcome.exit_code,
             stderr: outcome.stderr.into(),

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::cause;
 use super::output::Output;
 use super::result::TaskResult;
+use super::rounds::UPDATE;
 use crate::task::{gap, gap_in};
 
 /// The least limit that every result can be cut to: room for its ids, numbers
@@ -67,6 +68,15 @@ impl Output {
             Output::Text(text) => Output::Text(cut_text(text, limit)),
             Output::Bytes(bytes) => Output::Bytes(cut_bytes(bytes, limit)),
             Output::Json(value) if cost(&value) <= limit => Output::Json(value),
+            // Half an update is none.
+            Output::Json(serde_json::Value::Object(mut object))
+                if object.get(UPDATE).is_some_and(|update| update != "") =>
+            {
+                object.insert(UPDATE.into(), "".into());
+                let left_out = "the update is larger than a result may be (--result-size)";
+                object.insert("left_out".into(), left_out.into());
+                Output::Json(object.into()).cut_to(limit)
+            }
             Output::Json(value) => Output::Text(cut_text(value.to_string(), limit)),
         }
     }

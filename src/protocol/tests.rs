@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::task::{
-    Binary, Captured, Failure, ManagerState, ModuleSource, Outcome, Reuse, TaskId, TaskRequest,
-    Timings,
+    Binary, Captured, Failure, ManagerState, ModuleSource, Outcome, Reuse, Round, RoundEnd, TaskId,
+    TaskRequest, Timings, UpdateFate,
 };
 
 const ME: &str = "worker-1";
@@ -373,11 +373,44 @@ fn outcome() -> Outcome {
         reuse: Reuse { module: true, graphs_reused: 1, graphs_loaded: 0 },
         backends: vec!["openvino".into()],
         diagnostics: Vec::new(),
+        round: None,
     }
 }
 
 fn id() -> TaskId {
     TaskId::new("t").expect("a valid id")
+}
+
+/// Half an update is none, and a failure's cause stands beside it.
+#[test]
+fn the_result_of_a_round_is_an_object_that_is_left_without_its_update_rather_than_cut() {
+    let spec = Round { id: "r".into(), samples: 3, format: "f32-delta".into() };
+    let round = RoundEnd { update: UpdateFate::Accepted, ..spec.end() };
+    let ended = |stdout: Vec<u8>, verdict| Outcome {
+        verdict,
+        stdout: Captured { bytes: stdout, dropped: 0 },
+        round: Some(round.clone()),
+        ..outcome()
+    };
+    let sent = TaskResult::new(&id(), ME, ended(b"{}".to_vec(), Ok(())));
+    let read = |message: Vec<u8>| serde_json::from_slice::<Value>(&message).expect("JSON");
+    assert_eq!(
+        read(sent.encode())["results"],
+        json!({
+            "task_id": "t", "round_id": "r", "proplet_id": ME, "num_samples": 3, "update_b64": "e30=",
+            "format": "f32-delta", "metrics": {}, "update": "accepted",
+        })
+    );
+    let large = TaskResult::new(&id(), ME, ended(vec![b'x'; LEAST_RESULT], Ok(())));
+    let cut = large.encode_within(LEAST_RESULT);
+    assert!(cut.len() <= LEAST_RESULT, "{}", cut.len());
+    let cut = &read(cut)["results"];
+    assert_eq!((&cut["update_b64"], &cut["round_id"]), (&"".into(), &"r".into()));
+    assert!(cut["left_out"].as_str().is_some_and(|text| text.contains("--result-size")), "{cut}");
+    let failed = TaskResult::new(&id(), ME, ended(vec![], Err(Failure::Round("no model".into()))));
+    let message = failed.encode();
+    assert_eq!(read(message.clone())["results"]["error"], "no model");
+    assert_eq!(TaskResult::decode(&message).expect("our own"), failed);
 }
 
 #[test]
@@ -585,6 +618,7 @@ proptest! {
             reuse: Reuse::default(),
             backends: vec!["rten".into()],
             diagnostics: Vec::new(),
+            round: None,
         };
         let sent = TaskResult::new(&id(), ME, outcome);
         let read = TaskResult::decode(&sent.encode()).expect("our own message");

@@ -1,5 +1,6 @@
 //! What came of a task.
 
+use super::round::RoundEnd;
 use super::{humantime, plain};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -69,6 +70,10 @@ pub enum Failure {
     /// A fault of this worker's own, which says so.
     #[error("internal error of the worker: {0}")]
     Internal(String),
+    /// A task of a federated round could not be given its data, or its update was
+    /// not taken for certain.
+    #[error("{0}")]
+    Round(String),
 }
 
 /// Where a task's time went. The phases do not overlap.
@@ -148,6 +153,9 @@ pub struct Outcome {
     /// What was granted otherwise than it may have been meant, then what wasi-nn
     /// refused and why, one full sentence each.
     pub diagnostics: Vec<String>,
+    /// Of a task of a federated round. Only the worker knows of those.
+    #[serde(skip)]
+    pub round: Option<RoundEnd>,
 }
 
 impl Outcome {
@@ -162,6 +170,7 @@ impl Outcome {
             reuse: Reuse::default(),
             backends: Vec::new(),
             diagnostics: Vec::new(),
+            round: None,
         }
     }
 }

@@ -215,6 +215,25 @@ impl TaskSpec {
         TaskSpec { monitoring, ..self }
     }
 
+    /// The same with its code at hand.
+    pub(crate) fn with_code(self, binary: Binary) -> TaskSpec {
+        TaskSpec { code: Code::Bytes(binary), ..self }
+    }
+
+    /// The same with these variables for its guest, in place of its own.
+    pub(crate) fn with_variables(&self, variables: Vec<(String, String)>) -> TaskSpec {
+        let mut spec = self.clone();
+        let mut env: BTreeMap<_, _> = spec.grant.env.into_iter().collect();
+        env.extend(variables);
+        spec.grant.env = env.into_iter().collect();
+        spec
+    }
+
+    /// A variable of its guest.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.grant.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
     /// The manager's id.
     pub fn id(&self) -> &TaskId {
         &self.id

@@ -6,10 +6,10 @@ use super::daemons::{self, Daemons, NotBefore};
 use super::deployments::{self, Living};
 use super::runtime::Tasker;
 use super::tasks::Tasks;
-use super::{Happening, Inputs, Phase, Worker, monitor, recall, results, setup};
+use super::{Happening, Inputs, Phase, Worker, monitor, recall, results, rounds, setup};
 use crate::config::{Config, Isolation};
 use crate::executor::{Executor, Threads};
-use crate::journal::{InvocationMarks, Journal, Opened, Recovered};
+use crate::journal::{InvocationMarks, Journal, Opened, Recovered, UpdateMarks};
 use crate::ledger::{After, Ledger};
 use crate::metrics::Metrics;
 use crate::mqtt::{self, Ack};
@@ -21,6 +21,7 @@ use crate::status::{self, Health, Status};
 use crate::version;
 use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 /// Runs a worker until `shutdown` is ready and its tasks have ended or been
@@ -57,7 +58,8 @@ pub async fn run_with<T>(
         warn!("{warning}");
     }
     let sessions = setup::sessions(&config);
-    let OpenedState { journal, mut recovered, invocations, durable } = open_state(&config)?;
+    let OpenedState { journal, mut recovered, invocations, updates, durable } =
+        open_state(&config)?;
     let marks = journal.as_ref().map(Journal::running);
     let policy = Policy { resolve, ..setup::policy(&config) };
     setup::check_roots(&config, &policy)?;
@@ -95,7 +97,8 @@ pub async fn run_with<T>(
         recall::recall(reader.clone(), policy.clone()),
         daemons::keep_running(tasker.run(), not_before.clone()),
     )?;
-    let run = tasker.run();
+    let rounds = rounds::start(&config, updates)?;
+    let run = rounds::with_rounds(tasker.run(), rounds, fetcher.clone());
     let (executor, ended) = Executor::start(
         threads,
         setup::bounds(&config),
@@ -133,6 +136,7 @@ pub async fn run_with<T>(
         manager,
         tasker: tasker.clone(),
         fetcher,
+        updates: JoinSet::new(),
     };
     worker.take_over(&recovered.finished);
     let (deployed, invoked) =
@@ -152,21 +156,23 @@ struct OpenedState {
     journal: Option<Journal<After<Ack>>>,
     recovered: Recovered,
     invocations: Option<InvocationMarks>,
+    updates: Option<UpdateMarks>,
     durable: UnboundedReceiver<After<Ack>>,
 }
 
 fn open_state(config: &Config) -> anyhow::Result<OpenedState> {
     match &config.state_dir {
         Some(directory) => {
-            let Opened { journal, recovered, invocations, durable } =
+            let Opened { journal, recovered, invocations, updates, durable } =
                 Journal::open(directory, setup::executors(config))?;
             let (journal, invocations) = (Some(journal), Some(invocations));
-            Ok(OpenedState { journal, recovered, invocations, durable })
+            Ok(OpenedState { journal, recovered, invocations, updates: Some(updates), durable })
         }
         None => {
             let durable = unbounded_channel().1;
             let recovered = Recovered::default();
-            Ok(OpenedState { journal: None, recovered, invocations: None, durable })
+            let (invocations, updates) = (None, None);
+            Ok(OpenedState { journal: None, recovered, invocations, updates, durable })
         }
     }
 }

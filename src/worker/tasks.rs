@@ -12,7 +12,7 @@ use crate::manager::Departure;
 use crate::mqtt::{Ack, PublishError};
 use crate::protocol::Malformed;
 use crate::queue::Admission;
-use crate::task::{Failure, Life, Outcome, Rejection, TaskId, TaskRequest};
+use crate::task::{Failure, Life, Outcome, Rejection, Round, TaskId, TaskRequest};
 use std::collections::VecDeque;
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
@@ -134,7 +134,12 @@ impl Worker {
                     Life::Daemon => self.submit_daemon(Task::whole(run, spec)),
                     Life::Latent => self.executor.submit(Task::whole(run, spec), Admission::Held),
                     Life::Once => {
-                        let admission = self.tasks.admission_of_a_run();
+                        // An update that was sent can't be taken back: the mark of its run
+                        // is of use only once that is recorded.
+                        let admission = match Round::of(&spec) {
+                            Some(_) => Admission::Held,
+                            None => self.tasks.admission_of_a_run(),
+                        };
                         self.executor.submit(Task::whole(run, spec), admission)
                     }
                 };
@@ -246,7 +251,7 @@ impl Worker {
         if ended.id.invocation().is_some() {
             return self.on_invocation_ended(ended);
         }
-        let Ended { id, outcome, spent } = ended;
+        let Some(Ended { id, outcome, spent }) = self.publish_update(ended) else { return };
         self.report_end(&id, spent);
         let took = outcome.timings;
         match &outcome.verdict {

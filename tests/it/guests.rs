@@ -42,8 +42,17 @@ fn the_compiled_guests_are_those_of_the_sources() {
         lines, recorded,
         "fixtures/guests has changed since bin/ was built: run fixtures/guests/build.sh"
     );
-    let modules = ["classification", "by-name", "file-type", "classify", "voice", "read", "faces"]
-        .map(|guest| (guest, b"\x01\0\0\0"));
+    let modules = [
+        "classification",
+        "by-name",
+        "file-type",
+        "logistic",
+        "classify",
+        "voice",
+        "read",
+        "faces",
+    ]
+    .map(|guest| (guest, b"\x01\0\0\0"));
     let components = ["classification-component", "classify-component", "voice-component", "typed"]
         .map(|guest| (guest, b"\x0d\0\x01\0"));
     for (guest, version) in modules.into_iter().chain(components) {

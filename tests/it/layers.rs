@@ -39,13 +39,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("journal", &["digest", "task"]),
     ("ledger", &["digest", "journal", "mqtt", "protocol", "queue", "task"]),
     ("deploy", &["journal", "protocol", "queue", "task"]),
-    ("manager", &["journal", "ledger", "task"]),
+    ("manager", &["cancel", "journal", "ledger", "task"]),
     ("executor", &["cancel", "journal", "queue", "task", "usage"]),
     // What is told of the worker: numbers of the others, no call to them.
     ("metrics", &["manager", "mqtt", "nn", "task", "usage", "version"]),
     ("status", &["metrics"]),
     // What is set: the settings' values are types of those that use them.
-    ("config", &["digest", "flags", "mqtt", "nn", "protocol", "task"]),
+    ("config", &["digest", "flags", "manager", "mqtt", "nn", "protocol", "task"]),
     ("client", &["config", "mqtt", "protocol", "task"]),
     // What wires it all.
     (
@@ -67,8 +67,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "broker", "cancel", "client", "config", "doctor", "escape", "flags", "host", "mqtt",
-            "nn", "policy", "process", "protocol", "runtime", "sources", "status", "task",
+            "broker", "cancel", "client", "config", "doctor", "escape", "flags", "host", "manager",
+            "mqtt", "nn", "policy", "process", "protocol", "runtime", "sources", "status", "task",
             "version", "worker",
         ],
     ),

@@ -57,6 +57,7 @@ mod readme;
 mod real_models;
 mod recorded;
 mod retained;
+mod rounds;
 mod run_verb;
 mod runtime;
 #[cfg(target_os = "linux")]

@@ -19,6 +19,15 @@ fn other_value(name: &str) -> &'static str {
         "manager-url" => "https://manager.example:7070",
         "manager-token" => "another",
         "manager-ca-cert" => "file.pem",
+        "registry" => "registry.example:5000",
+        "registry-user" | "registry-password" | "registry-token" => "another",
+        "image-timeout" => "7s",
+        "image-cache" => "64MiB",
+        "coordinator-url" | "model-registry-url" | "data-store-url" => "http://fl.example:8081",
+        "registry-ca-cert" | "round-ca-cert" => "file.pem",
+        "round-hosts" => "fl.example:8082",
+        "round-data-size" => "1MiB",
+        "round-missing-data" => "run",
         "drain-timeout" | "task-timeout" => "7s",
         "isolation" => "none",
         "runtime-memory" => "300MiB",
@@ -67,6 +76,8 @@ fn every_flag_of_worker_has_the_variable_of_its_name_and_wins_over_it() {
         ("PROPLET_CLIENT_KEY", "k"),
         ("PROPLET_MQTT_TLS_CLIENT_CERT", "c.pem"),
         ("PROPLET_MQTT_TLS_CLIENT_KEY", "k.pem"),
+        ("PROPLET_REGISTRY_USER", "u"),
+        ("PROPLET_REGISTRY_PASSWORD", "p"),
     ];
     let environment = || {
         let empty = Environment::new(folder.path());

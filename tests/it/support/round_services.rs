@@ -1,0 +1,246 @@
+//! A stand-in for the services of federated rounds, all three at one address: they
+//! answer as Propeller's demo does, or as a test says.
+
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// How a request is answered in place of what it asks for.
+#[derive(Clone, Debug)]
+pub enum Habit {
+    /// With this status and text.
+    Status(u16, &'static str),
+    /// With 200 and this.
+    Body(Vec<u8>),
+    /// With a redirect to here.
+    Redirect(String),
+    /// As usual, but the connection ends before the answer.
+    Cut,
+    /// As usual, once [`RoundServices::release`] was called.
+    Hold,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Route {
+    Model,
+    Data,
+    Update,
+    Other,
+}
+
+#[derive(Default)]
+struct State {
+    models: BTreeMap<u64, Value>,
+    data: HashMap<String, Value>,
+    /// As the coordinator counts them.
+    updates: Vec<Value>,
+    requests: Vec<String>,
+    habits: HashMap<Route, VecDeque<Habit>>,
+    released: bool,
+    /// Updates that end a round.
+    round_of: usize,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// See the module's documentation. Its threads end with the process.
+pub struct RoundServices {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl RoundServices {
+    /// With the demo's first model. A round ends with so many updates.
+    pub fn start(round_of: usize) -> RoundServices {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let shared = Arc::<Shared>::default();
+        {
+            let mut state = lock(&shared);
+            state.models.insert(0, json!({ "w": [0, 0, 0], "b": 0 }));
+            state.round_of = round_of;
+        }
+        {
+            let shared = shared.clone();
+            std::thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    let shared = shared.clone();
+                    // A client that has seen enough closes the connection.
+                    std::thread::spawn(move || serve(stream, &shared).ok());
+                }
+            });
+        }
+        RoundServices { address, shared }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The worker's settings for all three.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        ["coordinator-url", "model-registry-url", "data-store-url"]
+            .map(|name| (name, self.url()))
+            .to_vec()
+    }
+
+    /// Gives a worker a data set.
+    pub fn data(&self, worker: &str, data: Value) {
+        let data =
+            json!({ "proplet_id": worker, "size": data.as_array().map(Vec::len), "data": data });
+        lock(&self.shared).data.insert(worker.to_owned(), data);
+    }
+
+    /// The next requests of this kind are answered so.
+    pub fn answers(&self, route: Route, habits: &[Habit]) {
+        lock(&self.shared).habits.insert(route, habits.iter().cloned().collect());
+    }
+
+    /// What the coordinator has counted.
+    pub fn updates(&self) -> Vec<Value> {
+        lock(&self.shared).updates.clone()
+    }
+
+    /// `METHOD PATH` of each request so far.
+    pub fn requests(&self) -> Vec<String> {
+        lock(&self.shared).requests.clone()
+    }
+
+    /// How often an update was sent, however it was answered.
+    pub fn posts(&self) -> usize {
+        self.requests().iter().filter(|request| request.starts_with("POST")).count()
+    }
+
+    /// A model of the registry.
+    pub fn model(&self, version: u64) -> Option<Value> {
+        lock(&self.shared).models.get(&version).cloned()
+    }
+
+    /// Lets go of what is held.
+    pub fn release(&self) {
+        lock(&self.shared).released = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+// A test that failed while it held the lock has changed nothing.
+fn lock(shared: &Shared) -> MutexGuard<'_, State> {
+    shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let mut parts = line.split(' ');
+    let (method, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let request = format!("{method} {path}");
+    let mut length = 0;
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header)?;
+        let header = header.trim().to_ascii_lowercase();
+        if header.is_empty() {
+            break;
+        }
+        if let Some(value) = header.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap_or(0);
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    let route = match request.as_str() {
+        r if r.starts_with("GET /models/") => Route::Model,
+        r if r.starts_with("GET /datasets/") => Route::Data,
+        "POST /update" => Route::Update,
+        _ => Route::Other,
+    };
+    let habit = {
+        let mut state = lock(shared);
+        state.requests.push(request.clone());
+        state.habits.get_mut(&route).and_then(VecDeque::pop_front)
+    };
+    let (status, answer, location) = match &habit {
+        Some(Habit::Status(status, text)) => (*status, text.as_bytes().to_vec(), None),
+        Some(Habit::Body(bytes)) => (200, bytes.clone(), None),
+        Some(Habit::Redirect(to)) => (307, Vec::new(), Some(to.clone())),
+        None | Some(Habit::Cut | Habit::Hold) => {
+            let (status, answer) = usual(shared, path, route, &body);
+            (status, answer, None)
+        }
+    };
+    match habit {
+        Some(Habit::Cut) => return Ok(()),
+        Some(Habit::Hold) => {
+            let state = lock(shared);
+            let held = shared.changed.wait_while(state, |state| !state.released);
+            drop(held.unwrap_or_else(PoisonError::into_inner));
+        }
+        _ => {}
+    }
+    let location = location.map(|to| format!("Location: {to}\r\n")).unwrap_or_default();
+    write!(
+        stream,
+        "HTTP/1.1 {status} X\r\n{location}Content-Length: {}\r\nConnection: close\r\n\r\n",
+        answer.len()
+    )?;
+    stream.write_all(&answer)
+}
+
+/// As the services of Propeller's demo.
+fn usual(shared: &Shared, path: &str, route: Route, body: &[u8]) -> (u16, Vec<u8>) {
+    let mut state = lock(shared);
+    let json = |value: &Value| (200, value.to_string().into_bytes());
+    let last = path.rsplit('/').next().unwrap_or_default();
+    match route {
+        Route::Model => match last.parse().ok().and_then(|version: u64| state.models.get(&version))
+        {
+            Some(model) => json(model),
+            None => (404, b"model not found".to_vec()),
+        },
+        Route::Data => match state.data.get(last) {
+            Some(data) => json(data),
+            None => (404, b"dataset not found".to_vec()),
+        },
+        Route::Update => {
+            let update = serde_json::from_slice::<Value>(body).unwrap_or_default();
+            let whole = update["round_id"].is_string()
+                && update["proplet_id"].is_string()
+                && update["update"].as_object().is_some_and(|update| !update.is_empty());
+            if !whole {
+                return (400, b"invalid update".to_vec());
+            }
+            state.updates.push(update);
+            if state.updates.len() == state.round_of {
+                let model = mean(&state.updates);
+                let version = state.models.len() as u64;
+                state.models.insert(version, model);
+            }
+            json(&json!({ "status": "accepted" }))
+        }
+        Route::Other => {
+            let (updates, completed) = (state.updates.len(), state.updates.len() >= state.round_of);
+            json(&json!({ "completed": completed, "num_updates": updates, "round_id": "r" }))
+        }
+    }
+}
+
+/// The mean of the updates, each as heavy as its samples.
+fn mean(updates: &[Value]) -> Value {
+    let samples: f64 = updates.iter().filter_map(|update| update["num_samples"].as_f64()).sum();
+    let part = |update: &Value| update["num_samples"].as_f64().unwrap_or(0.0) / samples;
+    let weight = |n: usize| -> f64 {
+        let weights = updates.iter().map(|u| part(u) * u["update"]["w"][n].as_f64().unwrap_or(0.0));
+        weights.sum()
+    };
+    let bias: f64 =
+        updates.iter().map(|u| part(u) * u["update"]["b"].as_f64().unwrap_or(0.0)).sum();
+    json!({ "w": [weight(0), weight(1), weight(2)], "b": bias })
+}
