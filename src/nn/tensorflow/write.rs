@@ -7,7 +7,6 @@ use crate::nn::onnx::write::{bytes, int};
 #[cfg(test)]
 pub(in crate::nn) const F32: i64 = 1;
 /// The same of whole numbers of 32 bits.
-#[cfg(test)]
 pub(in crate::nn) const I32: i64 = 3;
 /// And of those of 64 bits.
 pub(in crate::nn) const I64: i64 = 9;
