@@ -60,8 +60,7 @@ impl Proxy {
         waiting.insert(name.to_owned(), Assembly::default());
         self.ask(name);
         let (mut heard, mut asked) = (Instant::now(), Instant::now());
-        loop {
-            let Some(assembly) = waiting.get_mut(name) else { break };
+        while let Some(assembly) = waiting.get_mut(name) {
             if let Some(ended) = assembly.ended() {
                 drop(waiting);
                 drop(listed);

@@ -179,10 +179,11 @@ fn apart(cancel: &Cancel, work: impl FnOnce() -> Reply + Send + 'static) -> Resu
     loop {
         match reply.recv_timeout(CANCEL_CHECK) {
             Ok(reply) => return Ok(reply),
-            Err(RecvTimeoutError::Timeout) => match cancel.reason() {
-                Some(reason) => return Err(reason),
-                None => {}
-            },
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some(reason) = cancel.reason() {
+                    return Err(reason);
+                }
+            }
             Err(RecvTimeoutError::Disconnected) => {
                 return Ok(Reply::Unknown("the request's thread panicked; see the log".into()));
             }
