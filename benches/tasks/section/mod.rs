@@ -41,7 +41,7 @@ pub enum Section {
 }
 
 impl Section {
-    pub const ALL: [Section; 9] = [
+    pub const ALL: [Section; 10] = [
         Section::Latency,
         Section::Onnx,
         Section::Throughput,
