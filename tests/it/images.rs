@@ -222,7 +222,9 @@ mod registry {
         let noise = vec![1; 4 * code.len()];
         let tar = "application/vnd.oci.image.layer.v1.tar";
         let gzip = "application/vnd.oci.image.layer.v1.tar+gzip";
-        let cases: [(&str, &[(&str, &[u8])]); 5] = [
+        /// Media types and bytes.
+        type Layers<'a> = &'a [(&'a str, &'a [u8])];
+        let cases: [(&str, Layers<'_>); 5] = [
             ("wasm-to-oci", &[("application/vnd.wasm.content.layer.v1+wasm", &code)]),
             ("wasmcloud", &[("application/vnd.module.wasm.content.layer.v1+wasm", &code)]),
             ("beside", &[("text/plain", &noise), (WASM, &code)]),

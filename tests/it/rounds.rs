@@ -210,7 +210,10 @@ fn an_update_is_sent_once_whatever_the_coordinator_does() {
     let services = RoundServices::start(9);
     let given = services.settings();
     let _worker = stage.worker(&settings(&given[..1], &[]));
-    let cases: [(Vec<Habit>, &str, &str, (usize, usize)); 5] = [
+    /// What the coordinator does, the update's fate, what the error says, and how many
+    /// updates were sent and counted.
+    type Case = (Vec<Habit>, &'static str, &'static str, (usize, usize));
+    let cases: [Case; 5] = [
         (vec![], "accepted", "", (1, 1)),
         (vec![Habit::Status(429, ""), Habit::Status(503, "")], "accepted", "", (3, 1)),
         (vec![Habit::Status(400, "stale round")], "refused", "400 stale round", (1, 0)),
