@@ -20,15 +20,14 @@ pub(super) type Turn = u64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
-    /// Its time is over.
-    Timeout,
+    /// This long for it is over.
+    Timeout(Duration),
     /// It was to end some time ago.
     Overdue,
 }
 
 struct Watched {
     cancel: Arc<Cancel>,
-    limit: Option<Duration>,
     times: Vec<(Instant, Turn, What)>,
 }
 
@@ -51,7 +50,7 @@ pub(super) struct Watch {
 impl Watch {
     /// Watches a turn from now on, until [`Watch::end`].
     pub(super) fn begin(&self, turn: Turn, cancel: &Arc<Cancel>) {
-        let watched = Watched { cancel: cancel.clone(), limit: None, times: Vec::new() };
+        let watched = Watched { cancel: cancel.clone(), times: Vec::new() };
         self.lock().turns.insert(turn, watched);
     }
 
@@ -60,11 +59,7 @@ impl Watch {
     pub(super) fn limit(&self, turn: Turn, limit: Duration) {
         // A limit beyond the clock's range never passes.
         let Some(at) = Instant::now().checked_add(limit) else { return };
-        let mut state = self.lock();
-        if let Some(watched) = state.turns.get_mut(&turn) {
-            watched.limit = Some(limit);
-        }
-        self.add(state, at, turn, What::Timeout);
+        self.add(self.lock(), at, turn, What::Timeout(limit));
     }
 
     /// The turn's task is to end.
@@ -110,15 +105,14 @@ impl Watch {
             match state.times.first().copied() {
                 Some(due @ (at, turn, what)) if at <= now => {
                     state.times.remove(&due);
-                    let watched = state.turns.get(&turn);
-                    let over = watched.and_then(|it| Some((it.cancel.clone(), it.limit?)));
+                    let cancel = state.turns.get(&turn).map(|watched| watched.cancel.clone());
                     // Not under the lock: both come back here.
                     drop(state);
-                    match (what, over) {
-                        (What::Timeout, Some((cancel, limit))) => {
+                    match (what, cancel) {
+                        (What::Timeout(limit), Some(cancel)) => {
                             cancel.cancel(Reason::Timeout(limit));
                         }
-                        (What::Timeout, None) => {}
+                        (What::Timeout(_), None) => {}
                         (What::Overdue, _) => overdue(turn),
                     }
                     state = self.lock();

@@ -91,6 +91,13 @@ fn a_worker_that_ends_sends_what_it_holds_and_other_answers_are_not_held() {
     stage.result(&id).succeeded("hello\n");
 }
 
+/// It may tell more than that, on a machine with much to do.
+#[track_caller]
+fn assert_stopped(task: &Value) {
+    let error = task["error"].as_str().unwrap_or_default();
+    assert!(error.starts_with("stopped"), "{task}");
+}
+
 /// Starts a task and stops it while the manager is down: the worker, the task's
 /// id and its result.
 fn stopped_unheard(
@@ -116,7 +123,7 @@ fn a_result_that_came_while_the_manager_was_down_arrives_when_it_is_asked() {
     manager.run();
     manager.listens();
     assert_eq!(manager.task(&id)["state"], RUNNING);
-    assert_eq!(becomes(&manager, &id, FAILED)["error"], "stopped");
+    assert_stopped(&becomes(&manager, &id, FAILED));
     worker.logs("the manager has missed the task's result");
 }
 
@@ -133,7 +140,7 @@ fn a_result_that_is_to_be_confirmed_survives_the_worker() {
     manager.run();
     manager.listens();
     let _worker = asking(&stage, &manager, &state);
-    assert_eq!(becomes(&manager, &id, FAILED)["error"], "stopped");
+    assert_stopped(&becomes(&manager, &id, FAILED));
     let again = stage.seen().into_iter().rev().find(|seen| seen.json["task_id"] == id);
     assert_eq!(again.map(|seen| seen.json), Some(first));
 }

@@ -193,7 +193,7 @@ fn tasks_that_hold_all_executors_hold_up_no_invocation_and_a_flood_of_those_no_t
         stage.stop(id);
         let result = stage.result(id);
         let error = result.error();
-        assert!(error == "stopped" || error.starts_with("busy"), "{error}");
+        assert!(error.starts_with("stopped") || error.starts_with("busy"), "{error}");
     }
     // Two run and four wait. Which of them depends on when the threads take what waits.
     let sleeps = stage.start(latent("sleep").inputs(&["60000"]));

@@ -193,7 +193,7 @@ fn a_long_inference_of_rten_is_stopped_and_the_next_task_runs(on: On) {
     let dir = graphs();
     let dirs = dir.path().to_str().expect("text");
     let stage = Stage::new(on);
-    let _worker = stage.worker(&[("dirs", dirs), ("executors", "1"), RTEN]);
+    let _worker = stage.worker(&[("dirs", dirs), ("executors", "1"), ("queue", "1"), RTEN]);
     assert!(!load_slow(&stage, dir.path()));
     let id = stage.running(named(dir.path(), "slow"));
     stage.stop(&id);
