@@ -177,12 +177,21 @@ fn a_client_runs_without_its_data_where_that_is_wanted() {
 
 #[test]
 fn a_guest_has_its_data_and_a_task_of_no_round_has_none() {
+    isolations().iter().for_each(|isolation| a_guest_has_its_data(isolation));
+}
+
+/// Where guests run.
+fn isolations() -> &'static [&'static str] {
+    if cfg!(target_os = "linux") { &["none", "process"] } else { &["none"] }
+}
+
+fn a_guest_has_its_data(isolation: &str) {
     let stage = Stage::new(On::Embedded);
     let services = RoundServices::start(1);
     services.data(&stage.worker_id, json!([{ "x": [1], "y": 1 }]));
     services.data("another", json!([]));
     let given = services.settings();
-    let _worker = stage.worker(&settings(&given, &[]));
+    let _worker = stage.worker(&settings(&given, &[("isolation", isolation)]));
     // Whoever it says it is: the data set is the worker's.
     let task = || Task::wat("echo-env").env("PROPLET_ID", "another").env("MODEL_URI", "m_v0");
     let Answered(result) = stage.run(task().env("ROUND_ID", "r"));
@@ -286,12 +295,17 @@ fn a_stop_reaches_fetches_and_the_update() {
 /// The worker dies while it fetches, and while it posts.
 #[test]
 fn an_update_is_never_sent_twice_over_kills_and_its_loss_is_told() {
+    isolations().iter().for_each(|isolation| kill_at_each_step(isolation));
+}
+
+fn kill_at_each_step(isolation: &str) {
     let stage = Stage::new(On::Embedded);
     let state = tempfile::tempdir().expect("a folder");
     let services = RoundServices::start(9);
     services.data(&stage.worker_id, json!([]));
     let given = services.settings();
-    let kept = [("stateless", "false"), ("state-dir", state.path().to_str().expect("text"))];
+    let state = state.path().to_str().expect("text");
+    let kept = [("stateless", "false"), ("state-dir", state), ("isolation", isolation)];
     let settings = settings(&given, &kept);
     let mut worker = stage.process(&settings);
     let restart = |worker: &mut crate::support::Process| {

@@ -246,7 +246,7 @@ fn the_dashboard_and_the_alerts_ask_for_what_there_is() {
             || sample.strip_suffix("_count").is_some_and(|name| expressions.contains(name));
         assert!(shown, "no panel shows {sample}");
     }
-    for label in ["outcome=", "reason=", "phase=", "kind=", "graph=", "how="] {
+    for label in ["outcome=", "reason=", "phase=", "kind=", "graph=", "how=", "fate="] {
         assert!(told.contains(label), "{label}");
         let label = label.trim_end_matches('=');
         assert!(expressions.contains(label), "no panel tells one {label} from another");
