@@ -186,6 +186,7 @@ mod tests {
     #[test]
     fn a_failure_is_for_those_who_wait_and_a_cancelled_task_leaves() {
         let (images, mut asked) = images();
+        let images = &images;
         let cancel = Cancel::default();
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| images.get("a", &cancel).map(drop));
@@ -197,6 +198,12 @@ mod tests {
             asked.blocking_recv();
             cancel.cancel(Reason::Stopped);
             assert!(leaves.join().expect("no panic").is_err());
+            // Whoever comes next has it, although the one that has left is still about.
+            let another = Cancel::default();
+            let next = scope.spawn(move || images.get("a", &another).map(|code| code.to_vec()));
+            asked.blocking_recv();
+            images.arrived("a", 0, 1, vec![7]);
+            assert_eq!(next.join().expect("no panic"), Ok(vec![7]));
         });
     }
 }

@@ -8,6 +8,7 @@ use super::assembly::Assembly;
 use super::failed;
 use crate::task::humantime;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -18,11 +19,20 @@ const ASK_AGAIN: Duration = Duration::from_secs(15);
 /// How often a wait looks whether somebody still wants the image.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// An image that somebody waits for.
+struct Wanted {
+    /// Who: one whom nobody wants it for any more may be about to leave while
+    /// another has come.
+    number: u64,
+    assembly: Assembly,
+}
+
 /// See the module's documentation.
 pub(super) struct Proxy {
-    waiting: Mutex<HashMap<String, Assembly>>,
+    waiting: Mutex<HashMap<String, Wanted>>,
     changed: Condvar,
     asks: UnboundedSender<String>,
+    numbers: AtomicU64,
     /// How long it may be silent.
     patience: Duration,
     limit: u64,
@@ -33,7 +43,8 @@ impl Proxy {
     pub(super) fn new(patience: Duration, limit: u64) -> (Proxy, UnboundedReceiver<String>) {
         let (asks, asked) = unbounded_channel();
         let (waiting, changed) = (Mutex::default(), Condvar::new());
-        (Proxy { waiting, changed, asks, patience, limit }, asked)
+        let numbers = AtomicU64::new(0);
+        (Proxy { waiting, changed, asks, numbers, patience, limit }, asked)
     }
 
     /// Whether somebody waits for this image.
@@ -43,8 +54,8 @@ impl Proxy {
 
     /// A part has come.
     pub(super) fn arrived(&self, name: &str, index: u64, total: u64, bytes: Vec<u8>) {
-        if let Some(assembly) = self.lock().get_mut(name) {
-            assembly.add(index, total, bytes, self.limit);
+        if let Some(wanted) = self.lock().get_mut(name) {
+            wanted.assembly.add(index, total, bytes, self.limit);
         }
         self.changed.notify_all();
     }
@@ -55,12 +66,16 @@ impl Proxy {
     ///
     /// A sentence for the task's result.
     pub(super) fn get(&self, name: &str, wanted: impl Fn() -> bool) -> Result<Vec<u8>, String> {
-        let listed = Listed { proxy: self, name };
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let listed = Listed { proxy: self, name, number };
         let mut waiting = self.lock();
-        waiting.insert(name.to_owned(), Assembly::default());
+        let begun = Wanted { number, assembly: Assembly::default() };
+        waiting.insert(name.to_owned(), begun);
         self.ask(name);
         let (mut heard, mut asked) = (Instant::now(), Instant::now());
-        while let Some(assembly) = waiting.get_mut(name) {
+        while let Some(Wanted { assembly, .. }) =
+            waiting.get_mut(name).filter(|wanted| wanted.number == number)
+        {
             if let Some(ended) = assembly.ended() {
                 drop(waiting);
                 drop(listed);
@@ -105,7 +120,7 @@ impl Proxy {
     }
 
     // Entries come and go whole.
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Assembly>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Wanted>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -114,10 +129,14 @@ impl Proxy {
 struct Listed<'a> {
     proxy: &'a Proxy,
     name: &'a str,
+    number: u64,
 }
 
 impl Drop for Listed<'_> {
     fn drop(&mut self) {
-        self.proxy.lock().remove(self.name);
+        let mut waiting = self.proxy.lock();
+        if waiting.get(self.name).is_some_and(|wanted| wanted.number == self.number) {
+            waiting.remove(self.name);
+        }
     }
 }
