@@ -1,6 +1,6 @@
 //! `proplet doctor` on set-ups that are well and on some that are not.
 
-use crate::support::{FluxMq, Habits, On, Stage, program};
+use crate::support::{FluxMq, Habits, On, RoundServices, Stage, program};
 use proplet::broker::{Broker, Settings};
 use proplet::config::Environment;
 use serde_json::Value;
@@ -99,6 +99,22 @@ fn a_manager_that_can_be_asked_tells_whether_it_hears_the_worker() {
     assert_verdict(&asked(), "manager", "ok", "(version dev) and heard the worker");
     manager.kill();
     assert_verdict(&asked(), "manager", "warning", "no answer from http://127.0.0.1:");
+}
+
+#[test]
+fn each_service_of_federated_rounds_is_asked() {
+    let stage = Stage::new(On::Embedded);
+    let services = RoundServices::start(1);
+    let url = services.url();
+    let settings = [("coordinator-url", url.as_str()), ("data-store-url", &url)];
+    let environment = stage.environment(stage.address, &settings);
+    assert_verdict(&doctor(&environment).0, "rounds", "warning", "404 dataset not found");
+    services.data(&stage.worker_id, serde_json::json!([]));
+    assert_verdict(&doctor(&environment).0, "rounds", "ok", &format!("coordinator at {url}"));
+    assert_eq!(services.posts(), 0);
+    let asked = services.requests();
+    assert!(asked.contains(&"GET /rounds/doctor/complete".to_owned()), "{asked:?}");
+    assert!(!asked.iter().any(|request| request.starts_with("GET /models")), "{asked:?}");
 }
 
 #[test]
