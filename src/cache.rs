@@ -27,6 +27,7 @@ mod flight;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::cancel::{Cancel, Reason};
 
@@ -66,11 +67,28 @@ pub enum LookUp<K: Copy + Eq + Hash, V: Clone> {
     Claimed(Flight<K, V>),
 }
 
+/// A value that a cache holds, for whoever asks what is in it.
+#[derive(Debug)]
+pub struct Entry<K, V> {
+    /// Its key.
+    pub key: K,
+    /// The value.
+    pub value: V,
+    /// Bytes.
+    pub weight: u64,
+    /// Look-ups that found it.
+    pub hits: u64,
+    /// The time since the last of them, or since it was made.
+    pub idle: Duration,
+}
+
 /// A value, and its identity among those of its key.
 struct CachedValue<V> {
     id: u64,
-    /// Its place in the order of use.
+    /// Its place in the order of use, and when that was.
     used: u64,
+    at: Instant,
+    hits: u64,
     weight: u64,
     value: V,
 }
@@ -191,6 +209,19 @@ where
     pub fn stats(&self) -> CacheStats {
         self.0.lock().stats
     }
+
+    /// The values, at most so many: those that were used last, the last first.
+    pub fn entries(&self, most: usize) -> Vec<Entry<K, V>> {
+        let state = self.0.lock();
+        let last = state.order.iter().rev().take(most);
+        let entries = last.filter_map(|(used, key)| {
+            let found = state.entries.get(key)?.iter().find(|entry| entry.used == *used)?;
+            let CachedValue { value, weight, hits, at, .. } = found;
+            let (value, idle) = (value.clone(), at.elapsed());
+            Some(Entry { key: *key, value, weight: *weight, hits: *hits, idle })
+        });
+        entries.collect()
+    }
 }
 
 /// What a look-up does that has found nothing yet.
@@ -290,7 +321,8 @@ impl<K: Copy + Eq + Hash, V: Clone> State<K, V> {
         if let Some(entry) = entries.into_iter().find(|entry| entry.id == id) {
             self.order.remove(&entry.used);
             self.order.insert(now, *key);
-            entry.used = now;
+            (entry.used, entry.at) = (now, Instant::now());
+            entry.hits += 1;
         }
     }
 
@@ -311,6 +343,8 @@ impl<K: Copy + Eq + Hash, V: Clone> State<K, V> {
         self.entries.entry(key).or_default().push(CachedValue {
             id: now,
             used: now,
+            at: Instant::now(),
+            hits: 0,
             weight,
             value,
         });

@@ -290,6 +290,25 @@ impl Config {
         Config::from_sources(Some(flags), env)
     }
 
+    /// The same for what a worker does without a broker: credentials may be
+    /// missing, and what is said of that comes with it. There is no state then.
+    pub fn load_offline(
+        flags: &ArgMatches,
+        env: &Environment,
+    ) -> Result<(Config, Option<String>), ConfigError> {
+        let file = reader::open_file(Some(flags), env)?;
+        let mut reader = Reader::for_worker(Some(flags), env, &file)?;
+        reader.allow_missing_credentials();
+        reader.warn_unknown();
+        let config = worker::read(&mut reader, env);
+        let missing = reader.credentials_missing().map(str::to_owned);
+        let mut config = reader.finish(config)?;
+        if missing.is_some() {
+            config.state_dir = None;
+        }
+        Ok((config, missing))
+    }
+
     /// The same without flags, as for a worker that a program starts itself.
     pub fn from_environment(env: &Environment) -> Result<Config, ConfigError> {
         Config::from_sources(None, env)

@@ -66,16 +66,25 @@ impl Finding {
     }
 }
 
+/// What is looked at.
+pub(crate) struct SetUp<'a> {
+    /// The configuration, or what is wrong with it.
+    pub(crate) config: &'a Result<Config, ConfigError>,
+    /// What is said of credentials that are missing, if they are.
+    pub(crate) missing: Option<&'a str>,
+    /// The rest of the process's environment.
+    pub(crate) env: &'a Environment,
+}
+
 /// Runs all checks, telling each finding as it comes. `watch` is how long the
 /// channel is listened to for a manager.
 pub(crate) async fn examine(
-    config: &Result<Config, ConfigError>,
-    env: &Environment,
+    &SetUp { config, missing, env }: &SetUp<'_>,
     watch: Duration,
     tell: &mut impl FnMut(Finding),
 ) {
     let mut each = |findings: Vec<Finding>| findings.into_iter().for_each(&mut *tell);
-    each(settings::check(config));
+    each(settings::check(config, missing));
     each(settings::build());
     let Ok(config) = config else {
         // What can be said without a configuration.
@@ -99,7 +108,9 @@ pub(crate) async fn examine(
     let policy = worker::policy(config);
     let nn = Nn::new(worker::nn_config(config, &policy));
     each(files::directories(&policy));
-    each(state::check(config));
+    if missing.is_none() {
+        each(state::check(config));
+    }
     each(inference::libraries(&nn, config.openvino_lib.is_some()));
     each(inference::operators(&nn, config.nn_operators));
     each(inference::tasks(config, &policy, &nn).await);
@@ -107,6 +118,15 @@ pub(crate) async fn examine(
     each(host::check(config, env));
     each(host::clock());
     each(host::port(config));
+    if missing.is_some() {
+        each(broker::reach(config).await);
+        each(vec![Finding::warning(
+            "other checks",
+            "state, topics, channel, session and manager were not looked at: they need the \
+             worker's credentials",
+        )]);
+        return;
+    }
     each(broker::check(config, watch).await);
     each(manager::check(config).await);
     each(rounds::check(config).await);

@@ -201,6 +201,28 @@ pub enum Leftover {
     Leave,
 }
 
+/// A task that waits or runs.
+#[derive(Clone, Debug)]
+pub struct ListedTask {
+    /// Which one.
+    pub id: TaskId,
+    /// The time since it was admitted.
+    pub age: Duration,
+    /// The time since it began to run, if it has.
+    pub uptime: Option<Duration>,
+    /// What it is doing, if it runs.
+    pub doing: Option<Doing>,
+}
+
+/// What a pool has to do.
+#[derive(Clone, Debug, Default)]
+pub struct Listed {
+    /// What waits, in the order of its turns.
+    pub waiting: Vec<ListedTask>,
+    /// What runs.
+    pub running: Vec<ListedTask>,
+}
+
 /// The pool. Its threads end once it has drained.
 pub struct Executor {
     shared: Arc<Pool>,
@@ -321,6 +343,31 @@ impl Executor {
     /// The other tasks that run.
     pub fn running(&self) -> Vec<Running> {
         self.shared.queue().running().filter_map(Handle::running).collect()
+    }
+
+    /// What waits and what runs, at most so many of each: the first in the queue,
+    /// and whatever runs.
+    pub fn listed(&self, most: usize) -> Listed {
+        let queue = self.shared.queue();
+        let waiting = queue.waiting().take(most).map(|(id, job)| job.listed(id.clone()));
+        let waiting = waiting.collect();
+        let running: Vec<_> = queue.running().take(most).cloned().collect();
+        drop(queue);
+        // What each is doing may be asked of another process.
+        Listed { waiting, running: running.iter().map(Handle::listed).collect() }
+    }
+
+    /// Tasks that wait for an inference.
+    pub fn computing(&self) -> usize {
+        let running: Vec<_> = self.shared.queue().running().cloned().collect();
+        let computes = |handle: &&Handle| matches!(handle.doing(), Doing::Computing(_));
+        running.iter().filter(computes).count()
+    }
+
+    /// The threads that are stuck in a task that was given up, asked later.
+    pub fn ask_left_behind(&self) -> impl Fn() -> usize + Send + Sync + 'static {
+        let shared = Arc::downgrade(&self.shared);
+        move || shared.upgrade().map_or(0, |shared| shared.left_behind())
     }
 
     /// Tasks waiting and running.

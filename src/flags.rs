@@ -18,7 +18,7 @@ use errors::{invalid, stray_argument, unknown_flag, unknown_option};
 use grammar::{Flag, OptionDesc, OptionEffect, OptionGroup, Shape};
 
 pub use help::help;
-pub(crate) use value::{closest, parse_duration, parse_integer};
+pub(crate) use value::{closest, closest_within, parse_duration, parse_integer};
 
 /// What the arguments of `wasmtime run` before the module ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

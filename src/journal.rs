@@ -38,6 +38,7 @@ mod heap;
 mod invocations;
 mod loss;
 mod modules;
+mod pace;
 mod reader;
 mod record;
 mod running;
@@ -66,6 +67,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::error;
 
 pub use invocations::{InvocationKey, InvocationMarks};
+pub use pace::{JOURNAL_BUCKETS, JournalLevels, Pace};
 pub use reader::{ReadError, Reader};
 pub use record::{Arrival, Deployed, Ending, Fingerprint, Finished, Waiting, fingerprint};
 pub use running::{RunningMark, RunningTasks};
@@ -227,7 +229,7 @@ impl<T: Send + 'static> Journal<T> {
         let path = directory.join("updates");
         let updates = UpdateMarks::open(&path, recovered.next)
             .with_context(|| format!("opening {}", path.display()))?;
-        let (journal, durable) = Journal::start(store, marks, lock)?;
+        let (journal, durable) = Journal::start(store, marks, lock, directory.join(FILE))?;
         Ok(Opened { journal, recovered, invocations, updates, durable })
     }
 }

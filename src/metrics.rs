@@ -9,11 +9,15 @@
 mod labels;
 mod living;
 mod manager;
+mod propeller;
 mod rounds;
 
-use self::labels::{KINDS, OUTCOMES, PHASES, REASONS, kind, outcome, reason};
+use self::labels::{KINDS, OUTCOMES, PHASES, REASONS, kind};
+use self::propeller::{LastLook, PropellerMetrics};
+use crate::journal::{JOURNAL_BUCKETS, JournalLevels};
 use crate::mqtt::FailureKind;
-use crate::nn::{INFERENCE_BUCKETS, InferenceTimes, NnStats};
+use crate::nn::{INFERENCE_BUCKETS, InferenceTimes, KeptGraph, NnStats};
+use crate::runtime::KeptCode;
 use crate::task::{Outcome, Rejection, Timings};
 use crate::usage::Usage;
 use crate::version;
@@ -31,6 +35,7 @@ use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::time::Duration;
 
+pub use labels::{outcome_label, rejection_label};
 pub use living::LivingMetrics;
 pub use manager::ManagerMetrics;
 pub use rounds::RoundMetrics;
@@ -56,6 +61,14 @@ pub struct RuntimeLevels {
     pub nn: NnStats,
     /// By graph.
     pub inferences: Vec<InferenceTimes>,
+    /// The number of the process that tasks run in, if it is another one.
+    pub process: Option<u32>,
+    /// Bytes of code that were fetched.
+    pub fetched_bytes: u64,
+    /// Compiled code that is kept, what was used last first.
+    pub code: Vec<KeptCode>,
+    /// Graphs that are kept, likewise.
+    pub graphs: Vec<KeptGraph>,
 }
 
 /// The worker's metrics. Everything is cheap enough for each task.
@@ -71,6 +84,10 @@ pub struct Metrics {
     queued: Gauge,
     running: Gauge,
     outbox: Gauge,
+    executors: Gauge,
+    queue_capacity: Gauge,
+    inferences_running: Gauge,
+    propeller: PropellerMetrics,
     /// Of results on their way to the manager.
     pub manager: ManagerMetrics,
     /// Of deployed tasks.
@@ -112,6 +129,7 @@ impl Metrics {
         let manager = ManagerMetrics::new(&mut registry);
         let living = LivingMetrics::new(&mut registry);
         let rounds = RoundMetrics::new(&mut registry);
+        let propeller = PropellerMetrics::new(&mut registry);
         let mut metrics = Metrics {
             registry,
             tasks: Family::default(),
@@ -124,6 +142,10 @@ impl Metrics {
             queued: Gauge::default(),
             running: Gauge::default(),
             outbox: Gauge::default(),
+            executors: Gauge::default(),
+            queue_capacity: Gauge::default(),
+            inferences_running: Gauge::default(),
+            propeller,
             manager,
             living,
             rounds,
@@ -189,17 +211,50 @@ impl Metrics {
             "Results that the broker has not acknowledged",
             self.outbox.clone(),
         );
-        registry.register_collector(Box::new(Asked(levels)));
+        for (name, help, gauge) in [
+            ("proplet_executors", "Tasks that may run at the same time", &self.executors),
+            ("proplet_queue_capacity", "Tasks that may wait", &self.queue_capacity),
+            ("proplet_inferences_running", "Inferences under way", &self.inferences_running),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+        registry.register_collector(Box::new(Asked { levels, last: LastLook::new() }));
+    }
+
+    /// The same with a journal, which is asked at each look.
+    pub fn with_journal(
+        mut self,
+        levels: impl Fn() -> JournalLevels + Send + Sync + 'static,
+    ) -> Metrics {
+        self.registry.register_collector(Box::new(AskedJournal(levels)));
+        self
+    }
+
+    /// What may run and wait at the same time.
+    pub fn capacity(&self, executors: usize, queue: usize) {
+        self.executors.set(i64::try_from(executors).unwrap_or(i64::MAX));
+        self.queue_capacity.set(i64::try_from(queue).unwrap_or(i64::MAX));
+    }
+
+    /// Inferences under way, now.
+    pub fn inferring(&self, running: usize) {
+        self.inferences_running.set(i64::try_from(running).unwrap_or(i64::MAX));
+    }
+
+    /// A task was accepted.
+    pub fn accepted(&self) {
+        self.propeller.started();
     }
 
     /// A task ended.
     pub fn ended(&self, ended: &Outcome) {
-        let outcome = outcome(&ended.verdict);
+        let outcome = outcome_label(&ended.verdict);
+        self.propeller.ended(ended.verdict.is_ok());
         self.tasks.get_or_create(&ByOutcome { outcome }).inc();
         if ended.reuse.module {
             self.module_hits.inc();
         }
-        let Timings { queued, compiled, loaded, ran } = ended.timings;
+        let Timings { queued, compiled, loaded, ran, .. } = ended.timings;
         for (phase, took) in PHASES.into_iter().zip([queued, compiled, loaded, ran]) {
             // What never began is no observation of a quick one.
             if took > Duration::ZERO {
@@ -210,7 +265,10 @@ impl Metrics {
 
     /// A task was not accepted.
     pub fn refused(&self, rejection: &Rejection) {
-        self.refused.get_or_create(&ByReason { reason: reason(rejection) }).inc();
+        self.refused.get_or_create(&ByReason { reason: rejection_label(rejection) }).inc();
+        // For the manager it was started, and has failed.
+        self.propeller.started();
+        self.propeller.ended(false);
     }
 
     /// A start message could not be read.
@@ -220,7 +278,9 @@ impl Metrics {
 
     /// Connected and subscribed.
     pub fn connected(&self) {
-        self.connections.inc();
+        if self.connections.inc() > 0 {
+            self.propeller.reconnected();
+        }
         self.connected.set(1);
     }
 
@@ -261,7 +321,10 @@ impl Drop for Outgoing {
 }
 
 /// What is asked for at each look.
-struct Asked<F>(F);
+struct Asked<F> {
+    levels: F,
+    last: LastLook,
+}
 
 impl<F> fmt::Debug for Asked<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -271,8 +334,8 @@ impl<F> fmt::Debug for Asked<F> {
 
 impl<F: Fn() -> RuntimeLevels + Send + Sync + 'static> Collector for Asked<F> {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let levels = (self.0)();
-        encode_inferences(levels.inferences, &mut encoder)?;
+        let mut levels = (self.levels)();
+        encode_inferences(std::mem::take(&mut levels.inferences), &mut encoder)?;
         let nn = levels.nn;
         for (name, help, count) in [
             ("proplet_modules_compiled", "Modules compiled", levels.modules_compiled),
@@ -289,6 +352,7 @@ impl<F: Fn() -> RuntimeLevels + Send + Sync + 'static> Collector for Asked<F> {
             )?)?;
         }
         let usage = Usage::now();
+        propeller::encode(&levels, &usage, &self.last, &mut encoder)?;
         for (name, help, unit, level) in [
             (
                 "proplet_module_cache",
@@ -310,6 +374,43 @@ impl<F: Fn() -> RuntimeLevels + Send + Sync + 'static> Collector for Asked<F> {
             Some(&Unit::Seconds),
             processor.metric_type(),
         )?)
+    }
+}
+
+/// The journal, asked at each look.
+struct AskedJournal<F>(F);
+
+impl<F> fmt::Debug for AskedJournal<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AskedJournal")
+    }
+}
+
+impl<F: Fn() -> JournalLevels + Send + Sync + 'static> Collector for AskedJournal<F> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let JournalLevels { bytes, total, counts, .. } = (self.0)();
+        let size = ConstGauge::new(bytes);
+        size.encode(encoder.encode_descriptor(
+            "proplet_journal",
+            "The journal's file, without modules",
+            Some(&Unit::Bytes),
+            size.metric_type(),
+        )?)?;
+        let bounds = JOURNAL_BUCKETS.into_iter().chain([f64::INFINITY]);
+        let buckets: Vec<_> = bounds.zip(counts).collect();
+        encoder
+            .encode_descriptor(
+                "proplet_journal_write",
+                "Time of the journal's transactions, until they are on the disk",
+                Some(&Unit::Seconds),
+                MetricType::Histogram,
+            )?
+            .encode_histogram::<NoLabelSet>(
+                total.as_secs_f64(),
+                counts.iter().sum(),
+                &buckets,
+                None,
+            )
     }
 }
 

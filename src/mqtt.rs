@@ -29,12 +29,14 @@ mod failure;
 mod inbox;
 mod kind;
 mod memory;
+mod network;
 mod options;
 mod outbox;
 mod persistence;
 mod session;
 mod tls;
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -49,6 +51,7 @@ pub use failure::{ConnectionFailure, FailureKind};
 pub use inbox::{Ack, Receipt};
 pub use kind::{CleanSession, SessionKind};
 pub use memory::SessionMemory;
+pub use network::{is_delayed, network_round_trip};
 pub use options::{Login, Options, Qos, Tls};
 
 /// The largest packet that MQTT can express: 256 MiB less a byte, and its header.
@@ -221,6 +224,13 @@ impl Link {
         self.commands.send(Command::Ack(ack)).ok();
     }
 
+    /// The next connection is made with these; one that failed is tried again at
+    /// once.
+    pub fn renew(&self, renewal: Renewal) {
+        // A connection that has ended is not made again.
+        self.commands.send(Command::Renew(Box::new(renewal))).ok();
+    }
+
     /// Delivers what is in the outbox, then takes leave of the broker, both
     /// within the deadline. Nothing can be published after this call.
     pub async fn disconnect(self, deadline: Duration) -> Result<(), Undelivered> {
@@ -233,6 +243,30 @@ impl Link {
             Ok(0) | Err(_) => Ok(()),
             Ok(undelivered) => Err(Undelivered(undelivered)),
         }
+    }
+}
+
+/// What a client says of itself, which may change while it runs.
+pub struct Renewal {
+    login: Option<Login>,
+    transport: rumqttc::Transport,
+}
+
+impl fmt::Debug for Renewal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Renewal").field("login", &self.login).finish_non_exhaustive()
+    }
+}
+
+impl Renewal {
+    /// Reads the files with certificates.
+    ///
+    /// # Errors
+    ///
+    /// One that can't be read.
+    pub fn new(options: &Options) -> anyhow::Result<Renewal> {
+        let transport = tls::transport(options.tls.as_ref())?;
+        Ok(Renewal { login: options.login.clone(), transport })
     }
 }
 
@@ -271,6 +305,7 @@ enum Command {
     Once(PublishRequest),
     Beat(String, Bytes),
     Ack(Ack),
+    Renew(Box<Renewal>),
     Close { deadline: tokio::time::Instant, done: oneshot::Sender<usize> },
 }
 

@@ -426,6 +426,11 @@ impl<T, H: Clone> Queue<T, H> {
         self.running.values()
     }
 
+    /// The tasks that wait, in the order of their turn.
+    pub fn waiting(&self) -> impl Iterator<Item = (&TaskId, &T)> {
+        self.waiting.values().map(|waiting| (&waiting.id, &waiting.task))
+    }
+
     /// Whether [`Queue::drain`] was called and nothing runs any more.
     pub fn is_drained(&self) -> bool {
         self.draining && self.running.is_empty()

@@ -13,6 +13,8 @@ mod url;
 
 pub use images::{ImageSettings, Images};
 pub use registry::{Login, RegistryPlace};
+
+use std::sync::atomic::{AtomicU64, Ordering};
 pub use url::Fetcher;
 
 /// Stack of a fetch's thread.
@@ -21,4 +23,16 @@ const STACK: usize = 1 << 20;
 /// The sentence of a task whose image can't be had.
 fn failed(name: &str, error: &str) -> String {
     format!("fetching the image {name}: {error}")
+}
+
+/// Bytes of code that this process has fetched.
+static FETCHED: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes of code that this process has fetched since its start.
+pub fn fetched_bytes() -> u64 {
+    FETCHED.load(Ordering::Relaxed)
+}
+
+fn count_fetched(bytes: usize) {
+    FETCHED.fetch_add(bytes as u64, Ordering::Relaxed);
 }

@@ -1,9 +1,10 @@
-//! The worker's answers over HTTP: `/health`, `/ready`, `/metrics`.
+//! The worker's answers over HTTP: `/health`, `/ready`, `/status`, `/metrics`.
 //!
 //! ```text
 //! GET /health   200 while the process lives and its loop turns, else 503
 //! GET /ready    200 while it is connected, subscribed and takes tasks, else 503
-//! GET /metrics  OpenMetrics
+//! GET /status   what it does and holds, as JSON: see `report`
+//! GET /metrics  OpenMetrics for who asks for it, else Prometheus' text
 //! ```
 //!
 //! It only looks: nothing can be changed through it, and nothing that it shows
@@ -15,16 +16,18 @@
 
 mod ask;
 mod health;
+mod prometheus;
+pub(crate) mod report;
 pub(crate) mod service;
 mod state;
 
-pub(crate) use ask::ask;
+pub(crate) use ask::{ask, ask_status};
 pub(crate) use health::{Health, State};
 
 use crate::metrics::{self, Metrics};
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -33,10 +36,12 @@ use serde_json::json;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
@@ -46,12 +51,98 @@ const CONNECTIONS: usize = 32;
 /// be read.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the worker's loop may take to tell what it does.
+const TELL: Duration = Duration::from_secs(2);
+
 /// What the answers are made of.
 pub(crate) struct Status {
     /// The worker, by its client id.
     pub(crate) proplet_id: String,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
+    pub(crate) sources: Sources,
+}
+
+/// Asks the worker's loop what it does.
+pub(crate) type AskWork = UnboundedSender<oneshot::Sender<report::Work>>;
+
+/// What `/status` is made of.
+pub(crate) struct Sources {
+    /// What does not change.
+    pub(crate) fixed: RwLock<report::Report>,
+    /// The loop.
+    pub(crate) work: AskWork,
+    /// The runtime and its caches.
+    pub(crate) runtime: Box<AskRuntime>,
+    /// The journal, if there is one.
+    pub(crate) journal: Box<dyn Fn() -> Option<report::Journal> + Send + Sync>,
+}
+
+/// Tells how the runtime is and what it keeps, or told last; may wait for it.
+pub(crate) type AskRuntime = dyn Fn() -> (report::Runtime, report::Caches) + Send + Sync;
+
+impl Status {
+    /// What it lacks to take tasks.
+    fn missing(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        match self.health.state() {
+            State::Serving => {}
+            State::Connecting => missing.push(match self.health.failure() {
+                Some(failure) => format!("there is no connection to the broker: {failure}"),
+                None => "there is no connection to the broker so far".into(),
+            }),
+            State::Draining => {
+                missing.push("the worker is shutting down and takes no new tasks".into());
+            }
+        }
+        missing.extend(self.health.unavailable());
+        missing.extend(self.health.stuck().map(stuck));
+        missing
+    }
+
+    /// The configuration has changed.
+    pub(crate) fn set_fixed(&self, fixed: report::Report) {
+        *self.sources.fixed.write().unwrap_or_else(PoisonError::into_inner) = fixed;
+    }
+
+    // It is replaced in one step.
+    fn fixed(&self) -> report::Report {
+        self.sources.fixed.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn report(self: &Arc<Status>) -> report::Report {
+        let (asker, answer) = oneshot::channel();
+        let asked = self.sources.work.send(asker).is_ok();
+        let status = self.clone();
+        let runtime = tokio::task::spawn_blocking(move || (status.sources.runtime)());
+        let work = tokio::time::timeout(TELL, answer).await.ok().and_then(Result::ok);
+        let (runtime, caches) = runtime.await.unwrap_or_default();
+        let missing = self.missing();
+        let state = match self.health.state() {
+            _ if asked && work.is_none() => "stuck",
+            State::Connecting => "connecting",
+            State::Serving => "serving",
+            State::Draining => "draining",
+        };
+        report::Report {
+            schema: report::SCHEMA,
+            proplet_id: self.proplet_id.clone(),
+            uptime: report::seconds(self.health.uptime()),
+            state: state.into(),
+            ready: missing.is_empty(),
+            missing,
+            note: self.health.note(),
+            work,
+            runtime,
+            caches: Some(caches),
+            journal: (self.sources.journal)(),
+            ..self.fixed()
+        }
+    }
+}
+
+fn stuck(idle: Duration) -> String {
+    format!("the worker's loop has not turned for {} s", idle.as_secs())
 }
 
 /// Serves until it is dropped.
@@ -69,7 +160,7 @@ pub(crate) async fn serve(address: SocketAddr, status: Arc<Status>) -> Option<Se
         Ok(listener) => listener,
         Err(e) => {
             warn!(
-                "/health, /ready and /metrics are not served: {address} can't be listened on \
+                "/health, /ready, /status and /metrics are not served: {address} can't be listened on \
                  ({e}); choose another --metrics-port or --metrics-bind, or set \
                  PROPLET_METRICS_ENABLED=false"
             );
@@ -77,7 +168,7 @@ pub(crate) async fn serve(address: SocketAddr, status: Arc<Status>) -> Option<Se
         }
     };
     let address = listener.local_addr().unwrap_or(address);
-    info!(%address, "serving /health, /ready and /metrics");
+    info!(%address, "serving /health, /ready, /status and /metrics");
     Some(Server(tokio::spawn(accept(listener, status)).abort_handle()))
 }
 
@@ -112,8 +203,8 @@ async fn connection(
     timeout: Duration,
 ) {
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let answer = answer(request.method(), request.uri().path(), &status);
-        std::future::ready(Ok::<_, Infallible>(answer))
+        let status = status.clone();
+        async move { Ok::<_, Infallible>(answer(&request, &status).await) }
     });
     let served = http1::Builder::new()
         // Nobody asks often enough to mind another connection.
@@ -127,55 +218,63 @@ async fn connection(
     }
 }
 
-fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>> {
-    if !matches!(*method, Method::GET | Method::HEAD) {
+async fn answer<B>(request: &Request<B>, status: &Arc<Status>) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n");
     }
-    match path {
+    match request.uri().path() {
         "/health" => match status.health.stuck() {
-            None => report(StatusCode::OK, status, "ok", None),
+            None => report(StatusCode::OK, status, "ok", vec![]),
             Some(idle) => {
-                let why = format!("the worker's loop has not turned for {} s", idle.as_secs());
-                report(StatusCode::SERVICE_UNAVAILABLE, status, "stuck", Some(&why))
+                report(StatusCode::SERVICE_UNAVAILABLE, status, "stuck", vec![stuck(idle)])
             }
         },
-        "/ready" => match status.health.state() {
-            State::Serving if let Some(why) = status.health.unavailable() => {
-                report(StatusCode::SERVICE_UNAVAILABLE, status, "unavailable", Some(&why))
-            }
-            State::Serving => {
-                report(StatusCode::OK, status, "ready", status.health.note().as_deref())
-            }
-            State::Connecting => report(
-                StatusCode::SERVICE_UNAVAILABLE,
-                status,
-                "connecting",
-                Some("there is no connection to the broker; the log says why"),
-            ),
-            State::Draining => report(
-                StatusCode::SERVICE_UNAVAILABLE,
-                status,
-                "draining",
-                Some("the worker is shutting down and takes no new tasks"),
-            ),
-        },
-        "/metrics" => match status.metrics.encode() {
-            Ok(body) => respond(StatusCode::OK, metrics::CONTENT_TYPE, body),
+        "/ready" => {
+            let missing = status.missing();
+            let word = match status.health.state() {
+                State::Serving if missing.is_empty() => {
+                    let note = status.health.note().into_iter().collect();
+                    return report(StatusCode::OK, status, "ready", note);
+                }
+                State::Serving => "unavailable",
+                State::Connecting => "connecting",
+                State::Draining => "draining",
+            };
+            report(StatusCode::SERVICE_UNAVAILABLE, status, word, missing)
+        }
+        "/status" => match serde_json::to_string(&status.report().await) {
+            Ok(body) => respond(StatusCode::OK, "application/json", body + "\n"),
             Err(e) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{e}\n")),
         },
-        _ => text(StatusCode::NOT_FOUND, "there are /health, /ready and /metrics\n"),
+        "/metrics" => match status.metrics.encode() {
+            Ok(body) if wants_open_metrics(request.headers()) => {
+                respond(StatusCode::OK, metrics::CONTENT_TYPE, body)
+            }
+            Ok(body) => respond(StatusCode::OK, prometheus::CONTENT_TYPE, prometheus::text(&body)),
+            Err(e) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{e}\n")),
+        },
+        _ => text(StatusCode::NOT_FOUND, "there are /health, /ready, /status and /metrics\n"),
     }
+}
+
+/// Whether the client takes OpenMetrics; others get the older text.
+fn wants_open_metrics(headers: &HeaderMap) -> bool {
+    let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accept.into_iter().any(|value| value.contains("application/openmetrics-text"))
 }
 
 fn report(
     code: StatusCode,
     status: &Status,
     word: &str,
-    why: Option<&str>,
+    why: Vec<String>,
 ) -> Response<Full<Bytes>> {
     let mut body = json!({ "status": word, "proplet_id": status.proplet_id });
-    if let Some(why) = why {
-        body["reason"] = why.into();
+    if !why.is_empty() {
+        body["reason"] = why.join("; ").into();
+        if code != StatusCode::OK {
+            body["missing"] = why.into();
+        }
     }
     respond(code, "application/json", format!("{body}\n"))
 }
@@ -202,45 +301,101 @@ mod tests {
 
     fn status() -> Status {
         let metrics = Metrics::new(RuntimeLevels::default);
-        Status { proplet_id: "w".into(), health: Health::default(), metrics }
+        let sources = Sources {
+            fixed: RwLock::new(report::Report {
+                broker: "mqtt://b:1883".into(),
+                ..report::Report::default()
+            }),
+            // A loop that is gone.
+            work: tokio::sync::mpsc::unbounded_channel().0,
+            runtime: Box::new(Default::default),
+            journal: Box::new(|| None),
+        };
+        Status { proplet_id: "w".into(), health: Health::default(), metrics, sources }
     }
 
-    fn code(path: &str, status: &Status) -> u16 {
-        answer(&Method::GET, path, status).status().as_u16()
+    async fn asked(
+        method: Method,
+        path: &str,
+        accept: &str,
+        status: &Arc<Status>,
+    ) -> (u16, String, String) {
+        use http_body_util::BodyExt as _;
+        let request = Request::builder().method(method).uri(path).header(ACCEPT, accept);
+        let answer = answer(&request.body(()).expect("a request"), status).await;
+        let code = answer.status().as_u16();
+        let media = answer.headers()[CONTENT_TYPE].to_str().expect("text").to_owned();
+        let body = answer.into_body().collect().await.expect("a body").to_bytes();
+        (code, media, String::from_utf8(body.to_vec()).expect("text"))
     }
 
-    #[test]
-    fn ready_is_connected_and_not_draining() {
-        let status = status();
-        assert_eq!((code("/health", &status), code("/ready", &status)), (200, 503));
+    async fn code(path: &str, status: &Arc<Status>) -> u16 {
+        asked(Method::GET, path, "*/*", status).await.0
+    }
+
+    #[tokio::test]
+    async fn ready_is_connected_and_not_draining_and_says_what_is_missing() {
+        let status = Arc::new(status());
+        assert_eq!((code("/health", &status).await, code("/ready", &status).await), (200, 503));
+        status.health.set_failure(Some("10.0.0.1:1883 refused the key".into()));
+        let (_, _, body) = asked(Method::GET, "/ready", "*/*", &status).await;
+        let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(body["status"], "connecting");
+        let missing = "there is no connection to the broker: 10.0.0.1:1883 refused the key";
+        assert_eq!(body["missing"], json!([missing]));
         status.health.set(State::Serving);
-        assert_eq!(code("/ready", &status), 200);
+        assert_eq!(code("/ready", &status).await, 200);
+        status.health.set_unavailable(Some("all executors are stuck".into()));
+        let (_, _, body) = asked(Method::GET, "/ready", "*/*", &status).await;
+        assert!(body.contains("\"unavailable\"") && body.contains("are stuck"), "{body}");
         status.health.set(State::Draining);
         status.health.set(State::Serving);
-        assert_eq!((code("/health", &status), code("/ready", &status)), (200, 503));
+        assert_eq!((code("/health", &status).await, code("/ready", &status).await), (200, 503));
     }
 
     #[tokio::test]
     async fn a_worker_that_serves_is_ready_whatever_else_is_wrong() {
-        use http_body_util::BodyExt as _;
-        let status = status();
+        let status = Arc::new(status());
         status.health.set(State::Serving);
         status.health.set_note(Some("the manager is deaf".into()));
-        let ready = answer(&Method::GET, "/ready", &status);
-        assert_eq!(ready.status(), 200);
-        let body = ready.into_body().collect().await.expect("a body").to_bytes();
-        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        let (code, _, body) = asked(Method::GET, "/ready", "*/*", &status).await;
+        assert_eq!(code, 200);
+        let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
         assert_eq!(
             (&body["status"], &body["reason"]),
             (&json!("ready"), &json!("the manager is deaf"))
         );
     }
 
-    #[test]
-    fn what_is_not_there_says_what_is() {
-        assert_eq!(code("/", &status()), 404);
-        assert_eq!(answer(&Method::POST, "/ready", &status()).status(), 405);
-        assert_eq!(code("/metrics", &status()), 200);
+    #[tokio::test]
+    async fn what_is_not_there_says_what_is() {
+        let status = Arc::new(status());
+        assert_eq!(code("/", &status).await, 404);
+        assert_eq!(asked(Method::POST, "/ready", "*/*", &status).await.0, 405);
+        assert_eq!(code("/metrics", &status).await, 200);
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_open_metrics_gets_it_and_others_the_older_text() {
+        let status = Arc::new(status());
+        let open = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;q=0.4";
+        let (_, media, body) = asked(Method::GET, "/metrics", open, &status).await;
+        assert_eq!(media, metrics::CONTENT_TYPE);
+        assert!(body.ends_with("# EOF\n"), "{body}");
+        let (_, media, body) = asked(Method::GET, "/metrics", "*/*", &status).await;
+        assert!(media.starts_with("text/plain") && !body.contains("# EOF"), "{media}");
+    }
+
+    /// Whatever the loop does: whoever looks because of that gets an answer.
+    #[tokio::test]
+    async fn the_status_is_told_without_the_loop_too() {
+        let status = Arc::new(status());
+        let (code, media, body) = asked(Method::GET, "/status", "*/*", &status).await;
+        assert_eq!((code, media.as_str()), (200, "application/json"));
+        let report: report::Report = serde_json::from_str(&body).expect("the schema");
+        assert_eq!((report.schema, report.state.as_str()), (report::SCHEMA, "connecting"));
+        assert_eq!((report.proplet_id.as_str(), report.broker.as_str()), ("w", "mqtt://b:1883"));
+        assert_eq!((report.ready, report.work), (false, None));
     }
 
     #[tokio::test]

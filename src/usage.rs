@@ -55,6 +55,16 @@ impl Usage {
         }
     }
 
+    /// The processor time and the resident memory of another process, while it is
+    /// there and the system tells.
+    pub fn of(process: u32) -> Option<Usage> {
+        let folder = Path::new("/proc").join(process.to_string());
+        let (user, system) = times(&fs::read_to_string(folder.join("stat")).ok()?)?;
+        let status = fs::read_to_string(folder.join("status")).unwrap_or_default();
+        let resident = field(&status, "VmRSS:").map_or(0, |kib| kib << 10);
+        Some(Usage { user, system, resident, ..Usage::default() })
+    }
+
     /// Processor time altogether.
     pub fn processor(&self) -> Duration {
         self.user + self.system
@@ -230,6 +240,8 @@ mod tests {
         let usage = Usage::now();
         assert!(usage.resident > 1 << 20, "{usage:?}");
         assert_eq!(elsewhere().resident >> 24 > 0, usage.resident >> 24 > 0);
+        let same = Usage::of(std::process::id());
+        assert_eq!(same.is_some_and(|same| same.resident > 1 << 20), cfg!(target_os = "linux"));
         if cfg!(target_os = "linux") {
             let thread = Thread::current().expect("a thread");
             assert!(thread.usage().is_some());

@@ -15,20 +15,24 @@ mod messages;
 mod monitor;
 mod oversize;
 mod permissions;
+mod quota;
 mod recall;
+mod reload;
 mod results;
 mod rounds;
 mod runtime;
 mod setup;
 mod start;
+mod status;
 mod tasks;
 
 pub use permissions::{Permissions, permissions};
+pub use reload::{Changes, Reloader, Reloads, reloads};
 pub(crate) use rounds::services as round_services;
 pub use runtime::Tasker;
 pub use setup::{bounds, confinement, nn_config, policy, runtime_config, runtime_memory};
 pub(crate) use setup::{manager_place, registry_place};
-pub use start::{run, run_with};
+pub use start::{run, run_reloading, run_with};
 
 use crate::deploy;
 use crate::executor::{Ended, Executor, Leftover};
@@ -36,12 +40,13 @@ use crate::ledger::{After, Event as Happening};
 use crate::mqtt::{self, Ack, Delivery, Event, Link};
 use crate::protocol::{Alive, Discovery, Topics, WorkerMetadata};
 use crate::sources::Fetcher;
-use crate::status::{State, Status, service};
+use crate::status::{State, Status, report::Work, service};
 use admission::Answer;
 use std::sync::Arc;
 use std::time::Duration;
 use tasks::Tasks;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use tracing::{error, info, warn};
@@ -62,6 +67,8 @@ struct Inputs {
     durable: UnboundedReceiver<After<Ack>>,
     /// Images that the registry proxy is to be asked for.
     wanted_images: UnboundedReceiver<String>,
+    /// Who wants to know what it does.
+    asked: UnboundedReceiver<oneshot::Sender<Work>>,
 }
 
 /// How far the worker is with its end, and until when.
@@ -135,6 +142,8 @@ struct Worker {
     /// Updates of federated rounds that are on their way to the broker, with the ends
     /// of their tasks.
     updates: JoinSet<rounds::Published>,
+    record: status::Record,
+    quota: quota::LogQuota,
 }
 
 impl Worker {
@@ -152,6 +161,7 @@ impl Worker {
             mut daemons_ended,
             mut durable,
             mut wanted_images,
+            mut asked,
         } = inputs;
         let mut beats = tokio::time::interval(liveliness);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -185,12 +195,15 @@ impl Worker {
                     self.executor.drain(leftover);
                     self.end_daemons(leftover);
                     let (_, running) = self.executor.load();
-                    info!(running, ?drain_timeout, "shutting down: running tasks may finish");
+                    let drain_timeout_s = drain_timeout.as_secs_f64();
+                    info!(running, drain_timeout_s, "shutting down: running tasks may finish");
                     self.phase = Phase::Draining(Instant::now() + drain_timeout);
                 }
                 () = drained(&self.executor, &self.daemons), if self.phase != Phase::Serving => break,
                 () = self.phase.over() => match self.phase {
                     Phase::Draining(_) => {
+                        let (_, running) = self.executor.load();
+                        info!(running, "shutting down: ending the tasks that still run");
                         self.executor.cancel_running();
                         self.phase = Phase::Cancelling(Instant::now() + CANCEL_TIMEOUT);
                     }
@@ -202,6 +215,8 @@ impl Worker {
                     Event::Connected { session_present, session } => {
                         info!(session_present, ?session, "connected to the broker");
                         self.status.metrics.connected();
+                        self.record.connected();
+                        self.status.health.set_failure(None);
                         self.status.health.set(State::Serving);
                         introduction = Introduction::Sent(self.introduce());
                     }
@@ -210,6 +225,8 @@ impl Worker {
                     // The link has said so in the log, and tries again.
                     Event::Disconnected { failure, .. } => {
                         self.status.metrics.disconnected(failure.kind);
+                        self.record.disconnected(&failure);
+                        self.status.health.set_failure(Some(failure.to_string()));
                         self.status.health.set(State::Connecting);
                         self.manager.disconnected();
                         introduction = Introduction::Due;
@@ -224,10 +241,14 @@ impl Worker {
                     self.status.health.turn();
                     let (queued, running) = self.executor.load();
                     self.status.metrics.load(queued, running);
+                    self.status.metrics.inferring(self.executor.computing());
                     self.status.health.set_unavailable(self.tasker.unavailable().or_else(|| self.executor.unavailable()));
+                    self.quota.tick(Instant::now().into_std());
                     self.trust_daemons();
                     self.sample();
                 }
+                // Whoever asked may be gone.
+                Some(asker) = asked.recv() => drop(asker.send(self.work())),
                 () = self.reports.due(), if matches!(introduction, Introduction::Made) => {
                     self.report();
                 }

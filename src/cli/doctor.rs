@@ -16,7 +16,7 @@ pub(super) fn command() -> Command {
         .long_about(
             "Checks the configuration and where each value came from, OpenVINO, the directories \
              that tasks may open, the machine and the broker, and runs two tasks. It takes the \
-             settings of `proplet worker` and may run beside one: to the broker it has a client \
+             settings of `proplet worker`, without its credentials too, and may run beside one: to the broker it has a client \
              id of its own, and it publishes only to a topic of its own.\n\n\
              Ends with 0 if nothing failed; warnings are no failure.",
         )
@@ -43,14 +43,22 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let watch: Duration =
         parse_duration(watch).map_err(|_| anyhow!("`--watch {watch}` is not a duration"))?;
     let env = Environment::from_process();
-    let config = Config::load(matches, &env);
+    let (config, missing) = match Config::load(matches, &env) {
+        Ok(config) => (Ok(config), None),
+        // What needs no credentials can be looked at without.
+        Err(error) => match Config::load_offline(matches, &env) {
+            Ok((config, missing @ Some(_))) => (Ok(config), missing),
+            _ => (Err(error), None),
+        },
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("starting the I/O threads")?;
     let mut findings = Vec::new();
-    runtime.block_on(doctor::examine(&config, &env, watch, &mut |finding: Finding| {
+    let looked = doctor::SetUp { config: &config, missing: missing.as_deref(), env: &env };
+    runtime.block_on(doctor::examine(&looked, watch, &mut |finding: Finding| {
         if !as_json {
             print(&finding);
         }

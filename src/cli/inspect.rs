@@ -1,5 +1,9 @@
-//! `proplet inspect`: what a model is, which a guest's author has to know.
+//! `proplet inspect`: what a model is, which a guest's author has to know, and
+//! what a guest is.
 
+mod guest;
+
+use super::run;
 use crate::config::{self, Environment, Inference};
 use crate::nn::{Inspection, Nn, NnConfig, PortDescription, STACK};
 use anyhow::{Context as _, anyhow};
@@ -12,14 +16,17 @@ use std::time::Duration;
 
 pub(super) fn command() -> Command {
     Command::new("inspect")
-        .about("Say what a model takes and gives, and what runs it")
+        .about("Say what a model takes and gives and what runs it, or what a guest needs")
         .long_about(
             "Compiles a model as a worker with these settings does, and says its encoding, its \
              inputs and outputs with their indices, names, types and shapes (`?` is any size), \
              what it takes in memory, and for each backend the time that it compiled for or why \
              it does not take the model.\n\n\
              MODEL is a file (`model.xml` with its `model.bin` beside it, `model.onnx`, \
-             `model.tflite`, `model.pb`) or the directory of a graph.",
+             `model.tflite`, `model.pb`) or the directory of a graph.\n\n\
+             Of a guest (a file with WebAssembly, or `.wat`; `-` is standard input) it says the \
+             imports and exports with their types, the memory that it begins with, the arguments \
+             that it needs, and what a worker with these settings lacks for it.",
         )
         .arg(
             Arg::new("json")
@@ -28,18 +35,23 @@ pub(super) fn command() -> Command {
                 .help("Print one JSON object in place of the lines"),
         )
         .args(config::run_args())
-        .arg(Arg::new("model").value_name("MODEL").required(true))
+        .arg(Arg::new("model").value_name("MODEL|GUEST").required(true))
 }
 
 pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let env = Environment::from_process();
+    let named = matches.get_one::<String>("model").context("neither model nor guest was named")?;
+    if let Some(binary) = run::guest(named)? {
+        guest::tell(named, &binary, matches, &env)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let inference = Inference::load(matches, &env)?;
     let nn = Nn::new(NnConfig {
         backend: inference.backend,
         openvino: inference.openvino(),
         ..NnConfig::default()
     });
-    let path = matches.get_one::<String>("model").map(Path::new).context("no model was named")?;
+    let path = Path::new(named);
     let model = Model::read(&nn, path)?;
     // Parsers of models recurse.
     let thread = std::thread::Builder::new().name("inspect".into()).stack_size(STACK);

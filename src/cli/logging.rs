@@ -10,13 +10,18 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal as _;
 use std::panic::PanicHookInfo;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::field::Field;
-use tracing::{error, warn};
-use tracing_subscriber::EnvFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Subscriber, error, warn};
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 /// What other crates say is worth little to an operator; at the level `debug`
 /// the compiler alone has hundreds of lines for each module.
@@ -25,42 +30,82 @@ const QUIET: &str = "rumqttd=error,rumqttc=warn,cranelift=warn,regalloc2=warn,wa
 
 /// A log that has been started.
 pub(super) struct Log {
-    replace: Box<dyn Fn(EnvFilter) -> anyhow::Result<()> + Send + Sync>,
+    filter: reload::Handle<EnvFilter, Registry>,
+    as_json: Arc<AtomicBool>,
 }
 
 impl Log {
     /// From now on these directives decide on what is logged.
     pub(super) fn set_level(&self, directives: &str) -> anyhow::Result<()> {
-        (self.replace)(filter(directives)?)
+        self.filter.reload(filter(directives)?).context("replacing the log's filter")
+    }
+
+    /// From now on its lines have this form.
+    pub(super) fn set_format(&self, format: LogFormat) {
+        self.as_json.store(format == LogFormat::Json, Ordering::Relaxed);
+    }
+}
+
+/// Two forms of a log, of which one is written. Both hear of all spans, since
+/// each keeps of them what it writes with an event.
+struct Forms<T, J> {
+    text: T,
+    json: J,
+    as_json: Arc<AtomicBool>,
+}
+
+impl<S, T, J> Layer<S> for Forms<T, J>
+where
+    S: Subscriber,
+    T: Layer<S>,
+    J: Layer<S>,
+{
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        self.text.on_new_span(attributes, id, context.clone());
+        self.json.on_new_span(attributes, id, context);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        self.text.on_record(id, values, context.clone());
+        self.json.on_record(id, values, context);
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        match self.as_json.load(Ordering::Relaxed) {
+            true => self.json.on_event(event, context),
+            false => self.text.on_event(event, context),
+        }
     }
 }
 
 /// Starts logging, to where standard error went before it was captured, and
 /// has panics logged.
 pub(super) fn start(config: &LogConfig, captured: Option<&Captured>) -> anyhow::Result<Log> {
-    let (to, ansi) = match captured.map(Captured::real) {
-        Some(real) => (BoxMakeWriter::new(real.clone()), real.is_terminal()),
-        None => (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal()),
+    let real = captured.map(Captured::real);
+    let to = || match &real {
+        Some(real) => BoxMakeWriter::new(real.clone()),
+        None => BoxMakeWriter::new(std::io::stderr),
     };
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter(&config.directives)?)
-        .with_writer(to)
-        .with_ansi(ansi);
-    // The two have different types.
-    macro_rules! started {
-        ($log:expr) => {{
-            let log = $log.with_filter_reloading();
-            let handle = log.reload_handle();
-            log.init();
-            Box::new(move |filter| handle.reload(filter).context("replacing the log's filter"))
-        }};
-    }
-    let replace: Box<dyn Fn(EnvFilter) -> anyhow::Result<()> + Send + Sync> = match config.format {
-        LogFormat::Text => started!(log.fmt_fields(escaped_fields())),
-        LogFormat::Json => started!(log.json().flatten_event(true).with_span_list(false)),
+    let ansi = match &real {
+        Some(real) => real.is_terminal(),
+        None => std::io::stderr().is_terminal(),
     };
+    let as_json = Arc::new(AtomicBool::new(config.format == LogFormat::Json));
+    let (filter, handle) = reload::Layer::new(filter(&config.directives)?);
+    let text = tracing_subscriber::fmt::layer()
+        .with_writer(to())
+        .with_ansi(ansi)
+        .fmt_fields(escaped_fields());
+    let json = tracing_subscriber::fmt::layer()
+        .with_writer(to())
+        .with_ansi(false)
+        .json()
+        .flatten_event(true)
+        .with_span_list(false);
+    let forms = Forms { text, json, as_json: as_json.clone() };
+    tracing_subscriber::registry().with(filter).with(forms).init();
     std::panic::set_hook(Box::new(log_panic));
-    Ok(Log { replace })
+    Ok(Log { filter: handle, as_json })
 }
 
 /// Starts logging as the worker says that started this process.

@@ -12,6 +12,7 @@ mod logging;
 mod native;
 mod run;
 mod signals;
+mod status;
 mod submit;
 mod worker;
 
@@ -33,6 +34,7 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "broker")]
         Some(("demo", matches)) => demo::main(matches),
         Some(("health", matches)) => health::main(matches),
+        Some(("status", matches)) => status::main(matches),
         Some(("doctor", matches)) => doctor::main(matches),
         Some(("inspect", matches)) => inspect::main(matches),
         Some(("completions", matches)) => completions::main(matches, &mut command()),
@@ -69,6 +71,7 @@ fn command() -> Command {
         .subcommand(run::command())
         .subcommand(submit::command())
         .subcommand(health::command())
+        .subcommand(status::command())
         .subcommand(doctor::command())
         .subcommand(inspect::command())
         .subcommand(completions::command())

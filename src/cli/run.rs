@@ -1,18 +1,21 @@
-//! `proplet run`: a guest with the rights of its user, as `wasmtime run` runs it.
+//! `proplet run`: a guest with the rights of its user, as `wasmtime run` runs it,
+//! or with those that a worker would give it.
 
-use crate::cancel::Cancel;
+mod as_worker;
+mod told;
+
+use self::told::Told;
 use crate::config::{self, Environment, ImagesConfig, Inference, RoundsConfig};
 use crate::flags::{self, FlagError, RunFlags};
-use crate::manager::{RoundServices, Rounds};
-use crate::nn::{Nn, NnConfig};
+use crate::manager::RoundServices;
+use crate::nn::NnConfig;
 use crate::policy::{self, Policy, Trust};
-use crate::runtime::{MAX_WASM_STACK, Runtime, RuntimeConfig, Stdio, THREAD_STACK};
+use crate::runtime::{MAX_WASM_STACK, RuntimeConfig, Stdio};
 use crate::sources::{Fetcher, ImageSettings, Images};
-use crate::task::{
-    Binary, Failure, Limits, ModuleSource, Outcome, Rejection, Round, TaskId, TaskSpec, UpdateFate,
-};
+use crate::task::{Binary, Limits, ModuleSource, Rejection, Round, TaskId, TaskSpec};
 use crate::worker::{registry_place, round_services};
 use anyhow::{Context as _, anyhow};
+use clap::builder::RangedU64ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -21,12 +24,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// The most bytes of the output of a client in a federated round, which is its
-/// update.
-const UPDATE: usize = 64 << 20;
-/// What a shell reports of a program that aborted, which `wasmtime run` makes
-/// of a trap.
-const TRAPPED: u8 = 134;
+/// The most bytes of each output stream that is shown at its end, not as it comes;
+/// the output of a client in a federated round is its update.
+const OUTPUT: usize = 64 << 20;
 
 pub(super) fn command() -> Command {
     Command::new("run")
@@ -38,7 +38,7 @@ pub(super) fn command() -> Command {
              wasi-nn has it. It is a file, or oci:// and the name of an image, which is pulled \
              from its registry.\n\n\
              A task runs the same way on a worker, where directories and limits are the \
-             operator's.",
+             operator's; with --as-worker they are here, too.",
         )
         .override_usage("proplet run [OPTIONS] [WASMTIME-RUN ARGUMENTS] GUEST [ARGS]...")
         .after_help(
@@ -52,7 +52,27 @@ pub(super) fn command() -> Command {
              -S help, -W help             list the options\n\n\
              The options come before them, and are a worker's: as flags, as variables \
              (PROPLET_NN_PRECISION, …) or from the section of config.toml.\n\n\
-             Example:\n  proplet run --dir=fixture guest.wasm",
+             Examples:\n  proplet run --dir=fixture guest.wasm\n  \
+             proplet run --as-worker --timings --repeat 5 --dir=fixture guest.wasm",
+        )
+        .arg(switch(
+            "as-worker",
+            "Run it as a task of the worker that the configuration here describes: with its \
+             limits, directories, backends and precision",
+        ))
+        .arg(switch("timings", "Say on standard error where the time went"))
+        .arg(switch(
+            "json",
+            "Print the result as the manager gets it, as one line of JSON; standard input is \
+             closed then",
+        ))
+        .arg(
+            Arg::new("repeat")
+                .long("repeat")
+                .value_name("N")
+                .default_value("1")
+                .value_parser(RangedU64ValueParser::<u64>::new().range(1..=1_000_000))
+                .help("Run it N times, with what was compiled and loaded kept in between"),
         )
         .args(config::run_args())
         .arg(
@@ -65,6 +85,10 @@ pub(super) fn command() -> Command {
                 .allow_hyphen_values(true)
                 .action(ArgAction::Append),
         )
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
 
 pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
@@ -84,19 +108,35 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let [guest, inputs @ ..] = rest.as_slice() else {
         return Err(anyhow!("no guest was named\nFor more, try `proplet run --help`."));
     };
+    let told = Told::from_matches(matches);
     let env = Environment::from_process();
-    let inference = Inference::load(matches, &env)?;
-    let mut policy = policy(&env);
-    if flags.env.iter().any(|(name, _)| name == "ROUND_ID") {
-        policy.limits.output = UPDATE;
-    }
-    let nn = nn_config(inference, &policy);
-    let images = ImagesConfig::load(matches, &env)?;
-    let rounds = RoundsConfig::load(matches, &env)?;
-    let spec = spec(&policy, &flags, guest, inputs)?;
-    let mut outcome = run(spec, nn, images, rounds, &policy.working_dir)?;
-    tell_round(&mut outcome)?;
-    if outcome.verdict.is_err()
+    let job = if matches.get_flag("as-worker") {
+        let flags = &arguments[..arguments.len() - rest.len()];
+        as_worker::job(matches, &env, guest, flags, inputs)?
+    } else {
+        let inference = Inference::load(matches, &env)?;
+        let policy = policy(&env);
+        let images = ImagesConfig::load(matches, &env)?;
+        let rounds = RoundsConfig::load(matches, &env)?;
+        let spec = spec(&policy, &flags, guest, inputs)?;
+        let fetcher = Arc::new(fetcher(&images, &policy.working_dir, u64::MAX));
+        let round = Round::of(&spec).map(|round| InRound {
+            round,
+            fetcher: fetcher.clone(),
+            services: round_services(&rounds, &policy.working_dir),
+        });
+        let captured = told.json || round.is_some();
+        let stdio = if captured { Stdio::Captured } else { Stdio::Inherited };
+        Job {
+            nn: nn_config(inference, &policy),
+            spec,
+            runtime: runtime_config(stdio, fetcher),
+            proplet_id: String::new(),
+            round,
+        }
+    };
+    let code = told.run(guest, job)?;
+    if code != ExitCode::SUCCESS
         && let Some(option) = inputs.iter().find(|input| flags::is_flag(input))
     {
         eprintln!(
@@ -104,7 +144,25 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
              guest's: options come before the guest"
         );
     }
-    Ok(report(guest, &outcome))
+    Ok(code)
+}
+
+/// A guest, and what runs it.
+struct Job {
+    spec: TaskSpec,
+    nn: NnConfig,
+    runtime: RuntimeConfig,
+    /// The worker that results name.
+    proplet_id: String,
+    /// The federated round that it is a client in.
+    round: Option<InRound>,
+}
+
+/// A client's part in a federated round.
+struct InRound {
+    round: Round,
+    fetcher: Arc<Fetcher>,
+    services: RoundServices,
 }
 
 fn policy(env: &Environment) -> Policy {
@@ -117,7 +175,7 @@ fn policy(env: &Environment) -> Policy {
                 .collect(),
         },
         proplet_id: None,
-        limits: Limits { timeout: None, run: None, memory: None, output: 0 },
+        limits: Limits { timeout: None, run: None, memory: None, output: OUTPUT },
         private: vec![],
         kernel: policy::kernel_file_systems(),
         module_size: u64::MAX,
@@ -147,18 +205,19 @@ fn nn_config(inference: Inference, policy: &Policy) -> NnConfig {
     }
 }
 
+/// The guest's code.
+pub(super) fn module(guest: &str) -> anyhow::Result<Binary> {
+    let bytes = read(guest).with_context(|| format!("reading the guest {guest}"))?;
+    Ok(Binary::new(binary(guest, bytes)?))
+}
+
 fn spec(
     policy: &Policy,
     flags: &RunFlags,
     guest: &str,
     inputs: &[String],
 ) -> anyhow::Result<TaskSpec> {
-    let module = if is_image(guest) {
-        ModuleSource::Url(guest.to_owned())
-    } else {
-        let module = read(guest).with_context(|| format!("reading the guest {guest}"))?;
-        ModuleSource::Bytes(Binary::new(binary(guest, module)?))
-    };
+    let module = source(guest)?;
     let name = Path::new(guest).file_name().map_or(guest.into(), |name| name.to_string_lossy());
     let args = std::iter::once(name.to_string()).chain(inputs.iter().cloned()).collect();
     // A label that names no function: here only `--invoke` does.
@@ -167,8 +226,12 @@ fn spec(
     Ok(TaskSpec::new(id, module, grant))
 }
 
-fn is_image(guest: &str) -> bool {
-    guest.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("oci://"))
+/// The guest's code, or the image that has it.
+fn source(guest: &str) -> anyhow::Result<ModuleSource> {
+    if guest.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("oci://")) {
+        return Ok(ModuleSource::Url(guest.to_owned()));
+    }
+    module(guest).map(ModuleSource::Bytes)
 }
 
 /// The module of a file that ends in `.wat`; any other file is one already.
@@ -187,8 +250,23 @@ fn binary(_: &str, bytes: Vec<u8>) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The code of what is a guest by its name or by how it begins.
+pub(super) fn guest(path: &str) -> anyhow::Result<Option<Vec<u8>>> {
+    let named = |suffix: &str| Path::new(path).extension().is_some_and(|own| own == suffix);
+    let begins = || {
+        let mut start = [0; 4];
+        let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
+        read.is_ok() && start == *b"\0asm"
+    };
+    if path != "-" && !named("wasm") && !named("wat") && !begins() {
+        return Ok(None);
+    }
+    let bytes = read(path).with_context(|| format!("reading the guest {path}"))?;
+    binary(path, bytes).map(Some)
+}
+
 /// A file's bytes; `-` is standard input.
-pub(super) fn read(guest: &str) -> std::io::Result<Vec<u8>> {
+fn read(guest: &str) -> std::io::Result<Vec<u8>> {
     if guest == "-" {
         let mut bytes = Vec::new();
         std::io::stdin().read_to_end(&mut bytes)?;
@@ -197,95 +275,27 @@ pub(super) fn read(guest: &str) -> std::io::Result<Vec<u8>> {
     std::fs::read(guest)
 }
 
-fn run(
-    spec: TaskSpec,
-    nn: NnConfig,
-    images: ImagesConfig,
-    rounds: RoundsConfig,
-    working_dir: &Path,
-) -> anyhow::Result<Outcome> {
+/// What gets images of registries.
+fn fetcher(images: &ImagesConfig, working_dir: &Path, limit: u64) -> Fetcher {
     let (images, _) = Images::new(ImageSettings {
-        registry: registry_place(&images, working_dir),
+        registry: registry_place(images, working_dir),
         channel: false,
         timeout: images.timeout,
-        limit: u64::MAX,
+        limit,
         kept: None,
     });
-    let fetcher = Arc::new(Fetcher::new(u64::MAX, Some(images)));
-    let fetch = fetcher.clone();
-    let round = Round::of(&spec);
-    let config = RuntimeConfig {
+    Fetcher::new(limit, Some(images))
+}
+
+fn runtime_config(stdio: Stdio, fetcher: Arc<Fetcher>) -> RuntimeConfig {
+    RuntimeConfig {
         module_cache: u64::MAX,
         file_cache: 0,
         disk: None,
         compilers: 1,
         compile_apart: None,
-        fetch: Arc::new(move |spec, cancel| fetch.code(spec, cancel)),
-        stdio: if round.is_some() { Stdio::Captured } else { Stdio::Inherited },
+        fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
+        stdio,
         pool: None,
-    };
-    let runtime = Runtime::new(&config, Nn::new(nn))?;
-    let services = round_services(&rounds, working_dir);
-    std::thread::Builder::new()
-        .name("guest".into())
-        .stack_size(THREAD_STACK)
-        .spawn(move || match round {
-            None => Ok(runtime.run(&spec, &Arc::<Cancel>::default())),
-            Some(round) => in_round(&runtime, &fetcher, &spec, &round, services),
-        })
-        .context("starting the guest's thread")?
-        .join()
-        .map_err(|_| anyhow!("the worker's own code panicked; see above"))?
-}
-
-/// As a worker does for a task of a federated round.
-fn in_round(
-    runtime: &Runtime,
-    fetcher: &Fetcher,
-    spec: &TaskSpec,
-    round: &Round,
-    services: RoundServices,
-) -> anyhow::Result<Outcome> {
-    let cancel = Arc::<Cancel>::default();
-    let code = fetcher.code(spec, &cancel).map_err(|e| anyhow!(e))?;
-    let worker = spec.variable("PROPLET_ID").unwrap_or("proplet");
-    let rounds = Rounds::new(services, worker, None)?;
-    let spec = spec.clone().with_code(code);
-    let run = |spec: &TaskSpec| Ok::<_, Infallible>(runtime.run(spec, &cancel));
-    let Ok(outcome) = rounds.part(&spec, round, None, &cancel, run);
-    Ok(outcome)
-}
-
-/// What the guest wrote passes through only now, and there is no broker for an
-/// update that no coordinator took.
-fn tell_round(outcome: &mut Outcome) -> anyhow::Result<()> {
-    let Some(end) = &mut outcome.round else { return Ok(()) };
-    if end.unsent.take().is_some() {
-        end.update = UpdateFate::None;
-        let note = end.note.clone().unwrap_or_default();
-        let failure = format!("the update was not sent: {note}, and there is no broker here");
-        outcome.verdict = Err(Failure::Round(failure));
-        outcome.diagnostics.clear();
-    }
-    std::io::stdout().write_all(&outcome.stdout.bytes).context("writing the guest's output")?;
-    std::io::stderr().write_all(&outcome.stderr.bytes).context("writing the guest's errors")
-}
-
-/// Says on standard error what went wrong beyond what the guest said itself.
-fn report(guest: &str, outcome: &Outcome) -> ExitCode {
-    for diagnostic in &outcome.diagnostics {
-        eprintln!("proplet: {diagnostic}");
-    }
-    match &outcome.verdict {
-        Ok(()) => ExitCode::SUCCESS,
-        // The system keeps the lowest byte, too.
-        Err(Failure::Exit(code)) => ExitCode::from(code.to_le_bytes()[0]),
-        Err(failure) => {
-            eprintln!("proplet: {guest}: {failure}");
-            match failure {
-                Failure::Trap(_) | Failure::Timeout(_) => ExitCode::from(TRAPPED),
-                _ => ExitCode::FAILURE,
-            }
-        }
     }
 }

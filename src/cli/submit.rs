@@ -11,7 +11,7 @@ use self::summary::{Summary, TimedAnswer};
 use super::{logging, signals};
 use crate::client::{Client, HEARTBEAT_PATIENCE, NoResult};
 use crate::config::{Credentials, Environment, LogConfig, SubmitConfig};
-use crate::mqtt::{ConnectionFailure, FailureKind};
+use crate::mqtt::{Address, ConnectionFailure, FailureKind, is_delayed, network_round_trip};
 use crate::protocol::TaskResult;
 use crate::task::TaskId;
 use anyhow::{Context as _, anyhow};
@@ -27,6 +27,9 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 pub(super) use self::args::command;
+
+/// How long a connection may take that measures the network.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is said at the end, stops included, may take this long to go.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -64,7 +67,7 @@ async fn run(config: &SubmitConfig, job: SubmitJob) -> anyhow::Result<ExitCode> 
     };
     let job = Arc::new(job);
     let ended = {
-        let mut work = pin!(work(&client, &job));
+        let mut work = pin!(work(&client, &job, &config.connection.address));
         let mut patience = pin!(tokio::time::sleep(HEARTBEAT_PATIENCE));
         let mut patient = true;
         loop {
@@ -119,9 +122,13 @@ fn say_that_nobody_was_heard(client: &Client, job: &SubmitJob) {
     );
 }
 
-async fn work(client: &Arc<Client>, job: &Arc<SubmitJob>) -> anyhow::Result<ExitCode> {
+async fn work(
+    client: &Arc<Client>,
+    job: &Arc<SubmitJob>,
+    broker: &Address,
+) -> anyhow::Result<ExitCode> {
     if job.count > 1 {
-        return many(client, job).await;
+        return many(client, job, broker).await;
     }
     let task = job.task(fresh_id());
     let result = client.submit(&task, job.to.as_deref(), job.timeout).await?;
@@ -162,7 +169,11 @@ fn report(name: &str, result: TaskResult, json: bool) -> anyhow::Result<()> {
 }
 
 /// Runs the job's tasks, so many at a time, and sums them up.
-async fn many(client: &Arc<Client>, job: &Arc<SubmitJob>) -> anyhow::Result<ExitCode> {
+async fn many(
+    client: &Arc<Client>,
+    job: &Arc<SubmitJob>,
+    broker: &Address,
+) -> anyhow::Result<ExitCode> {
     let mut progress = Progress::new(job.count);
     let started = Instant::now();
     let mut summary = Summary::default();
@@ -190,6 +201,15 @@ async fn many(client: &Arc<Client>, job: &Arc<SubmitJob>) -> anyhow::Result<Exit
     summary.took(started.elapsed());
     for (error, times) in summary.errors() {
         eprintln!("proplet: {times}× {error}");
+    }
+    if let (Some(way), Ok(network)) = (summary.way(), network_round_trip(broker, PATIENCE).await)
+        && job.parallel == 1
+        && is_delayed(way, network)
+    {
+        eprintln!(
+            "proplet: some 40 ms of each task's way are those of a broker without TCP_NODELAY, which \
+             waits for acknowledgements (mosquitto: `set_tcp_nodelay true`)"
+        );
     }
     let text = if job.json { format!("{}\n", summary.to_json()) } else { summary.to_string() };
     std::io::stdout().lock().write_all(text.as_bytes()).context("writing to stdout")?;

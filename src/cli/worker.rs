@@ -2,9 +2,10 @@
 
 use super::logging::{self, Log};
 use super::native;
-use crate::config::{self, Config, Environment, Isolation};
+use crate::config::{self, Config, Environment, Isolation, LogConfig};
 use crate::process;
-use crate::worker;
+use crate::status::service;
+use crate::worker::{self, Reloader};
 use anyhow::Context as _;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::io::Write as _;
@@ -28,7 +29,8 @@ pub(super) fn command() -> Command {
             "Connects to the MQTT broker, registers with the manager, and runs the tasks that it \
              sends, until SIGTERM or SIGINT: then it takes no new tasks, lets running ones \
              finish until --drain-timeout, and publishes their results. A second signal ends it \
-             at once. SIGHUP has it read its log level again.\n\n\
+             at once. SIGHUP has it read its configuration again: the log, limits, directories, \
+             graphs, key and certificates take effect, and the log names what needs a restart.\n\n\
              Each setting may be given as a flag, as an environment variable, or as a key of the \
              TOML section that `propeller-cli provision` writes; the first of these wins.",
         )
@@ -82,8 +84,9 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         let sources = Sources { flags: matches.clone(), env };
         let (level, changes) = watch::channel(config.log.directives.clone());
         config.log_changes = Some(changes);
-        tokio::spawn(reload(hangups, sources, log, level));
-        worker::run(config, shutdown).await
+        let (reloader, reloads) = worker::reloads();
+        tokio::spawn(reload(hangups, sources, log, config.log.clone(), level, reloader));
+        worker::run_reloading(config, reloads, shutdown).await
     })?;
     // A thread that is stuck in a native call must not keep the process.
     runtime.shutdown_background();
@@ -97,50 +100,69 @@ struct Sources {
     env: Environment,
 }
 
-/// At each SIGHUP the configuration is read again, and its log level holds from
-/// then on. All else is for the next start.
-async fn reload(mut hangups: Signal, sources: Sources, log: Log, told: watch::Sender<String>) {
+/// At each SIGHUP the configuration is read again, and the worker takes over what
+/// it can; the log has what that was, and what needs a restart.
+async fn reload(
+    mut hangups: Signal,
+    sources: Sources,
+    log: Log,
+    mut holds: LogConfig,
+    level: watch::Sender<String>,
+    reloader: Reloader,
+) {
     while hangups.recv().await.is_some() {
-        let level = told.borrow().clone();
+        service::reloading();
         let Sources { flags, env } = sources.clone();
         // The file may be on a disk that does not answer.
         let loaded = tokio::task::spawn_blocking(move || Config::load(&flags, &env)).await;
-        let config = match loaded {
-            Ok(Ok(config)) => config,
+        match loaded {
+            Ok(Ok(config)) => {
+                take(&log, &mut holds, &reloader, config).await;
+                // Another process follows.
+                level.send_replace(holds.directives.clone());
+            }
             Ok(Err(e)) => {
-                error!("SIGHUP: the log level stays {level}, because of the configuration: {e}");
-                continue;
+                error!("SIGHUP: all stays as it is, because of the configuration: {e}");
             }
             // What panicked has been reported by the panic hook.
-            Err(_) => continue,
-        };
-        let known = config.report.iter().find(|known| known.setting.name == "log-level");
-        let source = known.map(|known| known.source.to_string()).unwrap_or_default();
-        let new = config.log.directives;
-        if new == level {
-            info!("SIGHUP: the log level is {level} as before, from {source}");
-            continue;
+            Err(_) => {}
         }
-        let say = || {
-            info!(
-                "SIGHUP: the log level is {new} now, from {source}; it was {level}. Other settings \
-                 take effect at the next start"
-            );
-        };
-        let set = log.set_level(&new).and_then(|()| {
-            if enabled!(Level::INFO) {
-                say();
-                return Ok(());
-            }
-            // The old level may show it where the new one does not.
-            log.set_level(&level)?;
+        service::reloaded();
+    }
+}
+
+async fn take(log: &Log, holds: &mut LogConfig, reloader: &Reloader, config: Config) {
+    let warnings = config.warnings.clone();
+    let new = config.log.clone();
+    let changes = match reloader.reload(config).await {
+        Ok(changes) => changes,
+        Err(e) => return error!("SIGHUP: all stays as it is: {e:#}"),
+    };
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    let restart = match changes.restart.as_slice() {
+        [] => String::new(),
+        names => format!("; a restart is needed for {}", names.join(", ")),
+    };
+    let say = || match changes.taken.as_slice() {
+        [] => info!("SIGHUP: nothing has changed that takes effect at once{restart}"),
+        names => info!("SIGHUP: {} took effect{restart}", names.join(", ")),
+    };
+    log.set_format(new.format);
+    let set = log.set_level(&new.directives).and_then(|()| {
+        if enabled!(Level::INFO) {
             say();
-            log.set_level(&new)
-        });
-        match set {
-            Ok(()) => drop(told.send_replace(new)),
-            Err(e) => error!("SIGHUP: the log level stays {level}: {e:#}"),
+            return Ok(());
         }
+        // The old level may show it where the new one does not.
+        log.set_level(&holds.directives)?;
+        say();
+        log.set_level(&new.directives)
+    });
+    match set {
+        Ok(()) => *holds = new,
+        Err(e) => error!("SIGHUP: the log level stays {}: {e:#}", holds.directives),
     }
 }
 

@@ -7,9 +7,12 @@ pub(super) enum ForeignSetting {
     NoEffect,
     /// This, if it is switched on or set at all.
     Say(&'static str),
+    /// It is what a compose file makes an image or a mount of, from a `.env` that
+    /// the worker's container is given, too.
+    Compose,
 }
 
-use ForeignSetting::{NoEffect, Say};
+use ForeignSetting::{Compose, NoEffect, Say};
 
 /// By the name behind `PROPLET_`; TOML keys are the same in lower case.
 const KNOWN: &[(&str, ForeignSetting)] = &[
@@ -24,6 +27,13 @@ const KNOWN: &[(&str, ForeignSetting)] = &[
     ),
     ("THING_ID", Say("the setting was renamed: use PROPLET_CLIENT_ID")),
     ("THING_KEY", Say("the setting was renamed: use PROPLET_CLIENT_KEY")),
+    ("CONTAINER_MEMORY", Compose),
+    ("IMAGE", Compose),
+    ("IMAGE_TAG", Compose),
+    ("MODEL_DIR", Compose),
+    ("MODELS_DIR", Compose),
+    ("FIXTURE_DIR", Compose),
+    ("DATA_DIR", Compose),
     ("AA_CONFIG_PATH", NoEffect),
     ("HAL_ENABLED", NoEffect),
     ("HTTP_ENABLED", NoEffect),

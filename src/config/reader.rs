@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::ArgMatches;
 
-use crate::flags::closest;
+use crate::flags::closest_within;
 
 use super::foreign::{self, ForeignSetting};
 use super::setting::{DefaultValue, Setting};
@@ -66,7 +66,13 @@ pub(super) struct Reader<'a> {
     problems: Vec<String>,
     warnings: Vec<String>,
     report: Vec<Resolved>,
+    /// Whether credentials may be missing, and what is said if they are.
+    offline: bool,
+    credentials_missing: Option<String>,
 }
+
+/// Who a worker is without credentials.
+const NOBODY: &str = "unprovisioned";
 
 impl<'a> Reader<'a> {
     /// For the worker's own settings.
@@ -102,7 +108,19 @@ impl<'a> Reader<'a> {
             problems: Vec::new(),
             warnings: Vec::new(),
             report: Vec::new(),
+            offline: false,
+            credentials_missing: None,
         }
+    }
+
+    /// From now on missing credentials are no problem.
+    pub(super) fn allow_missing_credentials(&mut self) {
+        self.offline = true;
+    }
+
+    /// What is said of credentials that are missing and may be.
+    pub(super) fn credentials_missing(&self) -> Option<&str> {
+        self.credentials_missing.as_deref()
     }
 
     /// The section that is read.
@@ -197,6 +215,16 @@ impl<'a> Reader<'a> {
             }
             // Something was set and is wrong: that has been said.
             _ if self.problems.len() > before => None,
+            _ if self.offline => {
+                self.credentials_missing = Some(self.missing_credentials());
+                let nobody = || NOBODY.to_owned();
+                Some(Credentials {
+                    domain: nobody(),
+                    channel: nobody(),
+                    client_id: nobody(),
+                    client_key: Secret::new(""),
+                })
+            }
             _ => {
                 self.problem(self.missing_credentials());
                 None
@@ -270,21 +298,25 @@ impl<'a> Reader<'a> {
     fn unknown(
         &mut self,
         name: &str,
-        bare: &str,
+        bare_name: &str,
         value: &str,
         known: &[String],
         without_effect: &mut Vec<String>,
     ) {
-        match foreign::find(bare) {
+        match foreign::find(bare_name) {
             Some(_) if foreign::is_off(value) => {}
+            Some(ForeignSetting::Compose) => {}
             Some(ForeignSetting::NoEffect) => without_effect.push(name.to_owned()),
             Some(ForeignSetting::Say(what)) => self.warn(format!("{name} is set: {what}")),
             None => {
-                let typed = name
-                    .strip_prefix('`')
-                    .map_or(name, |rest| rest.split('`').next().unwrap_or(rest));
-                let near = closest(typed, known.iter().map(String::as_str))
-                    .map(|near| format!("; did you mean {near}?"));
+                // What all names begin with makes none of them nearer.
+                let bare = |name: &str| name.to_ascii_uppercase().replace(WORKER, "");
+                let near = known.iter().map(|known| (bare(known), known));
+                let near: Vec<_> = near.collect();
+                let names = near.iter().map(|(bare, _)| bare.as_str());
+                let near = closest_within(&bare(bare_name), names, |length| length / 4)
+                    .and_then(|found| near.iter().find(|(bare, _)| bare == found))
+                    .map(|(_, near)| format!("; did you mean {near}?"));
                 self.warn(format!("{name} is not a setting{}", near.unwrap_or_default()));
             }
         }

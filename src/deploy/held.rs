@@ -58,6 +58,12 @@ impl Held {
         self.deployed.get(id)
     }
 
+    pub(super) fn listed(&self, most: usize) -> Vec<(TaskId, bool)> {
+        let listed = self.deployed.iter().take(most);
+        let in_memory = |held: &Deployment| matches!(held.spec, Spec::Loaded(_));
+        listed.map(|(id, held)| (id.clone(), in_memory(held))).collect()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.deployed.len()
     }

@@ -147,6 +147,17 @@ impl Deployments {
         self.held.len()
     }
 
+    /// The tasks that are deployed, at most so many, and whether each is in
+    /// memory; in no order.
+    pub fn listed(&self, most: usize) -> Vec<(TaskId, bool)> {
+        self.held.listed(most)
+    }
+
+    /// Invocations that have no answer yet.
+    pub fn invocations(&self) -> usize {
+        self.invocations.len()
+    }
+
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -7,12 +7,14 @@ use crate::journal;
 use crate::mqtt::{self, CleanSession, Event, FailureKind, SessionKind, SessionMemory};
 use crate::protocol::Topics;
 use crate::task::humantime;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest wait for the broker's first answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest wait for a message of our own to come back.
 const ECHO: Duration = Duration::from_secs(3);
+/// Messages of our own, one after the other.
+const TRIES: usize = 9;
 /// For taking leave.
 const LEAVE: Duration = Duration::from_secs(1);
 
@@ -40,9 +42,10 @@ pub(super) async fn check(config: &Config, watch: Duration) -> Vec<Finding> {
                 reached(),
                 accepted(),
                 Finding::ok("topics", format!("subscribed to {}, stop and invoke", topics.start())),
-                channel(config, &topics).await,
-                session(config).await,
             ];
+            let (arrives, took) = channel(config, &topics).await;
+            findings
+                .extend([Some(arrives), took, Some(session(config).await)].into_iter().flatten());
             // One that can be asked over HTTP need not be waited for.
             if config.manager.http.is_none() {
                 findings.push(manager(&link, &mut events, &topics, watch).await);
@@ -65,6 +68,52 @@ pub(super) async fn check(config: &Config, watch: Duration) -> Vec<Finding> {
     }
 }
 
+/// Whether anything takes connections there, which needs no credentials.
+pub(super) async fn reach(config: &Config) -> Vec<Finding> {
+    let url = config.connection.url();
+    vec![match mqtt::network_round_trip(&config.connection.address, PATIENCE).await {
+        Ok(took) => Finding::ok(
+            "broker",
+            format!(
+                "something takes connections at {url}, after {:.1} ms; whether it takes this \
+                 worker was not asked",
+                milliseconds(took)
+            ),
+        ),
+        Err(e) => Finding::failed(
+            "broker",
+            format!("{url} can't be reached: {e}; is the broker running?"),
+        ),
+    }]
+}
+
+/// How long a message takes to the broker and back, and whether that is the
+/// network's doing.
+fn round_trip(times: &mut [Duration], network: Option<Duration>) -> Option<Finding> {
+    times.sort_unstable();
+    let median = *times.get(times.len() / 2)?;
+    let message = format!(
+        "a message took {:.1} ms to the broker and back ({} tries)",
+        milliseconds(median),
+        times.len()
+    );
+    Some(match network {
+        Some(network) if mqtt::is_delayed(median, network) => Finding::warning(
+            "round trip",
+            format!(
+                "{message}, and a connection {:.1} ms: some 40 ms of it are a broker's without \
+                 TCP_NODELAY, which waits for acknowledgements (mosquitto: `set_tcp_nodelay true`)",
+                milliseconds(network)
+            ),
+        ),
+        _ => Finding::ok("round trip", message),
+    })
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
 /// A client of its own with the worker's credentials.
 fn options(config: &Config, subscriptions: Vec<String>) -> mqtt::Options {
     let username = &config.credentials.client_id;
@@ -81,7 +130,7 @@ fn options(config: &Config, subscriptions: Vec<String>) -> mqtt::Options {
 /// message is sent to a topic that nobody but a doctor reads, and that a
 /// manager that reads everything ignores; over a connection of its own, which
 /// a broker may end for it.
-async fn channel(config: &Config, topics: &Topics) -> Finding {
+async fn channel(config: &Config, topics: &Topics) -> (Finding, Option<Finding>) {
     let topic = topics.doctor();
     let options = options(config, vec![topic.clone()]);
     let probe = serde_json::json!({ "doctor": options.client_id }).to_string();
@@ -93,13 +142,26 @@ async fn channel(config: &Config, topics: &Topics) -> Finding {
     );
     let (link, mut events) = match mqtt::connect(options) {
         Ok(connection) => connection,
-        Err(e) => return Finding::failed("channel", format!("{e:#}")),
+        Err(e) => return (Finding::failed("channel", format!("{e:#}")), None),
     };
+    let mut times = Vec::new();
     let echo = async {
+        let mut sent = Instant::now();
         loop {
             match events.next().await {
-                Some(Event::Connected { .. }) => drop(link.publish(&topic, probe.clone())),
-                Some(Event::Message(message)) if message.payload == probe => return Ok(()),
+                Some(Event::Connected { .. }) => {
+                    sent = Instant::now();
+                    drop(link.publish(&topic, probe.clone()));
+                }
+                Some(Event::Message(message)) if message.payload == probe => {
+                    times.push(sent.elapsed());
+                    link.ack(message.ack);
+                    if times.len() == TRIES {
+                        return Ok(());
+                    }
+                    sent = Instant::now();
+                    drop(link.publish(&topic, probe.clone()));
+                }
                 Some(Event::Message(message)) => link.ack(message.ack),
                 Some(Event::Acknowledged(_)) => {}
                 Some(Event::Disconnected { failure, .. }) => return Err(failure),
@@ -107,7 +169,10 @@ async fn channel(config: &Config, topics: &Topics) -> Finding {
             }
         }
     };
-    let finding = match tokio::time::timeout(ECHO, echo).await {
+    let echoed = tokio::time::timeout(ECHO, echo).await;
+    // One that came is enough, if the others are slow.
+    let echoed = if times.is_empty() { echoed } else { Ok(Ok(())) };
+    let finding = match echoed {
         Ok(Ok(())) => Finding::ok("channel", format!("a message to {topic} came back")),
         Ok(Err(failure)) if failure.kind == FailureKind::Subscription => Finding::ok(
             "channel",
@@ -131,7 +196,9 @@ async fn channel(config: &Config, topics: &Topics) -> Finding {
         ),
     };
     link.disconnect(LEAVE).await.ok();
-    finding
+    let address = &config.connection.address;
+    let network = mqtt::network_round_trip(address, PATIENCE).await.ok();
+    (finding, round_trip(&mut times, network))
 }
 
 /// Which session the worker gets. Whether the broker grants a persistent one
@@ -235,5 +302,28 @@ async fn manager(
                 topics.start()
             ),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict;
+
+    #[test]
+    fn a_broker_that_waits_for_acknowledgements_is_told_from_a_slow_line() {
+        let ms = Duration::from_millis;
+        let finding = |times: &[u64], network: u64| {
+            let mut times: Vec<_> = times.iter().map(|time| ms(*time)).collect();
+            round_trip(&mut times, Some(ms(network))).expect("a finding")
+        };
+        let delayed = finding(&[44, 41, 1, 42, 43], 1);
+        assert_eq!(delayed.verdict, Verdict::Warning, "{}", delayed.message);
+        for part in ["42.0 ms", "TCP_NODELAY", "set_tcp_nodelay true"] {
+            assert!(delayed.message.contains(part), "{part}: {}", delayed.message);
+        }
+        assert_eq!(finding(&[1, 2, 3], 1).verdict, Verdict::Ok);
+        assert_eq!(finding(&[81, 82, 83], 80).verdict, Verdict::Ok, "the network itself is slow");
+        assert!(round_trip(&mut [], None).is_none());
     }
 }

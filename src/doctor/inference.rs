@@ -47,6 +47,11 @@ fn library_of(
                 ),
             );
         }
+        Err(e) if openvino => {
+            let places = nn.openvino_places().into_iter();
+            let places = places.map(|place| place.display().to_string()).collect();
+            return Finding::failed(title, e).with(places);
+        }
         Err(e) => return Finding::failed(title, e),
     };
     let found = match &library.path {

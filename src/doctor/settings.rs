@@ -4,7 +4,7 @@ use super::{Finding, Verdict};
 use crate::config::{Config, ConfigError, Resolved, Source};
 use crate::version;
 
-pub(super) fn check(config: &Result<Config, ConfigError>) -> Vec<Finding> {
+pub(super) fn check(config: &Result<Config, ConfigError>, missing: Option<&str>) -> Vec<Finding> {
     let config = match config {
         Ok(config) => config,
         Err(error) => {
@@ -15,14 +15,17 @@ pub(super) fn check(config: &Result<Config, ConfigError>) -> Vec<Finding> {
     let set: Vec<&Resolved> =
         config.report.iter().filter(|resolved| resolved.source != Source::Default).collect();
     let credentials = &config.credentials;
+    let who = match missing {
+        None => format!(
+            "this is worker {} on channel {} of domain {}",
+            credentials.client_id, credentials.channel, credentials.domain
+        ),
+        Some(_) => "there are no credentials".to_owned(),
+    };
     let message = format!(
-        "{} settings are set, the other {} are at their defaults; this is worker {} on channel {} \
-         of domain {}",
+        "{} settings are set, the other {} are at their defaults; {who}",
         set.len(),
-        config.report.len() - set.len(),
-        credentials.client_id,
-        credentials.channel,
-        credentials.domain
+        config.report.len() - set.len()
     );
     let mut findings = vec![
         Finding::ok("configuration", message).with(
@@ -37,6 +40,7 @@ pub(super) fn check(config: &Result<Config, ConfigError>) -> Vec<Finding> {
                 .collect(),
         ),
     ];
+    findings.extend(missing.map(|missing| Finding::failed("credentials", missing)));
     findings.extend(config.warnings.iter().map(|text| Finding::warning("configuration", text)));
     findings
 }

@@ -2,7 +2,7 @@
 
 use super::job::Reply;
 use super::watch::Turn;
-use super::{Elsewhere, Running, Spent};
+use super::{Elsewhere, ListedTask, Running, Spent};
 use crate::cancel::{Cancel, Doing};
 use crate::queue::Taker;
 use crate::task::{Monitoring, TaskId};
@@ -82,6 +82,15 @@ impl Handle {
     pub(super) fn used_here(&self) -> Option<ThreadUsage> {
         let before = held(&self.began).as_ref()?.usage?;
         Some(Thread::own_usage()?.since(&before))
+    }
+
+    pub(super) fn listed(&self) -> ListedTask {
+        ListedTask {
+            id: self.id.clone(),
+            age: self.admitted.elapsed(),
+            uptime: held(&self.began).as_ref().map(|began| began.at.elapsed()),
+            doing: Some(self.doing()),
+        }
     }
 
     /// What is told of a task whose use is not asked for.

@@ -1,6 +1,6 @@
 //! A task that waits, and the one result that it owes.
 
-use super::{Ended, Spent};
+use super::{Ended, ListedTask, Spent};
 use crate::journal::Run;
 use crate::task::{Failure, Outcome, TaskId, TaskSpec, Weight};
 use std::time::Instant;
@@ -58,6 +58,10 @@ impl Job {
     pub(super) fn new(run: Run, weight: Weight, spec: Option<TaskSpec>, reply: Reply) -> Job {
         let admitted = Instant::now();
         Job { run, weight, spec, reply, admitted, losses: 0, crashes: 0, suspect: false }
+    }
+
+    pub(super) fn listed(&self, id: TaskId) -> ListedTask {
+        ListedTask { id, age: self.admitted.elapsed(), uptime: None, doing: None }
     }
 
     /// Ends without having run.

@@ -388,6 +388,11 @@ impl Pool {
         }
     }
 
+    /// Threads that are stuck in a task that was given up.
+    pub(super) fn left_behind(&self) -> usize {
+        held(&self.crew).behind
+    }
+
     fn replace(self: &Arc<Pool>, crew: &mut Crew, taker: Taker) {
         if let Err(e) = self.start_thread(crew, taker) {
             warn!("no thread in place of one that is left behind: {e}");

@@ -100,6 +100,15 @@ pub(crate) fn closest<'a>(
     name: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    closest_within(name, candidates, |length| length * 2 / 5)
+}
+
+/// The same with another bound: how many changes a name of this length may need.
+pub(crate) fn closest_within<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+    most: impl Fn(usize) -> usize,
+) -> Option<&'a str> {
     // What is longer was not a slip of the hand, and comparing costs its square.
     let length = name.chars().count();
     if length > 64 {
@@ -108,7 +117,7 @@ pub(crate) fn closest<'a>(
     candidates
         .into_iter()
         .map(|candidate| (distance(name, candidate), candidate))
-        .filter(|(distance, _)| *distance <= (length * 2 / 5).max(1))
+        .filter(|(distance, _)| *distance <= most(length).max(1))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

@@ -5,7 +5,7 @@
 use super::caches::CacheFolders;
 use super::channel::{self, Receiver, Sender, Wait};
 use super::confine;
-use super::levels::Levels;
+use super::levels::{KEPT, Levels};
 use super::messages::{Answer, End, Log, Order, Report, Setup, Work};
 use super::notes::Notes;
 use super::process::COMPILER_LOST;
@@ -237,6 +237,8 @@ fn levels(runtime: &Runtime) -> Levels {
         module_bytes: runtime.module_bytes(),
         nn: runtime.nn().stats(),
         inferences: runtime.nn().inference_times(),
+        code: runtime.kept_code(KEPT),
+        graphs: runtime.nn().kept_graphs(KEPT),
     }
 }
 

@@ -70,6 +70,17 @@ impl End {
     }
 }
 
+/// How the runtime's process for all is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Condition {
+    /// Its number in the system; none while there is none.
+    pub process: Option<u32>,
+    /// The time since it was started.
+    pub age: Option<Duration>,
+    /// How many have crashed since the worker's start.
+    pub crashes: u64,
+}
+
 /// Where a task runs, for whoever looks at what it uses.
 #[derive(Debug)]
 pub struct TaskPlace {
@@ -206,6 +217,18 @@ impl Keeper {
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
         state.tally.sum()
+    }
+
+    /// How the process for all is.
+    pub fn condition(&self) -> Condition {
+        self.0.lock().condition()
+    }
+
+    /// From now on processes are made of this, and what is new runs in such a one;
+    /// of `launch` the program, the caches on the disk and the number of executors stay as
+    /// they are.
+    pub fn renew(&self, launch: Launch) {
+        self.0.renew(launch);
     }
 
     /// From now on the processes log this.

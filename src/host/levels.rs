@@ -2,8 +2,12 @@
 //! when somebody looks, so that no task pays for it; what a process did since it
 //! was asked last is not known once it has crashed.
 
-use crate::nn::{InferenceTimes, NnStats};
+use crate::nn::{InferenceTimes, KeptGraph, NnStats};
+use crate::runtime::KeptCode;
 use serde::{Deserialize, Serialize};
+
+/// Entries of each cache that are told.
+pub(super) const KEPT: usize = 100;
 
 /// What a runtime has done and holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +20,10 @@ pub struct Levels {
     pub nn: NnStats,
     /// By graph.
     pub inferences: Vec<InferenceTimes>,
+    /// Compiled code that is kept, what was used last first.
+    pub code: Vec<KeptCode>,
+    /// Graphs that are kept, likewise.
+    pub graphs: Vec<KeptGraph>,
 }
 
 /// What is known of all processes for all tasks, one after the other.
@@ -54,6 +62,7 @@ impl Tally {
         let mut sum = self.sum();
         sum.module_bytes = 0;
         (sum.nn.cached_bytes, sum.nn.cached_graphs) = (0, 0);
+        (sum.code, sum.graphs) = (Vec::new(), Vec::new());
         (self.before, self.now) = (sum, Levels::default());
         // The next one has nothing to do with what this one answered.
         self.answered = self.asked;
@@ -86,6 +95,8 @@ impl Tally {
             }
         }
         sum.inferences.truncate(SERIES);
+        sum.code.truncate(KEPT);
+        sum.graphs.truncate(KEPT);
         sum
     }
 }
@@ -102,7 +113,8 @@ mod tests {
         let times =
             InferenceTimes { graph: graph.into(), backend: "openvino".into(), total, counts };
         let nn = NnStats { graphs_compiled: compiled, cached_bytes: 9, ..NnStats::default() };
-        Levels { modules_compiled: compiled, module_bytes: 7, nn, inferences: vec![times] }
+        let inferences = vec![times];
+        Levels { modules_compiled: compiled, module_bytes: 7, nn, inferences, ..Levels::default() }
     }
 
     #[test]

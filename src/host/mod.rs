@@ -32,7 +32,7 @@ mod reach;
 #[cfg(target_os = "linux")]
 pub use caches::Caches;
 #[cfg(target_os = "linux")]
-pub use keeper::{End, Keeper, Launch, TaskPlace};
+pub use keeper::{Condition, End, Keeper, Launch, TaskPlace};
 #[cfg(target_os = "linux")]
 pub use levels::Levels;
 #[cfg(target_os = "linux")]

@@ -118,7 +118,8 @@ impl Disk {
         let dir = tempfile::tempdir().expect("a folder");
         let marks = RunningTasks::open(&dir.path().join("running"), 2).expect("a file").0;
         let lock = lock(dir.path()).expect("a lock");
-        let (journal, durable) = Journal::start(self.store().0, marks, lock).expect("a journal");
+        let (journal, durable) =
+            Journal::start(self.store().0, marks, lock, PathBuf::new()).expect("a journal");
         (journal, durable, dir)
     }
 }

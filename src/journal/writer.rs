@@ -2,12 +2,14 @@
 
 use super::database::StoreError;
 use super::heap;
+use super::pace::Pace;
 use super::store::Store;
 use super::{Reader, Run, RunningTasks, Step};
 use crate::task::ModuleSource;
 use anyhow::Context as _;
 use std::collections::HashSet;
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -41,6 +43,7 @@ pub struct Journal<T> {
     thread: Option<JoinHandle<()>>,
     marks: RunningTasks,
     reader: Reader,
+    pace: Pace,
     _lock: File,
 }
 
@@ -49,17 +52,20 @@ impl<T: Send + 'static> Journal<T> {
         store: Store,
         marks: RunningTasks,
         lock: File,
+        file: PathBuf,
     ) -> anyhow::Result<(Journal<T>, UnboundedReceiver<T>)> {
         let (items, incoming) = channel();
         let (released, durable) = unbounded_channel();
         let reader = store.reader();
-        let writer = Writer { store, incoming, released, failing: None, passed: 0 };
+        let pace = Pace::new(file);
+        let writer =
+            Writer { store, incoming, released, pace: pace.clone(), failing: None, passed: 0 };
         let thread = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || writer.run())
             .context("starting the journal's thread")?;
         let journal =
-            Journal { items: Some(items), thread: Some(thread), marks, reader, _lock: lock };
+            Journal { items: Some(items), thread: Some(thread), marks, reader, pace, _lock: lock };
         Ok((journal, durable))
     }
 
@@ -91,6 +97,11 @@ impl<T: Send + 'static> Journal<T> {
         self.reader.clone()
     }
 
+    /// How fast it is written, for whoever looks.
+    pub fn pace(&self) -> Pace {
+        self.pace.clone()
+    }
+
     /// The process ends in good order: a task that is still running did not
     /// cause it.
     pub fn close(self) {
@@ -118,6 +129,7 @@ struct Writer<T> {
     store: Store,
     incoming: Receiver<Item<T>>,
     released: UnboundedSender<T>,
+    pace: Pace,
     failing: Option<Failing>,
     /// Bytes that tasks have passed through since memory was given back.
     passed: usize,
@@ -224,7 +236,10 @@ impl<T> Writer<T> {
         &mut self,
         steps: impl Iterator<Item = &'a Step> + Clone,
     ) -> Result<(), StoreError> {
-        if let Some(loss) = self.store.apply(steps)? {
+        let begun = Instant::now();
+        let applied = self.store.apply(steps);
+        self.pace.took(begun.elapsed());
+        if let Some(loss) = applied? {
             error!("the journal is damaged: {loss}");
         }
         Ok(())
@@ -257,7 +272,8 @@ impl<T> Writer<T> {
 
     fn recovered(&mut self) {
         if let Some(failing) = self.failing.take() {
-            info!(after = ?failing.since.elapsed(), "the journal is written again");
+            let after_s = failing.since.elapsed().as_secs_f64();
+            info!(after_s, "the journal is written again");
         }
     }
 }

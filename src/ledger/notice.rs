@@ -103,7 +103,7 @@ impl Notice {
                 info!(task = %id, "stopping the task");
             }
             Notice::NothingToStop(id) => {
-                debug!(task = %id, "a stop for a task that is neither queued nor running");
+                info!(task = %id, "a stop for a task that is neither queued nor running");
             }
             Notice::CutShort(id) => {
                 info!(task = %id, "cut short: the next process runs the task again");

@@ -39,7 +39,8 @@ pub(super) const KINDS: [FailureKind; 11] = [
     FailureKind::Protocol,
 ];
 
-pub(super) fn outcome(verdict: &Result<(), Failure>) -> &'static str {
+/// How a task ended, in a word.
+pub fn outcome_label(verdict: &Result<(), Failure>) -> &'static str {
     match verdict {
         Ok(()) => "completed",
         Err(Failure::Module(_)) => "module",
@@ -61,7 +62,8 @@ pub(super) fn outcome(verdict: &Result<(), Failure>) -> &'static str {
     }
 }
 
-pub(super) fn reason(rejection: &Rejection) -> &'static str {
+/// Why a task was not accepted, in a word.
+pub fn rejection_label(rejection: &Rejection) -> &'static str {
     match rejection {
         Rejection::Malformed(_) => "malformed",
         Rejection::Argument(_) => "argument",

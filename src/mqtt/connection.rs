@@ -54,6 +54,8 @@ pub(super) struct Connector {
     slowness: u32,
     persistence: Persistence,
     arrivals: Arrivals,
+    /// The next attempt has what the last one lacked, perhaps.
+    renewed: bool,
 }
 
 struct Closing {
@@ -90,6 +92,7 @@ impl Connector {
             connections: 0,
             slowness: 1,
             arrivals: Arrivals::default(),
+            renewed: false,
         }
     }
 
@@ -132,7 +135,12 @@ impl Connector {
             }
             let wake = closing.map_or(until, |deadline| until.min(deadline));
             tokio::select! {
-                command = self.commands.recv(), if self.open => self.take(command, None).await?,
+                command = self.commands.recv(), if self.open => {
+                    self.take(command, None).await?;
+                    if std::mem::take(&mut self.renewed) {
+                        return ControlFlow::Continue(());
+                    }
+                }
                 () = sleep_until(wake) => {
                     if wake == until {
                         return ControlFlow::Continue(());
@@ -254,6 +262,11 @@ impl Connector {
                     }
                 }
                 return ControlFlow::Continue(());
+            }
+            Some(Command::Renew(renewal)) => {
+                self.options.login = renewal.login;
+                self.transport = renewal.transport;
+                self.renewed = true;
             }
             Some(Command::Close { deadline, done }) => {
                 // The links that are left can't ask for anything any more.

@@ -179,7 +179,10 @@ fn regular(encoding: &Encoding, path: &Place) -> Result<Metadata, Refusal> {
         )
     })?;
     if !metadata.is_file() {
-        let what = if metadata.is_symlink() { "a link" } else { "not a file" };
+        let what = match fs::read_link(&path.at) {
+            Ok(target) => format!("a link to `{}`", target.display()),
+            Err(_) => "not a file".to_owned(),
+        };
         return Err(Refusal::argument(format!(
             "`{}` is {what}: a graph directory holds the files themselves",
             path.display()
@@ -313,7 +316,7 @@ mod tests {
         fs::remove_file(&weights).expect("removed");
         assert!(fixture.refused(100).contains("holds `model.xml` and `model.bin`"));
         std::os::unix::fs::symlink("/etc/passwd", &weights).expect("linked");
-        assert!(fixture.refused(1 << 20).contains("is a link"));
+        assert!(fixture.refused(1 << 20).contains("is a link to `/etc/passwd`"));
         fs::remove_file(&weights).expect("removed");
         fs::create_dir(&weights).expect("made");
         assert!(fixture.refused(1 << 20).contains("is not a file"));

@@ -4,12 +4,14 @@
 //! model, and inference requests that are idle: made once, warm for the next
 //! task, and never given on if they could carry something with them.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::backends::{Compiled, Model, Request};
 use super::refusal::Refusal;
 use super::source::Source;
 use super::tensors::Port;
+use crate::task::GraphDir;
 
 /// The most bytes of a model with open shapes' tensors for which a request is
 /// kept: it would keep the size that the last task chose.
@@ -45,6 +47,8 @@ pub(super) struct SharedGraph {
     pub(super) several: bool,
     source: Source,
     fingerprint: u64,
+    /// The directory that it was loaded from first, if it was by a name.
+    place: OnceLock<(String, PathBuf)>,
 }
 
 impl SharedGraph {
@@ -79,7 +83,18 @@ impl SharedGraph {
             several,
             source,
             fingerprint,
+            place: OnceLock::new(),
         })
+    }
+
+    /// It was loaded from a directory, by this name.
+    pub(super) fn loaded_from(&self, dir: &GraphDir) {
+        self.place.get_or_init(|| (dir.name.clone(), dir.dir.clone()));
+    }
+
+    /// The name and the directory of a graph that was loaded by a name.
+    pub(super) fn place(&self) -> Option<&(String, PathBuf)> {
+        self.place.get()
     }
 
     /// What it was made of.

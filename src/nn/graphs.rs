@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use wasmtime_wasi_nn::wit::ExecutionTarget;
 
@@ -20,7 +21,7 @@ use super::graph::{SharedGraph, Taken};
 use super::refusal::{Errno, Halt, Refusal};
 use super::source::{Origin, Source};
 use super::stored::StoredGraph;
-use crate::cache::{Cache, CacheLimits, CacheStats, LookUp};
+use crate::cache::{Cache, CacheLimits, CacheStats, Entry, LookUp};
 use crate::cancel::Cancel;
 use crate::disk::DiskCache;
 
@@ -33,6 +34,23 @@ pub(super) enum Found {
     Reused,
     /// This call compiled it, or took it over from an earlier process.
     Compiled,
+}
+
+/// A graph that is kept for the next task.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KeptGraph {
+    /// The name that it was loaded by first; none if a guest handed it over.
+    pub name: Option<String>,
+    /// The directory that it was loaded from then.
+    pub directory: Option<String>,
+    /// The backend's name.
+    pub backend: String,
+    /// What it keeps alive, in bytes.
+    pub bytes: u64,
+    /// Loads that found it.
+    pub hits: u64,
+    /// The time since the last use.
+    pub idle: Duration,
 }
 
 /// The cache. See the module's documentation.
@@ -97,6 +115,23 @@ impl Graphs {
             new.keep(&graph);
         }
         Ok((graph, Found::Compiled))
+    }
+
+    /// The graphs that were used last, at most so many.
+    pub(super) fn kept(&self, most: usize) -> Vec<KeptGraph> {
+        let entries = self.cache.entries(most).into_iter();
+        let kept = entries.map(|Entry { value: graph, weight, hits, idle, .. }| {
+            let (name, dir) = graph.place().cloned().unzip();
+            KeptGraph {
+                name,
+                directory: dir.map(|dir| dir.display().to_string()),
+                backend: graph.backend.to_owned(),
+                bytes: weight,
+                hits,
+                idle,
+            }
+        });
+        kept.collect()
     }
 
     /// What the cache did so far and holds now.

@@ -32,6 +32,7 @@ mod graph;
 mod graphs;
 mod inferences;
 mod inspect;
+mod mistaken;
 mod onnx;
 mod operators;
 mod protobuf;
@@ -49,6 +50,7 @@ mod assets;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -61,6 +63,7 @@ pub use backends::openvino::{Devices, Hint, OpenVinoConfig, Precision, SearchEnv
 pub use backends::{BackendName, Library};
 pub use config::{NnConfig, NnLimits};
 pub use context::NnCtx;
+pub use graphs::KeptGraph;
 pub use inferences::{INFERENCE_BUCKETS, InferenceTimes};
 pub use inspect::{Inspection, PortDescription};
 pub use operators::{Operators, PROBED};
@@ -205,6 +208,11 @@ impl Nn {
         backends.map(|backend| (backend.name(), backend.open().cloned())).collect()
     }
 
+    /// Where OpenVINO is looked for.
+    pub fn openvino_places(&self) -> Vec<PathBuf> {
+        self.shared.config.openvino.looked()
+    }
+
     /// Whether a backend that is there takes models of this encoding, by the
     /// name of `-S nn-graph`.
     pub fn serves(&self, encoding: &str) -> bool {
@@ -226,6 +234,11 @@ impl Nn {
     /// How long inferences took, by graph.
     pub fn inference_times(&self) -> Vec<InferenceTimes> {
         self.shared.inferences.times()
+    }
+
+    /// The graphs that were used last, at most so many.
+    pub fn kept_graphs(&self, most: usize) -> Vec<KeptGraph> {
+        self.shared.graphs.kept(most)
     }
 
     /// Counters since the start, and what is kept now.

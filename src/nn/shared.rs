@@ -37,15 +37,16 @@ impl NnShared {
         let max = self.config.model_bytes;
         let ours = self.config.graphs.contains(dir);
         let disk = self.config.disk.as_ref().filter(|_| ours);
-        self.directories.load(&self.graphs, served, dir, max, disk, cancel).map_err(|halt| {
-            match halt {
-                Halt::Refused(mut refusal) => {
-                    refusal.text = format!("graph `{}`: {}", dir.name, refusal.text);
-                    Halt::Refused(refusal)
-                }
-                cancelled => cancelled,
+        let loaded = self.directories.load(&self.graphs, served, dir, max, disk, cancel);
+        let (graph, found) = loaded.map_err(|halt| match halt {
+            Halt::Refused(mut refusal) => {
+                refusal.text = format!("graph `{}`: {}", dir.name, refusal.text);
+                Halt::Refused(refusal)
             }
-        })
+            cancelled => cancelled,
+        })?;
+        graph.loaded_from(dir);
+        Ok((graph, found))
     }
 
     /// The encoding of that name with its backends, whose libraries may be

@@ -213,7 +213,16 @@ impl Policy {
             }
             Err(_) => return Err(outside()),
         };
-        let writable = writable(&roots, &host).ok_or_else(outside)?;
+        let writable = writable(&roots, &host).ok_or_else(|| {
+            if !self.under_root_as_written(&path) {
+                return outside();
+            }
+            Rejection::Directory(format!(
+                "`{argument} {typed}` leads by a link to {}, outside the allowed directories: the \
+                 operator adds that one to PROPLET_DIRS",
+                host.display()
+            ))
+        })?;
         match self.private_below(&host) {
             None => Ok((host, writable)),
             Some(file) => Err(Rejection::Directory(format!(

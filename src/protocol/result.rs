@@ -214,6 +214,11 @@ pub struct TimingsMs {
     pub loaded: f64,
     /// The rest of the guest's time.
     pub ran: f64,
+    /// The part of it that inferences took.
+    pub inferred: f64,
+    /// How many inferences there were, failed ones included: no time, but told
+    /// beside theirs.
+    pub inferences: u32,
 }
 
 impl From<Timings> for TimingsMs {
@@ -226,6 +231,8 @@ impl From<Timings> for TimingsMs {
             compiled: ms(timings.compiled),
             loaded: ms(timings.loaded),
             ran: ms(timings.ran),
+            inferred: ms(timings.inferred),
+            inferences: timings.inferences,
         }
     }
 }

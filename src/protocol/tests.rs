@@ -369,6 +369,8 @@ fn outcome() -> Outcome {
             compiled: Duration::from_millis(3),
             loaded: Duration::ZERO,
             ran: Duration::from_micros(7_012),
+            inferred: Duration::from_micros(5_001),
+            inferences: 2,
         },
         reuse: Reuse { module: true, graphs_reused: 1, graphs_loaded: 0 },
         backends: vec!["openvino".into()],
@@ -422,7 +424,10 @@ fn a_result_says_what_the_manager_and_a_person_read() {
         json!({
             "task_id": "t", "proplet_id": ME, "results": "hello\n", "error": null,
             "exit_code": 0, "stderr": "",
-            "timings": {"queued": 0.012, "compiled": 3.0, "loaded": 0.0, "ran": 7.012},
+            "timings": {
+                "queued": 0.012, "compiled": 3.0, "loaded": 0.0, "ran": 7.012,
+                "inferred": 5.001, "inferences": 2,
+            },
             "reused": {"module": true, "graphs_reused": 1, "graphs_loaded": 0},
             "backends": ["openvino"],
             "diagnostics": [],
@@ -614,7 +619,9 @@ proptest! {
             exit_code: code,
             stdout: Captured { bytes: stdout.clone(), dropped: 0 },
             stderr: Captured { bytes: stderr, dropped: 0 },
-            timings: Timings { queued: at(0), compiled: at(1), loaded: at(2), ran: at(3) },
+            timings: Timings {
+                queued: at(0), compiled: at(1), loaded: at(2), ran: at(3), ..Timings::default()
+            },
             reuse: Reuse::default(),
             backends: vec!["rten".into()],
             diagnostics: Vec::new(),

@@ -8,9 +8,9 @@
 use super::RuntimeConfig;
 use super::code::{Code, Kind};
 use super::compiler::{Bench, CompileLane, Compiler, Ender, NotCompiled};
-use super::link::{Artefact, Linkers};
+use super::link::{Artefact, Linkers, Pre};
 use super::pauses::{PAUSE, Pauses};
-use crate::cache::{Cache, CacheLimits, Flight, LookUp};
+use crate::cache::{Cache, CacheLimits, Entry, Flight, LookUp};
 use crate::cancel::{Cancel, Reason};
 use crate::digest::Digest;
 use crate::disk::DiskCache;
@@ -28,6 +28,21 @@ const SHORT: Duration = Duration::from_secs(1);
 /// Artefacts in memory, whose number is bounded since what the engine keeps of a
 /// small module besides its code is more than its code. The disk may have more.
 const MAX_ENTRIES: usize = 1024;
+
+/// Code that is kept for the next task.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KeptCode {
+    /// Of the binary.
+    pub digest: String,
+    /// `module`, `component`, or `refused` for what does not compile.
+    pub kind: String,
+    /// Of the compiled code.
+    pub bytes: u64,
+    /// Tasks that found it.
+    pub hits: u64,
+    /// The time since the last use.
+    pub idle: Duration,
+}
 
 /// The artefact, or a sentence for the task's result.
 pub(super) type Compilation = Result<Arc<Artefact>, Arc<str>>;
@@ -153,6 +168,24 @@ impl Artefacts {
     /// How many modules were compiled since the start.
     pub(super) fn compiled(&self) -> u64 {
         self.maker.compiled.load(Ordering::Relaxed)
+    }
+
+    /// The code that was used last, at most so many.
+    pub(super) fn kept(&self, most: usize) -> Vec<KeptCode> {
+        let entries = self.maker.cache.entries(most).into_iter();
+        let kept = entries.map(|Entry { key, value, weight, hits, idle }| KeptCode {
+            digest: key.to_string(),
+            kind: match value.as_ref().map(|artefact| &artefact.pre) {
+                Ok(Pre::Module(_)) => "module",
+                Ok(Pre::Component(_)) => "component",
+                Err(_) => "refused",
+            }
+            .to_owned(),
+            bytes: weight,
+            hits,
+            idle,
+        });
+        kept.collect()
     }
 
     /// Bytes in memory: of code, and of sentences on what does not compile.

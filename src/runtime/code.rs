@@ -30,6 +30,8 @@ impl Kind {
             "it is empty".to_owned()
         } else if binary.starts_with(b"<") {
             "it looks like an HTML or XML page: was a link to a web page given?".to_owned()
+        } else if binary.starts_with(b"version https://git-lfs.github.com/spec/") {
+            "it is a git-lfs pointer in place of the file: `git lfs pull` fetches that one".into()
         } else if text {
             "it is text: convert WebAssembly text with `wat2wasm` or `wasm-tools parse`".to_owned()
         } else {

@@ -18,7 +18,7 @@ use wasmtime::component::InstancePre;
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p2::bindings::sync::CommandPre;
 
-pub(super) use typed::{Target, target};
+pub(super) use typed::{Target, signatures, target};
 
 /// The version of WASI that is provided: wasmtime-wasi's own, by whose name its
 /// functions are replaced here.

@@ -4,7 +4,6 @@
 /// No error.
 pub(super) const SUCCESS: i32 = 0;
 /// Permission denied.
-#[cfg(target_os = "linux")]
 pub(super) const ACCES: i32 = 2;
 /// A file descriptor that is not open.
 #[cfg(target_os = "linux")]
@@ -20,13 +19,19 @@ pub(super) const INVAL: i32 = 28;
 #[cfg(target_os = "linux")]
 pub(super) const IO: i32 = 29;
 /// Too many open files.
-#[cfg(target_os = "linux")]
 pub(super) const MFILE: i32 = 33;
+/// Too many open files in the whole system.
+pub(super) const NFILE: i32 = 41;
 /// A path that is too long.
 pub(super) const NAMETOOLONG: i32 = 37;
 /// No such file or directory.
-#[cfg(target_os = "linux")]
 pub(super) const NOENT: i32 = 44;
 /// Not supported.
 #[cfg(target_os = "linux")]
 pub(super) const NOTSUP: i32 = 58;
+/// Not permitted.
+pub(super) const PERM: i32 = 63;
+/// A file system that is read-only.
+pub(super) const ROFS: i32 = 69;
+/// A descriptor that has not the right.
+pub(super) const NOTCAPABLE: i32 = 76;

@@ -24,15 +24,28 @@ mod reads;
 mod tests;
 
 use super::errno;
+use super::refusals::{Why, Within};
 use super::sandbox::TaskState;
 use wasmtime::{Caller, Extern, Linker};
 use wasmtime_wasi::p0::wasi_unstable as p0;
+use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p1::wasi_snapshot_preview1 as p1;
 use wasmtime_wasi::runtime::in_tokio;
 use wiggle::GuestMemory;
 
 /// Bytes of the longest path that is looked at: `PATH_MAX` of Linux.
 pub(super) const MAX_PATH: u32 = 4096;
+
+// Sizes and values from the witx files: `prestat`, `oflags` (create, exclusive,
+// truncate), the right `fd_write`.
+const PRESTAT: usize = 8;
+const CHANGES: i32 = 1 | 4 | 8;
+const WRITE: i64 = 1 << 6;
+
+/// Bytes in the place of a guest's memory: numbers in it are looked at where
+/// they are, so it begins where the widest of them may.
+#[repr(align(8))]
+struct Aligned<const N: usize>([u8; N]);
 
 /// Bytes that one call may copy between the guest and the host, as it is set
 /// for the store.
@@ -56,9 +69,13 @@ macro_rules! original {
 }
 
 /// Puts a function that refuses long paths in the place of the one that
-/// `$linker` has: its arguments, and which of them are lengths of paths.
+/// `$linker` has: its arguments, which of them are lengths of paths, and for one
+/// that changes something the directory, the path and its length.
 macro_rules! bounded {
-    ($linker:ident, $function:ident($($arg:ident: $ty:ty),*), $($length:ident),+) => {
+    (
+        $linker:ident, $function:ident($($arg:ident: $ty:ty),*), $($length:ident),+
+        $(; changes $fd:ident, $path:ident, $path_length:ident)?
+    ) => {
         $linker.func_wrap(
             "wasi_snapshot_preview1",
             stringify!($function),
@@ -66,7 +83,9 @@ macro_rules! bounded {
                 if [$($length),+].into_iter().any(too_long) {
                     return Ok(errno::NAMETOOLONG);
                 }
-                original!(caller, p1::WasiSnapshotPreview1, p1::$function, $($arg),*)
+                let done = original!(caller, p1::WasiSnapshotPreview1, p1::$function, $($arg),*)?;
+                $(refused(&mut caller, done, $fd, ($path, $path_length), true);)?
+                Ok(done)
             },
         )?;
         $linker.func_wrap(
@@ -76,10 +95,46 @@ macro_rules! bounded {
                 if [$($length),+].into_iter().any(too_long) {
                     return Ok(errno::NAMETOOLONG);
                 }
-                original!(caller, p0::WasiUnstable, p0::$function, $($arg),*)
+                let done = original!(caller, p0::WasiUnstable, p0::$function, $($arg),*)?;
+                $(refused(&mut caller, done, $fd, ($path, $path_length), true);)?
+                Ok(done)
             },
         )?;
     };
+}
+
+/// Remembers what a function said no to, for a task that fails.
+fn refused(
+    caller: &mut Caller<'_, TaskState>,
+    done: i32,
+    fd: i32,
+    (path, length): (i32, i32),
+    writes: bool,
+) {
+    let Some(why) = Why::of(done, writes) else { return };
+    let Some(Extern::Memory(memory)) = caller.get_export("memory") else { return };
+    let (bytes, state) = memory.data_and_store_mut(caller);
+    let (start, length) = (path.cast_unsigned() as usize, length.cast_unsigned() as usize);
+    let Some(path) = start.checked_add(length).and_then(|end| bytes.get(start..end)) else {
+        return;
+    };
+    let within = preopened(state.wasi(), fd).map_or(Within::Opened, Within::Named);
+    state.refused.add(path, within, why);
+}
+
+/// What the guest calls a directory that its task has; none of any other.
+fn preopened(files: &mut WasiP1Ctx, fd: i32) -> Option<String> {
+    let mut stat = Aligned([0; PRESTAT]);
+    let memory = &mut GuestMemory::Unshared(&mut stat.0);
+    let got = p1::fd_prestat_get(files, memory, fd, 0).ok()?;
+    if got != errno::SUCCESS {
+        return None;
+    }
+    let length = i32::from_le_bytes(stat.0[4..].try_into().ok()?);
+    let mut name = vec![0; usize::try_from(length).ok()?];
+    let memory = &mut GuestMemory::Unshared(&mut name);
+    let got = p1::fd_prestat_dir_name(files, memory, fd, 0, length).ok()?;
+    (got == errno::SUCCESS).then(|| String::from_utf8(name).ok()).flatten()
 }
 
 fn too_long(length: i32) -> bool {
@@ -89,7 +144,7 @@ fn too_long(length: i32) -> bool {
 /// Puts these functions in the place of those that `linker` has.
 pub(super) fn shadow(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
-    bounded!(linker, path_create_directory(fd: i32, path: i32, length: i32), length);
+    bounded!(linker, path_create_directory(fd: i32, path: i32, length: i32), length; changes fd, path, length);
     bounded!(linker, path_filestat_get(fd: i32, flags: i32, path: i32, length: i32, stat: i32), length);
     bounded!(
         linker,
@@ -97,27 +152,30 @@ pub(super) fn shadow(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
             fd: i32, flags: i32, path: i32, length: i32, to: i32, new: i32, new_length: i32
         ),
         length,
-        new_length
+        new_length;
+        changes to, new, new_length
     );
     bounded!(
         linker,
         path_readlink(fd: i32, path: i32, length: i32, buffer: i32, size: i32, used: i32),
         length
     );
-    bounded!(linker, path_remove_directory(fd: i32, path: i32, length: i32), length);
+    bounded!(linker, path_remove_directory(fd: i32, path: i32, length: i32), length; changes fd, path, length);
     bounded!(
         linker,
         path_rename(fd: i32, path: i32, length: i32, to: i32, new: i32, new_length: i32),
         length,
-        new_length
+        new_length;
+        changes fd, path, length
     );
     bounded!(
         linker,
         path_symlink(path: i32, length: i32, fd: i32, new: i32, new_length: i32),
         length,
-        new_length
+        new_length;
+        changes fd, new, new_length
     );
-    bounded!(linker, path_unlink_file(fd: i32, path: i32, length: i32), length);
+    bounded!(linker, path_unlink_file(fd: i32, path: i32, length: i32), length; changes fd, path, length);
     for module in ["wasi_snapshot_preview1", "wasi_unstable"] {
         linker.func_wrap(module, "path_open", path_open)?;
         linker.func_wrap(module, "path_filestat_set_times", path_filestat_set_times)?;
@@ -150,7 +208,7 @@ fn path_open(
     if linux::is_special(&mut caller, fd, lookup, path, length) {
         return Ok(errno::NOTSUP);
     }
-    original!(
+    let done = original!(
         caller,
         p1::WasiSnapshotPreview1,
         p1::path_open,
@@ -163,7 +221,12 @@ fn path_open(
         inheriting,
         flags,
         opened
-    )
+    )?;
+    if done != errno::SUCCESS {
+        let writes = how & CHANGES != 0 || rights & WRITE != 0;
+        refused(&mut caller, done, fd, (path, length), writes);
+    }
+    Ok(done)
 }
 
 // It opens what it sets the times of.

@@ -25,7 +25,8 @@ pub(super) enum Pre {
 }
 
 /// The import modules that core modules find here.
-const MODULES: [&str; 3] = ["wasi_snapshot_preview1", "wasi_unstable", crate::nn::MODULE];
+pub(super) const MODULES: [&str; 3] =
+    ["wasi_snapshot_preview1", "wasi_unstable", crate::nn::MODULE];
 
 /// What the two kinds of guests find.
 pub(super) struct Linkers {
@@ -40,6 +41,11 @@ impl Linkers {
             modules: modules(engine, stdio)?,
             components: imports::linker(engine, stdio)?,
         })
+    }
+
+    /// What core modules find.
+    pub(super) fn modules(&self) -> &Linker<TaskState> {
+        &self.modules
     }
 
     /// Resolves the imports of `code`.
@@ -82,13 +88,10 @@ fn modules(engine: &Engine, stdio: Stdio) -> wasmtime::Result<Linker<TaskState>>
     wasmtime_wasi::p1::add_to_linker_sync(&mut linker, TaskState::wasi)?;
     wasmtime_wasi::p0::add_to_linker_sync(&mut linker, TaskState::wasi)?;
     crate::nn::add_to_linker(&mut linker, TaskState::nn)?;
+    files::shadow(&mut linker)?;
     match stdio {
-        Stdio::Captured => {
-            sleep::shadow(&mut linker)?;
-            files::shadow(&mut linker)?;
-        }
-        // A poll on the terminal must really wait for it, and who runs a guest
-        // by hand may mean a FIFO.
+        Stdio::Captured => sleep::shadow(&mut linker)?,
+        // A poll on the terminal must really wait for it.
         Stdio::Inherited => {}
     }
     Ok(linker)

@@ -11,19 +11,23 @@ mod engine;
 mod errno;
 mod files;
 mod hugepages;
+mod inspect;
 mod limiter;
 mod lines;
 mod link;
 mod output;
 mod pauses;
+mod refusals;
 mod run;
 mod sandbox;
 mod sleep;
 
+pub use artefacts::KeptCode;
 #[cfg(target_os = "linux")]
 pub use compiler::serve as serve_compiles;
 pub use compiler::{CompileProcesses, VERB as COMPILE_VERB, WhenLost};
 pub use engine::{MAX_WASM_STACK, Pool, THREAD_STACK};
+pub use inspect::{GuestDescription, GuestImport, GuestMemory, inspect};
 
 use crate::cancel::Cancel;
 use crate::disk::DiskCache;
@@ -130,6 +134,11 @@ impl Runtime {
     /// How many modules were compiled since the start.
     pub fn modules_compiled(&self) -> u64 {
         self.artefacts.compiled()
+    }
+
+    /// The compiled code that was used last, at most so many.
+    pub fn kept_code(&self, most: usize) -> Vec<KeptCode> {
+        self.artefacts.kept(most)
     }
 
     /// Bytes of compiled code that are kept for the next task.

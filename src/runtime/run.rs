@@ -10,7 +10,7 @@ use super::lines::Lines;
 use super::link::{Artefact, Pre};
 use super::output::Capture;
 use super::sandbox::{self, MAX_HANDLES, TaskState};
-use super::{CallError, Runtime, Stdio, component, core};
+use super::{CallError, Runtime, Stdio, component, core, refusals};
 use crate::cancel::{Cancel, Doing};
 use crate::task::{Code, Failure, Life, Outcome, TaskSpec};
 use std::fmt;
@@ -52,6 +52,12 @@ pub(super) fn run(runtime: &Runtime, spec: &TaskSpec, cancel: &Arc<Cancel>) -> O
     outcome.verdict = verdict;
     outcome.stdout = stdout.take();
     outcome.stderr = stderr.take();
+    if let Err(Failure::Trap(_) | Failure::Fault(_) | Failure::Exit(_)) = outcome.verdict
+        && !outcome.diagnostics.iter().any(|line| line.starts_with("files: "))
+    {
+        let unasked = refusals::unasked(&outcome.stderr.bytes, &spec.grant().dirs);
+        outcome.diagnostics.splice(0..0, unasked);
+    }
     outcome
 }
 
@@ -96,13 +102,18 @@ impl TaskRun<'_> {
         self.cancel.set_doing(Doing::Running);
         let verdict = self.call(&mut store, &artefact);
         let elapsed = started.elapsed();
+        if verdict.is_err() {
+            // A guest that succeeds has coped with it. First what may have been a
+            // probe: the last refusal counts as the cause.
+            let files = store.data().refused.told(&self.spec.grant().dirs);
+            self.outcome.diagnostics.extend(files);
+        }
         let in_graphs = self.report_nn(&store);
         if store.data().network_refused {
             self.outcome.diagnostics.push(NO_NETWORK.into());
         }
         if verdict.is_err() {
-            // A guest that succeeds has coped with it.
-            self.outcome.diagnostics.extend(store.data().refusals());
+            self.outcome.diagnostics.extend(store.data().memory_refused());
         }
         self.outcome.timings.ran = elapsed.saturating_sub(in_graphs);
         verdict
@@ -248,6 +259,8 @@ impl TaskRun<'_> {
         let report = nn.report();
         let preloaded = self.outcome.timings.loaded;
         self.outcome.timings.loaded = preloaded.max(report.loaded);
+        self.outcome.timings.inferred = report.inferred;
+        self.outcome.timings.inferences = report.inferences;
         self.outcome.reuse.graphs_loaded = report.graphs_loaded;
         self.outcome.reuse.graphs_reused = report.graphs_reused;
         self.outcome.backends = report.backends.iter().map(|&name| name.to_owned()).collect();

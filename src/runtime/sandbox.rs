@@ -9,6 +9,7 @@ use super::files::{
 };
 use super::limiter::Limiter;
 use super::output::Capture;
+use super::refusals::Refusals;
 use crate::cancel::{Cancel, Reason};
 use crate::directory::Directory;
 use crate::nn::NnCtx;
@@ -36,6 +37,10 @@ pub(super) struct TaskState {
     pub(super) clock_zero: Instant,
     /// The guest asked for a socket or an address, and was refused.
     pub(super) network_refused: bool,
+    /// What it was refused of files.
+    pub(super) refused: Refusals,
+    /// It may wait for a FIFO, socket or device.
+    pub(super) opens_special: bool,
     /// Clears what was mapped into the guest's memory.
     #[cfg(target_os = "linux")]
     mapped: Option<mapped::Guard>,
@@ -47,9 +52,9 @@ impl TaskState {
         &mut self.wasi
     }
 
-    /// What the guest was refused, a sentence each.
-    pub(super) fn refusals(&self) -> impl Iterator<Item = String> {
-        self.limiter.refusal().into_iter()
+    /// What is told of memory that the guest did not get.
+    pub(super) fn memory_refused(&self) -> Option<String> {
+        self.limiter.refusal()
     }
 
     /// Large reads of files may be mapped from now on. For a core module's
@@ -159,6 +164,8 @@ pub(super) fn store(
         cancel: cancel.clone(),
         clock_zero,
         network_refused: false,
+        refused: Refusals::default(),
+        opens_special: output.is_none(),
         #[cfg(target_os = "linux")]
         mapped: None,
     };

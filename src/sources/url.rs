@@ -86,6 +86,7 @@ impl Fetcher {
             Some(images) => images.get(url, cancel)?,
             None => return Err(failed(url, &"there is no way to images of a registry here")),
         };
+        super::count_fetched(binary.len());
         if id.invocation().is_some() || spec.life() == Life::Latent {
             self.kept.put(id, binary.clone());
         }

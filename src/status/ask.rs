@@ -3,11 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use super::report::Report;
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
 /// A worker that is well answers in a millisecond.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// The most bytes of an answer.
+const HEALTH: u64 = 64 << 10;
+const STATUS: u64 = 4 << 20;
 
 /// A worker's answer.
 #[derive(Clone, Debug, Deserialize)]
@@ -25,7 +29,7 @@ pub(crate) struct HealthReport {
 /// being well is an answer, too: it has a reason.
 pub(crate) fn ask(listen: SocketAddr, what: &str) -> anyhow::Result<HealthReport> {
     let url = format!("http://{}/{what}", towards(listen));
-    let body = get(&url).with_context(|| {
+    let body = get(&url, HEALTH).with_context(|| {
         format!(
             "no worker answers at {url}; if one runs, its log says where it serves /health, \
              and PROPLET_METRICS_PORT and PROPLET_METRICS_BIND must be the same here"
@@ -39,6 +43,21 @@ pub(crate) fn ask(listen: SocketAddr, what: &str) -> anyhow::Result<HealthReport
     }
 }
 
+/// Asks the worker that listens at `listen` for its whole status, as JSON.
+pub(crate) fn ask_status(listen: SocketAddr) -> anyhow::Result<(Report, String)> {
+    let url = format!("http://{}/status", towards(listen));
+    let body = get(&url, STATUS).with_context(|| {
+        format!(
+            "no worker answers at {url}; if one runs, its log says where it serves /status, \
+             and PROPLET_METRICS_PORT and PROPLET_METRICS_BIND must be the same here"
+        )
+    })?;
+    let report = serde_json::from_str(&body).with_context(|| {
+        format!("what answers at {url} is no worker of this version; choose another PROPLET_METRICS_PORT")
+    })?;
+    Ok((report, body))
+}
+
 /// Where to knock for one that listens everywhere, or there.
 fn towards(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
@@ -49,7 +68,7 @@ fn towards(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-fn get(url: &str) -> anyhow::Result<String> {
+fn get(url: &str, most: u64) -> anyhow::Result<String> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(TIMEOUT))
         .http_status_as_error(false)
@@ -58,7 +77,7 @@ fn get(url: &str) -> anyhow::Result<String> {
         .build()
         .into();
     let mut response = agent.get(url).call()?;
-    Ok(response.body_mut().with_config().limit(64 << 10).read_to_string()?)
+    Ok(response.body_mut().with_config().limit(most).read_to_string()?)
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub(crate) struct Health {
     note: Mutex<Option<String>>,
     /// Why no task can be taken, if none can.
     unavailable: Mutex<Option<String>>,
+    /// Why there is no connection, if there is none.
+    failure: Mutex<Option<String>>,
 }
 
 /// A loop that has not turned for this long is stuck: it turns each second.
@@ -31,6 +33,7 @@ impl Default for Health {
             state: Mutex::new(State::Connecting),
             note: Mutex::new(None),
             unavailable: Mutex::new(None),
+            failure: Mutex::new(None),
         }
     }
 }
@@ -74,6 +77,21 @@ impl Health {
     /// Why no executor can take a task, if none can.
     pub(crate) fn unavailable(&self) -> Option<String> {
         self.unavailable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why the connection was lost or not made; or there is one.
+    pub(crate) fn set_failure(&self, failure: Option<String>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+
+    /// Why there is no connection, as far as that is known.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The time since the start.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

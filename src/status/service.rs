@@ -10,6 +10,18 @@ pub(crate) fn started() {
     tell(&[NotifyState::Ready, NotifyState::Status("connecting to the broker")]);
 }
 
+/// It reads its configuration again.
+pub(crate) fn reloading() {
+    let mut states = vec![NotifyState::Reloading];
+    states.extend(NotifyState::monotonic_usec_now().ok());
+    tell(&states);
+}
+
+/// It has.
+pub(crate) fn reloaded() {
+    tell(&[NotifyState::Ready]);
+}
+
 /// What it does now.
 pub(super) fn does(state: State) {
     match state {

@@ -7,7 +7,7 @@ use crate::escape::escaped;
 /// The most bytes of a message.
 const MESSAGE: usize = 400;
 /// How a diagnostic begins that tells what the guest was refused.
-const REFUSALS: [&str; 2] = ["wasi-nn: ", "memory: "];
+const REFUSALS: [&str; 3] = ["files: ", "wasi-nn: ", "memory: "];
 
 impl Outcome {
     /// Why the task failed, none after a success: the cause in one line, where

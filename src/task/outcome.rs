@@ -76,7 +76,7 @@ pub enum Failure {
     Round(String),
 }
 
-/// Where a task's time went. The phases do not overlap.
+/// Where a task's time went. The first four phases do not overlap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timings {
     /// From admission to an executor's hand.
@@ -87,6 +87,10 @@ pub struct Timings {
     pub loaded: Duration,
     /// The rest of the guest's time.
     pub ran: Duration,
+    /// The part of it that inferences took.
+    pub inferred: Duration,
+    /// How many inferences there were, failed ones included.
+    pub inferences: u32,
 }
 
 /// What a task found ready.

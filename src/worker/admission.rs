@@ -5,6 +5,7 @@
 //! One thread, so that tasks are admitted in the order of their arrival. It is
 //! never waited for: what it is in the middle of may not end.
 
+use super::reload::SharedPolicy;
 use crate::deploy::LoadError;
 use crate::digest::Digest;
 use crate::journal::{ReadError, Reader, Run};
@@ -49,7 +50,7 @@ pub(super) struct Admission(mpsc::Sender<Question>);
 impl Admission {
     /// `reader`: of the journal, which has the deployed tasks.
     pub(super) fn start(
-        policy: Policy,
+        policy: SharedPolicy,
         reader: Option<Reader>,
     ) -> anyhow::Result<(Admission, UnboundedReceiver<Answer>)> {
         let (questions, incoming) = mpsc::channel::<Question>();
@@ -57,6 +58,7 @@ impl Admission {
         let admit = move || {
             let mut modules = SharedModules::default();
             for question in incoming {
+                let policy = policy.now();
                 let answer = match question {
                     Question::Admit(run, mut request) => {
                         modules.share(&mut request);

@@ -76,7 +76,8 @@ pub(super) fn keep_running(run: Box<RunTask>, not_before: NotBefore) -> Box<RunT
                 return ended(Failure::Restarts { how: crash, times });
             }
             times += 1;
-            warn!(task = %id, times, ?wait, "{crash}: the daemon is started again");
+            let wait_ms = wait.as_millis();
+            warn!(task = %id, times, wait_ms, "{crash}: the daemon is started again");
             if let Err(reason) = turn.cancel.wait_until(Instant::now() + wait) {
                 return ended(reason.into());
             }

@@ -11,6 +11,7 @@ use crate::mqtt::PublishError;
 use crate::policy;
 use crate::protocol::{InvokeResult, decode_invoke};
 use crate::queue::Admission;
+use crate::status::report::milliseconds;
 use crate::task::{Life, Rejection, TaskId, TaskSpec};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -59,6 +60,13 @@ pub(super) fn bounds(config: &Config, answer_size: usize) -> Bounds {
 }
 
 impl Living {
+    /// How many tasks are deployed, some of them, and how many invocations have
+    /// no answer so far.
+    pub(super) fn listed(&self, most: usize) -> (usize, Vec<(TaskId, bool)>, usize) {
+        let deployments = &self.deployments;
+        (deployments.len(), deployments.listed(most), deployments.invocations())
+    }
+
     pub(super) fn new(proplet_id: &str, bounds: Bounds, marks: Option<InvocationMarks>) -> Living {
         Living {
             deployments: Deployments::new(proplet_id, bounds),
@@ -178,10 +186,16 @@ impl Worker {
         let took = outcome.timings;
         match &outcome.verdict {
             Ok(()) => {
-                debug!(task = %id, queued = ?took.queued, ran = ?took.ran, "invocation completed")
+                let (queued_ms, ran_ms) = (milliseconds(took.queued), milliseconds(took.ran));
+                debug!(task = %id, queued_ms, ran_ms, "invocation completed");
             }
-            Err(failure) => warn!(task = %id, "invocation failed: {failure}"),
+            Err(_) if !self.quota.may_write("invocation failed") => {}
+            Err(_) => {
+                let error = outcome.error().unwrap_or_default();
+                warn!(task = %id, ran_ms = milliseconds(took.ran), "invocation failed: {error}");
+            }
         }
+        self.record.ended(&id, &outcome);
         self.on_living(Event::Ended { number, outcome });
     }
 

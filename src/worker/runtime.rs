@@ -11,18 +11,21 @@ use crate::config::{Config, Isolation};
 use crate::disk::DiskCache;
 use crate::executor::RunTask;
 #[cfg(target_os = "linux")]
-use crate::host::Keeper;
+use crate::host::{Condition, Keeper};
 use crate::metrics::RuntimeLevels;
 use crate::nn::{Nn, NnConfig};
 use crate::policy::Policy;
 use crate::process;
 use crate::runtime::{Runtime, RuntimeConfig, WhenLost};
-use crate::sources::Fetcher;
+use crate::sources::{self, Fetcher};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long what was compiled may take to be kept on the disk.
 const KEEP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Entries of each cache that are told.
+const KEPT: usize = 100;
 
 /// See the module's documentation.
 pub struct Tasker(Runner);
@@ -87,10 +90,35 @@ impl Tasker {
                     module_bytes: runtime.module_bytes(),
                     nn: nn.stats(),
                     inferences: nn.inference_times(),
+                    process: None,
+                    fetched_bytes: sources::fetched_bytes(),
+                    code: runtime.kept_code(KEPT),
+                    graphs: nn.kept_graphs(KEPT),
                 })
             }
             #[cfg(target_os = "linux")]
             Runner::Apart(keeper, ..) => apart::levels(keeper),
+        }
+    }
+
+    /// Has tasks that come run in a process that is made by this configuration;
+    /// those that run end where they are.
+    pub(super) fn renew(&self, config: &Config, policy: &Policy) -> anyhow::Result<()> {
+        match &self.0 {
+            Runner::Here { .. } => Ok(()),
+            #[cfg(target_os = "linux")]
+            Runner::Apart(keeper, confine, _) => apart::renew(keeper, confine, config, policy),
+        }
+    }
+
+    /// How the process is that tasks run in.
+    pub(super) fn condition(&self) -> Condition {
+        match &self.0 {
+            Runner::Here { .. } => {
+                Condition { process: Some(std::process::id()), ..Condition::default() }
+            }
+            #[cfg(target_os = "linux")]
+            Runner::Apart(keeper, ..) => keeper.condition(),
         }
     }
 

@@ -4,7 +4,10 @@
 use super::admission::Admission;
 use super::daemons::{self, Daemons, NotBefore};
 use super::deployments::{self, Living};
+use super::quota::LogQuota;
+use super::reload::{Reloading, Reloads, SharedPolicy};
 use super::runtime::Tasker;
+use super::status as told;
 use super::tasks::Tasks;
 use super::{Happening, Inputs, Phase, Worker, monitor, recall, results, rounds, setup};
 use crate::config::{Config, Isolation};
@@ -17,9 +20,10 @@ use crate::policy::{self, Policy, Resolve};
 use crate::protocol::Topics;
 use crate::queue::Bounds;
 use crate::runtime::THREAD_STACK;
-use crate::status::{self, Health, Status};
+use crate::status::{self, Health, Sources, Status};
 use crate::version;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
+use std::time::Instant;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -36,6 +40,19 @@ pub async fn run<T>(config: Config, shutdown: impl Future<Output = T>) -> anyhow
     run_with(config, policy::resolve_dir, shutdown).await
 }
 
+/// The same, with configurations that are read again meanwhile.
+///
+/// # Errors
+///
+/// As above.
+pub async fn run_reloading<T>(
+    config: Config,
+    reloads: Reloads,
+    shutdown: impl Future<Output = T>,
+) -> anyhow::Result<()> {
+    start(config, policy::resolve_dir, Some(reloads), shutdown).await
+}
+
 /// The same, with another way to find directories.
 ///
 /// # Errors
@@ -44,6 +61,15 @@ pub async fn run<T>(config: Config, shutdown: impl Future<Output = T>) -> anyhow
 pub async fn run_with<T>(
     config: Config,
     resolve: Resolve,
+    shutdown: impl Future<Output = T>,
+) -> anyhow::Result<()> {
+    start(config, resolve, None, shutdown).await
+}
+
+async fn start<T>(
+    config: Config,
+    resolve: Resolve,
+    reloads: Option<Reloads>,
     shutdown: impl Future<Output = T>,
 ) -> anyhow::Result<()> {
     let id = config.credentials.client_id.clone();
@@ -66,15 +92,7 @@ pub async fn run_with<T>(
     let (fetcher, wanted_images) = setup::fetcher(&config);
     let fetcher = Arc::new(fetcher);
     let tasker = Arc::new(Tasker::start(&config, &policy, fetcher.clone())?);
-    let status = Arc::new(Status {
-        proplet_id: id.clone(),
-        health: Health::default(),
-        metrics: Metrics::new(tasker.levels()),
-    });
-    let _server = match config.monitoring.listen {
-        Some(address) => status::serve(address, status.clone()).await,
-        None => None,
-    };
+    let policy = SharedPolicy::new(policy);
     let reader = journal.as_ref().map(Journal::reader);
     let threads = Threads {
         executors: config.executors.get(),
@@ -108,13 +126,46 @@ pub async fn run_with<T>(
             run(turn)
         }),
     )?;
+    let pace = journal.as_ref().map(Journal::pace);
+    let mut metrics = Metrics::new(tasker.levels());
+    if let Some(pace) = pace.clone() {
+        metrics = metrics.with_journal(move || pace.levels());
+    }
+    metrics.capacity(config.executors.get(), config.queue);
+    let (work, asked) = unbounded_channel();
+    let status = Arc::new(Status {
+        proplet_id: id.clone(),
+        health: Health::default(),
+        metrics,
+        sources: Sources {
+            fixed: RwLock::new(told::fixed(&config)),
+            work,
+            runtime: told::runtime(&config, tasker.clone(), executor.ask_left_behind()),
+            journal: Box::new(move || pace.as_ref().map(|pace| told::journal(&pace.levels()))),
+        },
+    });
+    let _server = match config.monitoring.listen {
+        Some(address) => status::serve(address, status.clone()).await,
+        None => None,
+    };
     let topics = Topics::new(&config.credentials.domain, &config.credentials.channel);
     let manager = results::ManagerTraffic::start(&config, journal.as_ref().map(Journal::reader))?;
     let (link, events) = mqtt::connect(setup::options(&config, &topics, sessions))?;
     let about = setup::about(&config);
     let memory = about.total_memory_bytes;
     let result_limit = setup::result_limit(&config, &topics);
-    let (admission, admitted) = Admission::start(policy, reader)?;
+    let (admission, admitted) = Admission::start(policy.clone(), reader)?;
+    if let Some(reloads) = reloads {
+        let reloading = Reloading {
+            config: config.clone(),
+            policy,
+            resolve,
+            tasker: tasker.clone(),
+            link: link.clone(),
+            status: status.clone(),
+        };
+        tokio::spawn(reloading.run(reloads));
+    }
     let living = deployments::bounds(&config, result_limit);
     let ledger = Ledger::new(&id, result_limit, journal.is_some());
     // With one process for all, a task that crashes it is known by its record.
@@ -137,6 +188,8 @@ pub async fn run_with<T>(
         tasker: tasker.clone(),
         fetcher,
         updates: JoinSet::new(),
+        record: told::Record::default(),
+        quota: LogQuota::new(Instant::now()),
     };
     worker.take_over(&recovered.finished);
     let (deployed, invoked) =
@@ -144,7 +197,7 @@ pub async fn run_with<T>(
     worker.take_over_deployments(deployed, &recovered.waiting, invoked);
     worker.on(Happening::Recovered(recovered));
     let wanted_images = wanted_images.unwrap_or_else(|| unbounded_channel().1);
-    let inputs = Inputs { events, admitted, ended, daemons_ended, durable, wanted_images };
+    let inputs = Inputs { events, admitted, ended, daemons_ended, durable, wanted_images, asked };
     let served =
         worker.serve(inputs, config.liveliness_interval, config.drain_timeout, shutdown).await;
     tokio::task::block_in_place(|| tasker.close());

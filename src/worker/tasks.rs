@@ -12,6 +12,7 @@ use crate::manager::Departure;
 use crate::mqtt::{Ack, PublishError};
 use crate::protocol::Malformed;
 use crate::queue::Admission;
+use crate::status::report::milliseconds;
 use crate::task::{Failure, Life, Outcome, Rejection, Round, TaskId, TaskRequest};
 use std::collections::VecDeque;
 use tokio::task::JoinSet;
@@ -173,17 +174,26 @@ impl Worker {
             Effect::Superseded(id) => self.supersede(&id),
             Effect::Notice(notice) => {
                 self.count(&notice);
-                notice.log();
+                let flood = matches!(notice, Notice::Refused { .. });
+                if !flood || self.quota.may_write("task refused") {
+                    notice.log();
+                }
             }
         }
         None
     }
 
-    fn count(&self, notice: &Notice) {
+    fn count(&mut self, notice: &Notice) {
         match notice {
-            Notice::Refused { rejection, .. } => self.status.metrics.refused(rejection),
-            Notice::Withdrawn(_) => {
-                self.status.metrics.ended(&Outcome::failed(Failure::Stopped));
+            Notice::Accepted(_) => self.status.metrics.accepted(),
+            Notice::Refused { id, rejection } => {
+                self.status.metrics.refused(rejection);
+                self.record.refused(id, rejection);
+            }
+            Notice::Withdrawn(id) => {
+                let outcome = Outcome::failed(Failure::Stopped);
+                self.status.metrics.ended(&outcome);
+                self.record.ended(id, &outcome);
             }
             _ => {}
         }
@@ -257,21 +267,26 @@ impl Worker {
         match &outcome.verdict {
             Ok(()) => info!(
                 task = %id,
-                queued = ?took.queued,
-                compiled = ?took.compiled,
-                loaded = ?took.loaded,
-                ran = ?took.ran,
+                queued_ms = milliseconds(took.queued),
+                compiled_ms = milliseconds(took.compiled),
+                loaded_ms = milliseconds(took.loaded),
+                ran_ms = milliseconds(took.ran),
+                inferences = took.inferences,
+                inferred_ms = milliseconds(took.inferred),
                 "task completed"
             ),
             Err(Failure::ShuttingDown) if self.tasks.survive() => {
                 return self.on(Event::CutShort(id));
             }
             Err(_) => {
-                let error = outcome.error().unwrap_or_default();
-                warn!(task = %id, ran = ?took.ran, "task failed: {error}");
+                if self.quota.may_write("task failed") {
+                    let error = outcome.error().unwrap_or_default();
+                    warn!(task = %id, ran_ms = milliseconds(took.ran), "task failed: {error}");
+                }
             }
         }
         self.status.metrics.ended(&outcome);
+        self.record.ended(&id, &outcome);
         self.on(Event::Ended { id, outcome });
     }
 

@@ -59,6 +59,8 @@ fn a_set_up_that_is_well_passes() {
     for check in ["a task", "broker", "credentials", "topics", "channel", "clock", "processor"] {
         assert_verdict(&report, check, "ok", "");
     }
+    // How long it took is the machine's affair.
+    assert!(verdict(&report, "round trip").1.contains("to the broker and back"), "{report:#}");
     assert_verdict(&report, "manager", "warning", "no proof");
     if cfg!(feature = "openvino") {
         assert_verdict(&report, "OpenVINO", "ok", "CPU");
@@ -172,6 +174,27 @@ fn a_broker_that_keeps_no_sessions_is_told_with_what_that_means() {
     let (report, code) = doctor(&stage.environment(broker.address, &with("auto")));
     assert_eq!(code, Some(1), "{report:#}");
     assert_verdict(&report, "session", "failed", "has kept a session for this worker before");
+}
+
+#[test]
+fn without_credentials_all_is_looked_at_that_needs_none() {
+    let stage = Stage::new(On::Embedded);
+    let environment = Environment::new(crate::support::fixtures())
+        .with("PROPLET_DIRS", "models")
+        .with("PROPLET_METRICS_PORT", "0")
+        .with("PROPLET_MQTT_ADDRESS", stage.address.to_string());
+    let (report, code) = doctor(&environment);
+    assert_eq!(code, Some(1), "{report:#}");
+    assert_verdict(&report, "credentials", "failed", "PROPLET_CLIENT_KEY are not set");
+    assert_verdict(&report, "configuration", "ok", "there are no credentials");
+    assert_verdict(&report, "directories", "ok", "");
+    assert_verdict(&report, "broker", "ok", "something takes connections");
+    for check in ["a task", "clock", "processor", "runtime memory"] {
+        verdict(&report, check);
+    }
+    assert_verdict(&report, "other checks", "warning", "need the worker's credentials");
+    let nowhere = environment.with("PROPLET_MQTT_ADDRESS", "127.0.0.1:1");
+    assert_verdict(&doctor(&nowhere).0, "broker", "failed", "is the broker running?");
 }
 
 #[test]

@@ -24,7 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // What runs guests. It is to become a process of its own, so that it knows
     // nothing of messages, settings or the journal.
     ("nn", &["cache", "cancel", "digest", "directory", "disk", "task"]),
-    ("runtime", &["cache", "cancel", "digest", "directory", "disk", "nn", "task"]),
+    ("runtime", &["cache", "cancel", "digest", "directory", "disk", "escape", "nn", "task"]),
     // What the process that runs them may do.
     // The process that it runs in.
     ("host", &["cancel", "disk", "nn", "process", "runtime", "task", "usage"]),
@@ -42,7 +42,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("manager", &["cancel", "journal", "ledger", "task"]),
     ("executor", &["cancel", "journal", "queue", "task", "usage"]),
     // What is told of the worker: numbers of the others, no call to them.
-    ("metrics", &["manager", "mqtt", "nn", "task", "usage", "version"]),
+    ("metrics", &["journal", "manager", "mqtt", "nn", "runtime", "task", "usage", "version"]),
     ("status", &["metrics"]),
     // What is set: the settings' values are types of those that use them.
     ("config", &["digest", "flags", "manager", "mqtt", "nn", "protocol", "task"]),

@@ -8,6 +8,7 @@ mod arrival;
 #[cfg(all(target_os = "linux", feature = "broker", feature = "openvino"))]
 mod broken;
 mod bursts;
+mod causes;
 mod cli_args;
 #[cfg(target_os = "linux")]
 mod compiling;

@@ -1,7 +1,11 @@
 //! The worker as its operator sees it: health, metrics, reports, the log.
 
-use crate::support::{On, Process, Ran, Stage, Task, in_one_process_or_two, program, proplet};
+use crate::support::{
+    On, PATIENCE, Process, Ran, Stage, Task, in_one_process_or_two, program, proplet,
+};
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 in_one_process_or_two!(
     a_worker_tells_how_it_is_and_what_it_did,
@@ -33,6 +37,18 @@ fn health(address: &str, more: &[&str]) -> Ran {
     let port = address.rsplit(':').next().expect("a port");
     let port = format!("--metrics-port={port}");
     proplet(&[&["health", port.as_str()], more].concat(), b"", &[])
+}
+
+/// Asks again and again: there is nobody who tells when it is so.
+fn until<T>(what: &str, find: impl Fn() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = find() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 const SERVED: [(&str, &str); 2] = [("metrics-enabled", "true"), ("metrics-port", "0")];
@@ -67,6 +83,113 @@ fn a_worker_tells_how_it_is_and_what_it_did(on: On) {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
     }
     assert_eq!(get(&address, "/").0, 404);
+}
+
+#[test]
+fn the_status_tells_what_runs_waits_and_has_ended_and_nothing_of_a_tasks_own() {
+    const SECRET: &str = "s3cret-of-the-task";
+    let stage = Stage::new(On::Embedded);
+    let process = stage.process(&[&SERVED[..], &[("executors", "1")]].concat());
+    let address = address(&process);
+    let quick = stage.start(Task::wat("stderr-then-trap").env("KEY", SECRET).inputs(&[SECRET]));
+    stage.result(&quick);
+    stage.run(Task::wat("hello").args(&["--no-such-flag"]));
+    let running = stage.start(Task::wat("loop-forever").env("KEY", SECRET));
+    let waiting = stage.start(Task::wat("hello"));
+    let status = until("the task runs and the other waits", || {
+        let (code, body) = get(&address, "/status");
+        assert_eq!(code, 200);
+        assert!(!body.contains(SECRET) && !body.contains("about to fail"), "{body}");
+        let status: Value = serde_json::from_str(&body).expect("JSON");
+        let work = &status["work"];
+        (work["running_tasks"][0]["phase"] == "running" && work["queued"] == 1).then_some(status)
+    });
+    let work = &status["work"];
+    assert_eq!(
+        (&status["schema"], &status["state"], &status["ready"]),
+        (&json!(1), &json!("serving"), &json!(true))
+    );
+    assert_eq!(work["running_tasks"][0]["id"], running.as_str(), "{status:#}");
+    assert_eq!(work["waiting_tasks"][0]["id"], waiting.as_str(), "{status:#}");
+    assert_eq!(work["connection"]["connected"], true);
+    let recent: Vec<_> = work["recent"].as_array().expect("a list").iter().collect();
+    let outcome = |id: &str| recent.iter().find(|r| r["id"] == id).map(|r| r["outcome"].clone());
+    assert_eq!(outcome(&quick), Some(json!("trap")), "{status:#}");
+    assert!(recent.iter().any(|ended| ended["outcome"] == "refused: argument"), "{status:#}");
+    assert_eq!(status["limits"]["executors"], "1", "{status:#}");
+    let code = status["caches"]["code"].as_array().expect("a list");
+    assert!(code.iter().all(|code| code["digest"].as_str().is_some_and(|d| d.len() == 64)));
+    assert!(code.len() >= 2 && status["caches"]["code_bytes"].as_u64() > Some(0), "{status:#}");
+    assert!(status["runtime"]["pid"].as_u64() > Some(0), "{status:#}");
+    let port = address.rsplit(':').next().expect("a port");
+    let port = format!("--metrics-port={port}");
+    let shown = proplet(&["status", &port], b"", &[]);
+    assert_eq!(shown.code, Some(0), "{}", shown.stderr);
+    for expected in [": serving", "1 running, 1 waiting", "1 trap", &format!("{running} running")] {
+        assert!(shown.text().contains(expected), "{expected} is not in\n{}", shown.text());
+    }
+    let raw = proplet(&["status", "--json", &port], b"", &[]);
+    let raw: Value = serde_json::from_str(raw.text()).expect("JSON");
+    assert_eq!(raw["proplet_id"], stage.worker_id.as_str());
+    stage.stop(&running);
+    stage.result(&running);
+    stage.result(&waiting).succeeded("hello\n");
+}
+
+/// What `promtool check metrics` looks for, as far as it concerns us, over the
+/// page of a worker that has a journal and has run something.
+#[test]
+fn the_page_is_one_that_prometheus_and_propellers_dashboards_read() {
+    let stage = Stage::new(On::Embedded);
+    let state = tempfile::tempdir().expect("a directory");
+    let state = state.path().to_str().expect("text");
+    let settings = [("stateless", "false"), ("state-dir", state), ("executors", "3")];
+    let process = stage.process(&[&SERVED[..], &settings].concat());
+    let address = address(&process);
+    stage.run(Task::wat("hello")).succeeded("hello\n");
+    stage.run(Task::wat("trap-unreachable"));
+    stage.run(Task::wat("hello").args(&["--no-such-flag"]));
+    let (_, page) = get(&address, "/metrics");
+    let (mut helped, mut typed) = (BTreeSet::new(), BTreeMap::new());
+    for line in page.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|l| l.split_once(' ')) {
+            assert!(!help.is_empty() && helped.insert(name), "{line}");
+        } else if let Some((name, kind)) =
+            line.strip_prefix("# TYPE ").and_then(|l| l.split_once(' '))
+        {
+            assert!(helped.contains(name), "no help before {line}");
+            assert!(typed.insert(name, kind).is_none(), "twice: {line}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+            assert!(kind == "histogram" || !name.ends_with("_count"), "{line}");
+        } else {
+            let name = line.split(['{', ' ']).next().expect("a name");
+            let of = ["_bucket", "_sum", "_count"].iter().find_map(|s| name.strip_suffix(s));
+            let known = typed.contains_key(name)
+                || of.is_some_and(|of| typed.get(of) == Some(&"histogram"));
+            assert!(known, "no type before {line}");
+            let value = line.rsplit(' ').next().expect("a value");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+    for name in [
+        "proplet_tasks_started_total 3",
+        "proplet_tasks_completed_total 1",
+        "proplet_tasks_failed_total 2",
+        "proplet_tasks_running 0",
+        "proplet_cpu_usage_ratio ",
+        "proplet_cpu_user_seconds ",
+        "proplet_cpu_system_seconds ",
+        "proplet_memory_rss_bytes ",
+        "proplet_mqtt_reconnects_total 0",
+        "proplet_wasm_fetch_bytes_total 0",
+        "proplet_executors 3",
+        "proplet_queue_capacity ",
+        "proplet_inferences_running 0",
+        "proplet_journal_bytes ",
+        "proplet_journal_write_seconds_count ",
+    ] {
+        assert!(page.lines().any(|line| line.starts_with(name)), "{name} is not in\n{page}");
+    }
 }
 
 /// A name that the operator gave, one that the task gave, and a model that the

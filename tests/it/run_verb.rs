@@ -111,6 +111,78 @@ fn an_option_behind_a_guest_that_fails_is_told() {
 }
 
 #[test]
+fn a_guest_runs_as_a_task_of_the_worker_that_is_configured_here() {
+    let guests = Guests::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let allowed = dir.path().join("allowed");
+    std::fs::create_dir(&allowed).expect("made");
+    std::fs::write(allowed.join("a"), "inside").expect("written");
+    let hello = guests.file("cat");
+    let flag = format!("--dir={}::d", allowed.display());
+    let run = |flags: &[&str], set: &[(&str, &str)]| {
+        let guest = [hello.to_str().expect("text"), "a"];
+        proplet(&[&["run", "--as-worker"], flags, &guest].concat(), b"", set)
+    };
+    let allowed = allowed.to_str().expect("text");
+    let ran = run(&[&flag], &[("PROPLET_DIRS", allowed)]);
+    assert_eq!((ran.code, ran.text()), (Some(0), "inside"), "{}", ran.stderr);
+    let ran = run(&[&flag], &[("PROPLET_DIRS", "files")]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(ran.stderr.contains("outside the allowed directories"), "{}", ran.stderr);
+    let ran = run(&["-S", "inherit-env"], &[]);
+    assert!(ran.stderr.contains("would let the guest reach the host"), "{}", ran.stderr);
+}
+
+#[test]
+fn the_workers_limits_hold_for_a_guest_that_runs_as_its_task() {
+    let guests = Guests::new();
+    let guest = guests.file("loop-forever");
+    let args = ["run", "--as-worker", guest.to_str().expect("text")];
+    let ran = proplet(&args, b"", &[("PROPLET_TASK_TIMEOUT", "300ms")]);
+    assert_eq!(ran.code, Some(134), "{}", ran.stderr);
+    assert!(ran.stderr.contains("timeout: the task ran longer than 300ms"), "{}", ran.stderr);
+    let ran = proplet(&args, b"", &[("PROPLET_TASK_TIMEOUT", "soon")]);
+    assert!(ran.stderr.contains("`PROPLET_TASK_TIMEOUT=soon`"), "{}", ran.stderr);
+    // Without --as-worker only what concerns inference is read.
+    let guest = guests.file("hello");
+    let run = ["run", guest.to_str().expect("text")];
+    let ran = proplet(&run, b"", &[("PROPLET_TASK_TIMEOUT", "soon")]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let ran = proplet(&run, b"", &[("PROPLET_NN_PRECISION", "f7")]);
+    assert!(ran.stderr.contains("`PROPLET_NN_PRECISION=f7`"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_result_is_printed_as_the_manager_gets_it_once_for_each_run() {
+    let guests = Guests::new();
+    let ran = guests.run(&["--json", "--repeat", "3"], "hello", &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let results: Vec<serde_json::Value> =
+        ran.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(results.len(), 3);
+    for result in &results {
+        assert_eq!(result["results"], "hello\n", "{result}");
+        assert_eq!(result["error"], serde_json::Value::Null, "{result}");
+        assert_eq!(result["timings"]["inferences"], 0, "{result}");
+    }
+    assert_eq!(results[0]["reused"]["module"], false);
+    assert_eq!(results[2]["reused"]["module"], true);
+    let ran = guests.run(&["--json", "--repeat", "3"], "trap-unreachable", &[]);
+    assert_eq!((ran.code, ran.text().lines().count()), (Some(134), 1), "{}", ran.text());
+    assert!(ran.text().contains("unreachable"), "{}", ran.text());
+}
+
+#[test]
+fn timings_go_to_standard_error_and_change_nothing_else() {
+    let ran = Guests::new().run(&["--timings", "--repeat", "2"], "hello", &[]);
+    assert_eq!((ran.code, ran.text()), (Some(0), "hello\nhello\n"));
+    assert_eq!(ran.stderr.matches("proplet: compiled in ").count(), 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("2 runs, least / median / most: "), "{}", ran.stderr);
+    let ran = Guests::new().run(&["--repeat", "0"], "hello", &[]);
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+}
+
+#[test]
 fn a_shell_and_man_are_told_of_the_command_line() {
     for (shell, expected) in [("bash", "complete -F"), ("zsh", "#compdef proplet"), ("fish", "-c")]
     {

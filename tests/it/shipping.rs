@@ -2,6 +2,7 @@
 //! there is found by nobody but an operator.
 
 use proplet::config::{Config, DefaultValue, Environment, SETTINGS};
+use proplet::journal::JournalLevels;
 use proplet::metrics::{Metrics, RuntimeLevels};
 use proplet::nn::{Nn, NnConfig};
 use serde_json::Value;
@@ -207,6 +208,21 @@ fn the_daemon_set_probes_what_is_served_and_mounts_what_it_declares() {
     assert_eq!(pod["nodeSelector"]["propeller/openvino"].as_str(), Some("true"));
 }
 
+/// What Propeller's own dashboards show.
+const PROPELLERS: [&str; 11] = [
+    "proplet_cpu_system_seconds",
+    "proplet_cpu_usage_ratio",
+    "proplet_cpu_user_seconds",
+    "proplet_memory_container_limit_bytes",
+    "proplet_memory_container_usage_bytes",
+    "proplet_memory_rss_bytes",
+    "proplet_mqtt_reconnects_total",
+    "proplet_tasks_completed_total",
+    "proplet_tasks_failed_total",
+    "proplet_tasks_started_total",
+    "proplet_wasm_fetch_bytes_total",
+];
+
 /// Every metric that the dashboard or an alert asks for, and every label, is
 /// one that a worker tells; and the dashboard shows all of them.
 #[test]
@@ -215,6 +231,7 @@ fn the_dashboard_and_the_alerts_ask_for_what_there_is() {
         inferences: Nn::new(NnConfig::default()).inference_times(),
         ..RuntimeLevels::default()
     });
+    let metrics = metrics.with_journal(JournalLevels::default);
     let told = metrics.encode().expect("text");
     let samples: BTreeSet<&str> = told
         .lines()
@@ -240,6 +257,7 @@ fn the_dashboard_and_the_alerts_ask_for_what_there_is() {
     for sample in samples {
         // Sums belong to histograms; the others are for a human to look at.
         let aside = ["proplet_build_info", "proplet_graph_cache_graphs"].contains(&sample)
+            || PROPELLERS.contains(&sample)
             || sample.ends_with("_sum");
         let shown = aside
             || expressions.contains(sample)

@@ -6,7 +6,7 @@ use crate::support::{
 use std::os::unix::net::UnixDatagram;
 
 over_both_brokers!(
-    a_hangup_ends_nothing_and_sets_the_log_level_anew,
+    a_hangup_ends_nothing_and_takes_over_what_it_can,
     text_from_outside_stays_in_its_line_of_the_log,
 );
 
@@ -25,7 +25,7 @@ fn with_file(stage: &Stage, home: &std::path::Path) -> Process {
     worker
 }
 
-fn a_hangup_ends_nothing_and_sets_the_log_level_anew(on: On) {
+fn a_hangup_ends_nothing_and_takes_over_what_it_can(on: On) {
     let stage = Stage::new(on);
     let home = tempfile::tempdir().expect("a directory");
     let write = |text: &str| std::fs::write(home.path().join("config.toml"), text);
@@ -33,17 +33,21 @@ fn a_hangup_ends_nothing_and_sets_the_log_level_anew(on: On) {
     let mut worker = with_file(&stage, home.path());
     let running = stage.start(Task::wat("loop-forever"));
     worker.signal("HUP");
-    worker.logs("SIGHUP: the log level is info as before, from `log_level` in section [proplet]");
+    worker.logs("SIGHUP: nothing has changed that takes effect at once");
 
-    write("[proplet]\nlog_level = \"debug\"\n").expect("written");
+    write("[proplet]\nlog_level = \"debug\"\nqueue = 7\n").expect("written");
     worker.signal("HUP");
-    worker.logs("SIGHUP: the log level is debug now, from `log_level` in section [proplet]");
+    worker.logs("SIGHUP: log-level took effect; a restart is needed for queue");
     stage.publish("stop", r#"{"id":"x","proplet_id":"another"}"#);
     worker.logs("a stop for another worker");
 
     write("[proplet]\nlog_level = ").expect("written");
     worker.signal("HUP");
-    worker.logs("SIGHUP: the log level stays debug, because of the configuration");
+    worker.logs("SIGHUP: all stays as it is, because of the configuration");
+
+    write("[proplet]\nlog_format = \"json\"\n").expect("written");
+    worker.signal("HUP");
+    worker.logs(r#""message":"SIGHUP: log-level, log-format took effect"#);
 
     // The task has not noticed, and the worker drains as ever.
     stage.stop(&running);
@@ -59,6 +63,69 @@ fn a_hangup_ends_nothing_and_sets_the_log_level_anew(on: On) {
     worker.signal("HUP");
     worker.signal("TERM");
     assert_eq!(worker.ended().code(), Some(0), "{:#?}", worker.log());
+}
+
+/// Limits and directories of tasks that come from then on; the one that runs keeps
+/// what it had.
+#[test]
+fn limits_and_directories_take_effect_while_the_worker_runs() {
+    let stage = Stage::new(On::Embedded);
+    let home = tempfile::tempdir().expect("a directory");
+    for (dir, content) in [("a", "in a"), ("b", "in b")] {
+        std::fs::create_dir(home.path().join(dir)).expect("made");
+        std::fs::write(home.path().join(dir).join("file"), content).expect("written");
+    }
+    let write =
+        |text: &str| std::fs::write(home.path().join("config.toml"), format!("[proplet]\n{text}"));
+    write("dirs = \"a\"\n").expect("written");
+    let environment = stage.environment(stage.address, &[]);
+    let variables = environment.variables().filter(|(name, _)| *name != "PROPLET_DIRS");
+    let mut command = program();
+    command.arg("worker").envs(variables).current_dir(home.path());
+    let worker = Process::spawn(&mut command);
+    worker.logs(&format!("Subscribed to topic {}", stage.topics.stop()));
+    let cat =
+        |dir: &str| stage.run(Task::wat("cat").args(&[&format!("--dir={dir}")]).inputs(&["file"]));
+    cat("a").succeeded("in a");
+    cat("b").failed(&["outside the allowed directories"]);
+    let running = stage.start(Task::wat("loop-forever"));
+    worker.logs(&format!("task accepted task={running}"));
+    write("dirs = \"b\"\ntask_timeout = \"400ms\"\n").expect("written");
+    worker.signal("HUP");
+    worker.logs("SIGHUP: task-timeout, dirs took effect");
+    cat("b").succeeded("in b");
+    cat("a").failed(&["outside the allowed directories"]);
+    stage.run(Task::wat("loop-forever")).failed(&["timeout", "400ms"]);
+    // What can't work changes nothing.
+    write("dirs = \"/proc\"\n").expect("written");
+    worker.signal("HUP");
+    worker.logs("SIGHUP: all stays as it is: the allowed directory /proc reaches /proc");
+    cat("b").succeeded("in b");
+    stage.stop(&running);
+    stage.result(&running).failed(&["stopped"]);
+}
+
+/// A key that was refused is tried again with the one that the file has by then.
+#[test]
+fn a_new_key_is_used_for_the_next_connection() {
+    let stage = Stage::new(On::Embedded);
+    let home = tempfile::tempdir().expect("a directory");
+    let write = |key: &str| {
+        let text = format!("[proplet]\nclient_key = \"{key}\"\n");
+        std::fs::write(home.path().join("config.toml"), text).expect("written");
+    };
+    write("first");
+    let environment = stage.environment(stage.address, &[]);
+    let variables = environment.variables().filter(|(name, _)| *name != "PROPLET_CLIENT_KEY");
+    let mut command = program();
+    command.arg("worker").envs(variables).current_dir(home.path());
+    let worker = Process::spawn(&mut command);
+    worker.logs(&format!("Subscribed to topic {}", stage.topics.stop()));
+    write("second");
+    worker.signal("HUP");
+    worker.logs("SIGHUP: client-key took effect");
+    stage.run(Task::wat("hello")).succeeded("hello\n");
+    assert!(worker.log().iter().all(|line| !line.contains("second")), "{:#?}", worker.log());
 }
 
 #[test]

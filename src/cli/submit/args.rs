@@ -2,8 +2,7 @@
 
 use crate::config;
 use crate::flags::parse_duration;
-use crate::task::{Binary, ModuleSource, TaskId, TaskRequest};
-use anyhow::Context as _;
+use crate::task::{ModuleSource, TaskId, TaskRequest};
 use clap::builder::RangedU64ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::collections::BTreeMap;
@@ -38,7 +37,7 @@ pub(in crate::cli) fn command() -> Command {
             Arg::new("guest")
                 .value_name("GUEST")
                 .required_unless_present_any(["image-url", "image"])
-                .help("The WebAssembly module; `-` is standard input"),
+                .help("The WebAssembly module, or its text (`.wat`); `-` is standard input"),
         )
         .arg(one("image-url", "URL", "Have the worker fetch the module from this http(s) address instead").conflicts_with("guest"))
         .arg(
@@ -138,10 +137,9 @@ impl SubmitJob {
             }
             (None, guest) => {
                 let guest = guest.unwrap_or_default();
-                let bytes = super::super::run::read(&guest)
-                    .with_context(|| format!("reading the guest {guest}"))?;
+                let binary = super::super::run::module(&guest)?;
                 let label = Path::new(&guest).file_name().map(|name| name.to_string_lossy());
-                (label.unwrap_or_default().into_owned(), ModuleSource::Bytes(Binary::new(bytes)))
+                (label.unwrap_or_default().into_owned(), ModuleSource::Bytes(binary))
             }
         };
         Ok(SubmitJob {

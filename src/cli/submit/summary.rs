@@ -1,7 +1,7 @@
 //! What came of many tasks: percentiles, throughput, what was reused. No I/O.
 
 use crate::client::NoResult;
-use crate::protocol::{Reused, TaskResult};
+use crate::protocol::{Reused, TaskResult, TimingsMs};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,11 +10,16 @@ use std::time::Duration;
 /// Different errors that are told; a run may have one for each task.
 const ERRORS: usize = 5;
 
+/// The parts of a task's latency.
+const PARTS: [&str; 6] = ["queued", "compiled", "loaded", "ran", INFERRED, WAY];
+const INFERRED: &str = "inferred";
+const WAY: &str = "way";
+
 /// What came of one task.
 #[derive(Debug)]
 pub(super) struct TimedAnswer {
     latency: Duration,
-    verdict: Result<Reused, String>,
+    verdict: Result<(Reused, TimingsMs), String>,
     answered: bool,
 }
 
@@ -24,7 +29,7 @@ impl TimedAnswer {
         let answered = answer.is_ok();
         let verdict = match answer {
             Ok(result) => match result.error {
-                None => Ok(result.reused),
+                None => Ok((result.reused, result.timings)),
                 Some(error) => Err(error),
             },
             Err(error) => Err(error.to_string()),
@@ -37,6 +42,10 @@ impl TimedAnswer {
 #[derive(Debug, Default)]
 pub(super) struct Summary {
     latencies: Vec<Duration>,
+    /// Of each completed task in milliseconds: the phases, the inferences in the
+    /// last one, and what is left of the latency.
+    parts: [Vec<f64>; PARTS.len()],
+    inferences: u64,
     failed: u64,
     answered: u64,
     errors: BTreeMap<String, u64>,
@@ -51,7 +60,15 @@ impl Summary {
     pub(super) fn add(&mut self, answer: TimedAnswer) {
         self.answered += u64::from(answer.answered);
         match answer.verdict {
-            Ok(reused) => {
+            Ok((reused, timings)) => {
+                let TimingsMs { queued, compiled, loaded, ran, inferred, inferences } = timings;
+                let latency = answer.latency.as_secs_f64() * 1e3;
+                let way = (latency - queued - compiled - loaded - ran).max(0.0);
+                let values = [queued, compiled, loaded, ran, inferred, way];
+                for (part, value) in self.parts.iter_mut().zip(values) {
+                    part.push(value);
+                }
+                self.inferences += u64::from(inferences);
                 self.latencies.push(answer.latency);
                 self.modules_reused += u64::from(reused.module);
                 self.graphs_reused += u64::from(reused.graphs_reused);
@@ -70,6 +87,19 @@ impl Summary {
     pub(super) fn took(&mut self, took: Duration) {
         self.took = took;
         self.latencies.sort_unstable();
+        self.parts.iter_mut().for_each(|part| part.sort_by(f64::total_cmp));
+    }
+
+    /// The middle of a part, by its name, in milliseconds.
+    fn median(&self, name: &str) -> Option<f64> {
+        let part = PARTS.iter().position(|part| *part == name)?;
+        let part = &self.parts[part];
+        part.get((part.len() / 2).min(part.len().saturating_sub(1))).copied()
+    }
+
+    /// What a message takes to the worker, and its result back, beside the task.
+    pub(super) fn way(&self) -> Option<Duration> {
+        self.median(WAY).map(|ms| Duration::from_secs_f64(ms / 1e3))
     }
 
     /// Tasks that failed, those without a result included.
@@ -116,6 +146,10 @@ impl Summary {
             "latency_ms": {
                 "min": ms(0), "p50": ms(50), "p90": ms(90), "p99": ms(99), "max": ms(100),
             },
+            "median_ms": PARTS.map(|name| (name, self.median(name)))
+                .into_iter()
+                .collect::<BTreeMap<_, _>>(),
+            "inferences": self.inferences,
             "reused": {
                 "modules": self.modules_reused,
                 "graphs": self.graphs_reused,
@@ -139,6 +173,23 @@ impl fmt::Display for Summary {
             format!("{name} {:.1} ms", self.percentile(percent).unwrap_or_default())
         });
         writeln!(f, "latency     {}", latencies.join("  "))?;
+        let phases = PARTS.iter().filter(|name| ![INFERRED, WAY].contains(name));
+        let phases =
+            phases.map(|name| format!("{name} {:.1} ms", self.median(name).unwrap_or(0.0)));
+        write!(f, "phases      {}", phases.collect::<Vec<_>>().join("  "))?;
+        match self.inferences {
+            0 => writeln!(f, "  (medians)")?,
+            _ => writeln!(
+                f,
+                ", {:.1} ms of it in inferences  (medians)",
+                self.median(INFERRED).unwrap_or(0.0)
+            )?,
+        }
+        writeln!(
+            f,
+            "way         {:.1} ms there and back: broker, journal, network  (median)",
+            self.median(WAY).unwrap_or(0.0)
+        )?;
         let seconds = self.took.as_secs_f64();
         writeln!(f, "throughput  {:.1} tasks/s over {seconds:.1} s", self.throughput())?;
         write!(f, "reused      module in {} of {completed} tasks", self.modules_reused)?;
@@ -157,6 +208,7 @@ mod tests {
         let json = json!({
             "task_id": "a", "error": error,
             "reused": {"module": true, "graphs_reused": 1, "graphs_loaded": 0},
+            "timings": {"queued": 0.25, "ran": 0.5, "inferred": 0.125, "inferences": 1},
         });
         TaskResult::decode(json.to_string().as_bytes()).expect("a result")
     }
@@ -190,12 +242,16 @@ mod tests {
             summary.to_string(),
             "tasks       10 completed, 2 failed\n\
              latency     min 1.0 ms  p50 5.0 ms  p90 9.0 ms  p99 10.0 ms  max 10.0 ms\n\
+             phases      queued 0.2 ms  compiled 0.0 ms  loaded 0.0 ms  ran 0.5 ms, 0.1 ms of it \
+             in inferences  (medians)\n\
+             way         5.2 ms there and back: broker, journal, network  (median)\n\
              throughput  5.0 tasks/s over 2.0 s\n\
              reused      module in 10 of 10 tasks, model in 10 of 10 loads\n"
         );
         let json: serde_json::Value = serde_json::from_str(&summary.to_json()).expect("JSON");
         assert_eq!(json["latency_ms"]["p90"], 9.0);
         assert_eq!(json["errors"]["trap"], 1);
+        assert_eq!((&json["median_ms"]["way"], &json["inferences"]), (&json!(5.25), &json!(10)));
         assert_eq!(json["reused"]["modules"], 10);
     }
 

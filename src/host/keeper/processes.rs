@@ -7,7 +7,7 @@ use super::super::levels::Tally;
 use super::super::messages::Report;
 use super::super::process::{Lane, Process};
 use super::super::reach::Reach;
-use super::Launch;
+use super::{Condition, Launch};
 use crate::cancel::{Cancel, Reason};
 use anyhow::Context as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +26,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// What executors and the thread share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    launch: Launch,
+    /// What the next process is started of.
+    launch: Mutex<Arc<Launch>>,
     state: Mutex<State>,
     pub(super) changed: Condvar,
     /// Executors that wait for a lane.
@@ -42,6 +43,8 @@ pub(super) struct State {
     /// When the one for all was started.
     started: Option<Instant>,
     crashes: u32,
+    /// Crashes since the start.
+    lost: u64,
     not_before: Option<Instant>,
     /// Why the last start failed.
     failed: Option<String>,
@@ -70,7 +73,7 @@ impl Shared {
         let confinement = launch.setup.confinement.clone();
         let reach = Arc::new(Reach::of(&confinement.roots));
         let shared = Arc::new(Shared {
-            launch,
+            launch: Mutex::new(Arc::new(launch)),
             state: Mutex::new(State { confinement, reach, ..State::default() }),
             changed: Condvar::new(),
             waiting: AtomicUsize::new(0),
@@ -154,6 +157,7 @@ impl Shared {
             error!("the runtime's process ended ({fate}): another one is started");
             let settled = state.started.is_some_and(|started| started.elapsed() >= SETTLED);
             state.crashes = if settled { 1 } else { state.crashes + 1 };
+            state.lost += 1;
             state.back_off();
             state.tally.fold();
         }
@@ -238,7 +242,7 @@ impl Shared {
     }
 
     fn start_company(self: &Arc<Shared>) {
-        let lanes = u32::try_from(self.launch.executors).unwrap_or(u32::MAX);
+        let lanes = u32::try_from(self.launch().executors).unwrap_or(u32::MAX);
         let started = self.start_process(lanes.saturating_mul(2), true);
         let mut state = self.lock();
         match started {
@@ -294,7 +298,8 @@ impl Shared {
         lanes: u32,
         preload: bool,
     ) -> anyhow::Result<(Arc<Process>, Arc<Reach>)> {
-        let Launch { program, setup, caches, memory, outcome, .. } = &self.launch;
+        let launch = self.launch();
+        let Launch { program, setup, caches, memory, outcome, .. } = &*launch;
         let mut setup = setup.clone();
         setup.preload &= preload;
         let state = self.lock();
@@ -317,6 +322,31 @@ impl Shared {
             .spawn(move || shared.hear(reports, &heard))
             .context("starting the thread that hears the runtime's process")?;
         Ok((process, reach))
+    }
+
+    // It is replaced in one step.
+    fn launch(&self) -> Arc<Launch> {
+        self.launch.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on processes are made of this. That for all tasks is retired.
+    pub(super) fn renew(&self, launch: Launch) {
+        let confinement = launch.setup.confinement.clone();
+        let reach = Arc::new(Reach::of(&confinement.roots));
+        let mut state = self.lock();
+        let before = self.launch();
+        let (program, caches) = (before.program.clone(), before.caches.clone());
+        let launch = Launch { program, caches, executors: before.executors, ..launch };
+        *self.launch.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(launch);
+        // One that is being started now is of the one before: its reach tells.
+        (state.confinement, state.reach) = (confinement, reach);
+        if let Some(process) = state.company.clone() {
+            info!("the configuration has changed: another process has it");
+            process.retire();
+            state.retire(&process);
+        }
+        drop(state);
+        self.changed.notify_all();
     }
 
     /// From now on processes are confined to this. That for all tasks is retired
@@ -369,6 +399,15 @@ impl State {
         let process = process.as_ref()?;
         let (lane, run) = process.take(goes_on)?;
         Some((process.clone(), lane, run))
+    }
+
+    pub(super) fn condition(&self) -> Condition {
+        let company = self.company.as_ref();
+        Condition {
+            process: company.map(|process| process.id),
+            age: company.and(self.started).map(|started| started.elapsed()),
+            crashes: self.lost,
+        }
     }
 
     pub(super) fn unavailable(&self) -> Option<String> {

@@ -16,6 +16,7 @@ pub(in crate::nn) mod write;
 
 use std::ops::Range;
 
+use crate::nn::mistaken;
 use crate::nn::refusal::{Errno, Refusal};
 
 pub(in crate::nn) use read::{MAX_DEPTH, MAX_NODES};
@@ -241,9 +242,10 @@ pub(in crate::nn) fn scan<'a>(parts: &[&'a [u8]]) -> Result<Model<'a>, Refusal> 
     if file.first() != Some(&0x08) {
         let start: Vec<_> = file.iter().take(8).map(|byte| format!(" {byte:02x}")).collect();
         let text = format!(
-            "the builder ({} bytes, beginning with{}) is not an ONNX file, which begins with 08",
+            "the builder ({} bytes, beginning with{}) is not an ONNX file, which begins with 08{}",
             file.len(),
-            start.concat()
+            start.concat(),
+            mistaken::told(file)
         );
         return Err(Refusal::new(Errno::InvalidEncoding, text));
     }

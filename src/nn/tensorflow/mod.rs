@@ -13,6 +13,7 @@ pub(in crate::nn) mod write;
 
 use std::ops::Range;
 
+use crate::nn::mistaken;
 use crate::nn::refusal::{Errno, Refusal};
 
 pub(in crate::nn) use read::MAX_NODES;
@@ -175,9 +176,10 @@ pub(in crate::nn) fn scan<'a>(parts: &[&'a [u8]]) -> Result<Vec<Node<'a>>, Refus
         let start: Vec<_> = file.iter().take(8).map(|byte| format!(" {byte:02x}")).collect();
         let text = format!(
             "the builder ({} bytes, beginning with{}) is not a frozen graph of TensorFlow's, which \
-             begins with 0a",
+             begins with 0a{}",
             file.len(),
-            start.concat()
+            start.concat(),
+            mistaken::told(file)
         );
         return Err(Refusal::new(Errno::InvalidEncoding, text));
     }

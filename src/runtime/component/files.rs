@@ -6,7 +6,9 @@ use super::WASI;
 use crate::runtime::files::MAX_PATH;
 #[cfg(target_os = "linux")]
 use crate::runtime::files::linux::{Listing, leads_to_special};
+use crate::runtime::refusals::{Why, Within};
 use crate::runtime::sandbox::TaskState;
+use std::os::unix::fs::MetadataExt as _;
 use wasmtime::StoreContextMut;
 #[cfg(target_os = "linux")]
 use wasmtime::component::ResourceType;
@@ -21,9 +23,13 @@ use wasmtime_wasi::p2::bindings::sync::filesystem::types::{
 type Answer<R> = wasmtime::Result<(Result<R, ErrorCode>,)>;
 
 /// Puts a function that refuses long paths in the place of the one that
-/// `$types` has: its arguments, and which of them are paths.
+/// `$types` has: its arguments, which of them are paths, and for one that changes
+/// something which of those.
 macro_rules! bounded {
-    ($types:ident, $name:literal, $function:ident($($arg:ident: $ty:ty),*) -> $out:ty, $($path:ident),+) => {
+    (
+        $types:ident, $name:literal, $function:ident($($arg:ident: $ty:ty),*) -> $out:ty, $($path:ident),+
+        $(; changes $changed:ident)?
+    ) => {
         $types.func_wrap(
             concat!("[method]descriptor.", $name),
             |mut store: StoreContextMut<'_, TaskState>,
@@ -32,9 +38,15 @@ macro_rules! bounded {
                 if [$(&$path),+].into_iter().any(|path| too_long(path)) {
                     return Ok((Err(ErrorCode::NameTooLong),));
                 }
+                let asked: Option<Asked> =
+                    [$(Asked::new(&fd, &$changed, true))?].into_iter().next();
                 let mut files = store.data_mut().filesystem();
                 let done = HostDescriptor::$function(&mut files, fd, $($arg),*);
-                answer(&mut files, done)
+                let done = answer(&mut files, done)?;
+                if let Some(asked) = asked {
+                    asked.answered(store.data_mut(), &done);
+                }
+                Ok(done)
             },
         )?;
     };
@@ -43,26 +55,28 @@ macro_rules! bounded {
 /// Puts these functions in the place of those that `linker` has.
 pub(super) fn shadow(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
     let mut types = linker.instance(&format!("wasi:filesystem/types@{WASI}"))?;
-    bounded!(types, "create-directory-at", create_directory_at(path: String) -> (), path);
+    bounded!(types, "create-directory-at", create_directory_at(path: String) -> (), path; changes path);
     bounded!(types, "stat-at", stat_at(links: PathFlags, path: String) -> DescriptorStat, path);
     bounded!(
         types,
         "link-at",
         link_at(links: PathFlags, old: String, dir: Resource<Descriptor>, new: String) -> (),
         old,
-        new
+        new;
+        changes new
     );
     bounded!(types, "readlink-at", readlink_at(path: String) -> String, path);
-    bounded!(types, "remove-directory-at", remove_directory_at(path: String) -> (), path);
+    bounded!(types, "remove-directory-at", remove_directory_at(path: String) -> (), path; changes path);
     bounded!(
         types,
         "rename-at",
         rename_at(old: String, dir: Resource<Descriptor>, new: String) -> (),
         old,
-        new
+        new;
+        changes old
     );
-    bounded!(types, "symlink-at", symlink_at(old: String, new: String) -> (), old, new);
-    bounded!(types, "unlink-file-at", unlink_file_at(path: String) -> (), path);
+    bounded!(types, "symlink-at", symlink_at(old: String, new: String) -> (), old, new; changes new);
+    bounded!(types, "unlink-file-at", unlink_file_at(path: String) -> (), path; changes path);
     bounded!(
         types,
         "metadata-hash-at",
@@ -73,7 +87,10 @@ pub(super) fn shadow(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
     types.func_wrap(
         "[method]descriptor.open-at",
         |store: StoreContextMut<'_, TaskState>, (fd, links, path, how, flags): Open| {
-            opening(store, fd, links, path, |files, fd, path| {
+            let changes = OpenFlags::CREATE | OpenFlags::EXCLUSIVE | OpenFlags::TRUNCATE;
+            let writes = DescriptorFlags::WRITE | DescriptorFlags::MUTATE_DIRECTORY;
+            let writes = how.intersects(changes) || flags.intersects(writes);
+            opening(store, fd, links, path, writes, |files, fd, path| {
                 files.open_at(fd, links, path, how, flags)
             })
         },
@@ -82,7 +99,7 @@ pub(super) fn shadow(linker: &mut Linker<TaskState>) -> wasmtime::Result<()> {
     types.func_wrap(
         "[method]descriptor.set-times-at",
         |store: StoreContextMut<'_, TaskState>, (fd, links, path, accessed, modified): SetTimes| {
-            opening(store, fd, links, path, |files, fd, path| {
+            opening(store, fd, links, path, true, |files, fd, path| {
                 files.set_times_at(fd, links, path, accessed, modified)
             })
         },
@@ -100,13 +117,15 @@ fn refused(
     fd: &Resource<Descriptor>,
     links: PathFlags,
     path: &str,
+    opens_special: bool,
 ) -> Option<ErrorCode> {
     if too_long(path) {
         return Some(ErrorCode::NameTooLong);
     }
     #[cfg(target_os = "linux")]
     // What is no directory is explained by who opens.
-    if let Ok(Descriptor::Dir(dir)) = files.table.get(fd)
+    if !opens_special
+        && let Ok(Descriptor::Dir(dir)) = files.table.get(fd)
         && leads_to_special(&dir.dir, path.as_bytes(), links.contains(PathFlags::SYMLINK_FOLLOW))
     {
         return Some(ErrorCode::Unsupported);
@@ -120,14 +139,52 @@ fn opening<R>(
     fd: Resource<Descriptor>,
     links: PathFlags,
     path: String,
+    writes: bool,
     open: impl FnOnce(&mut WasiFilesystemCtxView<'_>, Resource<Descriptor>, String) -> FsResult<R>,
 ) -> Answer<R> {
+    let special = store.data().opens_special;
     let mut files = store.data_mut().filesystem();
-    if let Some(code) = refused(&files, &fd, links, &path) {
+    if let Some(code) = refused(&files, &fd, links, &path, special) {
         return Ok((Err(code),));
     }
+    let asked = Asked::new(&fd, &path, writes);
     let opened = open(&mut files, fd, path);
-    answer(&mut files, opened)
+    let answer = answer(&mut files, opened)?;
+    asked.answered(store.data_mut(), &answer);
+    Ok(answer)
+}
+
+/// What a call is about, in case that it is refused.
+struct Asked {
+    dir: u32,
+    path: String,
+    writes: bool,
+}
+
+impl Asked {
+    fn new(dir: &Resource<Descriptor>, path: &str, writes: bool) -> Asked {
+        Asked { dir: dir.rep(), path: path.to_owned(), writes }
+    }
+
+    /// Remembers what was refused, for a task that fails.
+    fn answered<R>(self, state: &mut TaskState, (answer,): &(Result<R, ErrorCode>,)) {
+        let why = match answer {
+            Err(ErrorCode::NoEntry) => Why::Missing,
+            Err(ErrorCode::Access | ErrorCode::NotPermitted | ErrorCode::ReadOnly) => {
+                if self.writes { Why::Unwritable } else { Why::Denied }
+            }
+            _ => return,
+        };
+        let files = state.filesystem();
+        let dir = files.table.get(&Resource::<Descriptor>::new_borrow(self.dir));
+        let within = match dir {
+            Ok(Descriptor::Dir(dir)) => {
+                dir.dir.metadata().map_or(Within::Opened, |dir| Within::Inode(dir.dev(), dir.ino()))
+            }
+            _ => Within::Opened,
+        };
+        state.refused.add(self.path.as_bytes(), within, why);
+    }
 }
 
 fn answer<R>(files: &mut WasiFilesystemCtxView<'_>, done: FsResult<R>) -> Answer<R> {

@@ -58,12 +58,9 @@ pub(in crate::runtime) fn linker(
     linker.allow_shadowing(true);
     poll::shadow(&mut linker)?;
     network::shadow(&mut linker)?;
+    files::shadow(&mut linker)?;
     match stdio {
-        Stdio::Captured => {
-            streams::shadow(&mut linker)?;
-            files::shadow(&mut linker)?;
-        }
-        // Who runs a guest by hand may mean a FIFO.
+        Stdio::Captured => streams::shadow(&mut linker)?,
         Stdio::Inherited => {}
     }
     linker.allow_shadowing(false);
@@ -91,7 +88,7 @@ pub(in crate::runtime) fn link(
 }
 
 /// Why an import of this name is not provided, if it is not.
-fn missing(import: &str) -> Option<String> {
+pub(in crate::runtime) fn missing(import: &str) -> Option<String> {
     let (interface, version) = import.split_once('@').unwrap_or((import, ""));
     if PROVIDED.contains(&interface) {
         // The engine takes each version with the same first two numbers for one.

@@ -218,6 +218,20 @@ fn interfaces(component: &Component) -> impl Iterator<Item = String> {
 
 /// What a component exports that can be called, with the types.
 pub(super) fn exports(component: &Component) -> String {
+    let functions = functions(component, MAX_LISTED + 1);
+    match functions.len() {
+        0 => "no function at all".to_owned(),
+        _ => listed(functions.iter()),
+    }
+}
+
+/// The same, one each and at most so many.
+pub(in crate::runtime) fn signatures(component: &Component, most: usize) -> Vec<String> {
+    let functions = functions(component, most).into_iter();
+    functions.map(|function| function.signature().trim_matches('`').to_owned()).collect()
+}
+
+fn functions(component: &Component, most: usize) -> Vec<Function> {
     let ty = component.component_type();
     let mut functions = Vec::new();
     for (name, export) in ty.exports(component.engine()) {
@@ -231,14 +245,12 @@ pub(super) fn exports(component: &Component) -> String {
             }
             _ => {}
         }
-        if functions.len() > MAX_LISTED {
+        if functions.len() >= most {
             break;
         }
     }
-    match functions.len() {
-        0 => "no function at all".to_owned(),
-        _ => listed(functions.iter()),
-    }
+    functions.truncate(most);
+    functions
 }
 
 fn listed<'a>(functions: impl Iterator<Item = &'a Function>) -> String {

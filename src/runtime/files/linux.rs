@@ -2,7 +2,7 @@
 
 use super::super::errno;
 use super::super::sandbox::{Interrupted, TaskState};
-use super::{GuestMemory, in_tokio, p1};
+use super::{Aligned, GuestMemory, in_tokio, p1};
 use crate::cancel::Cancel;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::fs::{fstat, openat, openat2, statat};
@@ -23,11 +23,6 @@ pub(super) const FILESTAT: usize = 64;
 const DIRECTORY: u8 = 3;
 const FOLLOW: i32 = 1;
 
-/// Bytes in the place of a guest's memory: numbers in it are looked at where
-/// they are, so it begins where the widest of them may.
-#[repr(align(8))]
-pub(super) struct Aligned<const N: usize>(pub(super) [u8; N]);
-
 /// Entries between two looks at the task's end.
 const CHECK: u64 = 64;
 
@@ -43,6 +38,9 @@ pub(super) fn is_special(
 ) -> bool {
     let Some(Extern::Memory(memory)) = caller.get_export("memory") else { return false };
     let (bytes, state) = memory.data_and_store_mut(caller);
+    if state.opens_special {
+        return false;
+    }
     let Some(path) = part(bytes, path, length) else { return false };
     let Some(dir) = directory(state.wasi(), fd) else { return false };
     leads_to_special(&dir, path, lookup & FOLLOW != 0)

@@ -8,9 +8,9 @@
 
 use super::super::errno;
 use super::contents::{Content, Draft, FileId, Stretch};
-use super::linux::{Aligned, FILESTAT, part};
+use super::linux::{FILESTAT, part};
 use super::mapped::Mapped;
-use super::{GuestMemory, TaskState, fuel, in_tokio, p1};
+use super::{Aligned, GuestMemory, TaskState, fuel, in_tokio, p1};
 use std::ops::Range;
 use std::sync::Arc;
 use wasmtime::{AsContext, Caller, Extern, Memory};

@@ -7,14 +7,15 @@ use crate::executor::{Crash, Elsewhere, Ran, RunTask, Turn};
 use crate::host::confine::Confinement;
 use crate::host::{Caches, End, Keeper, Launch, Log, Setup, TaskPlace};
 use crate::metrics::RuntimeLevels;
+use crate::nn::NnConfig;
 use crate::policy::Policy;
-use crate::sources::Fetcher;
+use crate::sources::{self, Fetcher};
 use crate::task::{Failure, Outcome, TaskSpec};
 use crate::usage::Thread;
 use crate::worker::setup;
 use anyhow::Context as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 use tokio::sync::watch;
 use tracing::warn;
@@ -23,7 +24,25 @@ use tracing::warn;
 const SENTENCES: u64 = 4 << 20;
 
 /// What the process is to be confined to, as directories are now.
-pub(super) type Confine = Arc<dyn Fn() -> Confinement + Send + Sync>;
+#[derive(Clone)]
+pub(super) struct Confine(Arc<RwLock<(Policy, NnConfig)>>);
+
+impl Confine {
+    fn new(policy: &Policy, nn: &NnConfig) -> Confine {
+        Confine(Arc::new(RwLock::new((policy.clone(), nn.clone()))))
+    }
+
+    fn now(&self) -> Confinement {
+        // It is replaced in one step.
+        let (policy, nn) = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        setup::confinement(&policy, &nn)
+    }
+
+    fn replace(&self, other: &Confine) {
+        let new = other.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = new;
+    }
+}
 
 /// Starts the process.
 pub(super) fn start(
@@ -31,6 +50,35 @@ pub(super) fn start(
     policy: &Policy,
     fetcher: Arc<Fetcher>,
 ) -> anyhow::Result<Runner> {
+    let (launch, confine) = launch(config, policy)?;
+    let caches = setup::cache_folder(config, config.disk_cache).and_then(|folder| {
+        let unused = |e: &anyhow::Error| {
+            warn!("what is compiled is not kept on the disk, so each start does it again: {e:#}");
+        };
+        Caches::open(&folder, config.disk_cache).inspect_err(unused).ok()
+    });
+    let keeper = Keeper::start(Launch { caches, ..launch })?;
+    if let Some(changes) = config.log_changes.clone() {
+        tokio::spawn(follow(keeper.clone(), changes));
+    }
+    Ok(Runner::Apart(keeper, confine, fetcher))
+}
+
+/// Another process, by another configuration, for tasks that come from now on.
+pub(super) fn renew(
+    keeper: &Keeper,
+    confine: &Confine,
+    config: &Config,
+    policy: &Policy,
+) -> anyhow::Result<()> {
+    let (launch, new) = launch(config, policy)?;
+    confine.replace(&new);
+    keeper.renew(launch);
+    Ok(())
+}
+
+/// What the process is made of, but for its caches on the disk.
+fn launch(config: &Config, policy: &Policy) -> anyhow::Result<(Launch, Confine)> {
     let mut nn = setup::nn_config(config, policy);
     // That process can make none, nor does it have this one's variables.
     match nn.openvino.make_links() {
@@ -42,17 +90,14 @@ pub(super) fn start(
         None => config.log.directives.clone(),
     };
     let json = config.log.format == LogFormat::Json;
-    let confine: Confine = {
-        let (policy, nn) = (policy.clone(), nn.clone());
-        Arc::new(move || setup::confinement(&policy, &nn))
-    };
+    let confine = Confine::new(policy, &nn);
     let setup = Setup {
         module_cache: config.module_cache,
         file_cache: config.file_cache,
         compilers: setup::compilers(config),
         compile_memory: setup::compile_memory(config),
         pool: setup::pool(config),
-        confinement: confine(),
+        confinement: confine.now(),
         nn,
         disk: None,
         preload: true,
@@ -62,24 +107,15 @@ pub(super) fn start(
         "the system does not tell this program's file, which a process for guests and models is \
          started of: use --isolation=none",
     )?;
-    let caches = setup::cache_folder(config, config.disk_cache).and_then(|folder| {
-        let unused = |e: &anyhow::Error| {
-            warn!("what is compiled is not kept on the disk, so each start does it again: {e:#}");
-        };
-        Caches::open(&folder, config.disk_cache).inspect_err(unused).ok()
-    });
-    let keeper = Keeper::start(Launch {
+    let launch = Launch {
         program,
         setup,
-        caches,
+        caches: None,
         executors: setup::executors(config),
         memory: setup::runtime_memory(config).bytes,
         outcome: 2 * config.limits.output as u64 + SENTENCES,
-    })?;
-    if let Some(changes) = config.log_changes.clone() {
-        tokio::spawn(follow(keeper.clone(), changes));
-    }
-    Ok(Runner::Apart(keeper, confine, fetcher))
+    };
+    Ok((launch, confine))
 }
 
 /// Has the process log what this one does.
@@ -112,7 +148,7 @@ pub(super) fn run(keeper: &Keeper, confine: &Confine, fetcher: &Arc<Fetcher>) ->
     let (keeper, confine, fetcher) = (keeper.clone(), confine.clone(), fetcher.clone());
     Box::new(move |turn| {
         if !directories(turn.spec).all(|directory| keeper.reaches(directory)) {
-            keeper.confine(confine());
+            keeper.confine(confine.now());
         }
         run_turn(&keeper, &fetcher, turn)
     })
@@ -177,6 +213,10 @@ pub(super) fn levels(keeper: &Keeper) -> Box<dyn Fn() -> RuntimeLevels + Send + 
             module_bytes: levels.module_bytes,
             nn: levels.nn,
             inferences: levels.inferences,
+            process: keeper.condition().process,
+            fetched_bytes: sources::fetched_bytes(),
+            code: levels.code,
+            graphs: levels.graphs,
         }
     })
 }

@@ -56,7 +56,14 @@ impl OpenVino {
             library::find(self.config.library.as_deref(), &self.config.search, load)?;
         let failed = |error| format!("OpenVINO (`{}`) does not start: {error}", path.display());
         let core = Core::new().map_err(failed)?;
-        self.set_hint(&core, "CPU").map_err(failed)?;
+        self.set_hint(&core, "CPU").map_err(|error| {
+            let there = core.devices().unwrap_or_default();
+            if there.iter().any(|device| device == "CPU") {
+                failed(error)
+            } else {
+                without_cpu(&path)
+            }
+        })?;
         tracing::info!(path = %path.display(), version, "OpenVINO loaded");
         let library = Library { backend: self.name(), path: Some(path), version };
         Ok(self.loaded.get_or_init(|| Loaded { core: Arc::new(core), library }))
@@ -80,8 +87,12 @@ impl OpenVino {
     }
 
     fn device(&self, target: ExecutionTarget) -> Result<String, Refusal> {
-        let available = self.loaded().and_then(|loaded| loaded.core.devices());
-        self.config.devices.of(target, &available.map_err(Refusal::runtime)?)
+        let loaded = self.loaded().map_err(Refusal::runtime)?;
+        let available = loaded.core.devices().map_err(Refusal::runtime)?;
+        self.config.devices.of(target, &available).map_err(|refusal| match &loaded.library.path {
+            Some(path) if available.is_empty() => Refusal { text: without_cpu(path), ..refusal },
+            _ => refusal,
+        })
     }
 }
 
@@ -158,6 +169,23 @@ impl Backend for OpenVino {
         graph.weight += imported;
         Ok(graph)
     }
+}
+
+/// What is said of a library without any device: its plugins are files beside it.
+fn without_cpu(library: &Path) -> String {
+    let plugin = match (cfg!(target_os = "macos"), cfg!(target_arch = "x86_64")) {
+        (false, true) => "libopenvino_intel_cpu_plugin.so",
+        (false, false) => "libopenvino_arm_cpu_plugin.so",
+        (true, true) => "libopenvino_intel_cpu_plugin.dylib",
+        (true, false) => "libopenvino_arm_cpu_plugin.dylib",
+    };
+    let folder = library.canonicalize().ok().and_then(|file| Some(file.parent()?.to_owned()));
+    let beside = folder.unwrap_or_else(|| library.parent().unwrap_or(library).to_owned());
+    format!(
+        "OpenVINO at `{}` has no plugin for the CPU: `{}` is missing, or what it needs is",
+        library.display(),
+        beside.join(plugin).display()
+    )
 }
 
 fn graph(compiled: native::CompiledModel, proven: &Proven<'_>) -> Result<Compiled, String> {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::xml::{self, Bounds, Scan};
+use crate::nn::mistaken;
 use crate::nn::refusal::{Errno, Refusal};
 
 /// Proves the builders of an OpenVINO model: the XML, then its weights.
@@ -27,9 +28,16 @@ pub(in crate::nn) fn check(parts: &[&[u8]], bounds: Bounds) -> Result<Scan, Refu
             Errno::InvalidEncoding,
             format!(
                 "the first builder ({} bytes, beginning with{start}) is not OpenVINO's XML, \
-                 which begins with `<?xml` or `<net`",
-                xml.len()
+                 which begins with `<?xml` or `<net`{}",
+                xml.len(),
+                mistaken::told(xml)
             ),
+        ));
+    }
+    if let Some(what) = mistaken::pointer(weights) {
+        return Err(Refusal::new(
+            Errno::InvalidEncoding,
+            format!("the second builder ({} bytes) is no weights; {what}", weights.len()),
         ));
     }
     xml::scan(xml, weights, bounds)
@@ -50,5 +58,11 @@ mod tests {
         let onnx = check(&[b"\x08\x07\x12\nonnx-wally", &[]], Bounds::default()).expect_err("ONNX");
         assert_eq!(onnx.errno, Errno::InvalidEncoding);
         assert!(onnx.text.contains("(14 bytes, beginning with 08 07 12 0a"), "{onnx}");
+        assert!(onnx.text.ends_with("its encoding is `onnx`"), "{onnx}");
+        let page = check(&[b"<!DOCTYPE html>", &[]], Bounds::default()).expect_err("a page");
+        assert!(page.text.contains("HTML page"), "{page}");
+        let pointer = b"version https://git-lfs.github.com/spec/v1\n";
+        let pointer = check(&[xml, pointer], Bounds::default()).expect_err("a pointer");
+        assert!(pointer.text.contains("weights") && pointer.text.contains("git lfs"), "{pointer}");
     }
 }

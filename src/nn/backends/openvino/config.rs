@@ -84,6 +84,11 @@ impl OpenVinoConfig {
         paths::make(&folder).map(|()| folder)
     }
 
+    /// Where OpenVINO is looked for, on this system and in this environment.
+    pub fn looked(&self) -> Vec<PathBuf> {
+        library::looked(self.library.as_deref(), &self.search)
+    }
+
     /// The folders that have to be readable for OpenVINO to be found and loaded,
     /// as they are now. None is loaded.
     pub fn folders(&self) -> Vec<PathBuf> {

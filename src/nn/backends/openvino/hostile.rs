@@ -213,7 +213,15 @@ fn a_library_that_is_too_old_leaves_room_for_the_next() {
     let dir = tempfile::tempdir().expect("a folder");
     let old = too_old(dir.path());
     let error = native::load(&old).expect_err("too old");
-    assert_eq!(error, "it is version 2023.1.0-12185-old, and 2025.1 or newer is needed");
+    let told = format!(
+        "OpenVINO 2023.1.0-12185-old found at `{}`, 2025.1 or newer is needed",
+        old.display()
+    );
+    assert_eq!(error, told);
+    let page = dir.path().join("page.so");
+    std::fs::write(&page, "<html>").expect("written");
+    let error = native::load(&page).expect_err("a page");
+    assert_eq!(error, format!("`{}` is no shared library", page.display()));
     let path = dir.path().as_os_str();
     let search =
         SearchEnv::from_lookup(beside, |name| (name == "LD_LIBRARY_PATH").then(|| path.to_owned()));

@@ -69,25 +69,40 @@ const ARCHIVE: &[&str] = &[
     "lib",
     "libs",
     "openvino/libs",
+    #[cfg(target_arch = "x86_64")]
     "runtime/lib/intel64",
+    #[cfg(target_arch = "x86_64")]
     "runtime/lib/intel64/Release",
+    #[cfg(target_arch = "aarch64")]
     "runtime/lib/aarch64",
+    #[cfg(target_arch = "aarch64")]
     "runtime/lib/aarch64/Release",
+    #[cfg(target_arch = "aarch64")]
     "runtime/lib/arm64",
+    #[cfg(target_arch = "aarch64")]
     "runtime/lib/arm64/Release",
+    #[cfg(target_arch = "arm")]
     "runtime/lib/armv7l",
 ];
 
 /// Where the system's packages put libraries, and archives by default.
+#[cfg(not(target_os = "macos"))]
 const SYSTEM: &[&str] = &[
     "/usr/local/lib",
     "/usr/local/lib64",
+    #[cfg(target_arch = "x86_64")]
     "/usr/lib/x86_64-linux-gnu",
+    #[cfg(target_arch = "aarch64")]
     "/usr/lib/aarch64-linux-gnu",
+    #[cfg(target_arch = "arm")]
     "/usr/lib/arm-linux-gnueabihf",
     "/usr/lib64",
     "/usr/lib",
     "/lib",
+];
+#[cfg(target_os = "macos")]
+const SYSTEM: &[&str] = &[
+    "/usr/local/lib",
     "/opt/homebrew/lib",
     "/opt/homebrew/opt/openvino/lib",
     "/usr/local/opt/openvino/lib",
@@ -100,8 +115,8 @@ const UNPACKED: &[&str] = &["/opt/intel/openvino*", "/opt/openvino*"];
 ///
 /// # Errors
 ///
-/// One sentence: every place that was looked at, what was found there and why
-/// it would not do, and how to install it.
+/// One sentence: what was found and why it would not do, which `load` says, and
+/// how to install it.
 pub(super) fn find<T>(
     explicit: Option<&Path>,
     env: &SearchEnv,
@@ -112,43 +127,41 @@ pub(super) fn find<T>(
             false => path.to_owned(),
             true => libraries(path).into_iter().next().ok_or_else(|| {
                 format!(
-                    "the OpenVINO library that was set, `{}`, is a folder without a `libopenvino_c`",
+                    "the folder `{}`, which was set for OpenVINO, has no `libopenvino_c`",
                     path.display()
                 )
             })?,
         };
-        return load(&file).map_err(|error| {
-            format!(
-                "the OpenVINO library that was set, `{}`, can't be used: {error}; no other place was looked at",
-                file.display()
-            )
-        });
+        return load(&file)
+            .map_err(|error| format!("{error}; it was set, so no other place was looked at"));
     }
-    let (mut looked, mut unfit) = (Vec::new(), Vec::new());
-    for place in places(env) {
-        for dir in expand(&place) {
+    let places = places(env);
+    let mut unfit = Vec::new();
+    for place in &places {
+        for dir in expand(place) {
             for file in libraries(&dir) {
                 match load(&file) {
                     Ok(loaded) => return Ok(loaded),
-                    Err(error) => {
-                        unfit.push(format!("`{}` can't be used: {error}", file.display()));
-                    }
+                    Err(error) => unfit.push(error),
                 }
             }
         }
-        looked.push(place.display().to_string());
     }
     unfit.dedup();
     let found = match unfit.as_slice() {
-        [] => String::new(),
-        unfit => format!(" ({})", unfit.join("; ")),
+        [] => "OpenVINO was not found".to_owned(),
+        unfit => unfit.join("; "),
     };
     Err(format!(
-        "OpenVINO was not found{found}: install it with `pip install openvino`, a package or an archive of \
-         https://docs.openvino.ai, or name its `libopenvino_c` with --openvino-lib or PROPLET_OPENVINO_LIB; \
-         looked for it in {}",
-        looked.join(", ")
+        "{found}: `pip install openvino` installs it, PROPLET_OPENVINO_LIB (--openvino-lib) names \
+         one that is elsewhere, `proplet doctor` lists the {} places that were looked at",
+        places.len()
     ))
+}
+
+/// Where [`find`] looks, on this system and with this environment.
+pub(super) fn looked(explicit: Option<&Path>, env: &SearchEnv) -> Vec<PathBuf> {
+    explicit.map_or_else(|| places(env), |path| vec![path.to_owned()])
 }
 
 /// The folders that have to be readable for what [`find`] may load: those with a
@@ -187,8 +200,9 @@ fn places(env: &SearchEnv) -> Vec<PathBuf> {
             places.extend(ARCHIVE.iter().map(|below| join(&dir, below)));
         }
     }
-    for name in ["LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"] {
-        places.extend(env.paths(name));
+    places.extend(env.paths("LD_LIBRARY_PATH"));
+    if cfg!(target_os = "macos") {
+        places.extend(env.paths("DYLD_LIBRARY_PATH"));
     }
     let above = env.executable.iter().flat_map(|file| file.ancestors().skip(1));
     places.extend(above.map(|dir| dir.join("openvino/libs")));
@@ -213,10 +227,15 @@ fn python(env: &SearchEnv) -> Vec<PathBuf> {
     for home in env.paths("HOME") {
         prefixes.push(home.join(".local"));
         prefixes.push(home.join(".pyenv/versions/*"));
-        sites.push(home.join("Library/Python/3*/lib/python/site-packages"));
+        if cfg!(target_os = "macos") {
+            sites.push(home.join("Library/Python/3*/lib/python/site-packages"));
+        }
     }
-    prefixes.extend(["/usr/local", "/usr", "/opt/homebrew"].map(PathBuf::from));
-    prefixes.push("/Library/Frameworks/Python.framework/Versions/3*".into());
+    prefixes.extend(["/usr/local", "/usr"].map(PathBuf::from));
+    if cfg!(target_os = "macos") {
+        prefixes.push("/opt/homebrew".into());
+        prefixes.push("/Library/Frameworks/Python.framework/Versions/3*".into());
+    }
     for prefix in prefixes {
         sites.push(prefix.join("lib/python3*/site-packages"));
         sites.push(prefix.join("lib/python3*/dist-packages"));

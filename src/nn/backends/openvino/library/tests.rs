@@ -97,7 +97,7 @@ fn the_order_of_places_is_that_of_the_documentation() {
         "venv/lib/python3.13/site-packages/openvino/libs/libopenvino_c.so.2641",
         "project/target/openvino/libs/libopenvino_c.so.2641",
         "ld/libopenvino_c.so.2541",
-        "install/runtime/lib/intel64/libopenvino_c.so",
+        &format!("install/{}/libopenvino_c.so", ARCHIVE[4]),
     ] {
         touch(&at(library));
         assert_eq!(first(root.path(), &env), library);
@@ -109,12 +109,24 @@ fn what_can_not_be_used_is_passed_over_and_told() {
     let root = tempfile::tempdir().expect("a folder");
     touch(&root.path().join("old/libopenvino_c.so"));
     let env = env(&[("LD_LIBRARY_PATH", &root.path().join("old"))]);
-    let load = |_: &Path| Err::<(), _>("it is version 2023.1, and 2025.1 is needed".to_owned());
+    let load = |file: &Path| {
+        Err::<(), _>(format!(
+            "OpenVINO 2023.1 found at `{}`, 2025.1 or newer is needed",
+            file.display()
+        ))
+    };
     let error = find(None, &env, load).expect_err("none");
-    assert!(error.contains("old/libopenvino_c.so` can't be used: it is version 2023.1"), "{error}");
-    for part in ["pip install openvino", "PROPLET_OPENVINO_LIB", "/usr/lib64", "python3*"] {
+    assert!(error.starts_with("OpenVINO 2023.1 found at `"), "{error}");
+    assert!(error.contains("old/libopenvino_c.so`, 2025.1 or newer is needed"), "{error}");
+    for part in ["pip install openvino", "PROPLET_OPENVINO_LIB", "`proplet doctor` lists"] {
         assert!(error.contains(part), "{part}: {error}");
     }
+    let places = looked(None, &env);
+    for place in ["/usr/lib", "/usr/lib/python3*/dist-packages/openvino/libs"] {
+        assert!(places.contains(&PathBuf::from(place)), "{place}: {places:?}");
+    }
+    let elsewhere = if cfg!(target_os = "macos") { "x86_64-linux-gnu" } else { "homebrew" };
+    assert!(places.iter().all(|place| !place.to_string_lossy().contains(elsewhere)), "{places:?}");
 }
 
 #[test]
@@ -124,7 +136,7 @@ fn an_explicit_path_is_the_only_one() {
     let env = env(&[("LD_LIBRARY_PATH", root.path())]);
     let missing = root.path().join("missing.so");
     let load = |file: &Path| {
-        if file.exists() { Ok(file.to_owned()) } else { Err("no such file".to_owned()) }
+        if file.exists() { Ok(file.to_owned()) } else { Err(format!("no {}", file.display())) }
     };
     let error = find(Some(&missing), &env, load).expect_err("missing");
     assert!(error.contains("missing.so") && error.contains("no other place"), "{error}");

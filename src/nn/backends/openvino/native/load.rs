@@ -73,7 +73,11 @@ pub(in super::super) const FUNCTIONS: &[&str] = &[
 /// It is not OpenVINO's C library, too old, or can't be loaded; or the process
 /// has another version already.
 pub(in super::super) fn load(path: &Path) -> Result<String, String> {
-    let file = fs::read(path).map_err(|error| error.to_string())?;
+    let at = path.display();
+    let file = fs::read(path).map_err(|error| format!("`{at}` can't be read: {error}"))?;
+    if !is_shared_library(&file) {
+        return Err(format!("`{at}` is no shared library"));
+    }
     let names: std::collections::HashSet<&[u8]> = file.split(|&byte| byte == 0).collect();
     let exported = |name: &&&str| {
         // macOS puts an underscore before each name.
@@ -81,27 +85,42 @@ pub(in super::super) fn load(path: &Path) -> Result<String, String> {
         names.contains(name.as_bytes()) || names.contains(underscored.as_bytes())
     };
     if let Some(missing) = FUNCTIONS.iter().find(|name| !exported(name)) {
-        return Err(format!("it is too old or not OpenVINO's C library: it has no `{missing}`"));
+        return Err(format!(
+            "`{at}` is OpenVINO's C library of a version before {}.{}, or not its C library: it has \
+             no `{missing}`",
+            OLDEST.0, OLDEST.1
+        ));
     }
     // SAFETY: its initialisers run, as they will when it is used.
-    let candidate = unsafe { Library::new(path) }.map_err(|error| error.to_string())?;
-    let version = version_of(&candidate)?;
+    let candidate = unsafe { Library::new(path) }
+        .map_err(|error| format!("`{at}` can't be loaded: {error}"))?;
+    let version = version_of(&candidate).map_err(|error| format!("`{at}`: {error}"))?;
     let mut numbers = version.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
     let (year, release) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if (year, release) < OLDEST {
         let (oldest, first) = OLDEST;
-        return Err(format!("it is version {version}, and {oldest}.{first} or newer is needed"));
+        return Err(format!(
+            "OpenVINO {version} found at `{at}`, {oldest}.{first} or newer is needed"
+        ));
     }
-    ov::load_from(path.to_owned())?;
+    ov::load_from(path.to_owned()).map_err(|error| format!("`{at}` can't be loaded: {error}"))?;
     // The bindings have it now; one that was refused has been unloaded.
     drop(candidate);
     let loaded = version_in_use()?;
     if loaded != version {
         return Err(format!(
-            "it is version {version}, and this process has loaded {loaded} already: start it again"
+            "`{at}` is version {version}, and this process has loaded {loaded} already: start it \
+             again"
         ));
     }
     Ok(version)
+}
+
+/// As the two systems that have OpenVINO write them.
+fn is_shared_library(file: &[u8]) -> bool {
+    const ELF: &[u8] = b"\x7fELF";
+    const MACH_O: [[u8; 4]; 2] = [[0xcf, 0xfa, 0xed, 0xfe], [0xca, 0xfe, 0xba, 0xbe]];
+    file.starts_with(ELF) || MACH_O.iter().any(|magic| file.starts_with(magic))
 }
 
 fn version_of(library: &Library) -> Result<String, String> {
