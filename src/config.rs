@@ -11,6 +11,7 @@ mod arguments;
 mod choice;
 mod connection;
 mod foreign;
+mod http;
 mod images;
 mod inference;
 mod manager;
@@ -39,6 +40,7 @@ use crate::nn::{BackendName, Devices, Hint, Operators, Precision, SearchEnv};
 pub use crate::mqtt::{CleanSession, Qos};
 pub use arguments::{health_args, markdown_table, run_args, submit_args, worker_args};
 pub use connection::{ClientCert, Connection};
+pub use http::HttpConfig;
 pub use images::{ImagesConfig, RegistryConfig};
 pub use inference::Inference;
 pub use manager::{ManagerConfig, ManagerHttp};
@@ -92,6 +94,8 @@ pub struct Config {
     pub isolation: Isolation,
     /// What one task may use.
     pub limits: TaskLimits,
+    /// HTTP servers.
+    pub http: HttpConfig,
     /// Bytes that the process with the guests and models may take on top of
     /// what it starts with; none: as [`crate::host::memory`] finds.
     pub runtime_memory: Option<u64>,

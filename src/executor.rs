@@ -321,7 +321,13 @@ impl Executor {
 
     /// Ends the tasks that still run.
     pub fn cancel_running(&self) {
-        let running: Vec<_> = self.shared.queue().running().cloned().collect();
+        self.cancel_running_but(&[]);
+    }
+
+    /// The same, but for these.
+    pub fn cancel_running_but(&self, these: &[TaskId]) {
+        let mut running: Vec<_> = self.shared.queue().running().cloned().collect();
+        running.retain(|handle| !these.contains(&handle.id));
         for handle in running {
             handle.cancel.cancel(Reason::ShuttingDown);
         }

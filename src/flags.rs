@@ -12,6 +12,7 @@ mod help;
 mod options;
 mod value;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use errors::{invalid, stray_argument, unknown_flag, unknown_option};
@@ -33,6 +34,10 @@ pub struct RunFlags {
     pub env: Vec<(String, Option<String>)>,
     /// `--invoke NAME`.
     pub invoke: Option<String>,
+    /// `--addr HOST:PORT`: where an HTTP server listens.
+    pub addr: Option<SocketAddr>,
+    /// `--port N`: the same, at the worker's own address.
+    pub port: Option<u16>,
     /// `-W timeout=…`.
     pub timeout: Option<Duration>,
     /// `-W max-memory-size=…`, in bytes.
@@ -175,6 +180,8 @@ impl Parser {
             Flag::MapDir => self.mapdir(value)?,
             Flag::Env => self.env(value)?,
             Flag::Invoke => self.invoke(value)?,
+            Flag::Addr => self.flags.addr = Some(self.address(value)?),
+            Flag::Port => self.flags.port = Some(self.port(value)?),
             Flag::WasiModules => self.wasi_modules(value)?,
             Flag::Help | Flag::Unsupported(_) => {}
         }
@@ -326,6 +333,31 @@ impl Parser {
         }
         self.flags.invoke = Some(name.to_owned());
         Ok(())
+    }
+
+    fn address(&self, value: &str) -> Result<SocketAddr, FlagError> {
+        self.listens_once(&format!("--addr {value}"))?;
+        let local = value.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+        local.as_deref().unwrap_or(value).parse().map_err(|_| {
+            invalid(format!(
+                "`--addr {value}`: write it ADDRESS:PORT, such as `127.0.0.1:8080`, `0.0.0.0:8080` \
+                 or `[::]:8080`"
+            ))
+        })
+    }
+
+    fn port(&self, value: &str) -> Result<u16, FlagError> {
+        self.listens_once(&format!("--port {value}"))?;
+        value
+            .parse()
+            .map_err(|_| invalid(format!("`--port {value}`: a port is a number from 0 to 65535")))
+    }
+
+    fn listens_once(&self, again: &str) -> Result<(), FlagError> {
+        match (self.flags.addr, self.flags.port) {
+            (None, None) => Ok(()),
+            _ => Err(invalid(format!("`{again}`: a server listens at one address"))),
+        }
     }
 
     /// `--wasi-modules=LIST`, as Wasmtime 0.40 to 13 had it: names that are on,

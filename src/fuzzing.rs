@@ -50,6 +50,7 @@ pub fn arguments(data: &[u8]) {
         },
         proplet_id: None,
         limits: limits.clone(),
+        serving: None,
         private: vec!["/models/own/config.toml".into()],
         kernel: vec!["/proc".into(), "/data/proc".into()],
         module_size: 100,

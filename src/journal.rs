@@ -103,6 +103,13 @@ pub enum Step {
     Stopped(Run),
     /// Its task is deployed: what was accepted is kept for invocations.
     Deployed(Run),
+    /// It is an HTTP server, which listens at this port.
+    Serves {
+        /// The run.
+        run: Run,
+        /// The port.
+        port: u16,
+    },
     /// The broker is known to have the acknowledgement of its message.
     Acknowledged(Run),
     /// The process died while it ran, so it is a suspect.

@@ -11,14 +11,15 @@ mod living;
 mod manager;
 mod propeller;
 mod rounds;
+mod servers;
 
 use self::labels::{KINDS, OUTCOMES, PHASES, REASONS, kind};
 use self::propeller::{LastLook, PropellerMetrics};
 use crate::journal::{JOURNAL_BUCKETS, JournalLevels};
 use crate::mqtt::FailureKind;
 use crate::nn::{INFERENCE_BUCKETS, InferenceTimes, KeptGraph, NnStats};
-use crate::runtime::KeptCode;
-use crate::task::{Outcome, Rejection, Timings};
+use crate::runtime::{KeptCode, Served};
+use crate::task::{Outcome, Rejection, TaskId, Timings};
 use crate::usage::Usage;
 use crate::version;
 use prometheus_client::collector::Collector;
@@ -69,6 +70,8 @@ pub struct RuntimeLevels {
     pub code: Vec<KeptCode>,
     /// Graphs that are kept, likewise.
     pub graphs: Vec<KeptGraph>,
+    /// By HTTP server, whose number is bounded.
+    pub servers: Vec<(TaskId, Served)>,
 }
 
 /// The worker's metrics. Everything is cheap enough for each task.
@@ -336,6 +339,7 @@ impl<F: Fn() -> RuntimeLevels + Send + Sync + 'static> Collector for Asked<F> {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let mut levels = (self.levels)();
         encode_inferences(std::mem::take(&mut levels.inferences), &mut encoder)?;
+        servers::encode(&levels.servers, &mut encoder)?;
         let nn = levels.nn;
         for (name, help, count) in [
             ("proplet_modules_compiled", "Modules compiled", levels.modules_compiled),

@@ -44,12 +44,13 @@
 
 use crate::flags::{self, RunFlags};
 use crate::task::{
-    Entry, Grant, GraphDir, Life, Limits, ModuleSource, Rejection, TaskRequest, TaskSpec,
-    humantime, is_web_address,
+    Bind, Entry, Grant, GraphDir, Life, Limits, ModuleSource, Rejection, Serving, TaskRequest,
+    TaskSpec, humantime, is_web_address,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 mod directories;
@@ -102,6 +103,9 @@ pub struct Policy {
     pub proplet_id: Option<String>,
     /// What no task gets past; a task may tighten each.
     pub limits: Limits,
+    /// How HTTP servers serve, with the address of one that asks for none; none:
+    /// there are none.
+    pub serving: Option<Serving>,
     /// Files that hold the worker's own secrets: no directory above one of them
     /// is granted. Canonical paths.
     pub private: Vec<PathBuf>,
@@ -182,8 +186,22 @@ impl Policy {
             entry: flags.invoke.clone().map_or(Entry::Label(label), Entry::Invoke),
             nn: flags.nn.unwrap_or(true).then_some(graphs),
             limits: self.limits(flags)?,
+            serving: self.serving(flags),
             notes,
         })
+    }
+
+    /// How the task serves, if it is a server.
+    fn serving(&self, flags: &RunFlags) -> Option<Serving> {
+        let mut serving = self.serving.clone()?;
+        let (Bind::Exactly(own) | Bind::From(own)) = serving.bind;
+        if let Some(port) = flags.port {
+            serving.bind = Bind::Exactly(SocketAddr::new(own.ip(), port));
+        }
+        if let Some(address) = flags.addr {
+            serving.bind = Bind::Exactly(address);
+        }
+        Some(serving)
     }
 
     /// A graph directory of the operator's own, which need not be under a root.

@@ -22,7 +22,9 @@ pub use outcome::{Captured, Failure, Outcome, Reuse, Timings, gap, gap_in};
 pub use rejection::Rejection;
 pub use request::TaskRequest;
 pub use round::{Round, RoundEnd, UpdateFate};
-pub use spec::{Code, Entry, Grant, GraphDir, Life, Limits, Preopen, TaskSpec, Weight};
+pub use spec::{
+    Bind, Code, Entry, Grant, GraphDir, Life, Limits, Preopen, Serving, TaskSpec, Weight,
+};
 pub use state::ManagerState;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};

@@ -21,6 +21,7 @@ mod reload;
 mod results;
 mod rounds;
 mod runtime;
+mod servers;
 mod setup;
 mod start;
 mod status;
@@ -30,6 +31,7 @@ pub use permissions::{Permissions, permissions};
 pub use reload::{Changes, Reloader, Reloads, reloads};
 pub(crate) use rounds::services as round_services;
 pub use runtime::Tasker;
+pub(crate) use servers::listen;
 pub use setup::{bounds, confinement, nn_config, policy, runtime_config, runtime_memory};
 pub(crate) use setup::{manager_place, registry_place};
 pub use start::{run, run_reloading, run_with};
@@ -130,6 +132,8 @@ struct Worker {
     topics: Topics,
     executor: Executor,
     daemons: daemons::Daemons,
+    servers: servers::Servers,
+    drain_timeout: Duration,
     link: Link,
     status: Arc<Status>,
     reports: monitor::Reports,
@@ -205,6 +209,7 @@ impl Worker {
                         let (_, running) = self.executor.load();
                         info!(running, "shutting down: ending the tasks that still run");
                         self.executor.cancel_running();
+                        self.daemons.pool.cancel_running();
                         self.phase = Phase::Cancelling(Instant::now() + CANCEL_TIMEOUT);
                     }
                     Phase::Serving | Phase::Cancelling(_) => break,
@@ -245,6 +250,7 @@ impl Worker {
                     self.status.health.set_unavailable(self.tasker.unavailable().or_else(|| self.executor.unavailable()));
                     self.quota.tick(Instant::now().into_std());
                     self.trust_daemons();
+                    self.end_overdue_servers();
                     self.sample();
                 }
                 // Whoever asked may be gone.

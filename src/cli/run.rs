@@ -2,6 +2,7 @@
 //! or with those that a worker would give it.
 
 mod as_worker;
+mod serve;
 mod told;
 
 use self::told::Told;
@@ -10,23 +11,33 @@ use crate::flags::{self, FlagError, RunFlags};
 use crate::manager::RoundServices;
 use crate::nn::NnConfig;
 use crate::policy::{self, Policy, Trust};
-use crate::runtime::{MAX_WASM_STACK, RuntimeConfig, Stdio};
+use crate::runtime::{MAX_WASM_STACK, Requests, RuntimeConfig, Stdio};
 use crate::sources::{Fetcher, ImageSettings, Images};
-use crate::task::{Binary, Limits, ModuleSource, Rejection, Round, TaskId, TaskSpec};
+use crate::task::{
+    Binary, Bind, Limits, ModuleSource, Rejection, Round, Serving, TaskId, TaskSpec,
+};
 use crate::worker::{registry_place, round_services};
 use anyhow::{Context as _, anyhow};
 use clap::builder::RangedU64ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The most bytes of each output stream that is shown at its end, not as it comes;
 /// the output of a client in a federated round is its update.
 const OUTPUT: usize = 64 << 20;
+
+/// Where a server listens without `--addr`, as that of `wasmtime serve` does.
+const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
+/// The time of a request without `-W timeout`: that of no guest of one's own.
+const REQUEST: Duration = Duration::from_secs(365 * 86_400);
+/// Requests of a server at once.
+const REQUESTS: Requests = Requests { at_once: 64, nice: 0, memory: u64::MAX };
 
 pub(super) fn command() -> Command {
     Command::new("run")
@@ -36,7 +47,8 @@ pub(super) fn command() -> Command {
              exit code is this program's (134 after a trap). Any directory may be given and is \
              writable, and there are no limits but those that you set. A guest that imports \
              wasi-nn has it. It is a file, or oci:// and the name of an image, which is pulled \
-             from its registry.\n\n\
+             from its registry. A component that is an HTTP server is served until it is \
+             interrupted, as `wasmtime serve` serves it.\n\n\
              A task runs the same way on a worker, where directories and limits are the \
              operator's; with --as-worker they are here, too.",
         )
@@ -48,7 +60,8 @@ pub(super) fn command() -> Command {
              --env NAME[=VALUE]           a variable; without a value, the one that is set here\n  \
              --invoke NAME                call this export, with ARGS as its values (WAVE for\n  \
                                           a component, which also takes --invoke 'f(\"a\", 1)')\n  \
-             -W timeout=DURATION          end it after this time\n  \
+             --addr ADDRESS:PORT          where a server listens (0.0.0.0:8080)\n  \
+             -W timeout=DURATION          end it after this time; a server: each request\n  \
              -S help, -W help             list the options\n\n\
              The options come before them, and are a worker's: as flags, as variables \
              (PROPLET_NN_PRECISION, …) or from the section of config.toml.\n\n\
@@ -176,6 +189,13 @@ fn policy(env: &Environment) -> Policy {
         },
         proplet_id: None,
         limits: Limits { timeout: None, run: None, memory: None, output: OUTPUT },
+        serving: Some(Serving {
+            bind: Bind::Exactly(ADDRESS),
+            timeout: REQUEST,
+            drain: Duration::ZERO,
+            body: u64::MAX,
+            access_log: false,
+        }),
         private: vec![],
         kernel: policy::kernel_file_systems(),
         module_size: u64::MAX,
@@ -297,5 +317,6 @@ fn runtime_config(stdio: Stdio, fetcher: Arc<Fetcher>) -> RuntimeConfig {
         fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
         stdio,
         pool: None,
+        requests: REQUESTS,
     }
 }

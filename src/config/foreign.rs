@@ -36,8 +36,6 @@ const KNOWN: &[(&str, ForeignSetting)] = &[
     ("DATA_DIR", Compose),
     ("AA_CONFIG_PATH", NoEffect),
     ("HAL_ENABLED", NoEffect),
-    ("HTTP_ENABLED", NoEffect),
-    ("HTTP_PROXY_PORT", NoEffect),
     ("INSTANCE_ID", NoEffect),
     ("KBS_URI", NoEffect),
     ("LAYER_STORE_PATH", NoEffect),

@@ -21,6 +21,8 @@ pub enum Group {
     Rounds,
     /// Where images come from.
     Images,
+    /// HTTP servers.
+    Http,
     /// What stays in memory between tasks.
     Caches,
     /// wasi-nn and its backend.
@@ -47,6 +49,7 @@ impl Group {
             Group::Limits => "Limits of a task",
             Group::Rounds => "Federated rounds",
             Group::Images => "Images",
+            Group::Http => "HTTP",
             Group::Caches => "Caches",
             Group::Inference => "Inference",
             Group::Description => "Description of this worker",

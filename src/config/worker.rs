@@ -3,7 +3,7 @@
 use super::reader::Reader;
 use super::{
     CleanSession, Config, Description, Environment, HOUR, LogConfig, MILLI, TaskLimits, choice,
-    connection, images, inference, manager, monitoring, rounds, state, value,
+    connection, http, images, inference, manager, monitoring, rounds, state, value,
 };
 use crate::nn::Hint;
 use crate::protocol::LEAST_RESULT;
@@ -42,6 +42,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
     let drain_timeout = reader.read("drain-timeout", value::duration_within(Duration::ZERO, HOUR));
     let isolation = reader.read("isolation", choice::isolation);
     let limits = limits(reader);
+    let http = http::read(reader);
     let runtime_memory =
         reader.read_optional("runtime-memory", value::size_within(128 << 20, 1 << 45));
     let module_size = reader.read("module-size", value::size_within(1 << 10, 1 << 30));
@@ -87,6 +88,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
         drain_timeout: drain_timeout?,
         isolation: isolation?,
         limits: limits?,
+        http: http?,
         runtime_memory,
         module_size: module_size?,
         model_size: model_size?,

@@ -29,6 +29,7 @@ fn spec(name: &str, content: u8) -> TaskSpec {
         dirs: vec![],
         entry: Entry::Label(String::new()),
         nn: None,
+        serving: None,
         notes: vec![],
         limits,
     };

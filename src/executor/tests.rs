@@ -12,6 +12,7 @@ fn spec(id: &str, label: &str) -> TaskSpec {
         dirs: vec![],
         entry: Entry::Label(label.into()),
         nn: None,
+        serving: None,
         notes: vec![],
         limits,
     };

@@ -36,6 +36,8 @@ pub(super) enum Flag {
     MapDir,
     Env,
     Invoke,
+    Addr,
+    Port,
     WasiModules,
     Help,
     /// Known to some `wasmtime run`, and why not here.

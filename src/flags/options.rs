@@ -39,6 +39,18 @@ pub(super) const FLAGS: &[FlagDesc] = &[
         help: "call this export; the guest's arguments are its parameters",
     },
     FlagDesc {
+        names: &["--addr"],
+        flag: Flag::Addr,
+        value: "ADDRESS:PORT",
+        help: "where a component that is an HTTP server listens",
+    },
+    FlagDesc {
+        names: &["--port"],
+        flag: Flag::Port,
+        value: "PORT",
+        help: "the same, at the worker's own address",
+    },
+    FlagDesc {
         names: &["-O", "--optimize"],
         flag: Flag::Group(OptionGroup::Optimize),
         value: KEYS,
@@ -136,7 +148,7 @@ const WASI: &[OptionDesc] = &[
         "Load the graph of a host directory; the guest loads it by the directory's name",
     ),
     option("threads", Switch, Refused("guests run in a single thread"), "Not supported"),
-    option("http", Switch, Host, "WASI HTTP imports; reaches the host"),
+    option("http", Switch, Ignored, "WASI HTTP; a component that imports it has it"),
     option("http-outgoing-body-buffer-chunks", Integer, Ignored, "Without effect"),
     option("http-outgoing-body-chunk-size", Integer, Ignored, "Without effect"),
     option("config", Switch, Refused(NOT_PROVIDED), "Not supported"),

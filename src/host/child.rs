@@ -13,7 +13,9 @@ use crate::cancel::{Cancel, Doing, TaskChange};
 use crate::disk::DiskCache;
 use crate::nn::{Nn, NnConfig};
 use crate::process;
-use crate::runtime::{CompileProcesses, Runtime, RuntimeConfig, Stdio, THREAD_STACK, WhenLost};
+use crate::runtime::{
+    CompileProcesses, Door, Runtime, RuntimeConfig, Stdio, THREAD_STACK, WhenLost,
+};
 use crate::task::{Binary, Code, TaskSpec};
 use crate::usage::Thread;
 use anyhow::{Context as _, bail};
@@ -170,6 +172,7 @@ fn start(
         fetch: Arc::new(|spec, _| code(spec)),
         stdio: Stdio::Captured,
         pool: Some(setup.pool),
+        requests: setup.requests,
     };
     let tokio = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -269,7 +272,7 @@ fn code(spec: &TaskSpec) -> Result<Binary, String> {
 /// Runs the tasks of a lane, one after the other.
 fn serve(number: u32, runtime: &Runtime, notes: &Arc<Notes>, running: &Running) {
     let next = || with_lane(|lane| Ok(lane.receiver.receive::<Work<'static>>()?));
-    while let Ok(Some((Work::Run(run, spec), _))) = next() {
+    while let Ok(Some((Work::Run(run, spec), listener))) = next() {
         // As in the worker: each line of the log tells which task it is about.
         let _task = info_span!("task", task = %spec.id()).entered();
         let limited = spec.grant().limits.run.is_some();
@@ -295,7 +298,10 @@ fn serve(number: u32, runtime: &Runtime, notes: &Arc<Notes>, running: &Running) 
         notes.clear(number);
         held(running).insert(number, (run, cancel.clone()));
         let before = spec.monitoring().and_then(|_| Thread::own_usage());
-        let outcome = runtime.run(&spec, &cancel);
+        let outcome = match listener {
+            Some(listener) => runtime.serve(&spec, door(listener), &cancel),
+            None => runtime.run(&spec, &cancel),
+        };
         held(running).remove(&number);
         let used = before.and_then(|before| Some(Thread::own_usage()?.since(&before)));
         let end = End { outcome, memory: cancel.memory(), used };
@@ -303,6 +309,19 @@ fn serve(number: u32, runtime: &Runtime, notes: &Arc<Notes>, running: &Running) 
         if with_lane(|lane| Ok(lane.sender.send(&ended, None, Wait::Yes)?)).is_err() {
             return;
         }
+    }
+}
+
+/// The door of a server on this thread's lane.
+fn door(listener: OwnedFd) -> Door {
+    // A worker that is gone wants to hear nothing.
+    let tell = |answer: &Answer| {
+        with_lane(|lane| Ok(lane.sender.send(answer, None, Wait::Yes)?)).ok();
+    };
+    Door {
+        listener: listener.into(),
+        served: Box::new(move |served| tell(&Answer::Served(Box::new(served.clone())))),
+        stuck: Box::new(move || tell(&Answer::Stuck)),
     }
 }
 

@@ -10,10 +10,12 @@ use super::levels::Levels;
 use super::messages::{Answer, Setup, Work};
 use super::process::{Lane, Process};
 use crate::cancel::{Cancel, Doing, Reason};
-use crate::task::{Binary, Life, Outcome, TaskSpec};
+use crate::runtime::Door;
+use crate::task::{Binary, Outcome, TaskSpec};
 use crate::usage::{Thread, ThreadUsage};
 use processes::Shared;
 use std::borrow::Cow;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -124,12 +126,14 @@ impl Keeper {
         Shared::start(launch).map(Keeper)
     }
 
-    /// Runs a task whose code is here, and returns when it has ended or its
-    /// process has.
+    /// Runs a task whose code is here, a server at its door, and returns when it
+    /// has ended or its process has.
+    #[allow(clippy::too_many_arguments, reason = "each is another part of one turn")]
     pub fn run(
         &self,
         spec: &TaskSpec,
         code: &Binary,
+        door: Option<&Door>,
         alone: bool,
         cancel: &Arc<Cancel>,
         runs_at: impl Fn(TaskPlace),
@@ -137,7 +141,7 @@ impl Keeper {
     ) -> End {
         let _suspect = alone.then(|| Suspect::new(&self.0));
         loop {
-            if let Some(end) = self.run_once(spec, code, alone, cancel, &runs_at, &began) {
+            if let Some(end) = self.run_once(spec, code, door, alone, cancel, &runs_at, &began) {
                 return end;
             }
             info!("the runtime's process was retired: the daemon is started again in another one");
@@ -145,16 +149,18 @@ impl Keeper {
     }
 
     /// Returns nothing of a daemon whose process was ended for the sake of others.
+    #[allow(clippy::too_many_arguments, reason = "each is another part of one turn")]
     fn run_once(
         &self,
         spec: &TaskSpec,
         code: &Binary,
+        door: Option<&Door>,
         alone: bool,
         cancel: &Arc<Cancel>,
         runs_at: &impl Fn(TaskPlace),
         began: &impl Fn(),
     ) -> Option<End> {
-        let goes_on = spec.life() == Life::Daemon;
+        let goes_on = spec.life().goes_on();
         let (process, mut lane, run) = match self.0.take(alone, goes_on, cancel) {
             Ok(taken) => taken,
             Err(reason) => return Some(End::cancelled(reason)),
@@ -175,7 +181,21 @@ impl Keeper {
                 shared.changed.notify_all();
             }
         };
-        let ended = cancel.interruptible(interrupt, || converse(&mut lane, run, spec, code, began));
+        let told = |answer| match answer {
+            Answer::Began => began(),
+            Answer::Served(served) => {
+                if let Some(door) = door {
+                    (door.served)(&served);
+                }
+            }
+            Answer::Stuck => self.0.leave(&process),
+            Answer::Code | Answer::Ended(_) => {}
+        };
+        let ended = cancel.interruptible(interrupt, || {
+            let task = Work::Run(run, Cow::Borrowed(spec));
+            let listener = door.map(|door| door.listener.as_fd());
+            converse(&mut lane, &task, listener, code, &told)
+        });
         match ended {
             Err(reason) => {
                 self.0.give(&process, lane);
@@ -285,19 +305,19 @@ impl Drop for Suspect<'_> {
 /// Has a task run on a lane; none if the process is gone.
 fn converse(
     lane: &mut Lane,
-    run: u64,
-    spec: &TaskSpec,
+    task: &Work<'_>,
+    listener: Option<BorrowedFd<'_>>,
     code: &Binary,
-    began: &impl Fn(),
+    told: &impl Fn(Answer),
 ) -> Option<super::messages::End> {
-    lane.sender.send(&Work::Run(run, Cow::Borrowed(spec)), None, Wait::Yes).ok()?;
+    lane.sender.send(task, listener, Wait::Yes).ok()?;
     loop {
         match lane.receiver.receive::<Answer>() {
             Ok(Some((Answer::Code, _))) => {
                 lane.sender.send(&Work::Code(code.to_vec()), None, Wait::Yes).ok()?;
             }
-            Ok(Some((Answer::Began, _))) => began(),
             Ok(Some((Answer::Ended(end), _))) => return Some(*end),
+            Ok(Some((answer, _))) => told(answer),
             Ok(None) => return None,
             Err(e) => {
                 error!("the runtime's process says what makes no sense: {e}");

@@ -5,6 +5,7 @@
 //!           Stop, LogLevel, End ─▶
 //!           Levels ─▶                                      ◀─ Levels
 //! a lane:   Run ─▶   (◀─ Code   Code ─▶)   (◀─ Began)   ◀─ Ended
+//!           Run, with the listener of a server ─▶   (◀─ Served, ◀─ Stuck)   ◀─ Ended
 //! ```
 //!
 //! A lane is a thread of the runtime with a socket of its own, and has one task
@@ -15,7 +16,7 @@ use super::confine::Confinement;
 use super::levels::Levels;
 use crate::cancel::Reason;
 use crate::nn::NnConfig;
-use crate::runtime::Pool;
+use crate::runtime::{Pool, Requests, Served};
 use crate::task::{Outcome, TaskSpec};
 use crate::usage::ThreadUsage;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,8 @@ pub struct Setup {
     pub compile_memory: u64,
     /// Slots for instances.
     pub pool: Pool,
+    /// Requests of HTTP servers.
+    pub requests: Requests,
     /// wasi-nn.
     pub nn: NnConfig,
     /// Where it keeps what it compiles; given to each process that is started.
@@ -103,6 +106,10 @@ pub(super) enum Answer {
     Code,
     /// Its guest begins.
     Began,
+    /// What a server has served so far.
+    Served(Box<Served>),
+    /// One of a server's requests will never end.
+    Stuck,
     /// It has ended.
     Ended(Box<End>),
 }

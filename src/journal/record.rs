@@ -49,6 +49,8 @@ pub struct Waiting {
     pub arrival: Arrival,
     /// What running it means.
     pub life: Life,
+    /// The port of an HTTP server.
+    pub port: Option<u16>,
     /// A stop came for it.
     pub stopped: bool,
     /// The broker is known to have the acknowledgement of its message.

@@ -7,6 +7,7 @@
 //! | `stopped`, `deployed`, `delivered`, `acknowledged`, `replayed` | run → nothing |
 //! | `unconfirmed` | run → when its result left, in milliseconds since 1970 |
 //! | `deaths` | run → how often the process died with it alone; with others beside it: 0 |
+//! | `serves` | run → the port of a task that is an HTTP server |
 //! | `sequence` | how far the journal has come |
 //!
 //! Everything is one transaction: it is there after a crash or it is not. The
@@ -20,7 +21,7 @@ use super::record::{Deployed, Finished, Header, Module, Waiting, millis, opened,
 use super::sequence::{Counter, Sequence};
 use super::{Loss, Recovered, Run, Step};
 use crate::digest::Digest;
-use crate::task::{ModuleSource, Weight};
+use crate::task::{Life, ModuleSource, Weight};
 use bytes::Bytes;
 use redb::{
     Database, ReadableTable, ReadableTableMetadata as _, TableDefinition, TableHandle as _,
@@ -37,6 +38,7 @@ const DELIVERED: TableDefinition<'_, u64, ()> = TableDefinition::new("delivered"
 const ACKNOWLEDGED: TableDefinition<'_, u64, ()> = TableDefinition::new("acknowledged");
 const REPLAYED: TableDefinition<'_, u64, ()> = TableDefinition::new("replayed");
 const DEATHS: TableDefinition<'_, u64, u32> = TableDefinition::new("deaths");
+const SERVES: TableDefinition<'_, u64, u16> = TableDefinition::new("serves");
 const SEQUENCE: TableDefinition<'_, (), (u64, u64)> = TableDefinition::new("sequence");
 const UNCONFIRMED: TableDefinition<'_, u64, u64> = TableDefinition::new("unconfirmed");
 /// Where version 0.1.0 had the modules.
@@ -176,6 +178,7 @@ fn read(
     let acknowledged = write.open_table(ACKNOWLEDGED).map_err(StoreError::of)?;
     let replayed = write.open_table(REPLAYED).map_err(StoreError::of)?;
     let deaths = write.open_table(DEATHS).map_err(StoreError::of)?;
+    let serves = write.open_table(SERVES).map_err(StoreError::of)?;
     let unconfirmed = write.open_table(UNCONFIRMED).map_err(StoreError::of)?;
     let mut of_run: HashMap<Run, Digest> = HashMap::new();
     let mut useless = Vec::new();
@@ -236,10 +239,12 @@ fn read(
             continue;
         }
         let deaths = deaths.get(run.0).map_err(StoreError::of)?.map(|n| n.value());
+        let port = serves.get(run.0).map_err(StoreError::of)?.map(|port| port.value());
         recovered.waiting.push(Waiting {
             run,
             arrival,
-            life: request.life(),
+            life: port.map_or(request.life(), |_| Life::Server),
+            port,
             stopped,
             acknowledged,
             suspect: deaths.is_some(),
@@ -284,6 +289,7 @@ fn transaction<'a>(
         let mut acknowledged = write.open_table(ACKNOWLEDGED).map_err(StoreError::of)?;
         let mut replayed = write.open_table(REPLAYED).map_err(StoreError::of)?;
         let mut deaths = write.open_table(DEATHS).map_err(StoreError::of)?;
+        let mut serves = write.open_table(SERVES).map_err(StoreError::of)?;
         let mut unconfirmed = write.open_table(UNCONFIRMED).map_err(StoreError::of)?;
         for step in steps {
             after.steps += 1;
@@ -300,6 +306,10 @@ fn transaction<'a>(
                     deployed.insert(run.0, ()).map_err(StoreError::of)?;
                     deaths.remove(run.0).map_err(StoreError::of)?;
                 }
+                Step::Serves { run, port } => {
+                    serves.insert(run.0, port).map_err(StoreError::of)?;
+                    deaths.remove(run.0).map_err(StoreError::of)?;
+                }
                 Step::Died { run, times } => {
                     deaths.insert(run.0, times).map_err(StoreError::of)?;
                 }
@@ -309,6 +319,7 @@ fn transaction<'a>(
                     results.insert(run.0, &sealed(result)[..]).map_err(StoreError::of)?;
                     stopped.remove(run.0).map_err(StoreError::of)?;
                     deaths.remove(run.0).map_err(StoreError::of)?;
+                    serves.remove(run.0).map_err(StoreError::of)?;
                 }
                 Step::Delivered(run) => {
                     delivered.insert(run.0, ()).map_err(StoreError::of)?;
@@ -338,6 +349,7 @@ fn transaction<'a>(
                     stopped.remove(run.0).map_err(StoreError::of)?;
                     deaths.remove(run.0).map_err(StoreError::of)?;
                     deployed.remove(run.0).map_err(StoreError::of)?;
+                    serves.remove(run.0).map_err(StoreError::of)?;
                     delivered.remove(run.0).map_err(StoreError::of)?;
                     acknowledged.remove(run.0).map_err(StoreError::of)?;
                     replayed.remove(run.0).map_err(StoreError::of)?;

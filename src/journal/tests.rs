@@ -648,6 +648,7 @@ impl Model {
                 self.accepted.retain(|accepted| *accepted != run.0);
             }
             Step::Deployed(_)
+            | Step::Serves { .. }
             | Step::Died { .. }
             | Step::Undelivered(_)
             | Step::Acknowledged(_)

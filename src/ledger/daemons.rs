@@ -1,10 +1,11 @@
-//! Daemons: that they run is a result of its own, and so is their end.
+//! Daemons, and HTTP servers: that they run is a result of its own, and so is
+//! their end.
 
 use super::remembered::Remembered;
 use super::{Effect, Effects, Ledger, Notice, Now};
 use crate::journal::Step;
 use crate::protocol::TaskResult;
-use crate::task::{Failure, Life, TaskId};
+use crate::task::{Failure, Life, Outcome, TaskId};
 use std::time::Duration;
 
 /// How often in a row a daemon is started by processes that find it running,
@@ -14,14 +15,37 @@ const STARTS: u32 = 10;
 const LONGEST: Duration = Duration::from_secs(60);
 
 impl<A> Ledger<A> {
-    /// A daemon is accepted: the manager hears that it runs, and that is the
-    /// end of its task as far as the manager is concerned.
-    pub(super) fn say_that_it_runs(&mut self, id: &TaskId, now: Now, effects: &mut Effects<A>) {
-        let Some(active) = self.active.get(id).filter(|active| active.life == Life::Daemon) else {
-            return;
+    pub(super) fn is_daemon(&self, id: &TaskId) -> bool {
+        self.active.get(id).is_some_and(|active| active.life == Life::Daemon)
+    }
+
+    /// A running task was found to be a server, which listens.
+    pub(super) fn serves(&mut self, id: TaskId, port: u16, now: Now, effects: &mut Effects<A>) {
+        let Some(active) = self.active.get_mut(&id) else {
+            return effects.push_back(Effect::Notice(Notice::NeverBegun(id)));
         };
+        if active.stopped {
+            return self.task_ended(id, Outcome::failed(Failure::Stopped), now, effects);
+        }
+        (active.life, active.starts) = (Life::Server, 0);
+        let run = active.run;
+        effects.push_back(Effect::Note(Step::Serves { run, port }));
+        self.say_that_it_runs(&id, Some(port), now, effects);
+        effects.push_back(Effect::Serve { run, id });
+    }
+
+    /// A daemon is accepted, or a server listens: the manager hears that it runs,
+    /// and that is the end of its task as far as the manager is concerned.
+    pub(super) fn say_that_it_runs(
+        &mut self,
+        id: &TaskId,
+        port: Option<u16>,
+        now: Now,
+        effects: &mut Effects<A>,
+    ) {
+        let Some(active) = self.active.get(id) else { return };
         let (fingerprint, state, arrived) = (active.fingerprint, active.state, active.arrived);
-        let result = self.encode(&TaskResult::running(id, &self.proplet_id));
+        let result = self.encode(&TaskResult::running(id, &self.proplet_id, port));
         let run = self.new_run();
         let ended =
             Remembered { run, fingerprint, state, ..Remembered::new(true, result, now.instant) };
@@ -33,6 +57,7 @@ impl<A> Ledger<A> {
     pub(super) fn start_again(
         &mut self,
         id: &TaskId,
+        port: Option<u16>,
         now: Now,
         effects: &mut Effects<A>,
     ) -> Option<Duration> {
@@ -52,7 +77,7 @@ impl<A> Ledger<A> {
         effects.push_back(Effect::Note(Step::Died { run, times }));
         effects.push_back(Effect::Notice(Notice::DaemonAgain { id: id.clone(), times }));
         if !self.ended.knows(id) {
-            self.say_that_it_runs(id, now, effects);
+            self.say_that_it_runs(id, port, now, effects);
         }
         let wait = times.checked_sub(2).map(|n| Duration::from_secs(1 << n.min(8)));
         Some(wait.unwrap_or_default().min(LONGEST))
@@ -60,7 +85,7 @@ impl<A> Ledger<A> {
 
     /// A daemon has run for long enough.
     pub(super) fn lasted(&mut self, id: &TaskId, effects: &mut Effects<A>) {
-        let daemon = self.active.get_mut(id).filter(|active| active.life == Life::Daemon);
+        let daemon = self.active.get_mut(id).filter(|active| active.life.goes_on());
         if let Some(active) = daemon.filter(|active| active.starts > 0) {
             active.starts = 0;
             effects.push_back(Effect::Note(Step::Died { run: active.run, times: 0 }));

@@ -75,7 +75,7 @@ impl<A> Ledger<A> {
         let Some(active) = self.active.remove(&id) else {
             return effects.push_back(Effect::Notice(Notice::NeverBegun(id)));
         };
-        if active.life == Life::Daemon && active.stopped {
+        if active.life.goes_on() && active.stopped {
             effects.push_back(Effect::Note(Step::Forgotten(active.run)));
             return effects.push_back(Effect::Notice(Notice::DaemonStopped(id)));
         }

@@ -76,8 +76,8 @@ pub enum Event<A> {
         /// What was asked for, and what is granted.
         verdict: Result<(TaskRequest, TaskSpec), Rejection>,
     },
-    /// The answer to [`Effect::Submit`], [`Effect::Resubmit`] and
-    /// [`Effect::StartAgain`], before any other event.
+    /// The answer to [`Effect::Submit`], [`Effect::Resubmit`],
+    /// [`Effect::StartAgain`] and [`Effect::Serve`], before any other event.
     Submitted {
         /// The run.
         run: Run,
@@ -96,6 +96,13 @@ pub enum Event<A> {
         id: TaskId,
         /// What came of it.
         outcome: Outcome,
+    },
+    /// A running task is an HTTP server, and listens at this port.
+    Serves {
+        /// Which one.
+        id: TaskId,
+        /// Where.
+        port: u16,
     },
     /// A task was ended before its time, for the next process to run it again.
     CutShort(TaskId),
@@ -126,6 +133,10 @@ pub enum Event<A> {
 
 /// What is to be done.
 #[derive(Debug, PartialEq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it is moved once or twice; a box would be an allocation for each task"
+)]
 pub enum Effect<A> {
     /// To be written to the journal; `then` comes back as [`Event::Durable`].
     Record {
@@ -175,6 +186,15 @@ pub enum Effect<A> {
         weight: Weight,
         /// How long.
         wait: Duration,
+        /// Of an HTTP server: where it listened.
+        port: Option<u16>,
+    },
+    /// An HTTP server is to serve.
+    Serve {
+        /// The run.
+        run: Run,
+        /// Its task.
+        id: TaskId,
     },
     /// A task that was submitted as held may run.
     Release(TaskId),

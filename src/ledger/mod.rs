@@ -21,7 +21,7 @@
 //!   A latent task that was prepared has none: it is handed over to
 //!   [`deploy`](crate::deploy), and known here no more.
 //!   A daemon has one as soon as it is accepted, as of a run of its own, and a
-//!   second one if it ends by itself.
+//!   second one if it ends by itself; so has an HTTP server once it listens.
 //! - *remembered*: the broker has the result; some later starts get it again,
 //!   see [`repeats`].
 //!
@@ -138,9 +138,10 @@ impl<A> Ledger<A> {
             }
             Event::Durable(then) => self.durable(then, now, effects),
             Event::Ended { id, outcome } => self.task_ended(id, outcome, now, effects),
+            Event::Serves { id, port } => self.serves(id, port, now, effects),
             Event::CutShort(id) => {
                 if let Some(active) = self.active.remove(&id)
-                    && active.life == Life::Daemon
+                    && active.life.goes_on()
                 {
                     // It is not its doing.
                     effects.push_back(Effect::Note(Step::Died { run: active.run, times: 0 }));
@@ -209,7 +210,9 @@ impl<A> Ledger<A> {
                 if self.active.get(&id).is_some_and(|active| active.run == run) {
                     effects.push_back(Effect::Notice(Notice::Accepted(id.clone())));
                     effects.push_back(Effect::Release(id.clone()));
-                    self.say_that_it_runs(&id, now, effects);
+                    if self.is_daemon(&id) {
+                        self.say_that_it_runs(&id, None, now, effects);
+                    }
                 }
             }
             After::Publish { publication, ack } => {

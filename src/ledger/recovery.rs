@@ -5,7 +5,7 @@ use super::{Active, Effect, Effects, Ledger, Notice, Now, Publication, Stage};
 use crate::journal::{Arrival, Finished, Loss, Recovered, Step, Waiting};
 use crate::protocol::TaskResult;
 use crate::queue::Admission;
-use crate::task::{Failure, Life, TaskId};
+use crate::task::{Failure, TaskId};
 
 /// Deaths of the process with a task that ran alone, after which it is not run
 /// again.
@@ -69,7 +69,7 @@ impl<A> Ledger<A> {
 
     /// Runs a task again that an earlier process has accepted.
     fn resume(&mut self, waiting: Waiting, now: Now, effects: &mut Effects<A>) {
-        let Waiting { run, arrival, life, stopped, acknowledged, suspect, deaths, weight } =
+        let Waiting { run, arrival, life, port, stopped, acknowledged, suspect, deaths, weight } =
             waiting;
         let Arrival { id, fingerprint, state } = arrival;
         if self.active.contains_key(&id) {
@@ -90,9 +90,9 @@ impl<A> Ledger<A> {
             stage,
         };
         self.active.insert(id.clone(), active);
-        if life == Life::Daemon {
-            if let Some(wait) = self.start_again(&id, now, effects) {
-                effects.push_back(Effect::StartAgain { run, id, weight, wait });
+        if life.goes_on() {
+            if let Some(wait) = self.start_again(&id, port, now, effects) {
+                effects.push_back(Effect::StartAgain { run, id, weight, wait, port });
             }
             return;
         }

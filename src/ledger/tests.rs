@@ -42,6 +42,7 @@ fn spec(id: &TaskId) -> TaskSpec {
         dirs: vec![],
         entry: Entry::Label(String::new()),
         nn: None,
+        serving: None,
         notes: vec![],
         limits,
     };

@@ -3,12 +3,13 @@
 use crate::mqtt::FailureKind;
 use crate::task::{Failure, Rejection};
 
-pub(super) const OUTCOMES: [&str; 17] = [
+pub(super) const OUTCOMES: [&str; 18] = [
     "completed",
     "module",
     "graph",
     "directory",
     "recall",
+    "port",
     "trap",
     "fault",
     "exit",
@@ -47,6 +48,7 @@ pub fn outcome_label(verdict: &Result<(), Failure>) -> &'static str {
         Err(Failure::Graph(_)) => "graph",
         Err(Failure::Directory(_)) => "directory",
         Err(Failure::Recall(_)) => "recall",
+        Err(Failure::Port(_)) => "port",
         Err(Failure::Trap(_)) => "trap",
         Err(Failure::Fault(_)) => "fault",
         Err(Failure::Exit(_)) => "exit",
@@ -57,7 +59,7 @@ pub fn outcome_label(verdict: &Result<(), Failure>) -> &'static str {
         Err(Failure::Crash(_)) => "crash",
         Err(Failure::Restarts { .. }) => "restarts",
         Err(Failure::Stuck(_)) => "stuck",
-        Err(Failure::Internal(_)) => "internal",
+        Err(Failure::Serves | Failure::Internal(_)) => "internal",
         Err(Failure::Round(_)) => "round",
     }
 }

@@ -55,6 +55,7 @@ fn worker() -> Policy {
             memory: Some(1 << 29),
             output: 1 << 20,
         },
+        serving: None,
         private: vec!["/work/config.toml".into()],
         kernel: vec!["/proc".into(), "/sys".into(), "/dev".into()],
         module_size: 100,

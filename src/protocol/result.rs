@@ -82,11 +82,13 @@ impl TaskResult {
         }
     }
 
-    /// The result of a daemon that runs.
-    pub fn running(id: &TaskId, proplet_id: &str) -> TaskResult {
+    /// The result of a daemon that runs, or of a server that listens at `port`.
+    pub fn running(id: &TaskId, proplet_id: &str, port: Option<u16>) -> TaskResult {
+        let text = port.map(|port| format!("started at port {port}")).unwrap_or_default();
         TaskResult {
             task_id: id.as_str().to_owned(),
             proplet_id: proplet_id.to_owned(),
+            results: Captured { bytes: text.into_bytes(), dropped: 0 }.into(),
             ..TaskResult::empty()
         }
     }

@@ -160,11 +160,6 @@ impl Artefacts {
         })
     }
 
-    /// The engine that they are compiled for.
-    pub(super) fn engine(&self) -> &Engine {
-        &self.maker.engine
-    }
-
     /// How many modules were compiled since the start.
     pub(super) fn compiled(&self) -> u64 {
         self.maker.compiled.load(Ordering::Relaxed)

@@ -81,7 +81,7 @@ fn of_module(
     module: &Module,
 ) -> Result<GuestDescription, String> {
     // The linker is asked with a store, which no guest gets.
-    let mut store = sandbox::store(engine, &nothing(), None, None, &Arc::default())
+    let mut store = sandbox::store(engine, &nothing(), None, None, None, &Arc::default())
         .map_err(|e| e.to_string())?;
     let imports = module.imports().take(MOST).map(|import| {
         let (from, name) = (import.module(), import.name());
@@ -185,6 +185,7 @@ fn nothing() -> Grant {
         entry: Entry::Label(String::new()),
         nn: None,
         limits: Limits { timeout: None, run: None, memory: None, output: 0 },
+        serving: None,
         notes: vec![],
     }
 }

@@ -10,23 +10,27 @@ mod core;
 mod engine;
 mod errno;
 mod files;
+mod http;
 mod hugepages;
 mod inspect;
 mod limiter;
 mod lines;
 mod link;
+mod outgoing;
 mod output;
 mod pauses;
 mod refusals;
 mod run;
 mod sandbox;
 mod sleep;
+mod stores;
 
 pub use artefacts::KeptCode;
 #[cfg(target_os = "linux")]
 pub use compiler::serve as serve_compiles;
 pub use compiler::{CompileProcesses, VERB as COMPILE_VERB, WhenLost};
 pub use engine::{MAX_WASM_STACK, Pool, THREAD_STACK};
+pub use http::{Door, Requests, Served, TIMES};
 pub use inspect::{GuestDescription, GuestImport, GuestMemory, inspect};
 
 use crate::cancel::Cancel;
@@ -64,6 +68,8 @@ pub struct RuntimeConfig {
     /// Slots for instances; without them each one is mapped anew, and may be
     /// as large as it likes.
     pub pool: Option<Pool>,
+    /// Requests of all HTTP servers at once.
+    pub requests: Requests,
 }
 
 /// Where guests read and write.
@@ -80,12 +86,9 @@ pub enum Stdio {
 pub struct Runtime {
     artefacts: artefacts::Artefacts,
     fetch: Arc<Fetch>,
-    ticker: engine::Ticker,
     huge_pages: Option<hugepages::HugePages>,
-    #[cfg(target_os = "linux")]
-    contents: Option<Arc<files::contents::Contents>>,
-    nn: Nn,
-    stdio: Stdio,
+    stores: Arc<stores::Stores>,
+    crews: http::Crews,
 }
 
 impl Runtime {
@@ -104,31 +107,44 @@ impl Runtime {
         let huge_pages = pool.map(|pool| hugepages::HugePages::new(pool.reserved()));
         let linkers = link::Linkers::new(&engine, config.stdio)
             .map_err(|e| anyhow!("providing WASI and wasi-nn: {e:#}"))?;
-        Ok(Runtime {
+        let stores = stores::Stores {
+            engine: engine.clone(),
             ticker: engine::Ticker::start(&engine)?,
-            huge_pages,
+            nn,
+            stdio: config.stdio,
             // The memories of an engine without a pool may move.
             #[cfg(target_os = "linux")]
             contents: pool
                 .filter(|_| mapping)
                 .map(|_| Arc::new(files::contents::Contents::new(config.file_cache))),
+        };
+        Ok(Runtime {
+            huge_pages,
+            stores: Arc::new(stores),
             artefacts: artefacts::Artefacts::new(engine, linkers, config)?,
             fetch: config.fetch.clone(),
-            nn,
-            stdio: config.stdio,
+            crews: http::Crews::new(config.requests),
         })
     }
 
     /// Runs a task to its end on this thread, which should have a stack of
     /// [`THREAD_STACK`] bytes. Whatever the guest does, this returns: a panic
     /// on its behalf is the task's failure. `timings.queued` is the caller's.
+    /// One that turns out to be an HTTP server fails with [`Failure::Serves`],
+    /// and is for [`Runtime::serve`].
     pub fn run(&self, spec: &TaskSpec, cancel: &Arc<Cancel>) -> Outcome {
-        run::run(self, spec, cancel)
+        run::run(self, spec, None, cancel)
+    }
+
+    /// Serves until `door` is shut and the last request has ended, or `cancel`
+    /// says so. To be called like [`Runtime::run`].
+    pub fn serve(&self, spec: &TaskSpec, door: Door, cancel: &Arc<Cancel>) -> Outcome {
+        run::run(self, spec, Some(door), cancel)
     }
 
     /// wasi-nn, with its graphs.
     pub fn nn(&self) -> &Nn {
-        &self.nn
+        &self.stores.nn
     }
 
     /// How many modules were compiled since the start.

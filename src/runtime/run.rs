@@ -6,10 +6,11 @@
 
 use super::artefacts::Compilation;
 use super::engine::Watch;
+use super::http::{self, Door};
 use super::lines::Lines;
 use super::link::{Artefact, Pre};
 use super::output::Capture;
-use super::sandbox::{self, MAX_HANDLES, TaskState};
+use super::sandbox::{MAX_HANDLES, TaskState};
 use super::{CallError, Runtime, Stdio, component, core, refusals};
 use crate::cancel::{Cancel, Doing};
 use crate::task::{Code, Failure, Life, Outcome, TaskSpec};
@@ -25,15 +26,22 @@ use wasmtime_wasi::I32Exit;
 const NO_NETWORK: &str =
     "network: the guest asked for a socket or an address, which was refused: a task has no network";
 
-pub(super) fn run(runtime: &Runtime, spec: &TaskSpec, cancel: &Arc<Cancel>) -> Outcome {
+/// `door`: of a server, without which it is not served.
+pub(super) fn run(
+    runtime: &Runtime,
+    spec: &TaskSpec,
+    door: Option<Door>,
+    cancel: &Arc<Cancel>,
+) -> Outcome {
     let limit = spec.grant().limits.output;
     let capture = |stream| match spec.life() {
-        Life::Daemon => Capture::logged(limit, Lines::new(spec.id(), stream)),
+        Life::Daemon | Life::Server => Capture::logged(limit, Lines::new(spec.id(), stream)),
         Life::Once | Life::Latent => Capture::new(limit),
     };
     let mut run = TaskRun {
         runtime,
         spec,
+        door,
         cancel,
         stdout: capture("stdout"),
         stderr: capture("stderr"),
@@ -61,7 +69,7 @@ pub(super) fn run(runtime: &Runtime, spec: &TaskSpec, cancel: &Arc<Cancel>) -> O
     outcome
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()
@@ -72,6 +80,7 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
 struct TaskRun<'a> {
     runtime: &'a Runtime,
     spec: &'a TaskSpec,
+    door: Option<Door>,
     cancel: &'a Arc<Cancel>,
     stdout: Capture,
     stderr: Capture,
@@ -83,7 +92,8 @@ impl TaskRun<'_> {
         self.go_on()?;
         let grant = self.spec.grant();
         // One deadline for everything that follows.
-        let _whole: Watch<'_> = self.runtime.ticker.watch(self.cancel, grant.limits.timeout);
+        let ticker = &self.runtime.stores.ticker;
+        let _whole: Watch<'_> = ticker.watch(self.cancel, grant.limits.timeout);
         let artefact = self.artefact()?;
         if artefact.imports_nn && grant.nn.is_none() {
             return Err(Failure::Module(
@@ -92,11 +102,15 @@ impl TaskRun<'_> {
                     .into(),
             ));
         }
+        if let Pre::Component(pre) = &artefact.pre
+            && http::serves(pre.component(), &grant.entry)
+        {
+            return self.serve(&artefact, pre);
+        }
         let mut store = self.store(&artefact)?;
         if self.spec.life() == Life::Latent {
             return self.prepared(&store, &artefact);
         }
-        let ticker = &self.runtime.ticker;
         let _run = grant.limits.run.map(|limit| ticker.watch(self.cancel, Some(limit)));
         let started = Instant::now();
         self.cancel.set_doing(Doing::Running);
@@ -112,6 +126,7 @@ impl TaskRun<'_> {
         if store.data().network_refused {
             self.outcome.diagnostics.push(NO_NETWORK.into());
         }
+        self.outcome.diagnostics.extend(store.data().outgoing.refusal());
         if verdict.is_err() {
             self.outcome.diagnostics.extend(store.data().memory_refused());
         }
@@ -150,30 +165,46 @@ impl TaskRun<'_> {
 
     fn store(&mut self, artefact: &Artefact) -> Result<Store<TaskState>, Failure> {
         let grant = self.spec.grant();
+        let stores = &self.runtime.stores;
         let started = Instant::now();
-        let nn = match &grant.nn {
-            // Without either, a missing library does not concern the task.
-            Some(graphs) if artefact.imports_nn || !graphs.is_empty() => Some(
-                self.runtime
-                    .nn
-                    .context(graphs, self.cancel.clone())
-                    .map_err(|e| self.cancel.reason().map_or(Failure::Graph(e), Failure::from))?,
-            ),
-            _ => None,
-        };
+        let nn = stores.nn(grant, artefact.imports_nn, self.cancel)?;
         self.outcome.timings.loaded = started.elapsed();
+        stores.store(grant, nn, (&self.stdout, &self.stderr), None, self.cancel)
+    }
 
-        let output = match self.runtime.stdio {
-            Stdio::Captured => Some((&self.stdout, &self.stderr)),
-            Stdio::Inherited => None,
+    /// Serves, if the task came with a door; else says that it needs one.
+    fn serve(
+        &mut self,
+        artefact: &Arc<Artefact>,
+        pre: &wasmtime::component::InstancePre<TaskState>,
+    ) -> Result<(), Failure> {
+        let grant = self.spec.grant();
+        let not_served = |why: &str| {
+            Err(Failure::Module(format!("the component is an HTTP server, which {why}")))
         };
-        let engine = self.runtime.artefacts.engine();
-        let mut store = sandbox::store(engine, grant, nn, output, self.cancel)?;
-        #[cfg(target_os = "linux")]
-        if let Some(contents) = &self.runtime.contents {
-            store.data_mut().map_contents(contents);
+        if self.spec.life() == Life::Latent {
+            return not_served("is not invoked: start it without `latent`");
         }
-        Ok(store)
+        let Some(serving) = &grant.serving else {
+            return not_served(
+                "this worker does not serve: PROPLET_HTTP_ENABLED=true has it do so",
+            );
+        };
+        let Some(door) = self.door.take() else { return Err(Failure::Serves) };
+        let parts = http::Parts {
+            spec: self.spec,
+            stores: &self.runtime.stores,
+            artefact,
+            crews: &self.runtime.crews,
+            stdout: &self.stdout,
+            stderr: &self.stderr,
+            faults: match self.runtime.stores.stdio {
+                Stdio::Captured => Some(Capture::logged(0, Lines::new(self.spec.id(), "requests"))),
+                Stdio::Inherited => None,
+            },
+            cancel: self.cancel,
+        };
+        http::serve(parts, pre, serving, door)
     }
 
     /// All that an invocation needs is there; whether it can be called is found
@@ -224,7 +255,7 @@ impl TaskRun<'_> {
 
     /// A result of an invoked function goes where the guest's output goes.
     fn print(&self, text: &[u8]) {
-        match self.runtime.stdio {
+        match self.runtime.stores.stdio {
             Stdio::Captured => self.stdout.write(text),
             // As with the guest's own writes, who closed the pipe knows it.
             Stdio::Inherited => {
@@ -241,7 +272,7 @@ impl TaskRun<'_> {
         // Also where a native call noticed it in words of its own.
         self.go_on()?;
         if let Some(ResourceTableError::Full) = error.downcast_ref()
-            && self.runtime.stdio == Stdio::Captured
+            && self.runtime.stores.stdio == Stdio::Captured
         {
             return Err(Failure::Fault(format!(
                 "the guest holds more than {MAX_HANDLES} files, directories and streams open \
@@ -271,7 +302,7 @@ impl TaskRun<'_> {
 }
 
 /// The cause first, then where it happened.
-fn describe(error: &wasmtime::Error) -> String {
+pub(super) fn describe(error: &wasmtime::Error) -> String {
     const FRAMES: usize = 5;
     let mut text = match error.downcast_ref::<Trap>() {
         Some(trap) => trap.to_string(),

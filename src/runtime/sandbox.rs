@@ -7,7 +7,8 @@ use super::files::{
     contents::Contents,
     mapped::{self, Mapped},
 };
-use super::limiter::Limiter;
+use super::limiter::{Limiter, SharedMemory};
+use super::outgoing::Outgoing;
 use super::output::Capture;
 use super::refusals::Refusals;
 use crate::cancel::{Cancel, Reason};
@@ -20,6 +21,7 @@ use std::time::Instant;
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, HostMonotonicClock, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 /// Files, directories and streams that a task may hold open. Descriptors are
 /// the process's, and the connection to the broker needs one, too.
@@ -31,6 +33,8 @@ pub(super) const MAX_OWN_HANDLES: usize = 100_000;
 pub(super) struct TaskState {
     wasi: WasiP1Ctx,
     pub(super) nn: Option<NnCtx>,
+    http: WasiHttpCtx,
+    pub(super) outgoing: Outgoing,
     limiter: Limiter,
     pub(super) cancel: Arc<Cancel>,
     /// Zero of the guest's monotonic clock.
@@ -97,6 +101,16 @@ impl WasiView for TaskState {
     }
 }
 
+impl WasiHttpView for TaskState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            hooks: &mut self.outgoing,
+            table: self.wasi.ctx().table,
+            ctx: &mut self.http,
+        }
+    }
+}
+
 /// What ends a guest that was cancelled.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
@@ -125,7 +139,8 @@ impl HostMonotonicClock for Monotonic {
     }
 }
 
-/// The store of one task. Its standard output and error go to `output`; without
+/// The store of one task, or of a request, whose memory is out of what all have
+/// that is `shared`. Its standard output and error go to `output`; without
 /// that, the guest has the terminal and no bound on what it holds open.
 ///
 /// # Errors
@@ -136,6 +151,7 @@ pub(super) fn store(
     grant: &Grant,
     nn: Option<NnCtx>,
     output: Option<(&Capture, &Capture)>,
+    shared: Option<&SharedMemory>,
     cancel: &Arc<Cancel>,
 ) -> Result<Store<TaskState>, Failure> {
     let clock_zero = Instant::now();
@@ -157,9 +173,15 @@ pub(super) fn store(
         wasi.ctx().table.set_max_capacity(MAX_HANDLES);
     }
     let limiter = Limiter::new(grant.limits.memory, cancel.clone());
+    let limiter = match shared {
+        Some(shared) => limiter.sharing(shared.clone()),
+        None => limiter,
+    };
     let state = TaskState {
         wasi,
         nn,
+        http: WasiHttpCtx::new(),
+        outgoing: Outgoing::default(),
         limiter,
         cancel: cancel.clone(),
         clock_zero,

@@ -35,6 +35,7 @@ pub(super) fn granted(module: ModuleSource, dirs: Vec<Preopen>, limits: Limits) 
         entry: Entry::Label(String::new()),
         nn: Some(vec![]),
         limits,
+        serving: None,
         notes: vec![],
     };
     TaskSpec::new(TaskId::new("t").expect("an id"), module, grant)
@@ -93,6 +94,7 @@ fn pooled(nn: Nn, pool: Option<Pool>) -> Runtime {
         fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
         stdio: Stdio::Captured,
         pool,
+        requests: Requests { at_once: 1, nice: 0, memory: 0 },
     };
     Runtime::new(&config, nn).expect("a runtime")
 }
@@ -237,6 +239,7 @@ fn component(xml: &str, then: &str, memory: Option<u64>, timeout: Duration) -> T
         entry: Entry::Invoke("run".into()),
         nn: Some(vec![]),
         limits,
+        serving: None,
         notes: vec![],
     };
     let module = ModuleSource::Bytes(binary(&text));

@@ -38,6 +38,12 @@ pub enum Failure {
     /// A `stop` came.
     #[error("stopped")]
     Stopped,
+    /// It is an HTTP server, which goes on elsewhere: no result says so.
+    #[error("the component is an HTTP server, and was run as if it were none")]
+    Serves,
+    /// An HTTP server can't listen where it is to.
+    #[error("{0}")]
+    Port(String),
     /// The worker ended first.
     #[error("shutting down: the worker ended before the task did")]
     ShuttingDown,

@@ -81,6 +81,7 @@ mod tests {
                 memory: Some(u64::MAX),
                 output: 7,
             },
+            serving: None,
             notes: vec!["a note".into()],
         };
         let id = TaskId::new("a").expect("an id");

@@ -5,6 +5,7 @@ use crate::digest::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -127,6 +128,30 @@ pub struct Limits {
     pub output: usize,
 }
 
+/// How an HTTP server serves, if it is one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Serving {
+    /// Where it listens.
+    pub bind: Bind,
+    /// Wall-clock time of a request: from its head to the end of the guest.
+    pub timeout: Duration,
+    /// Time for requests to end when the server is to.
+    pub drain: Duration,
+    /// Bytes of a request's body.
+    pub body: u64,
+    /// Whether the log has a line for each request.
+    pub access_log: bool,
+}
+
+/// Where a server listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Bind {
+    /// There, or it fails.
+    Exactly(SocketAddr),
+    /// There, or at the first port behind that is free.
+    From(SocketAddr),
+}
+
 /// What a guest is given.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Grant {
@@ -143,6 +168,8 @@ pub struct Grant {
     pub nn: Option<Vec<GraphDir>>,
     /// The limits.
     pub limits: Limits,
+    /// How it serves, if it is an HTTP server; none if none is served here.
+    pub serving: Option<Serving>,
     /// What whoever sent the task should know of the above, one full sentence
     /// each.
     pub notes: Vec<String>,
@@ -159,6 +186,16 @@ pub enum Life {
     /// Its guest runs until it ends by itself or is stopped, and what it writes
     /// goes to the log.
     Daemon,
+    /// Its guest answers HTTP requests until it is stopped. A task is found to
+    /// be one when its code is there.
+    Server,
+}
+
+impl Life {
+    /// Whether it goes on until it is stopped, and its end needs no word then.
+    pub fn goes_on(self) -> bool {
+        matches!(self, Life::Daemon | Life::Server)
+    }
 }
 
 /// A task that the policy has admitted. Only [`crate::policy`] makes one, and
@@ -181,6 +218,17 @@ impl TaskSpec {
     /// The same with another life.
     pub(crate) fn living(self, life: Life) -> TaskSpec {
         TaskSpec { life, ..self }
+    }
+
+    /// The same as a server: its limits of time are those of a request.
+    pub(crate) fn serving(&self) -> TaskSpec {
+        let mut spec = self.clone().living(Life::Server);
+        let limits = &mut spec.grant.limits;
+        limits.timeout = None;
+        if let (Some(run), Some(serving)) = (limits.run.take(), &mut spec.grant.serving) {
+            serving.timeout = serving.timeout.min(run);
+        }
+        spec
     }
 
     /// One run of this latent task. Without `inputs` its guest gets those of

@@ -124,13 +124,15 @@ impl Worker {
         self.daemons.pool.submit(task, Admission::Held)
     }
 
-    /// The worker ends: so do the daemons, at once.
+    /// The worker ends: so do the daemons, at once, and servers after the requests
+    /// that they have begun.
     pub(super) fn end_daemons(&self, leftover: Leftover) {
         let (_, running) = self.daemons.pool.load();
         if running > 0 {
             info!(running, "shutting down: ending the daemons");
         }
         self.daemons.pool.drain(leftover);
-        self.daemons.pool.cancel_running();
+        let servers = self.close_servers();
+        self.daemons.pool.cancel_running_but(&servers);
     }
 }

@@ -1,6 +1,7 @@
 //! How tasks that waited on the disk are read back when their turn comes.
 
 use super::reload::SharedPolicy;
+use super::servers::Servers;
 use crate::cancel::Cancel;
 use crate::executor::Recall;
 use crate::journal::{ReadError, Reader, Run};
@@ -12,12 +13,16 @@ use std::time::{Duration, Instant};
 const RETRY: Duration = Duration::from_secs(1);
 
 /// From the journal, admitted by the policy as it is now.
-pub(super) fn recall(reader: Option<Reader>, policy: SharedPolicy) -> Box<Recall> {
+pub(super) fn recall(
+    reader: Option<Reader>,
+    policy: SharedPolicy,
+    servers: Servers,
+) -> Box<Recall> {
     Box::new(move |run, cancel| {
         let reader = reader.as_ref().ok_or_else(|| {
             Failure::Internal("a task is neither in memory nor in a journal".into())
         })?;
-        read(reader, &policy.now(), run, cancel)
+        read(reader, &policy.now(), run, cancel).map(|spec| servers.as_known(spec))
     })
 }
 

@@ -6,6 +6,7 @@ mod apart;
 
 #[cfg(target_os = "linux")]
 use self::apart::Confine;
+use super::servers::Servers;
 use super::setup;
 use crate::config::{Config, Isolation};
 use crate::disk::DiskCache;
@@ -18,6 +19,7 @@ use crate::policy::Policy;
 use crate::process;
 use crate::runtime::{Runtime, RuntimeConfig, WhenLost};
 use crate::sources::{self, Fetcher};
+use crate::task::Outcome;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,15 +65,29 @@ impl Tasker {
         runner.map(Tasker)
     }
 
-    /// How a task is run.
+    /// How a task is run that is no HTTP server.
     pub fn run(&self) -> Box<RunTask> {
+        self.run_or_serve(&Servers::default())
+    }
+
+    /// How a task is run, or served at the door that it has.
+    pub(super) fn run_or_serve(&self, servers: &Servers) -> Box<RunTask> {
         match &self.0 {
             Runner::Here { runtime, .. } => {
-                let runtime = runtime.clone();
-                Box::new(move |turn| runtime.run(turn.spec, turn.cancel).into())
+                let (runtime, servers) = (runtime.clone(), servers.clone());
+                Box::new(move |turn| {
+                    let outcome = match servers.door(turn) {
+                        Ok(Some(door)) => runtime.serve(turn.spec, door, turn.cancel),
+                        Ok(None) => runtime.run(turn.spec, turn.cancel),
+                        Err(failure) => Outcome::failed(failure),
+                    };
+                    outcome.into()
+                })
             }
             #[cfg(target_os = "linux")]
-            Runner::Apart(keeper, confine, fetcher) => apart::run(keeper, confine, fetcher),
+            Runner::Apart(keeper, confine, fetcher) => {
+                apart::run(keeper, confine, fetcher, servers)
+            }
         }
     }
 
@@ -81,7 +97,8 @@ impl Tasker {
     }
 
     /// What has been done, and what is held.
-    pub(super) fn levels(&self) -> Box<dyn Fn() -> RuntimeLevels + Send + Sync> {
+    pub(super) fn levels(&self, servers: &Servers) -> Box<dyn Fn() -> RuntimeLevels + Send + Sync> {
+        let servers = servers.clone();
         match &self.0 {
             Runner::Here { runtime, nn, .. } => {
                 let (runtime, nn) = (runtime.clone(), nn.clone());
@@ -94,10 +111,11 @@ impl Tasker {
                     fetched_bytes: sources::fetched_bytes(),
                     code: runtime.kept_code(KEPT),
                     graphs: nn.kept_graphs(KEPT),
+                    servers: servers.served(),
                 })
             }
             #[cfg(target_os = "linux")]
-            Runner::Apart(keeper, ..) => apart::levels(keeper),
+            Runner::Apart(keeper, ..) => apart::levels(keeper, servers),
         }
     }
 

@@ -12,9 +12,11 @@ use crate::nn::{self, Nn, NnConfig, OpenVinoConfig};
 use crate::policy::{self, Policy, Root, Trust};
 use crate::protocol::{Topics, WorkerMetadata};
 use crate::queue::Bounds;
-use crate::runtime::{CompileProcesses, MAX_WASM_STACK, Pool, RuntimeConfig, Stdio, WhenLost};
+use crate::runtime::{
+    CompileProcesses, MAX_WASM_STACK, Pool, Requests, RuntimeConfig, Stdio, WhenLost,
+};
 use crate::sources::{Fetcher, ImageSettings, Images, Login, RegistryPlace};
-use crate::task::{GraphDir, Limits};
+use crate::task::{Bind, GraphDir, Limits, Serving};
 use crate::usage::Container;
 use crate::version;
 use anyhow::bail;
@@ -40,6 +42,13 @@ pub fn policy(config: &Config) -> Policy {
             memory: Some(config.limits.memory),
             output: config.limits.output,
         },
+        serving: config.http.enabled.then_some(Serving {
+            bind: Bind::From(config.http.from),
+            timeout: config.http.timeout,
+            drain: config.drain_timeout,
+            body: config.http.body,
+            access_log: config.http.access_log,
+        }),
         private: private(config),
         kernel: policy::kernel_file_systems(),
         module_size: config.module_size,
@@ -95,7 +104,10 @@ fn may_take(config: &Config) -> u64 {
     // A slot more than executors; see `pool`.
     let executors = executors(config) as u64 - config.daemons as u64;
     let tasks = (executors + 1).saturating_mul(task);
-    [tasks, config.module_cache, config.graph_cache, OWN].into_iter().fold(0, u64::saturating_add)
+    let requests = requests_memory(config);
+    [tasks, requests, config.module_cache, config.graph_cache, OWN]
+        .into_iter()
+        .fold(0, u64::saturating_add)
 }
 
 /// How much may wait.
@@ -132,7 +144,11 @@ pub(super) fn executors(config: &Config) -> usize {
 /// more, because an instance gives its own back a moment after its task has ended.
 pub(super) fn pool(config: &Config) -> Pool {
     let executors = u32::try_from(executors(config)).unwrap_or(u32::MAX);
-    Pool { instances: executors.saturating_mul(2).saturating_add(1), memory: config.limits.memory }
+    // And for each request at once, where there are any.
+    let requests = u32::try_from(config.http.requests).unwrap_or(u32::MAX);
+    let requests = if config.http.enabled { requests } else { 0 };
+    let instances = executors.saturating_mul(2).saturating_add(1).saturating_add(requests);
+    Pool { instances, memory: config.limits.memory }
 }
 
 /// Says which roots can't be used.
@@ -253,7 +269,23 @@ pub fn runtime_config(config: &Config) -> RuntimeConfig {
         fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
         stdio: Stdio::Captured,
         pool: Some(pool(config)),
+        requests: requests(config),
     }
+}
+
+/// Requests of HTTP servers, after tasks where both want a processor: a flood of
+/// the ones must not keep the others from theirs.
+pub(super) fn requests(config: &Config) -> Requests {
+    const NICE: i32 = 5;
+    Requests { at_once: config.http.requests, nice: NICE, memory: requests_memory(config) }
+}
+
+/// Bytes of the linear memories of all guests that answer requests: most of them
+/// take little, and none takes more than a task may.
+fn requests_memory(config: &Config) -> u64 {
+    /// Tasks whose memory it is.
+    const TASKS: u64 = 4;
+    if config.http.enabled { config.limits.memory.saturating_mul(TASKS) } else { 0 }
 }
 
 /// Modules of either size that are compiled at the same time: more than these

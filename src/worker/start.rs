@@ -7,6 +7,7 @@ use super::deployments::{self, Living};
 use super::quota::LogQuota;
 use super::reload::{Reloading, Reloads, SharedPolicy};
 use super::runtime::Tasker;
+use super::servers::Servers;
 use super::status as told;
 use super::tasks::Tasks;
 use super::{Happening, Inputs, Phase, Worker, monitor, recall, results, rounds, setup};
@@ -93,6 +94,7 @@ async fn start<T>(
     let fetcher = Arc::new(fetcher);
     let tasker = Arc::new(Tasker::start(&config, &policy, fetcher.clone())?);
     let policy = SharedPolicy::new(policy);
+    let servers = Servers::default();
     let reader = journal.as_ref().map(Journal::reader);
     let threads = Threads {
         executors: config.executors.get(),
@@ -112,22 +114,23 @@ async fn start<T>(
         },
         // How many there may be is decided before they come here.
         Bounds { tasks: usize::MAX, bytes: usize::MAX, memory: None },
-        recall::recall(reader.clone(), policy.clone()),
-        daemons::keep_running(tasker.run(), not_before.clone()),
+        recall::recall(reader.clone(), policy.clone(), servers.clone()),
+        daemons::keep_running(servers.known(tasker.run_or_serve(&servers)), not_before.clone()),
     )?;
     let rounds = rounds::start(&config, updates)?;
-    let run = rounds::with_rounds(tasker.run(), rounds, fetcher.clone());
+    let run = rounds::with_rounds(tasker.run_or_serve(&servers), rounds, fetcher.clone());
+    let run = servers.known(run);
     let (executor, ended) = Executor::start(
         threads,
         setup::bounds(&config),
-        recall::recall(reader.clone(), policy.clone()),
+        recall::recall(reader.clone(), policy.clone(), servers.clone()),
         Box::new(move |turn| {
             let _mark = marks.as_ref().map(|marks| marks.begin(turn.spec.id()));
             run(turn)
         }),
     )?;
     let pace = journal.as_ref().map(Journal::pace);
-    let mut metrics = Metrics::new(tasker.levels());
+    let mut metrics = Metrics::new(tasker.levels(&servers));
     if let Some(pace) = pace.clone() {
         metrics = metrics.with_journal(move || pace.levels());
     }
@@ -140,7 +143,12 @@ async fn start<T>(
         sources: Sources {
             fixed: RwLock::new(told::fixed(&config)),
             work,
-            runtime: told::runtime(&config, tasker.clone(), executor.ask_left_behind()),
+            runtime: told::runtime(
+                &config,
+                tasker.clone(),
+                tasker.levels(&servers),
+                executor.ask_left_behind(),
+            ),
             journal: Box::new(move || pace.as_ref().map(|pace| told::journal(&pace.levels()))),
         },
     });
@@ -180,6 +188,8 @@ async fn start<T>(
         topics,
         executor,
         daemons: Daemons::new(daemons, config.daemons, not_before),
+        servers,
+        drain_timeout: config.drain_timeout,
         link,
         phase: Phase::Serving,
         tasks: Tasks::new(ledger, journal, early, admission),

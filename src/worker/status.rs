@@ -177,6 +177,7 @@ pub(super) fn fixed(config: &Config) -> Report {
 pub(super) fn runtime(
     config: &Config,
     tasker: Arc<Tasker>,
+    levels: Box<dyn Fn() -> RuntimeLevels + Send + Sync>,
     stuck: impl Fn() -> usize + Send + Sync + 'static,
 ) -> Box<AskRuntime> {
     let isolation = match config.isolation {
@@ -192,7 +193,7 @@ pub(super) fn runtime(
             crashes: condition.crashes,
             stuck_threads: stuck(),
         };
-        (runtime, caches(tasker.levels()()))
+        (runtime, caches(levels()))
     })
 }
 

@@ -132,7 +132,7 @@ impl Worker {
             Effect::Submit { run, request, spec } => {
                 let id = request.id.clone();
                 let verdict = match spec.life() {
-                    Life::Daemon => self.submit_daemon(Task::whole(run, spec)),
+                    Life::Daemon | Life::Server => self.submit_daemon(Task::whole(run, spec)),
                     Life::Latent => self.executor.submit(Task::whole(run, spec), Admission::Held),
                     Life::Once => {
                         // An update that was sent can't be taken back: the mark of its run
@@ -151,10 +151,17 @@ impl Worker {
                 let verdict = self.executor.submit(task, admission);
                 return Some(Event::Submitted { run, id, request: None, verdict });
             }
-            Effect::StartAgain { run, id, weight, wait } => {
+            Effect::StartAgain { run, id, weight, wait, port } => {
+                if let Some(port) = port {
+                    self.servers.again(&id, port);
+                }
                 self.daemons.wait(&id, wait);
                 let task = Task::stored(run, id.clone(), weight);
                 let verdict = self.daemons.pool.submit(task, Admission::Again);
+                return Some(Event::Submitted { run, id, request: None, verdict });
+            }
+            Effect::Serve { run, id } => {
+                let verdict = self.submit_server(run, &id);
                 return Some(Event::Submitted { run, id, request: None, verdict });
             }
             // Each is with one of them.
@@ -163,6 +170,7 @@ impl Worker {
                 self.daemons.pool.release(&id);
             }
             // One that has ended meanwhile is about to say so.
+            Effect::Stop(id) if self.close_server(&id) => {}
             Effect::Stop(id) => {
                 let _known = self.executor.stop(&id) || self.daemons.pool.stop(&id);
             }
@@ -261,6 +269,7 @@ impl Worker {
         if ended.id.invocation().is_some() {
             return self.on_invocation_ended(ended);
         }
+        let Some(ended) = self.serve_if_server(ended) else { return };
         let Some(Ended { id, outcome, spent }) = self.publish_update(ended) else { return };
         self.report_end(&id, spent);
         let took = outcome.timings;

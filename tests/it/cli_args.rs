@@ -322,7 +322,6 @@ fn what_would_reach_the_host_is_refused(on: On) {
         "inherit-network",
         "tcp",
         "udp",
-        "http",
         "tls",
         "allow-ip-name-lookup",
         "listenfd",

@@ -53,8 +53,15 @@ fn the_compiled_guests_are_those_of_the_sources() {
         "faces",
     ]
     .map(|guest| (guest, b"\x01\0\0\0"));
-    let components = ["classification-component", "classify-component", "voice-component", "typed"]
-        .map(|guest| (guest, b"\x0d\0\x01\0"));
+    let components = [
+        "classification-component",
+        "classify-component",
+        "voice-component",
+        "typed",
+        "http",
+        "http-image",
+    ]
+    .map(|guest| (guest, b"\x0d\0\x01\0"));
     for (guest, version) in modules.into_iter().chain(components) {
         let binary = std::fs::read(root.join(format!("bin/{guest}.wasm"))).expect("a guest");
         assert_eq!(binary[..8], [*b"\0asm", *version].concat(), "{guest}");

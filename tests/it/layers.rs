@@ -81,6 +81,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("wasmparser", &["runtime"]),
     ("wasmtime", &["nn", "runtime"]),
     ("wasmtime_wasi", &["runtime"]),
+    ("wasmtime_wasi_http", &["runtime"]),
     ("wasmtime_wasi_nn", &["nn"]),
     ("wiggle", &["nn", "runtime"]),
     ("openvino_sys", &["nn"]),

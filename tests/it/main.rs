@@ -32,6 +32,8 @@ mod guests;
 #[cfg(feature = "openvino")]
 mod guide;
 mod hostile;
+#[cfg(feature = "broker")]
+mod http;
 mod images;
 mod inspect;
 #[cfg(target_os = "linux")]

@@ -135,6 +135,41 @@ fn a_tensor_is_classified_as_by_openvinos_own_api() {
     }
 }
 
+/// The same over HTTP: the photo is the body of a request, the model is there by its name.
+#[test]
+fn photos_in_requests_are_classified_as_by_openvinos_own_api() {
+    let dirs = real("").display().to_string();
+    let expected = expected("efficientnet");
+    let names = std::fs::read_to_string(real("efficientnet").join("classes.txt")).expect("names");
+    let names: Vec<&str> = names.lines().collect();
+    for backend in BACKENDS {
+        let stage = Stage::new(On::Embedded);
+        let _worker = stage.worker(&[
+            ("dirs", &dirs),
+            ("nn-backend", backend),
+            ("http-enabled", "true"),
+            ("http-bind", "127.0.0.1"),
+        ]);
+        let graph = format!("-Snn-graph=onnx::{}", real("efficientnet").display());
+        let server = Task::guest("http-image").env("GRAPH", "efficientnet").args(&[&graph]);
+        let started = stage.result(&stage.start(server));
+        let port = started.stdout().strip_prefix("started at port ").expect("a server");
+        for photo in PHOTOS {
+            let body = std::fs::read(real("photos").join(photo)).expect("a photo");
+            let url = format!("http://127.0.0.1:{port}/");
+            let answer = ureq::post(&url).send(&body).expect("an answer");
+            let said = answer.into_body().read_to_string().expect("text");
+            let said: Value = serde_json::from_str(&said).expect("JSON");
+            for place in 0..5 {
+                let (said, expected) = (&said["classes"][place], &expected[photo][place]);
+                let class = said[0].as_u64().expect("a number") as usize;
+                assert_eq!(names[class], expected[0], "{backend}: {photo}");
+                close(&said[1], &expected[1], 0.005, photo);
+            }
+        }
+    }
+}
+
 fn heard(asked: &Asked, guest: &str, how: How) {
     let expected = expected("voice");
     let said = &asked.say(guest, "voice", how, "voice", &["speech.wav"])[0];

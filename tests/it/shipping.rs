@@ -5,6 +5,8 @@ use proplet::config::{Config, DefaultValue, Environment, SETTINGS};
 use proplet::journal::JournalLevels;
 use proplet::metrics::{Metrics, RuntimeLevels};
 use proplet::nn::{Nn, NnConfig};
+use proplet::runtime::Served;
+use proplet::task::TaskId;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -229,6 +231,7 @@ const PROPELLERS: [&str; 11] = [
 fn the_dashboard_and_the_alerts_ask_for_what_there_is() {
     let metrics = Metrics::new(|| RuntimeLevels {
         inferences: Nn::new(NnConfig::default()).inference_times(),
+        servers: vec![(TaskId::new("a").expect("an id"), Served::default())],
         ..RuntimeLevels::default()
     });
     let metrics = metrics.with_journal(JournalLevels::default);
@@ -264,7 +267,9 @@ fn the_dashboard_and_the_alerts_ask_for_what_there_is() {
             || sample.strip_suffix("_count").is_some_and(|name| expressions.contains(name));
         assert!(shown, "no panel shows {sample}");
     }
-    for label in ["outcome=", "reason=", "phase=", "kind=", "graph=", "how=", "fate="] {
+    for label in
+        ["outcome=", "reason=", "phase=", "kind=", "graph=", "how=", "fate=", "server=", "status="]
+    {
         assert!(told.contains(label), "{label}");
         let label = label.trim_end_matches('=');
         assert!(expressions.contains(label), "no panel tells one {label} from another");

@@ -11,7 +11,7 @@ over_both_brokers!(
 );
 
 in_one_process_too!(
-    a_hangup_ends_nothing_and_sets_the_log_level_anew,
+    a_hangup_ends_nothing_and_takes_over_what_it_can,
     text_from_outside_stays_in_its_line_of_the_log
 );
 
@@ -45,10 +45,6 @@ fn a_hangup_ends_nothing_and_takes_over_what_it_can(on: On) {
     worker.signal("HUP");
     worker.logs("SIGHUP: all stays as it is, because of the configuration");
 
-    write("[proplet]\nlog_format = \"json\"\n").expect("written");
-    worker.signal("HUP");
-    worker.logs(r#""message":"SIGHUP: log-level, log-format took effect"#);
-
     // The task has not noticed, and the worker drains as ever.
     stage.stop(&running);
     stage.result(&running).failed(&["stopped"]);
@@ -60,6 +56,9 @@ fn a_hangup_ends_nothing_and_takes_over_what_it_can(on: On) {
             worker.log().iter().any(|line| line.contains("the encoding autodetect is not served"))
         });
     }
+    write("[proplet]\nlog_format = \"json\"\n").expect("written");
+    worker.signal("HUP");
+    worker.logs(r#""message":"SIGHUP: log-level, log-format took effect"#);
     worker.signal("HUP");
     worker.signal("TERM");
     assert_eq!(worker.ended().code(), Some(0), "{:#?}", worker.log());

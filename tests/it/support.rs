@@ -35,7 +35,8 @@ use proplet::disk::DiskCache;
 use proplet::nn::{Nn, NnConfig};
 use proplet::policy::{Policy, Root, Trust, kernel_file_systems, resolve_dir, subdirectories};
 use proplet::runtime::{
-    CompileProcesses, MAX_WASM_STACK, Pool, Runtime, RuntimeConfig, Stdio, THREAD_STACK, WhenLost,
+    CompileProcesses, MAX_WASM_STACK, Pool, Requests, Runtime, RuntimeConfig, Stdio, THREAD_STACK,
+    WhenLost,
 };
 use proplet::sources::Fetcher;
 use proplet::task::{Binary, Failure, Limits, ModuleSource, Outcome, TaskId, TaskRequest};
@@ -79,6 +80,7 @@ impl Bench {
                 memory: Some(64 << 20),
                 output: 64 << 10,
             },
+            serving: None,
             private: vec![],
             kernel: kernel_file_systems(),
             module_size: 10 << 20,
@@ -149,6 +151,7 @@ fn runtime(
         fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
         stdio: Stdio::Captured,
         pool: Some(Pool { instances: 16, memory: 512 << 20 }),
+        requests: Requests { at_once: 4, nice: 0, memory: 0 },
     };
     Arc::new(Runtime::new(&config, nn).expect("a runtime"))
 }

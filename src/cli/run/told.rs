@@ -1,5 +1,6 @@
 //! Runs the guest, as often as asked for, and tells what came of it.
 
+use super::serve::serve;
 use super::{InRound, Job};
 use crate::cancel::Cancel;
 use crate::manager::Rounds;
@@ -50,7 +51,7 @@ impl Told {
                 .name("guest".into())
                 .stack_size(THREAD_STACK)
                 .spawn(move || match round {
-                    None => Ok(runtime.run(&task, &Arc::<Cancel>::default())),
+                    None => run(&runtime, &task),
                     Some(round) => in_round(&runtime, &task, &round),
                 })
                 .context("starting the guest's thread")?
@@ -79,6 +80,14 @@ impl Told {
             eprintln!("proplet: {}", summary(&all));
         }
         Ok(code)
+    }
+}
+
+fn run(runtime: &Runtime, spec: &TaskSpec) -> anyhow::Result<Outcome> {
+    let outcome = runtime.run(spec, &Arc::<Cancel>::default());
+    match outcome.verdict {
+        Err(Failure::Serves) => serve(runtime, &spec.serving()),
+        _ => Ok(outcome),
     }
 }
 

@@ -132,7 +132,9 @@ const ANY: &[libc::c_long] = &[
     libc::SYS_symlinkat,
     libc::SYS_unlinkat,
     libc::SYS_utimensat,
-    // Waiting for descriptors, and sockets that are connected already.
+    // Waiting for descriptors, and sockets that are connected already or that the
+    // worker listens on.
+    libc::SYS_accept4,
     libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait,
@@ -146,7 +148,6 @@ const ANY: &[libc::c_long] = &[
     libc::SYS_pselect6,
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
-    libc::SYS_sendmsg,
     libc::SYS_setsockopt,
     libc::SYS_shutdown,
     libc::SYS_timerfd_create,
@@ -291,8 +292,11 @@ fn allowed(devices: bool) -> anyhow::Result<Rules> {
                 (1, Length::Dword, Op::MaskedEq(0xf), bits(libc::SOCK_STREAM)),
             ],
         ),
-        // With no address but that.
-        (libc::SYS_sendto, vec![(4, Length::Qword, Op::Eq, 0)]),
+        // With no address but that, and none that a connection is made to on the way.
+        (libc::SYS_sendto, vec![(4, Length::Qword, Op::Eq, 0), no_flag(3, libc::MSG_FASTOPEN)]),
+        (libc::SYS_sendmsg, vec![no_flag(2, libc::MSG_FASTOPEN)]),
+        // Of the thread itself, which can only go down.
+        (libc::SYS_setpriority, vec![is(0, bits(libc::PRIO_PROCESS.cast_signed())), is(1, 0)]),
         // This process's own limits, to be read.
         (libc::SYS_prlimit64, vec![is(0, 0), (2, Length::Qword, Op::Eq, 0)]),
         (
@@ -310,6 +314,11 @@ type SyscallCondition = (u8, Length, Op, u64);
 /// That the lower half of an argument, an `int`, has this value.
 fn is(argument: u8, value: u64) -> SyscallCondition {
     (argument, Length::Dword, Op::Eq, value)
+}
+
+/// That an argument does not have this flag.
+fn no_flag(argument: u8, flag: libc::c_int) -> SyscallCondition {
+    (argument, Length::Dword, Op::MaskedEq(bits(flag)), 0)
 }
 
 /// Holds if all of the conditions do.

@@ -367,6 +367,15 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// One of the requests that it serves is stuck: it gets no more tasks, and
+    /// servers go on in another one.
+    pub(super) fn leave(&self, process: &Arc<Process>) {
+        info!("the runtime's process has a request that is stuck: it gets no more tasks");
+        process.retire();
+        self.lock().retire(process);
+        self.changed.notify_all();
+    }
+
     /// Hears what a process says beside its lanes, until it ends: that of one
     /// that runs no task would not be noticed otherwise.
     fn hear(&self, mut reports: Receiver, process: &Weak<Process>) {

@@ -121,6 +121,7 @@ fn an_end_leaves_the_unaccepted_to_the_broker_or_answers_them() {
 
 fn waiting(name: &str, run: u64, suspect: bool, deaths: u32) -> Waiting {
     Waiting {
+        port: None,
         run: Run(run),
         arrival: arrival(name, "same", state(0)),
         life: Life::Once,
@@ -380,4 +381,49 @@ fn a_daemon_is_started_again_with_longer_and_longer_waits_and_given_up_in_the_en
     let waits: Vec<_> = (0..11).map(wait).collect();
     let expected = [0, 1, 2, 4, 8, 16, 32, 60, 60, 60].map(Some);
     assert_eq!(waits, [&expected[..], &[None]].concat());
+}
+
+#[test]
+fn a_server_says_its_port_once_it_listens_and_ends_like_a_daemon() {
+    let mut worker = Worker::new(true);
+    let Got::Run(run) = worker.start(same(0), "same", false) else { panic!("not run") };
+    worker.accept(run, "a");
+    let mut effects = worker.on(Event::Serves { id: id("a"), port: 8222 });
+    assert_eq!(effects.first(), Some(&Effect::Note(Step::Serves { run, port: 8222 })));
+    assert_eq!(effects.pop(), Some(Effect::Serve { run, id: id("a") }));
+    let first = worker.publication(effects);
+    let result = TaskResult::decode(&first.result).expect("a result");
+    assert_eq!((result.error, result.results.into_bytes()), (None, b"started at port 8222".into()));
+    assert_ne!(first.run, run);
+    worker.on(Event::Delivered { run: first.run, id: id("a") });
+    assert_eq!(worker.start(same(3), "same", false), Got::Ignored);
+    worker.stop("a");
+    let effects =
+        worker.on(Event::Ended { id: id("a"), outcome: Outcome::failed(Failure::Stopped) });
+    let expected =
+        [Effect::Note(Step::Forgotten(run)), Effect::Notice(Notice::DaemonStopped(id("a")))];
+    assert_eq!(effects, expected);
+}
+
+#[test]
+fn a_server_that_was_stopped_before_it_listens_ends_as_stopped() {
+    let mut worker = Worker::new(true);
+    let Got::Run(run) = worker.start(same(0), "same", false) else { panic!("not run") };
+    worker.accept(run, "a");
+    worker.stop("a");
+    let effects = worker.on(Event::Serves { id: id("a"), port: 8222 });
+    let serves = |effect: &Effect<_>| matches!(effect, Effect::Serve { .. });
+    assert!(!effects.iter().any(serves), "{effects:?}");
+    let result = TaskResult::decode(&worker.publication(effects).result).expect("a result");
+    assert_eq!(result.error.as_deref(), Some("stopped"));
+}
+
+#[test]
+fn a_server_of_an_earlier_process_listens_at_its_port_again() {
+    let mut worker = Worker::new(true);
+    let server = Waiting { life: Life::Server, port: Some(8222), ..waiting("a", 1, false, 0) };
+    let recovered = Recovered { waiting: vec![server], next: Run(2), ..Recovered::default() };
+    let effects = worker.on(Event::Recovered(recovered));
+    let again = |effect: &Effect<_>| matches!(effect, Effect::StartAgain { port: Some(8222), .. });
+    assert!(effects.iter().any(again), "{effects:?}");
 }

@@ -180,7 +180,10 @@ impl World {
                 self.outbox.push_back(publication);
             }
             Effect::Notice(Notice::NeverBegun(id)) => panic!("{id} had not begun"),
-            Effect::Deploy { .. } | Effect::NotDeployed(_) | Effect::StartAgain { .. } => {
+            Effect::Deploy { .. }
+            | Effect::NotDeployed(_)
+            | Effect::StartAgain { .. }
+            | Effect::Serve { .. } => {
                 panic!("each task runs once here")
             }
             Effect::Note(_) | Effect::Superseded(_) | Effect::Notice(_) => {}
@@ -286,6 +289,7 @@ impl World {
             Step::Replayed(run) => drop(disk.get_mut(&run).map(|run| run.replayed = true)),
             Step::Forgotten(run) => drop(disk.remove(&run)),
             Step::Deployed(_)
+            | Step::Serves { .. }
             | Step::Died { .. }
             | Step::Unconfirmed { .. }
             | Step::Confirmed(_)
@@ -365,6 +369,7 @@ impl World {
                     run,
                     arrival,
                     life: Life::Once,
+                    port: None,
                     stopped,
                     acknowledged,
                     suspect: false,

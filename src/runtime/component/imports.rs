@@ -7,7 +7,7 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
 
 /// The interfaces that components find here, in each version 0.2 up to [`WASI`].
-const PROVIDED: [&str; 27] = [
+const PROVIDED: [&str; 29] = [
     "wasi:cli/environment",
     "wasi:cli/exit",
     "wasi:cli/stderr",
@@ -22,6 +22,9 @@ const PROVIDED: [&str; 27] = [
     "wasi:clocks/wall-clock",
     "wasi:filesystem/preopens",
     "wasi:filesystem/types",
+    // What goes out is for `outgoing` to allow.
+    "wasi:http/outgoing-handler",
+    "wasi:http/types",
     "wasi:io/error",
     "wasi:io/poll",
     "wasi:io/streams",
@@ -39,8 +42,15 @@ const PROVIDED: [&str; 27] = [
 ];
 
 /// Their packages.
-const PACKAGES: [&str; 6] =
-    ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
+const PACKAGES: [&str; 7] = [
+    "wasi:cli",
+    "wasi:clocks",
+    "wasi:filesystem",
+    "wasi:http",
+    "wasi:io",
+    "wasi:random",
+    "wasi:sockets",
+];
 
 /// The package of wasi-nn.
 pub(in crate::runtime) const NN_PACKAGE: &str = "wasi:nn";
@@ -54,11 +64,13 @@ pub(in crate::runtime) fn linker(
 ) -> wasmtime::Result<Linker<TaskState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_sync(&mut linker)?;
     crate::nn::add_to_component_linker(&mut linker, |state: &mut TaskState| &mut state.nn)?;
     linker.allow_shadowing(true);
     poll::shadow(&mut linker)?;
     network::shadow(&mut linker)?;
     files::shadow(&mut linker)?;
+    streams::shadow_waits(&mut linker)?;
     match stdio {
         Stdio::Captured => streams::shadow(&mut linker)?,
         Stdio::Inherited => {}
@@ -105,7 +117,6 @@ pub(in crate::runtime) fn missing(import: &str) -> Option<String> {
                 "it imports `{import}`, and this worker provides `{interface}@{NN}`"
             ));
         }
-        "wasi:http" => "a task has no network".to_owned(),
         _ => format!(
             "this worker provides {}, all of them in version {WASI}, and `{NN_PACKAGE}@{NN}`",
             PACKAGES.map(|package| format!("`{package}`")).join(", ")
@@ -120,7 +131,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// One thing that each interface has.
-    const ITEMS: [(&str, &str); 31] = [
+    const ITEMS: [(&str, &str); 33] = [
         ("wasi:cli/environment", "get-arguments"),
         ("wasi:cli/exit", "exit"),
         ("wasi:cli/stderr", "get-stderr"),
@@ -135,6 +146,8 @@ mod tests {
         ("wasi:clocks/wall-clock", "now"),
         ("wasi:filesystem/preopens", "get-directories"),
         ("wasi:filesystem/types", "[method]descriptor.open-at"),
+        ("wasi:http/outgoing-handler", "handle"),
+        ("wasi:http/types", "fields"),
         ("wasi:io/error", "error"),
         ("wasi:io/poll", "poll"),
         ("wasi:io/streams", "input-stream"),
@@ -169,7 +182,6 @@ mod tests {
                 let version = if interface.starts_with(NN_PACKAGE) { NN } else { WASI };
                 assert!(there(interface, version, item), "{interface}#{item}");
             }
-            assert!(!there("wasi:http/outgoing-handler", WASI, "handle"));
         }
         let wasi = ITEMS.map(|(interface, _)| interface);
         let wasi = wasi.into_iter().filter(|interface| !interface.starts_with(NN_PACKAGE));

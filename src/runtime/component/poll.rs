@@ -56,7 +56,8 @@ impl poll::HostPollable for Wait<'_> {
     }
 }
 
-fn unless_cancelled<R>(
+/// What `wait` comes to, unless the task is to end first.
+pub(super) fn unless_cancelled<R>(
     cancel: &Cancel,
     wait: impl Future<Output = wasmtime::Result<R>>,
 ) -> wasmtime::Result<R> {

@@ -194,7 +194,8 @@ impl Fixture {
         // For it, the file has long been as it is.
         let later = || SystemTime::now() + Duration::from_secs(3600);
         let contents = Arc::new(Contents::with_clock(4 << 20, later));
-        runtime.contents = Some(contents.clone());
+        let stores = Arc::get_mut(&mut runtime.stores).expect("nobody else has them");
+        stores.contents = Some(contents.clone());
         Fixture { runtime: Arc::new(runtime), contents, dir, module: module(1) }
     }
 

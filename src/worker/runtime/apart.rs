@@ -12,6 +12,7 @@ use crate::policy::Policy;
 use crate::sources::{self, Fetcher};
 use crate::task::{Failure, Outcome, TaskSpec};
 use crate::usage::Thread;
+use crate::worker::servers::Servers;
 use crate::worker::setup;
 use anyhow::Context as _;
 use std::path::Path;
@@ -97,6 +98,7 @@ fn launch(config: &Config, policy: &Policy) -> anyhow::Result<(Launch, Confine)>
         compilers: setup::compilers(config),
         compile_memory: setup::compile_memory(config),
         pool: setup::pool(config),
+        requests: setup::requests(config),
         confinement: confine.now(),
         nn,
         disk: None,
@@ -144,13 +146,19 @@ impl Elsewhere for At {
 }
 
 /// How a task is run there.
-pub(super) fn run(keeper: &Keeper, confine: &Confine, fetcher: &Arc<Fetcher>) -> Box<RunTask> {
+pub(super) fn run(
+    keeper: &Keeper,
+    confine: &Confine,
+    fetcher: &Arc<Fetcher>,
+    servers: &Servers,
+) -> Box<RunTask> {
     let (keeper, confine, fetcher) = (keeper.clone(), confine.clone(), fetcher.clone());
+    let servers = servers.clone();
     Box::new(move |turn| {
         if !directories(turn.spec).all(|directory| keeper.reaches(directory)) {
             keeper.confine(confine.now());
         }
-        run_turn(&keeper, &fetcher, turn)
+        run_turn(&keeper, &fetcher, &servers, turn)
     })
 }
 
@@ -161,7 +169,7 @@ fn directories(spec: &TaskSpec) -> impl Iterator<Item = &Path> {
     grant.dirs.iter().map(|dir| dir.host.as_path()).chain(graphs)
 }
 
-fn run_turn(keeper: &Keeper, fetcher: &Fetcher, turn: &Turn<'_>) -> Ran {
+fn run_turn(keeper: &Keeper, fetcher: &Fetcher, servers: &Servers, turn: &Turn<'_>) -> Ran {
     let began = Instant::now();
     let code = match fetcher.code(turn.spec, turn.cancel) {
         Ok(code) => code,
@@ -174,9 +182,14 @@ fn run_turn(keeper: &Keeper, fetcher: &Fetcher, turn: &Turn<'_>) -> Ran {
             return outcome.into();
         }
     };
+    let door = match servers.door(turn) {
+        Ok(door) => door,
+        Err(failure) => return Outcome::failed(failure).into(),
+    };
     let end = keeper.run(
         turn.spec,
         &code,
+        door.as_ref(),
         turn.alone,
         turn.cancel,
         |place| turn.runs_at(At(place)),
@@ -203,7 +216,10 @@ fn lacked_memory(outcome: &Outcome) -> bool {
 }
 
 /// What has been done there, and what is held.
-pub(super) fn levels(keeper: &Keeper) -> Box<dyn Fn() -> RuntimeLevels + Send + Sync> {
+pub(super) fn levels(
+    keeper: &Keeper,
+    servers: Servers,
+) -> Box<dyn Fn() -> RuntimeLevels + Send + Sync> {
     let keeper = keeper.clone();
     Box::new(move || {
         // It waits for the process, for which others may take this thread's work.
@@ -217,6 +233,7 @@ pub(super) fn levels(keeper: &Keeper) -> Box<dyn Fn() -> RuntimeLevels + Send + 
             fetched_bytes: sources::fetched_bytes(),
             code: levels.code,
             graphs: levels.graphs,
+            servers: servers.served(),
         }
     })
 }

@@ -11,7 +11,7 @@
 use super::guests;
 use crate::support::{Bench, fixtures, wat};
 use proplet::nn::{Nn, NnConfig};
-use proplet::runtime::{Pool, Runtime, RuntimeConfig, Stdio};
+use proplet::runtime::{Pool, Requests, Runtime, RuntimeConfig, Stdio};
 use proplet::sources::Fetcher;
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -114,6 +114,7 @@ fn bench() -> Bench {
         fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
         stdio: Stdio::Captured,
         pool: Some(Pool { instances: 2, memory: 64 << 20 }),
+        requests: Requests { at_once: 4, nice: 0, memory: 0 },
     };
     let runtime = Runtime::new(&config, bench.runtime.nn().clone()).expect("a runtime");
     bench.runtime = Arc::new(runtime);
