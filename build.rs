@@ -1,17 +1,26 @@
 //! Stamps what `--version` and the discovery message tell: the commit, the
-//! wasi-nn backends of this build, and the versions of Wasmtime and rten.
+//! wasi-nn backends of this build, and the versions of Wasmtime and rten. With
+//! `pytorch` it makes the library around libtorch, a file of its own.
 
 use std::process::Command;
+
+#[cfg(feature = "pytorch")]
+#[path = "src/nn/backends/torch/build.rs"]
+mod torch;
 
 fn main() {
     println!("cargo::rustc-env=PROPLET_COMMIT={}", commit());
     let built = |feature: &str| std::env::var_os(format!("CARGO_FEATURE_{feature}")).is_some();
-    let backends = [("OPENVINO", "openvino"), ("ONNX", "rten")];
+    let backends = [("PYTORCH", "torch"), ("OPENVINO", "openvino"), ("ONNX", "rten")];
     let backends: Vec<_> = backends.iter().filter(|(f, _)| built(f)).map(|(_, b)| *b).collect();
     let backends = if backends.is_empty() { "none".to_owned() } else { backends.join(", ") };
     println!("cargo::rustc-env=PROPLET_BACKENDS={backends}");
     println!("cargo::rustc-env=PROPLET_WASMTIME={}", locked("wasmtime"));
     println!("cargo::rustc-env=PROPLET_RTEN={}", locked("rten"));
+    #[cfg(feature = "pytorch")]
+    if let Err(error) = torch::build() {
+        println!("cargo::error={error}");
+    }
     println!("cargo::rerun-if-changed=Cargo.lock");
     println!("cargo::rerun-if-changed=build.rs");
 }

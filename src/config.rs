@@ -35,7 +35,7 @@ use clap::ArgMatches;
 use tokio::sync::watch;
 
 use crate::flags::GraphFlag;
-use crate::nn::{BackendName, Devices, Hint, Operators, Precision, SearchEnv};
+use crate::nn::{BackendName, Devices, Hint, LoadBytes, Operators, Precision, SearchEnv};
 
 pub use crate::mqtt::{CleanSession, Qos};
 pub use arguments::{health_args, markdown_table, run_args, submit_args, worker_args};
@@ -137,9 +137,11 @@ pub struct Config {
     pub nn_operators: Operators,
     /// OpenVINO's devices for the guests' targets.
     pub nn_devices: Devices,
-    /// Whether guests may hand over models of their own. OpenVINO parses and
-    /// compiles those in this process, where nothing can contain it.
-    pub nn_load_bytes: bool,
+    /// Of which encodings guests may hand over models of their own. Native libraries
+    /// parse and compile those.
+    pub nn_load_bytes: LoadBytes,
+    /// The worker's library for libtorch or its folder, if it is not to be searched for.
+    pub torch_lib: Option<PathBuf>,
     /// Graphs for every task, as typed.
     pub nn_graphs: Vec<GraphFlag>,
     /// What the manager is told.

@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-pub use crate::nn::fuzz::{nn, onnx, tensorflow, tflite, xml};
+pub use crate::nn::fuzz::{nn, onnx, tensorflow, tflite, torchscript, xml};
 
 /// The largest module that [`message`] takes.
 const MODULE: usize = 1 << 16;

@@ -137,3 +137,62 @@ impl AloneRten {
         Ok(took)
     }
 }
+
+/// libtorch alone, in a program of its own: `torch.cpp`.
+#[cfg(feature = "pytorch")]
+pub struct AloneTorch {
+    program: std::process::Child,
+    lines: std::io::Lines<std::io::BufReader<std::process::ChildStdout>>,
+}
+
+#[cfg(feature = "pytorch")]
+impl AloneTorch {
+    /// Of a model, for an `image` or a `sound`; with a thread for each core, as the
+    /// worker has it.
+    pub fn new(place: &Place, model: &Path, input: &str) -> anyhow::Result<AloneTorch> {
+        use std::io::{BufRead as _, BufReader};
+        use std::process::{Command, Stdio};
+        let program = place.scratch.path().join("torch-alone");
+        if !program.exists() {
+            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/tasks/torch.cpp");
+            let mut command = Command::new("c++");
+            command.args(["-std=c++17", "-O2"]).arg(source).arg("-o").arg(&program);
+            if let Some(root) = std::env::var_os("LIBTORCH").map(PathBuf::from) {
+                let lib = root.join("lib");
+                command.arg("-I").arg(root.join("include"));
+                command.arg("-I").arg(root.join("include/torch/csrc/api/include"));
+                command.arg("-L").arg(&lib).arg(format!("-Wl,-rpath,{}", lib.display()));
+            } else {
+                command.args(["-I", "/usr/include/torch/csrc/api/include"]);
+            }
+            let built = command.args(["-ltorch", "-ltorch_cpu", "-lc10"]).status()?;
+            anyhow::ensure!(built.success(), "torch.cpp was not built: is libtorch-dev installed?");
+        }
+        let threads = std::thread::available_parallelism()?.to_string();
+        let mut program = Command::new(program)
+            .arg(model)
+            .args([input, &threads])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = program.stdout.take().context("its output")?;
+        Ok(AloneTorch { program, lines: BufReader::new(output).lines() })
+    }
+
+    /// One inference.
+    pub fn infer(&mut self) -> anyhow::Result<Duration> {
+        use std::io::Write as _;
+        self.program.stdin.as_mut().context("its input")?.write_all(b"\n")?;
+        let nanoseconds: u64 = self.lines.next().context("it has ended")??.parse()?;
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+}
+
+#[cfg(feature = "pytorch")]
+impl Drop for AloneTorch {
+    fn drop(&mut self) {
+        // It ends with its input.
+        drop(self.program.stdin.take());
+        self.program.wait().ok();
+    }
+}

@@ -57,7 +57,7 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let place = Place::new()?;
     let mut report = Report::new();
-    for section in Section::ALL {
+    for &section in Section::ALL {
         if args.only.is_empty() || args.only.contains(&section) {
             eprintln!("==> {section}");
             let before = report.len();

@@ -17,6 +17,12 @@ pub struct Place {
     pub mobilenet: PathBuf,
     /// EfficientNet's, with an input.
     pub efficientnet: PathBuf,
+    /// ResNet-18's as TorchScript, with an input.
+    #[cfg(feature = "pytorch")]
+    pub resnet: PathBuf,
+    /// Silero's, as TorchScript.
+    #[cfg(feature = "pytorch")]
+    pub voice: PathBuf,
     /// Everything else, gone with this.
     pub scratch: tempfile::TempDir,
 }
@@ -29,15 +35,27 @@ impl Place {
             libs: canonical("openvino/libs")?,
             mobilenet: canonical("fixtures/mobilenet")?,
             efficientnet: canonical("fixtures/real/efficientnet")?,
+            #[cfg(feature = "pytorch")]
+            resnet: canonical("fixtures/resnet")?,
+            #[cfg(feature = "pytorch")]
+            voice: canonical("fixtures/real/voice")?,
             scratch: tempfile::tempdir()?,
         })
     }
 
     /// What a worker here would find in its environment, beside its connection.
     pub fn environment(&self, settings: &[(&str, &str)]) -> Environment {
-        let roots = [&self.mobilenet, &self.efficientnet, self.scratch.path()]
-            .map(|path: &Path| path.display().to_string())
-            .join(":");
+        let roots: &[&Path] = &[
+            &self.mobilenet,
+            &self.efficientnet,
+            #[cfg(feature = "pytorch")]
+            &self.resnet,
+            #[cfg(feature = "pytorch")]
+            &self.voice,
+            self.scratch.path(),
+        ];
+        let roots: Vec<_> = roots.iter().map(|path| path.display().to_string()).collect();
+        let roots = roots.join(":");
         let mut env = Environment::new(self.scratch.path())
             .with_executable(env!("CARGO_BIN_EXE_proplet"))
             .with_cores(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
@@ -84,6 +102,31 @@ impl Place {
         let mut task = task(guest("classify")?, &["-S", &graph, &format!("--dir={folder}::model")]);
         task.env = [("GRAPH".to_owned(), "efficientnet".to_owned())].into();
         task.inputs = vec!["model/input0.bin".to_owned()];
+        Ok(task)
+    }
+
+    /// ResNet-18 that the host has loaded, in a component.
+    #[cfg(feature = "pytorch")]
+    pub fn resnet_by_name(&self) -> anyhow::Result<TaskRequest> {
+        let (folder, scratch) = (self.resnet.display(), self.scratch.path().join("resnet"));
+        fs::create_dir_all(&scratch)?;
+        // Where the guest looks for its input.
+        fs::copy(self.resnet.join("kitten.tensor"), scratch.join("tensor.bgr"))?;
+        let graph = format!("nn,nn-graph=pytorch::{folder}");
+        let dir = format!("--dir={}::fixture", scratch.display());
+        let mut task = task(guest("classification-component")?, &["-S", &graph, &dir]);
+        task.env = [("INPUT".to_owned(), "x".to_owned())].into();
+        task.inputs = vec!["name".to_owned(), "resnet".to_owned()];
+        Ok(task)
+    }
+
+    /// Silero that the host has loaded, asked about 32 ms.
+    #[cfg(feature = "pytorch")]
+    pub fn silero_by_name(&self) -> anyhow::Result<TaskRequest> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/guests/wat/nn-silero.wat");
+        let graph = format!("nn,nn-graph=pytorch::{}", self.voice.display());
+        let mut task = task(wat::parse_file(path)?, &["-S", &graph]);
+        task.inputs = vec!["voice".to_owned()];
         Ok(task)
     }
 

@@ -217,7 +217,8 @@ fn nn_config(inference: Inference, policy: &Policy) -> NnConfig {
     NnConfig {
         backend: inference.backend,
         openvino: inference.openvino(),
-        named_only: !inference.load_bytes,
+        torch_library: inference.torch_lib.clone(),
+        load_bytes: inference.load_bytes.clone(),
         graphs: graphs.collect(),
         cache_bytes: u64::MAX,
         model_bytes: u64::MAX,

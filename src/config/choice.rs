@@ -4,7 +4,7 @@
 use super::value::boolean;
 use super::{CleanSession, Isolation, LogFormat, Qos};
 use crate::manager::MissingData;
-use crate::nn::{BackendName, Devices, Hint, Operators, Precision};
+use crate::nn::{BackendName, Devices, Hint, LoadBytes, Operators, Precision};
 
 /// Reads an MQTT quality of service; says whether it was lowered.
 pub(super) fn qos(text: &str) -> Result<(Qos, bool), String> {
@@ -92,6 +92,26 @@ pub(super) fn operators(text: &str) -> Result<Operators, String> {
     }
 }
 
+/// Reads of which encodings guests may hand over models.
+pub(super) fn load_bytes(text: &str) -> Result<LoadBytes, String> {
+    match boolean(text) {
+        Ok(true) => return Ok(LoadBytes::All),
+        Ok(false) => return Ok(LoadBytes::none()),
+        Err(_) => {}
+    }
+    let name = |name: &str| {
+        let name = name.trim().to_ascii_lowercase();
+        match LoadBytes::ENCODINGS.contains(&&*name) {
+            true => Ok(name),
+            false => Err(format!(
+                "not true, false or a list of encodings: `{name}` is none of {}",
+                LoadBytes::ENCODINGS.join(", ")
+            )),
+        }
+    };
+    text.split(',').map(name).collect::<Result<_, _>>().map(LoadBytes::Only)
+}
+
 /// Reads OpenVINO's devices for the guests' targets. A list of devices has commas
 /// of its own: what begins with no target is part of the device before it.
 pub(super) fn devices(text: &str) -> Result<Devices, String> {
@@ -147,7 +167,7 @@ mod tests {
         fn no_choice_panics(text in "\\PC{0,24}|[0-9_.a-zA-Z:=,]{0,24}") {
             let _ = (qos(&text), clean_session(&text), backend(&text), hint(&text));
             let _ = (precision(&text), isolation(&text), operators(&text), devices(&text));
-            let _ = log_format(&text);
+            let _ = (log_format(&text), load_bytes(&text));
         }
     }
 }

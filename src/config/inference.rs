@@ -6,7 +6,9 @@ use super::reader::{self, Reader};
 use super::sources::Environment;
 use super::{ConfigError, choice, value};
 use crate::flags::GraphFlag;
-use crate::nn::{BackendName, Devices, Hint, OpenVinoConfig, Operators, Precision, SearchEnv};
+use crate::nn::{
+    BackendName, Devices, Hint, LoadBytes, OpenVinoConfig, Operators, Precision, SearchEnv,
+};
 use std::path::PathBuf;
 
 /// The settings of [`super::Group::Inference`].
@@ -26,8 +28,10 @@ pub struct Inference {
     pub operators: Operators,
     /// OpenVINO's devices for the guests' targets.
     pub devices: Devices,
-    /// Whether guests may hand over models of their own.
-    pub load_bytes: bool,
+    /// The worker's library for libtorch or its folder, if it is not to be searched for.
+    pub torch_lib: Option<PathBuf>,
+    /// Of which encodings guests may hand over models of their own.
+    pub load_bytes: LoadBytes,
     /// Graphs for every task, as typed.
     pub graphs: Vec<GraphFlag>,
 }
@@ -60,15 +64,17 @@ impl Inference {
 pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Inference> {
     let backend = reader.read("nn-backend", choice::backend);
     let openvino_lib = reader.read_optional("openvino-lib", value::path);
+    let torch_lib = reader.read_optional("torch-lib", value::path);
     let hint = reader.read("nn-hint", choice::hint);
     let precision = reader.read("nn-precision", choice::precision);
     let operators = reader.read("nn-operators", choice::operators);
     let devices = reader.read("nn-devices", choice::devices);
-    let load_bytes = reader.read("nn-load-bytes", value::boolean);
+    let load_bytes = reader.read("nn-load-bytes", choice::load_bytes);
     let graphs = reader.read_optional("nn-graphs", value::graphs).unwrap_or_default();
     Some(Inference {
         backend: backend?,
         openvino_lib,
+        torch_lib,
         library_search: env.library_search(),
         hint: hint?,
         precision: precision?,

@@ -477,7 +477,7 @@ pub static SETTINGS: &[Setting] = &[
         "nn-backend",
         "BACKEND",
         Text("auto"),
-        "What runs models: openvino, rten (ONNX without a native library), or auto: OpenVINO, and rten for what that can't take",
+        "What runs models: openvino, rten (ONNX without a native library), torch, or auto: OpenVINO, rten for what that can't take, and torch for PyTorch's",
     ),
     setting(
         Group::Inference,
@@ -485,6 +485,13 @@ pub static SETTINGS: &[Setting] = &[
         "PATH",
         Computed("searched for"),
         "OpenVINO's C library, or the folder that holds it",
+    ),
+    setting(
+        Group::Inference,
+        "torch-lib",
+        "PATH",
+        Computed("searched for"),
+        "The worker's library for PyTorch's libtorch, or the folder that holds it",
     ),
     setting(
         Group::Inference,
@@ -517,9 +524,9 @@ pub static SETTINGS: &[Setting] = &[
     setting(
         Group::Inference,
         "nn-load-bytes",
-        BOOLEAN,
-        Text("true"),
-        "Whether guests may hand over models of their own; false where guests are not trusted: then only graphs by name",
+        "ENCODING[,..]",
+        Text("openvino,onnx,tensorflow,tensorflowlite"),
+        "Encodings of which guests may hand over models of their own, or true for all; false where guests are not trusted: then only graphs by name",
     ),
     setting(
         Group::Inference,

@@ -509,7 +509,10 @@ fn running_by_hand_reads_what_concerns_inference_as_a_worker_would() {
     };
     let env = Environment::new(folder.path());
     let plain = load(&[], &env).expect("the defaults");
-    assert_eq!((plain.precision, plain.hint, plain.load_bytes), (Precision::F32, None, true));
+    assert_eq!(
+        (plain.precision, plain.hint, plain.load_bytes.clone()),
+        (Precision::F32, None, LoadBytes::default())
+    );
     let file = "[proplet]\nnn_precision = \"auto\"\nnn_hint = \"latency\"\n";
     std::fs::write(folder.path().join("config.toml"), file).expect("written");
     let env = env.with("PROPLET_NN_HINT", "throughput").with("PROPLET_OPENVINO_LIB", "/lib");
@@ -528,7 +531,16 @@ fn running_by_hand_reads_what_concerns_inference_as_a_worker_would() {
         assert!(error.problems[0].contains("nn-devices"), "{error:?}");
     }
     assert_eq!((set.precision, set.hint), (Precision::Auto, Some(Hint::Throughput)));
-    assert_eq!((set.load_bytes, set.graphs.len()), (false, 1));
+    assert_eq!((set.load_bytes, set.graphs.len()), (LoadBytes::none(), 1));
+    let loads = |value: &str| {
+        let flag = format!("--nn-load-bytes={value}");
+        load(&[&flag], &Environment::new(folder.path())).map(|set| set.load_bytes)
+    };
+    assert_eq!(loads("true").expect("read"), LoadBytes::All);
+    let named = loads("onnx, PyTorch").expect("read");
+    assert!(named.takes("pytorch") && named.takes("onnx") && !named.takes("openvino"));
+    assert!(!plain.load_bytes.takes("pytorch"));
+    assert!(loads("torch").expect_err("no encoding").problems[0].contains("none of openvino"));
     assert_eq!(set.openvino_lib.as_deref(), Some(Path::new("/lib")));
     let wrong = load(&[], &env.with("PROPLET_NN_PRECISION", "f17")).expect_err("no precision");
     assert!(wrong.problems[0].contains("PROPLET_NN_PRECISION"), "{wrong:?}");

@@ -112,6 +112,7 @@ pub(super) fn read(reader: &mut Reader<'_>, env: &Environment) -> Option<Config>
         nn_operators: inference.operators,
         nn_devices: inference.devices,
         nn_load_bytes: inference.load_bytes,
+        torch_lib: inference.torch_lib,
         description: description?,
         manager: manager?,
         rounds: rounds?,

@@ -41,6 +41,11 @@ fn tensorflow_graphs() {
 }
 
 #[test]
+fn torchscript_archives() {
+    drive("torchscript", torchscript);
+}
+
+#[test]
 fn calls_of_wasi_nn() {
     drive("nn", nn);
 }

@@ -214,7 +214,7 @@ fn start(
     let threads = threads.into_iter().map(|(_, thread)| thread).collect();
     let preload = move || {
         // So that the first task finds them, too.
-        for e in nn.libraries().into_iter().filter_map(|(_, found)| found.err()) {
+        for e in nn.missing() {
             warn!("tasks with wasi-nn will fail until this is mended: {e}");
         }
         nn.preload(|graph, loaded| match loaded {

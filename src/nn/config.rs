@@ -1,9 +1,12 @@
 //! How wasi-nn is set up, and what one task may use.
 
+use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::backends::BackendName;
 use super::backends::openvino::OpenVinoConfig;
+use super::backends::torch;
 use crate::disk::DiskCache;
 use crate::task::GraphDir;
 
@@ -26,6 +29,53 @@ impl Default for NnLimits {
     }
 }
 
+/// Of which encodings guests may hand over models of their own.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum LoadBytes {
+    /// Of all that are served.
+    All,
+    /// Of these.
+    Only(Vec<String>),
+}
+
+impl LoadBytes {
+    /// The encodings whose models are taken from anybody: those of which a probe
+    /// of the library's operators says what is safe.
+    pub const USUAL: &[&str] = &["openvino", "onnx", "tensorflow", "tensorflowlite"];
+    /// All encodings that models can be of.
+    pub const ENCODINGS: &[&str] = &["openvino", "onnx", "tensorflow", "tensorflowlite", "pytorch"];
+
+    /// Of none.
+    pub fn none() -> LoadBytes {
+        LoadBytes::Only(Vec::new())
+    }
+
+    /// Whether one of this encoding is taken.
+    pub fn takes(&self, encoding: &str) -> bool {
+        match self {
+            LoadBytes::All => true,
+            LoadBytes::Only(names) => names.iter().any(|name| name == encoding),
+        }
+    }
+}
+
+impl Default for LoadBytes {
+    fn default() -> LoadBytes {
+        LoadBytes::Only(LoadBytes::USUAL.iter().map(|&name| name.to_owned()).collect())
+    }
+}
+
+impl fmt::Display for LoadBytes {
+    /// As the setting has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoadBytes::All => f.write_str("true"),
+            LoadBytes::Only(names) if names.is_empty() => f.write_str("false"),
+            LoadBytes::Only(names) => f.write_str(&names.join(",")),
+        }
+    }
+}
+
 /// How wasi-nn is set up.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct NnConfig {
@@ -37,8 +87,12 @@ pub struct NnConfig {
     pub cache_bytes: u64,
     /// The largest model in bytes: XML and weights together.
     pub model_bytes: u64,
-    /// Refuses models that a guest hands over itself: only graphs by name.
-    pub named_only: bool,
+    /// The worker's library for libtorch or the folder that holds it; if it is set,
+    /// no other place is looked at.
+    pub torch_library: Option<PathBuf>,
+    /// Models of other encodings that a guest hands over itself are refused: only
+    /// graphs by name.
+    pub load_bytes: LoadBytes,
     /// Graphs that every task may load by name.
     pub graphs: Vec<GraphDir>,
     /// What one task may use.
@@ -46,4 +100,14 @@ pub struct NnConfig {
     /// Where compiled graphs are kept for the next start, if anywhere.
     #[serde(skip)]
     pub disk: Option<Arc<DiskCache>>,
+}
+
+impl NnConfig {
+    /// The folders that have to be readable for the backends' libraries to be found
+    /// and loaded, as they are now. None is loaded.
+    pub fn libraries(&self) -> Vec<PathBuf> {
+        let mut folders = self.openvino.folders();
+        folders.extend(torch::folders(self.torch_library.as_deref(), &self.openvino.search));
+        folders
+    }
 }

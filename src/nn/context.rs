@@ -68,7 +68,7 @@ impl NnCtx {
     }
 
     /// The graph behind a handle.
-    #[cfg(all(test, any(feature = "openvino", feature = "onnx")))]
+    #[cfg(all(test, any(feature = "openvino", feature = "onnx", feature = "pytorch")))]
     pub(super) fn shared_graph(&self, graph: u32) -> Arc<SharedGraph> {
         self.graphs[graph as usize].graph.clone()
     }
@@ -199,14 +199,14 @@ impl NnCtx {
         self.room()?;
         let shared = self.shared.clone();
         let served = shared.served(encoding)?;
-        if shared.config.named_only {
-            return Err(Refusal::new(
-                Errno::UnsupportedOperation,
-                "this worker takes no models from guests (--nn-load-bytes is false): put the \
-                 model into an allowed directory, name it with `-S nn-graph=ENCODING::DIR`, and \
-                 load it by the directory's name",
-            )
-            .into());
+        let load_bytes = &shared.config.load_bytes;
+        if !load_bytes.takes(encoding) {
+            let text = format!(
+                "this worker takes no models of the encoding {encoding} from guests \
+                 (--nn-load-bytes is {load_bytes}): put the model into an allowed directory, name \
+                 it with `-S nn-graph={encoding}::DIR`, and load it by the directory's name"
+            );
+            return Err(Refusal::new(Errno::UnsupportedOperation, text).into());
         }
         let size = parts.iter().map(|part| part.len() as u64).sum();
         let max = shared.config.model_bytes;

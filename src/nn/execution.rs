@@ -52,6 +52,8 @@ pub(super) struct Execution {
     inputs: Vec<Input>,
     /// The outputs are of the inputs as they are set now.
     computed: bool,
+    /// The outputs of the last compute, where only that tells what they are.
+    made: Option<Vec<Port>>,
     /// Nothing failed in the request, so that another context may have it.
     clean: bool,
 }
@@ -71,6 +73,7 @@ impl Execution {
             task,
             inputs,
             computed: false,
+            made: None,
             clean: true,
         };
         execution.request = Some(execution.graph.take_request()?);
@@ -85,7 +88,7 @@ impl Execution {
         shape: &[u32],
         data: &[u8],
     ) -> Result<(), Refusal> {
-        self.put(index, ty, shape, data.len(), |request, slot| request.write(slot, shape, data))
+        self.put(index, ty, shape, data.len(), |request, slot| request.write(slot, ty, shape, data))
     }
 
     /// Makes a tensor the input, proven before, without a copy.
@@ -96,7 +99,7 @@ impl Execution {
         shape: &[u32],
         data: Bytes,
     ) -> Result<(), Refusal> {
-        self.put(index, ty, shape, data.len(), |request, slot| request.give(slot, shape, data))
+        self.put(index, ty, shape, data.len(), |request, slot| request.give(slot, ty, shape, data))
     }
 
     fn put(
@@ -124,7 +127,10 @@ impl Execution {
 
     /// Computes the outputs, once every input is set.
     pub(super) fn compute(&mut self) -> Result<(), Halt> {
-        if let Some(missing) = self.inputs.iter().position(|input| !input.set) {
+        let missing = |(index, input): (usize, &Input)| {
+            (!input.set && !self.graph.is_optional(index)).then_some(index)
+        };
+        if let Some(missing) = self.inputs.iter().enumerate().find_map(missing) {
             return Err(Refusal::new(
                 Errno::UnsupportedOperation,
                 format!("input {missing} ({}) is not set", self.graph.inputs[missing]),
@@ -139,6 +145,7 @@ impl Execution {
         let ran = task.cancel.during(doing, || request.run(&task.cancel));
         let took = begun.elapsed();
         self.computed = ran.is_ok();
+        self.made = if self.computed { self.request()?.outputs() } else { None };
         self.clean &= ran.is_ok();
         self.observer.observe(took);
         task.report(|report| {
@@ -170,7 +177,7 @@ impl Execution {
 
     /// The request, of which the output of that index has been computed.
     fn computed(&mut self, index: u32) -> Result<&mut Box<dyn Request>, Refusal> {
-        let outputs = self.graph.outputs.len();
+        let outputs = self.ports().len();
         if index as usize >= outputs {
             return Err(Refusal::argument(format!(
                 "there is no output {index}: the model has {outputs}"
@@ -219,13 +226,17 @@ impl Execution {
                 Element::Nn(ty) => Ok((name, ty)),
                 // Truth values and signed bytes are seen as bytes.
                 Element::Other(_, Some(8)) => Ok((name, TensorType::U8)),
-                Element::Other(..) => Err(Refusal::new(
+                Element::Other(..) | Element::OneOf(..) => Err(Refusal::new(
                     Errno::UnsupportedOperation,
                     format!("output {index} is {port}, a type that wasi-nn has no name for"),
                 )),
             }
         };
-        self.graph.outputs.iter().enumerate().map(output).collect()
+        self.ports().iter().enumerate().map(output).collect()
+    }
+
+    fn ports(&self) -> &[Port] {
+        self.made.as_deref().unwrap_or(&self.graph.outputs)
     }
 
     fn request(&mut self) -> Result<&mut Box<dyn Request>, Refusal> {

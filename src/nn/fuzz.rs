@@ -6,6 +6,7 @@ use super::backends::fake::Fake;
 use super::backends::openvino::builders;
 use super::backends::openvino::xml::{self as scanner, Bounds};
 use super::tensorflow::Attribute;
+use super::torchscript::{self, write};
 use super::{Nn, NnConfig, NnLimits, onnx, tensorflow, tflite};
 
 /// An OpenVINO model, the XML; its weights have as many bytes.
@@ -72,6 +73,25 @@ pub fn tensorflow(data: &[u8]) {
     }
     // Its own nodes behind it are there twice.
     assert!(tensorflow::scan(&[&[data, data].concat()]).is_err());
+}
+
+/// A TorchScript archive; or code and the pickle behind it, with numbers for a tensor:
+/// what is taken is written as it is taken again.
+pub fn torchscript(data: &[u8]) {
+    let proven = |archive: &[u8]| {
+        let Ok(written) = torchscript::prove(&[archive]) else { return };
+        assert!(torchscript::prove(&[&written]).as_ref() == Ok(&written));
+    };
+    proven(data);
+    const MARK: &[u8] = b"\n---\n";
+    let Some(at) = data.windows(MARK.len()).position(|bytes| bytes == MARK) else { return };
+    proven(&write::archive(&[
+        ("code/__torch__.py".to_owned(), &data[..at]),
+        ("data.pkl".to_owned(), &data[at + MARK.len()..]),
+        ("constants.pkl".to_owned(), write::NO_CONSTANTS),
+        ("version".to_owned(), b"3"),
+        ("data/0".to_owned(), &[0; 16]),
+    ]));
 }
 
 const LIMITS: NnLimits = NnLimits { graphs: 8, graph_bytes: 4000, contexts: 6, tensor_bytes: 200 };

@@ -107,6 +107,12 @@ impl SharedGraph {
         self.fingerprint
     }
 
+    /// Whether a request is its context's alone.
+    #[cfg(all(test, feature = "pytorch"))]
+    pub(super) fn is_stateful(&self) -> bool {
+        self.stateful
+    }
+
     /// What it keeps alive, in bytes.
     pub(super) fn weight(&self) -> u64 {
         self.weight
@@ -120,6 +126,11 @@ impl SharedGraph {
     /// The index of the input that has this among its names.
     pub(super) fn input_named(&self, name: &str) -> Option<usize> {
         self.model.input_named(name)
+    }
+
+    /// Whether an inference does without this input.
+    pub(super) fn is_optional(&self, input: usize) -> bool {
+        self.model.is_optional(input)
     }
 
     /// A request that no other context uses: one that is warm, or a new one.

@@ -16,7 +16,7 @@
 //! A guest's mistake is an errno for the guest and a sentence in the task's
 //! report; a bad pointer ends the task; nothing that a guest does panics.
 #![cfg_attr(
-    not(any(feature = "openvino", feature = "onnx")),
+    not(any(feature = "openvino", feature = "onnx", feature = "pytorch")),
     allow(dead_code, reason = "what only a backend calls is built and tested without one too")
 )]
 
@@ -43,8 +43,10 @@ mod stored;
 mod tensorflow;
 mod tensors;
 mod tflite;
+#[cfg(any(test, feature = "fuzzing", feature = "pytorch"))]
+mod torchscript;
 
-#[cfg(all(test, feature = "openvino"))]
+#[cfg(all(test, any(feature = "openvino", feature = "pytorch")))]
 #[path = "../../tests/it/support/assets.rs"]
 mod assets;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -61,7 +63,7 @@ pub use account::NnReport;
 pub(crate) use backends::fake;
 pub use backends::openvino::{Devices, Hint, OpenVinoConfig, Precision, SearchEnv};
 pub use backends::{BackendName, Library};
-pub use config::{NnConfig, NnLimits};
+pub use config::{LoadBytes, NnConfig, NnLimits};
 pub use context::NnCtx;
 pub use graphs::KeptGraph;
 pub use inferences::{INFERENCE_BUCKETS, InferenceTimes};
@@ -113,7 +115,16 @@ pub struct Nn {
 impl Nn {
     /// wasi-nn with the backends of this build.
     pub fn new(config: NnConfig) -> Nn {
+        // The first to be asked for a model, and the last to be opened without one.
         let backends: Vec<Box<dyn Backend>> = vec![
+            #[cfg(feature = "pytorch")]
+            Box::new(backends::torch::Torch::new(
+                config.torch_library.clone(),
+                config.openvino.search.clone(),
+                config.openvino.hint,
+                cores(),
+                (config.limits.graph_bytes, config.limits.tensor_bytes),
+            )),
             #[cfg(feature = "openvino")]
             Box::new(openvino::OpenVino::new(config.openvino.clone(), config.limits.tensor_bytes)),
             #[cfg(feature = "onnx")]
@@ -213,6 +224,12 @@ impl Nn {
         self.shared.config.openvino.looked()
     }
 
+    /// What is known to be missing, one sentence each, without loading what is not
+    /// needed yet.
+    pub fn missing(&self) -> Vec<String> {
+        self.shared.backends.iter().filter_map(|backend| backend.look().err()).collect()
+    }
+
     /// Whether a backend that is there takes models of this encoding, by the
     /// name of `-S nn-graph`.
     pub fn serves(&self, encoding: &str) -> bool {
@@ -272,6 +289,12 @@ pub fn fixed_limits() -> Vec<(&'static str, u64)> {
         ("nested graphs of an ONNX model", onnx::MAX_DEPTH as u64),
         ("nodes of a TensorFlow model", tensorflow::MAX_NODES as u64),
         ("operators of a TensorFlow Lite model", tflite::MAX_OPERATORS as u64),
+        #[cfg(feature = "pytorch")]
+        ("entries of a TorchScript archive", torchscript::MAX_ENTRIES as u64),
+        #[cfg(feature = "pytorch")]
+        ("nested brackets in the code of a TorchScript archive", torchscript::MAX_DEPTH as u64),
+        #[cfg(feature = "pytorch")]
+        ("names, brackets and signs of a line of it", torchscript::MAX_LINE as u64),
     ]
 }
 

@@ -22,6 +22,8 @@ pub(super) enum Element {
     /// One that it has none for: the model's name for it, and the bits of one
     /// element if that is fixed.
     Other(&'static str, Option<u64>),
+    /// Any of these, whichever a tensor comes in: the model's name for it.
+    OneOf(&'static str, &'static [TensorType]),
 }
 
 impl Element {
@@ -31,6 +33,7 @@ impl Element {
         match self {
             Element::Nn(own) => own == ty,
             Element::Other(_, bits) => bits == Some(8) && ty == TensorType::U8,
+            Element::OneOf(_, types) => types.contains(&ty),
         }
     }
 
@@ -38,7 +41,7 @@ impl Element {
     pub(super) fn name(self) -> &'static str {
         match self {
             Element::Nn(ty) => name(ty),
-            Element::Other(name, _) => name,
+            Element::Other(name, _) | Element::OneOf(name, _) => name,
         }
     }
 
@@ -46,6 +49,7 @@ impl Element {
         match self {
             Element::Nn(ty) => Some(size(ty) * 8),
             Element::Other(_, bits) => bits,
+            Element::OneOf(..) => None,
         }
     }
 }
@@ -169,7 +173,7 @@ pub(super) fn check(
     }
     if !port.element.takes(ty) {
         let unnamed = match port.element {
-            Element::Nn(_) => "",
+            Element::Nn(_) | Element::OneOf(..) => "",
             Element::Other(..) => ", a type that wasi-nn has no name for",
         };
         return Err(Refusal::argument(format!(

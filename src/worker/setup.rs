@@ -80,7 +80,7 @@ pub fn confinement(policy: &Policy, nn: &NnConfig) -> Confinement {
         nn.graphs.iter().map(|graph| GrantedRoot { path: graph.dir.clone(), writable: false });
     Confinement {
         roots: roots.chain(graphs).collect(),
-        libraries: nn.openvino.folders(),
+        libraries: nn.libraries(),
         ..Confinement::default()
     }
 }
@@ -217,7 +217,8 @@ pub fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
         cache_bytes: config.graph_cache,
         model_bytes: config.model_size,
         graphs: graphs.collect(),
-        named_only: !config.nn_load_bytes,
+        torch_library: config.torch_lib.clone(),
+        load_bytes: config.nn_load_bytes.clone(),
         limits: nn::NnLimits {
             graphs: config.limits.graphs,
             graph_bytes: config.limits.graph_bytes,
@@ -338,7 +339,7 @@ pub(super) fn cache_folder(config: &Config, budget: u64) -> Option<PathBuf> {
 pub(super) fn preload(nn: Nn) {
     tokio::task::spawn_blocking(move || {
         // So that the first task finds them, too.
-        for e in nn.libraries().into_iter().filter_map(|(_, found)| found.err()) {
+        for e in nn.missing() {
             warn!("tasks with wasi-nn will fail until this is mended: {e}");
         }
         nn.preload(|GraphDir { name, dir, .. }, loaded| match loaded {

@@ -1,8 +1,7 @@
 //! TensorFlow Lite and TensorFlow, from the message to the result, also where
 //! the process that runs models is confined.
 
-use crate::support::{Answered, On, Stage, Task, assets, fixtures, over_both_brokers};
-use std::fmt::Write as _;
+use crate::support::{Answered, On, Stage, Task, assets, fixtures, guest_with, over_both_brokers};
 use std::fs;
 
 over_both_brokers!(models_of_tensorflow_run_by_bytes_and_by_name_in_each_isolation);
@@ -20,25 +19,6 @@ const ENCODINGS: [(&str, u32, &str, &str); 2] = [
 fn model(place: &str) -> Vec<u8> {
     let path = fixtures().join("../fuzz/corpus").join(place);
     fs::read(&path).unwrap_or_else(|e| panic!("reading {}: {e}", path.display()))
-}
-
-/// The guest that has its ONNX model in its memory, with another one there.
-fn guest_with(model: &[u8], encoding: u32) -> Task {
-    let path = fixtures().join("guests/wat/nn-self-test-onnx.wat");
-    let text = fs::read_to_string(&path).expect("a guest");
-    let mut bytes = String::new();
-    for byte in model {
-        write!(bytes, "\\{byte:02x}").expect("a string grows");
-    }
-    let length = "(i32.store (i32.const 516) (i32.const 117))";
-    let load = "(i32.const 512) (i32.const 1) (i32.const 1)";
-    assert!(text.contains(length) && text.contains(load), "the guest is another one");
-    // Of two parts of memory in one place the last one counts.
-    let end = text.rfind(')').expect("the end of the module");
-    let text = format!("{}\n(data (i32.const 1024) \"{bytes}\"))", &text[..end])
-        .replace(length, &length.replace("117", &model.len().to_string()))
-        .replace(load, &format!("(i32.const 512) (i32.const 1) (i32.const {encoding})"));
-    Task::module(&wat::parse_str(text).expect("a module"))
 }
 
 #[track_caller]

@@ -337,7 +337,7 @@ pub(crate) fn guests() -> Vec<String> {
 #[cfg(feature = "openvino")]
 mod nn {
     use super::*;
-    use proplet::nn::{Nn, NnConfig, OpenVinoConfig, SearchEnv};
+    use proplet::nn::{LoadBytes, Nn, NnConfig, OpenVinoConfig, SearchEnv};
 
     /// OpenVINO of the build folder.
     pub fn config() -> NnConfig {
@@ -349,7 +349,7 @@ mod nn {
 
     #[test]
     fn a_worker_may_take_models_from_its_own_directories_alone() {
-        let bench = Bench::with_nn(Nn::new(NnConfig { named_only: true, ..config() }));
+        let bench = Bench::with_nn(Nn::new(NnConfig { load_bytes: LoadBytes::none(), ..config() }));
         let bench = bench.root(fixtures().join("models"), false);
         let args = ["-S", "nn,nn-graph=openvino::models/tiny"];
         assert_eq!(stdout(&bench.wat("nn-tiny").cli_args(&args).run()), "2\n0\n6\n4\n");
@@ -393,7 +393,7 @@ fn the_policy_is_printed_with_its_sources() {
     assert_eq!(limit("task-timeout")["value"], "10s");
     assert_eq!(limit("task-memory")["source"], "the variable PROPLET_TASK_MEMORY");
     assert_eq!(limit("queue")["value"], "7");
-    assert_eq!(limit("nn-load-bytes")["value"], "true");
+    assert_eq!(limit("nn-load-bytes")["value"], "openvino,onnx,tensorflow,tensorflowlite");
     let dirs = json["directories"].as_array().expect("a list");
     let seen: Vec<_> = dirs
         .iter()

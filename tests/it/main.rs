@@ -74,5 +74,7 @@ mod sources;
 #[cfg(feature = "broker")]
 mod submit;
 mod support;
+#[cfg(all(feature = "broker", feature = "pytorch"))]
+mod torch;
 mod typed;
 mod worker;

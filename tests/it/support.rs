@@ -1,7 +1,7 @@
 //! What the tests share: where the fixtures are, running a guest without a
 //! worker ([`Bench`]), and with all of it ([`Stage`]).
 
-#[cfg(any(feature = "openvino", feature = "onnx"))]
+#[cfg(any(feature = "openvino", feature = "onnx", feature = "pytorch"))]
 mod assets;
 mod call;
 mod docker_registry;
@@ -14,7 +14,7 @@ mod stage;
 mod task;
 mod worker;
 
-#[cfg(any(feature = "openvino", feature = "onnx"))]
+#[cfg(any(feature = "openvino", feature = "onnx", feature = "pytorch"))]
 pub(crate) use assets::assets;
 pub use call::Call;
 pub use docker_registry::{Access, DockerRegistry};
@@ -28,6 +28,8 @@ pub(crate) use stage::in_one_process_or_two;
 pub use stage::{On, Outcome as Answered, Seen, Stage};
 pub(crate) use stage::{in_one_process_too, over_both_brokers};
 pub use task::Task;
+#[cfg(any(feature = "openvino", feature = "pytorch"))]
+pub use task::guest_with;
 pub use worker::{Process, Ran, Worker, program, proplet};
 
 use proplet::cancel::Cancel;

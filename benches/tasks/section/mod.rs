@@ -10,6 +10,8 @@ mod messages;
 mod onnx;
 mod start;
 mod throughput;
+#[cfg(feature = "pytorch")]
+mod torch;
 
 use crate::place::Place;
 use crate::report::Report;
@@ -22,6 +24,9 @@ pub enum Section {
     Latency,
     /// ONNX models by each engine for them.
     Onnx,
+    /// TorchScript models.
+    #[cfg(feature = "pytorch")]
+    Torch,
     /// All executors busy.
     Throughput,
     /// A process of its own for guests and models, against none.
@@ -41,9 +46,11 @@ pub enum Section {
 }
 
 impl Section {
-    pub const ALL: [Section; 10] = [
+    pub const ALL: &[Section] = &[
         Section::Latency,
         Section::Onnx,
+        #[cfg(feature = "pytorch")]
+        Section::Torch,
         Section::Throughput,
         Section::Boundary,
         Section::Hints,
@@ -58,6 +65,8 @@ impl Section {
         match self {
             Section::Latency => latency::measure(place, rounds, report),
             Section::Onnx => onnx::measure(place, rounds, report),
+            #[cfg(feature = "pytorch")]
+            Section::Torch => torch::measure(place, rounds, report),
             Section::Throughput => throughput::measure(place, rounds, report),
             Section::Boundary => boundary::measure(place, rounds, report),
             Section::Hints => hints::measure(place, report),

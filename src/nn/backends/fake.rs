@@ -324,12 +324,24 @@ struct FakeRequest {
 }
 
 impl Request for FakeRequest {
-    fn write(&mut self, _index: usize, _shape: &[u32], data: &[u8]) -> Result<(), Refusal> {
+    fn write(
+        &mut self,
+        _index: usize,
+        _ty: TensorType,
+        _shape: &[u32],
+        data: &[u8],
+    ) -> Result<(), Refusal> {
         self.input = Bytes::copy_of(data);
         Ok(())
     }
 
-    fn give(&mut self, _index: usize, _shape: &[u32], data: Bytes) -> Result<(), Refusal> {
+    fn give(
+        &mut self,
+        _index: usize,
+        _ty: TensorType,
+        _shape: &[u32],
+        data: Bytes,
+    ) -> Result<(), Refusal> {
         self.input = data;
         Ok(())
     }

@@ -12,10 +12,11 @@ pub(crate) mod fake;
 pub(super) mod openvino;
 #[cfg(feature = "onnx")]
 pub(super) mod rten;
+pub(super) mod torch;
 
 use std::path::PathBuf;
 
-use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
+use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 
 use super::bytes::{Bytes, Output};
 use super::refusal::{Errno, Halt, Refusal};
@@ -30,17 +31,21 @@ pub enum BackendName {
     OpenVino,
     /// The engine for ONNX in Rust alone.
     Rten,
+    /// libtorch, a native library, for PyTorch's models.
+    Torch,
 }
 
 impl BackendName {
     /// All of them, also those that this build is without.
-    pub const ALL: [BackendName; 2] = [BackendName::OpenVino, BackendName::Rten];
+    pub const ALL: [BackendName; 3] =
+        [BackendName::OpenVino, BackendName::Rten, BackendName::Torch];
 
     /// Whether this build has it.
     pub fn is_built(self) -> bool {
         match self {
             BackendName::OpenVino => cfg!(feature = "openvino"),
             BackendName::Rten => cfg!(feature = "onnx"),
+            BackendName::Torch => cfg!(feature = "pytorch"),
         }
     }
 
@@ -49,6 +54,7 @@ impl BackendName {
         match self {
             BackendName::OpenVino => "openvino",
             BackendName::Rten => "rten",
+            BackendName::Torch => "torch",
         }
     }
 }
@@ -102,6 +108,16 @@ pub(super) trait Backend: Send + Sync {
     ///
     /// One sentence: where it was looked for and how to install it.
     fn open(&self) -> Result<&Library, String>;
+
+    /// Whether [`Backend::open`] would make it ready, as far as is known without:
+    /// a large library need not be there before a task needs it.
+    ///
+    /// # Errors
+    ///
+    /// One sentence, as of [`Backend::open`].
+    fn look(&self) -> Result<(), String> {
+        self.open().map(drop)
+    }
 
     /// What it can compute on, by the library's own names.
     ///
@@ -158,6 +174,11 @@ pub(super) trait Model: Send + Sync {
         None
     }
 
+    /// Whether an inference does without this input.
+    fn is_optional(&self, _input: usize) -> bool {
+        false
+    }
+
     /// The graph as it was compiled, for [`Backend::import`].
     fn export(&self) -> Result<Vec<u8>, String> {
         Err("this backend gives no compiled graphs".to_owned())
@@ -168,13 +189,30 @@ pub(super) trait Model: Send + Sync {
 /// against the graph's ports.
 pub(super) trait Request: Send + Sync {
     /// Copies `data` into the input.
-    fn write(&mut self, index: usize, shape: &[u32], data: &[u8]) -> Result<(), Refusal>;
+    fn write(
+        &mut self,
+        index: usize,
+        ty: TensorType,
+        shape: &[u32],
+        data: &[u8],
+    ) -> Result<(), Refusal>;
 
     /// Makes `data` the input, without a copy.
-    fn give(&mut self, index: usize, shape: &[u32], data: Bytes) -> Result<(), Refusal>;
+    fn give(
+        &mut self,
+        index: usize,
+        ty: TensorType,
+        shape: &[u32],
+        data: Bytes,
+    ) -> Result<(), Refusal>;
 
     /// Computes the outputs; `cancel` interrupts it.
     fn run(&mut self, cancel: &Cancel) -> Result<(), Halt>;
+
+    /// The outputs of the last [`Request::run`], where a graph does not tell them.
+    fn outputs(&mut self) -> Option<Vec<Port>> {
+        None
+    }
 
     /// The shape of an output of the last [`Request::run`].
     fn output_shape(&mut self, index: usize) -> Result<Vec<u32>, Refusal>;

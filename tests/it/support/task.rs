@@ -80,3 +80,25 @@ impl Task {
         (id, self.message.to_string().into_bytes())
     }
 }
+
+/// The guest that has its ONNX model in its memory, with another one there.
+#[cfg(any(feature = "openvino", feature = "pytorch"))]
+pub fn guest_with(model: &[u8], encoding: u32) -> Task {
+    use std::fmt::Write as _;
+
+    let path = super::fixtures().join("guests/wat/nn-self-test-onnx.wat");
+    let text = std::fs::read_to_string(&path).expect("a guest");
+    let mut bytes = String::new();
+    for byte in model {
+        write!(bytes, "\\{byte:02x}").expect("a string grows");
+    }
+    let length = "(i32.store (i32.const 516) (i32.const 117))";
+    let load = "(i32.const 512) (i32.const 1) (i32.const 1)";
+    assert!(text.contains(length) && text.contains(load), "the guest is another one");
+    // Of two parts of memory in one place the last one counts.
+    let end = text.rfind(')').expect("the end of the module");
+    let text = format!("{}\n(data (i32.const 1024) \"{bytes}\"))", &text[..end])
+        .replace(length, &length.replace("117", &model.len().to_string()))
+        .replace(load, &format!("(i32.const 512) (i32.const 1) (i32.const {encoding})"));
+    Task::module(&wat::parse_str(text).expect("a module"))
+}

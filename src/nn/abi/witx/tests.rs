@@ -10,7 +10,7 @@ use crate::cancel::{Cancel, Reason};
 use crate::nn::abi::ran::{Ran, nn};
 use crate::nn::backends::fake::{Fake, WEIGHT};
 use crate::nn::refusal::{Errno, Halt};
-use crate::nn::{NO_BACKEND, Nn, NnConfig, NnCtx, NnLimits, add_to_linker};
+use crate::nn::{LoadBytes, NO_BACKEND, Nn, NnConfig, NnCtx, NnLimits, add_to_linker};
 use crate::task::GraphDir;
 
 /// A guest whose memory holds, at fixed places:
@@ -405,7 +405,7 @@ fn a_worker_may_take_no_models_from_guests() {
     let config = NnConfig {
         cache_bytes: 1 << 20,
         model_bytes: 100,
-        named_only: true,
+        load_bytes: LoadBytes::none(),
         ..NnConfig::default()
     };
     let fake = Fake::default();

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use fastrand::Rng;
-use wasmtime_wasi_nn::wit::ExecutionTarget;
+use wasmtime_wasi_nn::wit::{ExecutionTarget, TensorType};
 
 use self::seeds::Seeds;
 use super::OpenVino;
@@ -197,7 +197,9 @@ fn write(request: &mut dyn Request, index: usize, port: &Port) -> bool {
     let elements = shape.iter().try_fold(1u64, |all, &dim| all.checked_mul(dim.into()));
     let bytes = elements.and_then(|elements| elements.checked_mul(bits)).map(|bits| bits / 8);
     match bytes.filter(|&bytes| bytes <= MOST) {
-        Some(bytes) => request.write(index, &shape, &vec![1; bytes as usize]).is_ok(),
+        Some(bytes) => {
+            request.write(index, TensorType::U8, &shape, &vec![1; bytes as usize]).is_ok()
+        }
         None => false,
     }
 }

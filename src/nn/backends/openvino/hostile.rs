@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Barrier;
 
+use wasmtime_wasi_nn::wit::TensorType;
+
 use super::tests::{context, floats, layer, load, net, nn, nn_with};
 use super::*;
 use crate::cancel::Cancel;
@@ -136,7 +138,7 @@ fn what_an_inference_leaves_unwritten_is_zero() {
     let mut task = context(&nn);
     let graph = load(&mut task, &(PARTLY.into(), vec![])).expect("a graph");
     let mut request = task.shared_graph(graph).take_request().expect("a request");
-    request.write(0, &[8, 4], &floats(&[1.0; 32])).expect("written");
+    request.write(0, TensorType::Fp32, &[8, 4], &floats(&[1.0; 32])).expect("written");
     let cancel = Cancel::default();
     let infer = |request: &mut Box<dyn Request>| {
         request.run(&cancel).expect("computed");

@@ -55,7 +55,8 @@ impl SearchEnv {
         SearchEnv { executable, variables: SearchEnv::VARIABLES.iter().filter_map(set).collect() }
     }
 
-    fn paths(&self, name: &str) -> Vec<PathBuf> {
+    /// The folders that a variable lists.
+    pub(in crate::nn) fn paths(&self, name: &str) -> Vec<PathBuf> {
         let value = self.variables.iter().find(|(variable, _)| *variable == name);
         let paths = value.map(|(_, value)| std::env::split_paths(value).collect::<Vec<_>>());
         // A relative path depends on where the worker was started.

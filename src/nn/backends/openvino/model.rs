@@ -9,6 +9,7 @@ use crate::nn::backends::{Model, Request};
 use crate::nn::bytes::{Bytes, Output};
 use crate::nn::refusal::{Errno, Halt, Refusal};
 use crate::nn::tensors::{Element, Port};
+use wasmtime_wasi_nn::wit::TensorType;
 
 /// Truth values, a byte each.
 const BOOLEAN: Element = Element::Other("boolean", Some(8));
@@ -130,7 +131,13 @@ fn apart(a: &Range<*const u8>, b: &Range<*const u8>) -> bool {
 }
 
 impl Request for OpenVinoRequest {
-    fn write(&mut self, index: usize, shape: &[u32], data: &[u8]) -> Result<(), Refusal> {
+    fn write(
+        &mut self,
+        index: usize,
+        ty: TensorType,
+        shape: &[u32],
+        data: &[u8],
+    ) -> Result<(), Refusal> {
         let failed = |error| Refusal::runtime(format!("OpenVINO refuses input {index}: {error}"));
         let given = self.request.is_given(index);
         let mut tensor = self.request.input(index).map_err(failed)?;
@@ -139,7 +146,7 @@ impl Request for OpenVinoRequest {
             // What was given is as large as it is.
             if given {
                 drop(tensor);
-                return self.give(index, shape, Bytes::copy_of(data));
+                return self.give(index, ty, shape, Bytes::copy_of(data));
             }
             tensor.set_shape(shape).map_err(failed)?;
         }
@@ -156,10 +163,16 @@ impl Request for OpenVinoRequest {
         Ok(())
     }
 
-    fn give(&mut self, index: usize, shape: &[u32], data: Bytes) -> Result<(), Refusal> {
+    fn give(
+        &mut self,
+        index: usize,
+        ty: TensorType,
+        shape: &[u32],
+        data: Bytes,
+    ) -> Result<(), Refusal> {
         let element = self.ports.inputs[index].element;
         if element == BOOLEAN {
-            return self.write(index, shape, data.as_ref());
+            return self.write(index, ty, shape, data.as_ref());
         }
         self.request
             .give(index, element, shape, data)

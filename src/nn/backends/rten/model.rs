@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ::rten::{Model as Loaded, NodeId, RunOptions, Value, ValueOrView};
 use rten_tensor::Layout as _;
+use wasmtime_wasi_nn::wit::TensorType;
 
 use super::engine::Engine;
 use super::sizes::Sizes;
@@ -96,21 +97,33 @@ impl RtenRequest {
 }
 
 impl Request for RtenRequest {
-    fn write(&mut self, index: usize, shape: &[u32], data: &[u8]) -> Result<(), Refusal> {
+    fn write(
+        &mut self,
+        index: usize,
+        _ty: TensorType,
+        shape: &[u32],
+        data: &[u8],
+    ) -> Result<(), Refusal> {
         self.proven &= self.is_proven_for(index, shape);
         let slot = self.inputs.get_mut(index).ok_or_else(gone)?;
         values::write(slot, self.model.inputs[index].1, shape, data)
             .map_err(|error| Refusal::argument(format!("rten refuses input {index}: {error}")))
     }
 
-    fn give(&mut self, index: usize, shape: &[u32], data: Bytes) -> Result<(), Refusal> {
+    fn give(
+        &mut self,
+        index: usize,
+        ty: TensorType,
+        shape: &[u32],
+        data: Bytes,
+    ) -> Result<(), Refusal> {
         match Input::given(self.model.inputs[index].1, shape, data) {
             Ok(given) => {
                 self.proven &= self.is_proven_for(index, shape);
                 *self.inputs.get_mut(index).ok_or_else(gone)? = Some(given);
                 Ok(())
             }
-            Err(data) => self.write(index, shape, data.as_ref()),
+            Err(data) => self.write(index, ty, shape, data.as_ref()),
         }
     }
 

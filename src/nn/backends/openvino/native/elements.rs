@@ -48,6 +48,6 @@ pub(super) fn type_of(element: Element) -> Option<Type> {
         Element::Other(name, Some(_)) => {
             OTHERS.iter().find(|(_, other, _)| *other == name).map(|(ty, ..)| *ty)
         }
-        Element::Other(_, None) => None,
+        Element::Other(_, None) | Element::OneOf(..) => None,
     }
 }

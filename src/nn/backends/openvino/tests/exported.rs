@@ -39,7 +39,7 @@ fn an_exported_graph_gives_the_same_answers_in_the_next_process() {
         // The library refers to what was imported.
         drop((compiled, vec![0xaa_u8; size as usize]));
         let mut request = imported.model.request().expect("a request");
-        request.write(0, &[1, 4], &floats(&[1.0; 4])).expect("written");
+        request.write(0, TensorType::Fp32, &[1, 4], &floats(&[1.0; 4])).expect("written");
         request.run(&Cancel::default()).expect("computed");
         let mut output = Vec::new();
         request.read(0, &mut |bytes| output = bytes.to_vec()).expect("an output");

@@ -1,0 +1,53 @@
+//! TorchScript: ResNet-18 and silero in a task beside libtorch alone.
+
+use crate::alone::AloneTorch;
+use crate::ours::Ours;
+use crate::place::Place;
+use crate::report::{Report, Target};
+use crate::stats::Samples;
+use std::time::Duration;
+
+/// Of each in a round.
+const RUNS: usize = 10;
+/// Those before: libtorch prepares itself, and the processor's caches are full of
+/// something else.
+const WARM_UP: usize = 3;
+
+pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
+    let (resnet, silero) = (place.resnet_by_name()?, place.silero_by_name()?);
+    let mut ours = Ours::start(place, &[("executors", "1"), ("nn-hint", "latency")])?;
+    let mut resnet_alone = AloneTorch::new(place, &place.resnet.join("model.pt"), "image")?;
+    let mut silero_alone = AloneTorch::new(place, &place.voice.join("model.pt"), "sound")?;
+
+    let [mut own, mut in_task] = [const { Samples::new() }; 2];
+    let [mut heard, mut heard_in_task] = [const { Samples::new() }; 2];
+    for _ in 0..rounds {
+        block(&mut own, || resnet_alone.infer())?;
+        block(&mut in_task, || ours.run(&resnet))?;
+        block(&mut heard, || silero_alone.infer())?;
+        block(&mut heard_in_task, || ours.run(&silero))?;
+    }
+
+    report.say("torch_resnet_infer_ms", own.median(), "ms");
+    report.say("torch_resnet_task_by_name_ms", in_task.median(), "ms");
+    let over = in_task.median() / own.median();
+    report.hold("torch_resnet_by_name_over_libtorch", over, "", Target::AtMost(1.1));
+    report.say("torch_silero_infer_ms", heard.median(), "ms");
+    report.say("torch_silero_task_by_name_ms", heard_in_task.median(), "ms");
+    let more = heard_in_task.median() - heard.median();
+    report.hold("torch_silero_task_minus_infer_ms", more, "ms", Target::AtMost(2.0));
+    Ok(())
+}
+
+fn block(
+    samples: &mut Samples,
+    mut run: impl FnMut() -> anyhow::Result<Duration>,
+) -> anyhow::Result<()> {
+    for _ in 0..WARM_UP {
+        run()?;
+    }
+    for _ in 0..RUNS {
+        samples.add(run()?);
+    }
+    Ok(())
+}

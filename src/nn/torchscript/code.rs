@@ -1,0 +1,495 @@
+//! The code of an archive, read as far as it takes to know what it calls and
+//! that nothing is computed while it is read.
+//!
+//! libtorch compiles code when it loads an archive, and computes what it can on
+//! the way: default values of arguments, and calls whose arguments are
+//! constants. So each call here is of a method of the archive, of a word of the
+//! language, or of an operator of the list; default values are literals; and
+//! what libtorch itself never writes (comments, `lambda`, `del`) is refused,
+//! so that both read the same.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
+
+use super::{operators, refused, short};
+use crate::nn::refusal::Refusal;
+
+/// Bytes of all code.
+const MAX_CODE: usize = 16 << 20;
+/// Brackets in brackets.
+pub(in crate::nn) const MAX_DEPTH: usize = 100;
+/// Blanks before a line: blocks in blocks, two for each.
+const MAX_INDENT: usize = 200;
+/// Names, brackets and signs of a line: libtorch recurses along them.
+pub(in crate::nn) const MAX_LINE: usize = 4096;
+/// `elif` in a file: each is a block in the one before.
+const MAX_ELIF: usize = 100;
+/// Each may be in the one before; libtorch frees them by recursion.
+const MAX_CLASSES: usize = 10_000;
+/// Lines without anything, one after the other.
+const MAX_BLANK: usize = 100;
+
+/// Words of the language that stand before a bracket as a function does.
+const WORDS: &[&str] = &[
+    "abs",
+    "annotate",
+    "bool",
+    "float",
+    "getattr",
+    "int",
+    "isinstance",
+    "len",
+    "list",
+    "max",
+    "min",
+    "range",
+    "str",
+    "tuple",
+    "unchecked_cast",
+    "uninitialized",
+];
+/// Words before a bracket that is none of a call.
+const BEFORE: &[&str] =
+    &["and", "assert", "elif", "else", "if", "in", "is", "not", "or", "return", "while", "with"];
+const REFUSED: &[&str] =
+    &["async", "await", "del", "from", "global", "lambda", "nonlocal", "raise", "try", "yield"];
+
+/// A token: what it is, and its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token<'a> {
+    Name(&'a str),
+    Number,
+    Text,
+    Sign(char),
+    /// The end of a logical line: the blanks before the next one, and its number.
+    Line(usize, usize),
+}
+
+/// Proves all code, and says which classes it has.
+pub(super) fn prove(code: &BTreeMap<String, Cow<'_, [u8]>>) -> Result<HashSet<String>, Refusal> {
+    let bytes: usize = code.values().map(|file| file.len()).sum();
+    if bytes > MAX_CODE {
+        return Err(Refusal::too_large(format!(
+            "the TorchScript archive has {bytes} bytes of code, more than {MAX_CODE}"
+        )));
+    }
+    let mut files = Vec::new();
+    let (mut classes, mut methods) = (HashSet::new(), HashSet::new());
+    for (name, file) in code {
+        let module = module(name)?;
+        let tokens = tokens(file).map_err(|(line, error)| {
+            refused(format!("line {line} of `{}`: {error}", short(name)))
+        })?;
+        for pair in tokens.windows(2) {
+            match pair {
+                [Token::Name("class"), Token::Name(class)] => {
+                    classes.insert(format!("{module}.{class}"));
+                }
+                [Token::Name("def"), Token::Name(method)] => {
+                    methods.insert(*method);
+                }
+                _ => {}
+            }
+        }
+        files.push((name, tokens));
+    }
+    if classes.len() > MAX_CLASSES {
+        return Err(Refusal::too_large(format!(
+            "the TorchScript archive has more than {MAX_CLASSES} classes"
+        )));
+    }
+    for (name, tokens) in &files {
+        File { methods: &methods, within: Within::Module }.prove(tokens).map_err(
+            |(line, error)| refused(format!("line {line} of `{}`: {error}", short(name))),
+        )?;
+    }
+    Ok(classes)
+}
+
+/// `code/__torch__/a/b.py` has `__torch__.a.b`.
+fn module(name: &str) -> Result<String, Refusal> {
+    let path = name.strip_prefix("code/").and_then(|path| path.strip_suffix(".py"));
+    let is_name = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let path = path.filter(|path| path.split('/').all(is_name) && path.starts_with("__torch__"));
+    let path = path.ok_or_else(|| refused(format!("`{}` is no file of code", short(name))))?;
+    let module = path.replace('/', ".");
+    match module.contains("torch.classes") {
+        true => Err(refused(format!("`{}` is a class of libtorch's own", short(name)))),
+        false => Ok(module),
+    }
+}
+
+type Found<T> = Result<T, (usize, String)>;
+
+fn tokens(code: &[u8]) -> Found<Vec<Token<'_>>> {
+    let mut tokens = Vec::new();
+    let (mut at, mut line, mut depth, mut weight, mut elif) = (0, 1, 0_usize, 0, 0);
+    let mut blank = 0;
+    let peek = |at: usize| code.get(at).copied().unwrap_or(0);
+    while at < code.len() {
+        let byte = code[at];
+        let begun = at;
+        match byte {
+            b' ' => at += 1,
+            b'\n' => {
+                at += 1;
+                line += 1;
+                blank = if peek(at) == b'\n' { blank + 1 } else { 0 };
+                if blank > MAX_BLANK {
+                    return Err((line, "there are too many lines without anything".to_owned()));
+                }
+                if depth > 0 {
+                    continue;
+                }
+                let indent = code[at..].iter().take_while(|&&byte| byte == b' ').count();
+                if indent > MAX_INDENT {
+                    return Err((line, format!("it begins with more than {MAX_INDENT} blanks")));
+                }
+                at += indent;
+                // Lines of blanks are none.
+                if peek(at) != b'\n' && at < code.len() {
+                    tokens.push(Token::Line(indent, line));
+                    weight = 0;
+                }
+                continue;
+            }
+            b'"' | b'\'' => {
+                let end = text(code, at).map_err(|error| (line, error))?;
+                at = end;
+                tokens.push(Token::Text);
+            }
+            b'0'..=b'9' => {
+                at = number(code, at).map_err(|error| (line, error))?;
+                tokens.push(Token::Number);
+            }
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' => {
+                while peek(at).is_ascii_alphanumeric() || peek(at) == b'_' {
+                    at += 1;
+                }
+                let name = std::str::from_utf8(&code[begun..at]).unwrap_or_default();
+                if REFUSED.contains(&name) {
+                    return Err((line, format!("libtorch writes no `{name}`")));
+                }
+                elif += usize::from(name == "elif");
+                if elif > MAX_ELIF {
+                    return Err((line, format!("there are more than {MAX_ELIF} `elif`")));
+                }
+                tokens.push(Token::Name(name));
+            }
+            // A number that begins with a point would be read as one.
+            b'.' if peek(at + 1).is_ascii_digit() => {
+                return Err((line, "a number has no digit before its point".to_owned()));
+            }
+            b'(' | b'[' | b'{' => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return Err((line, format!("brackets are more than {MAX_DEPTH} deep")));
+                }
+                at += 1;
+                tokens.push(Token::Sign(byte.into()));
+            }
+            b')' | b']' | b'}' => {
+                depth = depth
+                    .checked_sub(1)
+                    .ok_or_else(|| (line, "a bracket closes none".to_owned()))?;
+                at += 1;
+                tokens.push(Token::Sign(byte.into()));
+            }
+            b'.' | b',' | b':' | b'=' | b'-' | b'+' | b'*' | b'/' | b'%' | b'<' | b'>' | b'!'
+            | b'~' | b'&' | b'|' | b'^' => {
+                at += 1;
+                tokens.push(Token::Sign(byte.into()));
+            }
+            _ => {
+                let sign = char::from(byte).escape_default();
+                return Err((line, format!("libtorch writes no `{sign}`")));
+            }
+        }
+        let heavy = match tokens.last() {
+            Some(Token::Number | Token::Text | Token::Sign(',')) => false,
+            // One before a number of a list of them.
+            Some(Token::Sign('-')) => !peek(at).is_ascii_digit(),
+            _ => byte != b' ',
+        };
+        weight += usize::from(heavy && at > begun);
+        if weight > MAX_LINE {
+            return Err((line, format!("it has more than {MAX_LINE} names, brackets and signs")));
+        }
+    }
+    match depth {
+        0 => Ok(tokens),
+        _ => Err((line, "a bracket is not closed".to_owned())),
+    }
+}
+
+/// The end of a text.
+fn text(code: &[u8], start: usize) -> Result<usize, String> {
+    let quote = code[start];
+    if code[start..].starts_with(&[quote; 3]) {
+        return Err("libtorch writes no text of several lines".to_owned());
+    }
+    let mut at = start + 1;
+    loop {
+        match code.get(at) {
+            Some(b'\\') => at += 2,
+            Some(&byte) if byte == quote => return Ok(at + 1),
+            Some(&byte) if byte != b'\n' => at += 1,
+            _ => return Err("a text has no end".to_owned()),
+        }
+    }
+}
+
+/// The end of a number: digits, a point and digits, an exponent.
+fn number(code: &[u8], start: usize) -> Result<usize, String> {
+    let digits = |mut at: usize| {
+        while code.get(at).is_some_and(u8::is_ascii_digit) {
+            at += 1;
+        }
+        at
+    };
+    let mut at = digits(start);
+    if code.get(at) == Some(&b'.') {
+        at = digits(at + 1);
+    }
+    if code.get(at) == Some(&b'e') {
+        let sign = matches!(code.get(at + 1), Some(b'-' | b'+'));
+        let end = digits(at + 1 + usize::from(sign));
+        if end == at + 1 + usize::from(sign) {
+            return Err("a number has no exponent".to_owned());
+        }
+        at = end;
+    }
+    match code.get(at) {
+        Some(byte) if byte.is_ascii_alphanumeric() || b"._".contains(byte) => {
+            Err("a number is not written as libtorch does".to_owned())
+        }
+        _ => Ok(at),
+    }
+}
+
+/// What a line belongs to.
+#[derive(Clone, Copy)]
+enum Within {
+    Module,
+    /// A class, whose own lines have so many blanks once one was seen.
+    Class(Option<usize>),
+    /// A function of the file's.
+    Function,
+}
+
+struct File<'a> {
+    methods: &'a HashSet<&'a str>,
+    within: Within,
+}
+
+impl File<'_> {
+    fn prove(mut self, tokens: &[Token<'_>]) -> Found<()> {
+        let mut rest = tokens;
+        let (mut indent, mut number) = (0, 1);
+        while !rest.is_empty() {
+            let end = rest.iter().position(|token| matches!(token, Token::Line(..)));
+            let (line, more) = rest.split_at(end.unwrap_or(rest.len()));
+            self.line(indent, line).map_err(|error| (number, error))?;
+            match more.split_first() {
+                Some((Token::Line(blanks, line), more)) => {
+                    (indent, number, rest) = (*blanks, *line, more);
+                }
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, indent: usize, line: &[Token<'_>]) -> Result<(), String> {
+        let Some(&first) = line.first() else { return Ok(()) };
+        if indent == 0 {
+            self.within = match first {
+                Token::Name("class") => {
+                    let base = line.get(3);
+                    let plain = matches!(base, None | Some(Token::Sign(')')));
+                    if !plain && !matches!(base, Some(Token::Name("Module" | "NamedTuple"))) {
+                        return Err("a class is neither a module nor a tuple".to_owned());
+                    }
+                    Within::Class(None)
+                }
+                Token::Name("def") => Within::Function,
+                _ => Within::Module,
+            };
+            return match self.within {
+                Within::Class(_) => Ok(()),
+                Within::Function => self.head(line),
+                Within::Module => literal(line, "a line of the file"),
+            };
+        }
+        match &mut self.within {
+            Within::Module => Err("a line belongs to nothing".to_owned()),
+            Within::Function => self.body(line),
+            Within::Class(own) => {
+                let within = *own.get_or_insert(indent);
+                match first {
+                    _ if indent > within => self.body(line),
+                    Token::Name("def") => self.head(line),
+                    _ => self.attribute(line),
+                }
+            }
+        }
+    }
+
+    /// `def name(self, x: Tensor, n: int=1) -> Tensor:`
+    fn head(&self, line: &[Token<'_>]) -> Result<(), String> {
+        let Some(Token::Name(name)) = line.get(1) else {
+            return Err("a method has no name".to_owned());
+        };
+        if *name == "__setstate__" || *name == "__getstate__" {
+            return Err(format!("`{name}` would run while the archive is loaded"));
+        }
+        if !operators::is_method(name) {
+            return Err(format!("a method has the name of an operator on texts, `{name}`"));
+        }
+        if line.last() != Some(&Token::Sign(':')) {
+            return Err("a method stands in one line".to_owned());
+        }
+        // Its own brackets, in which nothing is called.
+        for (at, pair) in line.windows(2).enumerate().skip(2) {
+            if let [Token::Name(_) | Token::Sign(')' | ']'), Token::Sign('(')] = pair {
+                return Err(format!("a default value of `{}` is computed", short(name)));
+            }
+            if pair[0] != Token::Sign('=') {
+                continue;
+            }
+            let rest = &line[at + 1..];
+            let mut depth = 0;
+            let end = rest.iter().position(|token| {
+                match token {
+                    Token::Sign('(' | '[') => depth += 1,
+                    Token::Sign(')' | ']') => depth -= 1,
+                    _ => {}
+                }
+                depth < 0 || (depth == 0 && *token == Token::Sign(','))
+            });
+            let value = &rest[..end.unwrap_or(rest.len())];
+            literal(value, &format!("a default value of `{}`", short(name)))?;
+        }
+        self.classes(line)
+    }
+
+    /// `weight : Tensor`, `__parameters__ = ["weight", ]`.
+    fn attribute(&self, line: &[Token<'_>]) -> Result<(), String> {
+        for pair in line.windows(2) {
+            if let [Token::Name(_) | Token::Sign(')' | ']'), Token::Sign('(')] = pair {
+                return Err("an attribute of a class is computed".to_owned());
+            }
+        }
+        let annotation = line.first() == Some(&Token::Name("__annotations__"));
+        if let Some(at) = line.iter().position(|token| *token == Token::Sign('='))
+            && !annotation
+        {
+            literal(&line[at + 1..], "an attribute of a class")?;
+        }
+        self.classes(line)
+    }
+
+    fn body(&self, line: &[Token<'_>]) -> Result<(), String> {
+        if let Some(Token::Name(word @ ("def" | "class" | "import"))) = line.first() {
+            return Err(format!("there is a `{word}` in a method"));
+        }
+        self.classes(line)?;
+        for (at, token) in line.iter().enumerate().skip(1) {
+            if *token == Token::Sign('(') {
+                self.call(&line[..at])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Classes of libtorch's own come with code of theirs.
+    fn classes(&self, line: &[Token<'_>]) -> Result<(), String> {
+        let of = |three: &[Token<'_>]| {
+            three == [Token::Name("torch"), Token::Sign('.'), Token::Name("classes")]
+        };
+        match line.windows(3).find(|three| of(three)) {
+            Some(_) => Err("it has a class of libtorch's own (`torch.classes`)".to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    /// What stands before a bracket: nothing to call, or a function by its name.
+    fn call(&self, before: &[Token<'_>]) -> Result<(), String> {
+        let name = match before.last() {
+            Some(Token::Name(word)) if BEFORE.contains(word) => return Ok(()),
+            Some(Token::Name(name)) => *name,
+            Some(Token::Sign(')' | ']' | '}') | Token::Text | Token::Number) => {
+                return Err("what is called has no name".to_owned());
+            }
+            _ => return Ok(()),
+        };
+        // Backwards along the points.
+        let (mut path, mut at) = (vec![name], before.len() - 1);
+        let mut of_value = false;
+        while at >= 1 && before[at - 1] == Token::Sign('.') {
+            match before.get(at.wrapping_sub(2)) {
+                Some(Token::Name(name)) => path.push(name),
+                _ => {
+                    of_value = true;
+                    break;
+                }
+            }
+            at -= 2;
+        }
+        path.reverse();
+        let refuse = || Err(format!("it calls `{}`, which is not allowed", short(&path.join("."))));
+        let of_archive = |name: &str| self.methods.contains(name);
+        match path.as_slice() {
+            [word] if !of_value => match WORDS.contains(word) {
+                true => Ok(()),
+                false => refuse(),
+            },
+            ["torch", operator] if !of_value => match operators::is_allowed("aten", operator) {
+                true => Ok(()),
+                false => refuse(),
+            },
+            ["torch", ..] if !of_value => refuse(),
+            ["ops", namespace, operator] if !of_value => {
+                match operators::is_allowed(namespace, operator) {
+                    true => Ok(()),
+                    false => refuse(),
+                }
+            }
+            ["ops", ..] if !of_value => refuse(),
+            ["__torch__", ..] if !of_value => Ok(()),
+            [.., name] => match of_archive(name) || operators::is_allowed("aten", name) {
+                true => Ok(()),
+                false => refuse(),
+            },
+            [] => refuse(),
+        }
+    }
+}
+
+/// That a value is one, and nothing has to be computed for it.
+fn literal(value: &[Token<'_>], what: &str) -> Result<(), String> {
+    let is = |token: &Token<'_>| match token {
+        Token::Number | Token::Text => true,
+        Token::Name(name) => ["True", "False", "None"].contains(name),
+        Token::Sign(sign) => "()[],-".contains(*sign),
+        Token::Line(..) => false,
+    };
+    let value = match value {
+        // `op_version_set = 1`, and what else a file says of itself.
+        [Token::Name(_), Token::Sign('='), value @ ..] => value,
+        [Token::Name("import"), rest @ ..] => {
+            let path = |token: &Token<'_>| matches!(token, Token::Name(_) | Token::Sign('.'));
+            return match rest.iter().all(path) {
+                true => Ok(()),
+                false => Err(format!("{what} is computed")),
+            };
+        }
+        value => value,
+    };
+    match value.iter().all(is) {
+        true => Ok(()),
+        false => Err(format!("{what} is computed")),
+    }
+}
