@@ -23,6 +23,7 @@ pub(super) enum Element {
     /// element if that is fixed.
     Other(&'static str, Option<u64>),
     /// Any of these, whichever a tensor comes in: the model's name for it.
+    #[cfg_attr(not(feature = "pytorch"), expect(dead_code, reason = "only TorchScript has them"))]
     OneOf(&'static str, &'static [TensorType]),
 }
 

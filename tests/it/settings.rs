@@ -64,6 +64,7 @@ fn other_value(name: &str) -> &'static str {
         "mqtt-tls-ca-cert" | "mqtt-tls-client-cert" | "mqtt-tls-client-key" => "file.pem",
         "dirs" => "files:models:rw",
         "openvino-lib" => "/opt/openvino",
+        "torch-lib" => "/opt/proplet",
         "description" | "tags" | "location" | "namespace" => "words",
         "config-file" | "config-section" => "unused",
         new => panic!("the setting `{new}` is not tested: give it a value here"),

@@ -375,20 +375,45 @@ impl File<'_> {
         self.classes(line)
     }
 
-    /// `weight : Tensor`, `__parameters__ = ["weight", ]`.
+    /// `weight : Tensor`, `stride : Final[int] = 2`, `__parameters__ = ["weight", ]`: libtorch
+    /// takes other lines for one of these.
     fn attribute(&self, line: &[Token<'_>]) -> Result<(), String> {
-        for pair in line.windows(2) {
-            if let [Token::Name(_) | Token::Sign(')' | ']'), Token::Sign('(')] = pair {
-                return Err("an attribute of a class is computed".to_owned());
+        const LISTS: [&str; 4] =
+            ["__parameters__", "__buffers__", "__forward_hooks__", "__forward_pre_hooks__"];
+        let is_list = |value: &[Token<'_>]| {
+            let [Token::Sign('['), names @ .., Token::Sign(']')] = value else { return false };
+            names.iter().enumerate().all(|(at, token)| match at % 2 {
+                0 => *token == Token::Text,
+                _ => *token == Token::Sign(','),
+            })
+        };
+        let plain = match line {
+            [Token::Name("pass")] => true,
+            [Token::Name(name), Token::Sign('='), value @ ..] if LISTS.contains(name) => {
+                is_list(value)
             }
+            [
+                Token::Name("__annotations__"),
+                Token::Sign('['),
+                Token::Text,
+                Token::Sign(']'),
+                Token::Sign('='),
+                ty @ ..,
+            ] => is_type(ty),
+            [Token::Name(_), Token::Sign(':'), rest @ ..] => {
+                let value = rest.iter().position(|token| *token == Token::Sign('='));
+                if let Some(at) = value {
+                    literal(&rest[at + 1..], "an attribute of a class")?;
+                }
+                is_type(&rest[..value.unwrap_or(rest.len())])
+                    && value.is_none_or(|at| at + 1 < rest.len())
+            }
+            _ => false,
+        };
+        match plain {
+            true => self.classes(line),
+            false => Err("a line of a class is not written as libtorch does".to_owned()),
         }
-        let annotation = line.first() == Some(&Token::Name("__annotations__"));
-        if let Some(at) = line.iter().position(|token| *token == Token::Sign('='))
-            && !annotation
-        {
-            literal(&line[at + 1..], "an attribute of a class")?;
-        }
-        self.classes(line)
     }
 
     fn body(&self, line: &[Token<'_>]) -> Result<(), String> {
@@ -466,6 +491,16 @@ impl File<'_> {
             [] => refuse(),
         }
     }
+}
+
+/// `Tensor`, `Optional[List[int]]`, `__torch__.a.B`.
+fn is_type(tokens: &[Token<'_>]) -> bool {
+    let is = |token: &Token<'_>| match token {
+        Token::Name(_) => true,
+        Token::Sign(sign) => "[],.".contains(*sign),
+        _ => false,
+    };
+    matches!(tokens.first(), Some(Token::Name(_))) && tokens.iter().all(is)
 }
 
 /// That a value is one, and nothing has to be computed for it.

@@ -132,7 +132,14 @@ fn what_would_be_computed_while_code_is_read_is_refused() {
         ("c : Final[int] = torch.seed()", "an attribute of a class is computed"),
         ("c : Final[int] = 2 ** 9", "an attribute of a class is computed"),
         ("c : __torch__.torch.classes.fs.File", "`torch.classes`"),
-        ("__annotations__[f(x)] = Tensor", "an attribute of a class is computed"),
+        ("__annotations__[f(x)] = Tensor", "not written as libtorch does"),
+        // libtorch 1.13 looks for its type where there is none.
+        ("c = 1", "not written as libtorch does"),
+        ("__parameter__ = []", "not written as libtorch does"),
+        ("__parameters__ = [\"b\" \"c\"]", "not written as libtorch does"),
+        ("c", "not written as libtorch does"),
+        ("c : f(int)", "not written as libtorch does"),
+        ("c : Final[int] =", "not written as libtorch does"),
     ] {
         let code = class(
             &["training : bool", "b : Tensor", attribute],
