@@ -231,6 +231,7 @@ mod tests {
             r#"(component
             (import "wasi:nn/tensor@0.2.0-rc-2024-10-28" (instance))
             (import "wasi:http/outgoing-handler@0.2.0" (instance))
+            (import "wasi:config/store@0.2.0" (instance))
             (core module $m (func (export "f") (param i32) (result i32) (local.get 0)))
             (core instance $i (instantiate $m))
             (func (export "double") (param "n" u32) (result u32)
@@ -241,7 +242,7 @@ mod tests {
             ("component", false, true, true)
         );
         let missing: Vec<_> = guest.imports.iter().map(|i| i.missing.is_some()).collect();
-        assert_eq!(missing, [false, true]);
+        assert_eq!(missing, [false, false, true]);
         assert_eq!(guest.exports, ["double: func(n: u32) -> u32"]);
     }
 
