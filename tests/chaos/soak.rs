@@ -101,7 +101,7 @@ fn kinds(models: &Path) -> Vec<Kind> {
     };
     vec![
         Kind::new("hello", 100, wat("hello")).prints("hello\n"),
-        Kind::new("busy", 400, wat("busy")).input("20").prints(""),
+        Kind::new("busy", 400, wat("busy")).input("20").prints("done\n"),
         inference("inference", 200, "tiny").prints("2\n0\n6\n4\n"),
         inference("crashes", 4000, "crashes"),
         inference("hangs", 7000, "hangs").stopped_after(1000),
@@ -317,6 +317,6 @@ fn honest_tasks_beside_those_that_crash_hang_and_flood_all_complete() {
     println!("the worker's log is {}", keep.display());
     assert!(!log.contains("panicked"), "the worker panicked");
     assert!(tally.open.is_empty(), "no result: {:?}", tally.open.keys());
-    assert_eq!(tally.wrong, [] as [String; 0], "honest tasks failed");
+    assert!(tally.wrong.is_empty(), "honest tasks failed, as this one: {:?}", tally.wrong.first());
     assert!(!honest.is_empty(), "nothing was run");
 }

@@ -15,8 +15,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
-/// A process that has lived this long has not crashed at its start.
-const SETTLED: Duration = Duration::from_secs(10);
+/// A process that has lived this long was of use: another one is started at once
+/// after its crash, so that who crashes one now and then holds up nobody for
+/// longer than a start takes.
+const SETTLED: Duration = Duration::from_secs(1);
 /// Crashes in a row after which there is a wait before the next start, from
 /// [`FIRST_WAIT`] to [`LONGEST_WAIT`].
 const CRASHES: u32 = 4;
