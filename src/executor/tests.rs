@@ -61,7 +61,7 @@ fn pool(executors: usize, capacity: usize) -> (Executor, UnboundedReceiver<Ended
             Outcome::failed(reason.into()).into()
         }
     };
-    let bounds = Bounds { tasks: capacity, bytes: 1 << 20, memory: Some(1 << 10) };
+    let bounds = Bounds { tasks: capacity, bytes: 1 << 20, memory: Some(64 << 10) };
     let recall = |run: Run, _: &Cancel| match run {
         Run(0) => Ok(spec("stored", "quick")),
         Run(1) => Err(Failure::Recall("damaged".into())),
