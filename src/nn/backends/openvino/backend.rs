@@ -152,7 +152,9 @@ impl Backend for OpenVino {
             .join(" ");
         let version = &library.version;
         let OpenVinoConfig { hint, precision, operators, .. } = &self.config;
-        Some(format!("{version} {processor} {hint:?} {precision:?} {operators:?}"))
+        // Another build may prove models otherwise, and put other layers into them.
+        let build = concat!(env!("CARGO_PKG_VERSION"), " ", env!("PROPLET_COMMIT"));
+        Some(format!("{build} {version} {processor} {hint:?} {precision:?} {operators:?}"))
     }
 
     fn import(&self, source: &Source, compiled: Vec<u8>) -> Result<Compiled, Refusal> {
