@@ -165,7 +165,7 @@ async fn a_task_that_memory_has_no_room_for_is_read_back() {
     // The first fits, the second does not: what is read back is quick.
     pool.submit(task("b", "long"), Admission::Ready).expect("room");
     let mut large = spec("c", "long").grant().clone();
-    large.args = vec!["x".repeat(1 << 10)];
+    large.args = vec!["x".repeat(64 << 10)];
     let large = TaskSpec::new(id("c"), ModuleSource::Bytes(Binary::new([])), large);
     pool.submit(Task::whole(Run(0), large), Admission::Ready).expect("room");
     pool.stop(&id("a"));

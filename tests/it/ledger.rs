@@ -127,6 +127,10 @@ fn an_honest_task_beside_one_that_crashes_the_worker_three_times_completes() {
     scene.start("crashes", "never", "0");
     scene.runs("honest", &worker);
     scene.runs("crashes", &worker);
+    // They run while their records are on the way to the disk.
+    for id in ["honest", "crashes"] {
+        worker.logs(&format!("task accepted task={id}"));
+    }
     drop(worker);
     std::fs::write(scene.work("go"), "").expect("written");
     // The death with both is nobody's; three alone are the one's that is.

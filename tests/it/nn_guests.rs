@@ -215,11 +215,13 @@ fn what_works_works(on: On) {
     bad.run("nn-load-loop", &["10"]).succeeded("loaded 10\nerrno 0\n");
 }
 
-/// Those that are tried here, in `nn.rs`, or by the doctor.
+/// Those that are tried here, in `nn.rs`, in `torch.rs`, or by the doctor.
 #[test]
 fn every_guest_that_uses_wasi_nn_is_tried() {
     let doctor = include_str!("../../src/doctor/inference.rs");
-    let tests = [include_str!("nn_guests.rs"), include_str!("nn.rs"), doctor].concat();
+    let (here, nn, torch) =
+        (include_str!("nn_guests.rs"), include_str!("nn.rs"), include_str!("torch.rs"));
+    let tests = [here, nn, torch, doctor].concat();
     let guests: BTreeSet<_> = std::fs::read_dir(fixtures().join("guests/wat"))
         .expect("a folder")
         .filter_map(|entry| {
