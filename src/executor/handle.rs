@@ -85,12 +85,10 @@ impl Handle {
     }
 
     pub(super) fn listed(&self) -> ListedTask {
-        ListedTask {
-            id: self.id.clone(),
-            age: self.admitted.elapsed(),
-            uptime: held(&self.began).as_ref().map(|began| began.at.elapsed()),
-            doing: Some(self.doing()),
-        }
+        // Each takes the lock, which a temporary would hold until the end of the expression.
+        let uptime = held(&self.began).as_ref().map(|began| began.at.elapsed());
+        let doing = Some(self.doing());
+        ListedTask { id: self.id.clone(), age: self.admitted.elapsed(), uptime, doing }
     }
 
     /// What is told of a task whose use is not asked for.
