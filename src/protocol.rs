@@ -1,7 +1,7 @@
 //! Topics and wire messages of Propeller. No I/O.
 //!
 //! [`control`] reads what the manager says (and writes it, for `submit`);
-//! [`result`] and [`presence`] write what a worker says (and read it, for `submit`). Bytes
+//! `result` and `presence` write what a worker says (and read it, for `submit`). Bytes
 //! become a value here once, and nothing downstream looks at JSON again.
 
 mod cause;
