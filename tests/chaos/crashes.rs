@@ -121,8 +121,10 @@ fn running_and_queued_tasks_run_after_a_kill_the_running_one_first() {
         assert_eq!(scene.seen(id).sent, 1);
     }
     let log = scene.log();
+    // It runs alone in a process of its own, and the others beside it.
+    let again = log.find("running the task again task=first");
     let done = |id: &str| log.find(&format!("task completed task={id}"));
-    assert!(done("first") < done("second") && done("second") < done("third"), "{log}");
+    assert!(again.is_some() && again < done("second") && done("second") < done("third"), "{log}");
 }
 
 #[test]
