@@ -206,9 +206,13 @@ impl<A> Ledger<A> {
             After::Acknowledge(ack) => effects.push_back(Effect::Acknowledge(ack)),
             After::Release { run, id, ack } => {
                 effects.push_back(Effect::Acknowledge(ack));
-                // Another run of this id may be waiting for its own record.
-                if self.active.get(&id).is_some_and(|active| active.run == run) {
+                // It may have ended meanwhile, and another run of this id may be waiting
+                // for its own record.
+                let active = self.active.get(&id).map(|active| active.run);
+                if active.is_none_or(|active| active == run) {
                     effects.push_back(Effect::Notice(Notice::Accepted(id.clone())));
+                }
+                if active == Some(run) {
                     effects.push_back(Effect::Release(id.clone()));
                     if self.is_daemon(&id) {
                         self.say_that_it_runs(&id, None, now, effects);

@@ -247,3 +247,20 @@ fn a_replay_is_owed_until_it_is_delivered() {
     let delivered = worker.on(Event::Delivered { run: Run(0), id: id("a") });
     assert_eq!(delivered, [Effect::Note(Step::Delivered(Run(0)))]);
 }
+
+#[test]
+fn a_task_that_ends_before_its_record_is_on_the_disk_was_accepted_all_the_same() {
+    let mut worker = Worker::new(true);
+    let Got::Run(run) = worker.start(arrival("a", "x", None), "x", false) else {
+        panic!("not run")
+    };
+    let verdict = Ok((request("a", ""), spec(&id("a"))));
+    worker.on(Event::Admitted { run, id: id("a"), verdict });
+    let request = Some(request("a", ""));
+    let submitted = Event::Submitted { run, id: id("a"), request, verdict: Ok(()) };
+    let Some(Effect::Record { then, .. }) = worker.on(submitted).pop() else { panic!("no record") };
+    worker.on(Event::Ended { id: id("a"), outcome: printed("early") });
+    let effects = worker.on(Event::Durable(then));
+    assert!(effects.contains(&Effect::Notice(Notice::Accepted(id("a")))), "{effects:?}");
+    assert!(!effects.contains(&Effect::Release(id("a"))), "{effects:?}");
+}
