@@ -19,6 +19,7 @@
 //! What is due when is pure state, by the time that is handed in; only
 //! [`ManagerClient`] and [`Rounds`] do I/O, and nothing here knows the broker.
 
+mod agent;
 mod answer;
 mod client;
 mod confirm;
@@ -33,29 +34,7 @@ pub use hearing::{Change, Complaint, DEAF, Heard, Hearing};
 pub use results::{Action, Departure, Results, Timing};
 pub use rounds::{HostPort, MissingData, RoundServices, Rounds, Service, place};
 
-use anyhow::Context as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use std::path::Path;
-use ureq::tls::Certificate;
 
 /// What stands for itself in a path (RFC 3986, section 2.3).
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// The authorities of this file, or the system's; `variable` names the file.
-fn roots(ca: Option<&Path>, variable: &str) -> anyhow::Result<Vec<Certificate<'static>>> {
-    let found = match ca {
-        Some(path) => CertificateDer::pem_file_iter(path)
-            .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
-            .with_context(|| format!("reading the certificate file {}", path.display()))?,
-        // Systems carry the odd certificate that can't be read.
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    anyhow::ensure!(
-        !found.is_empty(),
-        "there is no certificate to trust the other side by; install the system's (Debian: \
-         ca-certificates), or name its own in {variable}"
-    );
-    Ok(found.iter().map(|der| Certificate::from_der(der).to_owned()).collect())
-}

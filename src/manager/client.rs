@@ -7,7 +7,7 @@
 use super::answer::{self, Answer};
 use super::confirm::Question;
 use super::hearing::Heard;
-use super::{PATH, roots};
+use super::{PATH, agent};
 use crate::journal::Run;
 use anyhow::Context as _;
 use percent_encoding::utf8_percent_encode;
@@ -15,16 +15,13 @@ use serde::Deserialize;
 use std::fmt;
 use std::io::Read as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use ureq::Agent;
 use ureq::http::{HeaderValue, Response, header};
-use ureq::tls::{RootCerts, TlsConfig};
 
 /// Time for one answer. The manager may be storing a burst of results.
 const TIMEOUT: Duration = Duration::from_secs(10);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes that are read of an answer that is not a task.
 const SMALL: u64 = 64 << 10;
 
@@ -66,22 +63,9 @@ impl ManagerClient {
 
     /// One that waits for so long.
     fn patient(place: &ManagerPlace, timeout: Duration) -> anyhow::Result<ManagerClient> {
-        let mut config = Agent::config_builder()
-            .timeout_global(Some(timeout))
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            // One that is kept is dead when the manager was started again, and
-            // the question on it lost.
-            .max_idle_connections(0)
-            .user_agent(concat!("proplet/", env!("CARGO_PKG_VERSION")));
+        let mut config = agent::config(timeout);
         if place.url.starts_with("https://") {
-            let roots = RootCerts::Specific(Arc::new(roots(
-                place.ca.as_deref(),
-                "PROPLET_MANAGER_CA_CERT",
-            )?));
-            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+            config = agent::trusting(config, place.ca.as_deref(), "PROPLET_MANAGER_CA_CERT")?;
         }
         let authorization = place.token.as_ref().map(|token| {
             let value = HeaderValue::from_str(&format!("Bearer {token}"));

@@ -6,6 +6,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 const TASK: &str = r#"{"id":"a","state":2,"proplet_id":"wrk","start_time":"2026-11-24T23:52:15Z"}"#;

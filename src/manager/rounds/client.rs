@@ -4,20 +4,17 @@
 //! Each request waits, so it has a thread; the task that it is for leaves it behind
 //! when it is to end. Redirects are not followed and no proxy is used.
 
-use super::super::roots;
+use super::super::agent;
 use super::services::RoundServices;
 use crate::cancel::{Cancel, Reason};
 use std::io::{self, Read as _};
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
-use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Error, Timeout};
 
 /// Time for one request; three updates and the waits between them take 30 s at most.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(9);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a cancelled task may go on waiting.
 const CANCEL_CHECK: Duration = Duration::from_millis(10);
 /// Bytes that are told of an answer that says no.
@@ -48,22 +45,11 @@ impl RoundClient {
     ///
     /// A certificate file that can't be read.
     pub(super) fn new(services: &RoundServices) -> anyhow::Result<RoundClient> {
-        let mut config = Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            // One that is kept may be dead, and what is sent on it lost.
-            .max_idle_connections(0)
-            .user_agent(concat!("proplet/", env!("CARGO_PKG_VERSION")));
+        let mut config = agent::config(TIMEOUT).max_redirects_will_error(false);
         let urls = [&services.coordinator, &services.registry, &services.store];
         let encrypted = urls.into_iter().flatten().any(|url| url.starts_with("https://"));
         if encrypted || services.ca.is_some() || !services.hosts.is_empty() {
-            let roots = roots(services.ca.as_deref(), "PROPLET_ROUND_CA_CERT")?;
-            let roots = RootCerts::Specific(Arc::new(roots));
-            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+            config = agent::trusting(config, services.ca.as_deref(), "PROPLET_ROUND_CA_CERT")?;
         }
         Ok(RoundClient { agent: config.build().new_agent(), limit: services.data_size })
     }
