@@ -104,6 +104,12 @@ pub enum InvalidTaskId {
     TooLong(usize),
 }
 
+/// In milliseconds, to the microsecond. A division by 1000 gives the double nearest
+/// to the three decimals, which JSON then prints as just these.
+pub fn milliseconds(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1e3
+}
+
 /// A duration as a person writes it: `300ms`, `5s`, `1.5s`.
 pub fn humantime(duration: Duration) -> String {
     if duration.subsec_nanos() == 0 {

@@ -4,15 +4,13 @@
 //! all that a person wants to know: where the time went, what was reused, what
 //! the guest wrote to stderr, what wasi-nn refused.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use super::cause;
 use super::control::to_json;
 use super::output::Output;
 use super::rounds;
-use crate::task::{Captured, Outcome, Reuse, TaskId, Timings};
+use crate::task::{Captured, Outcome, Reuse, TaskId, Timings, milliseconds};
 
 /// Lines of stderr, and of diagnostics, that an `error` repeats.
 const ERROR_LINES: usize = 20;
@@ -225,15 +223,12 @@ pub struct TimingsMs {
 
 impl From<Timings> for TimingsMs {
     fn from(timings: Timings) -> TimingsMs {
-        // A division by 1000 gives the double nearest to the three decimals,
-        // which JSON then prints as just these.
-        let ms = |duration: Duration| duration.as_micros() as f64 / 1000.0;
         TimingsMs {
-            queued: ms(timings.queued),
-            compiled: ms(timings.compiled),
-            loaded: ms(timings.loaded),
-            ran: ms(timings.ran),
-            inferred: ms(timings.inferred),
+            queued: milliseconds(timings.queued),
+            compiled: milliseconds(timings.compiled),
+            loaded: milliseconds(timings.loaded),
+            ran: milliseconds(timings.ran),
+            inferred: milliseconds(timings.inferred),
             inferences: timings.inferences,
         }
     }

@@ -211,8 +211,3 @@ pub(crate) struct Journal {
 pub(crate) fn seconds(time: Duration) -> f64 {
     time.as_millis() as f64 / 1e3
 }
-
-/// In milliseconds, to the microsecond.
-pub(crate) fn milliseconds(time: Duration) -> f64 {
-    time.as_micros() as f64 / 1e3
-}

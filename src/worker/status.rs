@@ -12,9 +12,9 @@ use crate::mqtt::ConnectionFailure;
 use crate::status::AskRuntime;
 use crate::status::report::{
     Caches, Code, Connection, Deployed, Graph, Journal, Recent, Report, Runtime, Task, Work,
-    milliseconds, seconds,
+    seconds,
 };
-use crate::task::{Outcome, Rejection, TaskId, Timings};
+use crate::task::{Outcome, Rejection, TaskId, Timings, milliseconds};
 use crate::version;
 use std::collections::VecDeque;
 use std::sync::Arc;
