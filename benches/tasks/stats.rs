@@ -39,6 +39,31 @@ impl Samples {
     }
 }
 
+/// Runs of one thing in a row, in a round of the alternation.
+pub struct Block {
+    /// Those before, which do not count.
+    pub warm_up: usize,
+    /// Those that count.
+    pub runs: usize,
+}
+
+impl Block {
+    /// Adds what the runs that count take.
+    pub fn measure(
+        &self,
+        samples: &mut Samples,
+        mut run: impl FnMut() -> anyhow::Result<Duration>,
+    ) -> anyhow::Result<()> {
+        for _ in 0..self.warm_up {
+            run()?;
+        }
+        for _ in 0..self.runs {
+            samples.add(run()?);
+        }
+        Ok(())
+    }
+}
+
 /// Processor time that other machines took, as the kernel counts it.
 pub struct Steal {
     stolen: u64,

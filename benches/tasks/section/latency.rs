@@ -8,14 +8,11 @@ use crate::ours::Ours;
 use crate::place::Place;
 use crate::report::{Report, Target};
 use crate::shellout::{Memory, Shellout};
-use crate::stats::Samples;
+use crate::stats::{Block, Samples};
 use crate::worker::Worker;
-use std::time::Duration;
 
-/// Of each in a round.
-const RUNS: usize = 20;
-/// Those before, which find the processor's caches full of something else.
-const WARM_UP: usize = 5;
+/// The runs before those that count find the processor's caches full of something else.
+const BLOCK: Block = Block { warm_up: 5, runs: 20 };
 
 pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
     let settings = [("executors", "1"), ("nn-hint", "latency")];
@@ -47,15 +44,15 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
         shell_name,
     ] = &mut times;
     for _ in 0..rounds {
-        block(own, || alone.infer())?;
-        block(name, || ours.run(&by_name))?;
-        block(component, || ours.run(&component_by_name))?;
-        block(own, || alone.infer())?;
-        block(bytes, || ours.run(&by_bytes))?;
-        block(copied, || copying.run(&by_bytes))?;
-        block(message, || manager.run(&message_by_name))?;
-        block(message_bytes, || manager.run(&message_by_bytes))?;
-        block(own_default, || alone_default.infer())?;
+        BLOCK.measure(own, || alone.infer())?;
+        BLOCK.measure(name, || ours.run(&by_name))?;
+        BLOCK.measure(component, || ours.run(&component_by_name))?;
+        BLOCK.measure(own, || alone.infer())?;
+        BLOCK.measure(bytes, || ours.run(&by_bytes))?;
+        BLOCK.measure(copied, || copying.run(&by_bytes))?;
+        BLOCK.measure(message, || manager.run(&message_by_name))?;
+        BLOCK.measure(message_bytes, || manager.run(&message_by_bytes))?;
+        BLOCK.measure(own_default, || alone_default.infer())?;
         if let Some(shellout) = &shellout {
             shell_bytes.add(shellout.by_bytes(Memory::Own)?);
             shell_name.add(shellout.by_name()?);
@@ -97,19 +94,6 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
         report.note(
             "there is no `wasmtime` on the PATH or in PROPLET_BENCH_WASMTIME to compare with",
         );
-    }
-    Ok(())
-}
-
-fn block(
-    samples: &mut Samples,
-    mut run: impl FnMut() -> anyhow::Result<Duration>,
-) -> anyhow::Result<()> {
-    for _ in 0..WARM_UP {
-        run()?;
-    }
-    for _ in 0..RUNS {
-        samples.add(run()?);
     }
     Ok(())
 }

@@ -7,13 +7,10 @@ use crate::alone::AloneRten;
 use crate::ours::Ours;
 use crate::place::Place;
 use crate::report::{Report, Target};
-use crate::stats::Samples;
-use std::time::Duration;
+use crate::stats::{Block, Samples};
 
-/// Of each in a round.
-const RUNS: usize = 10;
-/// Those before, which find the processor's caches full of something else.
-const WARM_UP: usize = 3;
+/// The runs before those that count find the processor's caches full of something else.
+const BLOCK: Block = Block { warm_up: 3, runs: 10 };
 
 pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
     let task = place.onnx_by_name()?;
@@ -28,12 +25,12 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
     #[cfg(feature = "onnx")]
     let [mut rten, mut rten_in_task] = [const { Samples::new() }; 2];
     for _ in 0..rounds {
-        block(&mut own, || alone.infer())?;
-        block(&mut in_task, || ours.run(&task))?;
+        BLOCK.measure(&mut own, || alone.infer())?;
+        BLOCK.measure(&mut in_task, || ours.run(&task))?;
         #[cfg(feature = "onnx")]
         {
-            block(&mut rten, || alone_rten.infer())?;
-            block(&mut rten_in_task, || ours_rten.run(&task))?;
+            BLOCK.measure(&mut rten, || alone_rten.infer())?;
+            BLOCK.measure(&mut rten_in_task, || ours_rten.run(&task))?;
         }
     }
 
@@ -49,19 +46,6 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
         report.say("rten_task_by_name_ms", in_task, "ms");
         report.hold("rten_by_name_over_rten", in_task / alone_rten, "", Target::AtMost(1.1));
         report.say("rten_by_name_over_openvino", in_task / alone, "");
-    }
-    Ok(())
-}
-
-fn block(
-    samples: &mut Samples,
-    mut run: impl FnMut() -> anyhow::Result<Duration>,
-) -> anyhow::Result<()> {
-    for _ in 0..WARM_UP {
-        run()?;
-    }
-    for _ in 0..RUNS {
-        samples.add(run()?);
     }
     Ok(())
 }

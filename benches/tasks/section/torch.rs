@@ -4,14 +4,11 @@ use crate::alone::AloneTorch;
 use crate::ours::Ours;
 use crate::place::Place;
 use crate::report::{Report, Target};
-use crate::stats::Samples;
-use std::time::Duration;
+use crate::stats::{Block, Samples};
 
-/// Of each in a round.
-const RUNS: usize = 10;
-/// Those before: libtorch prepares itself, and the processor's caches are full of
-/// something else.
-const WARM_UP: usize = 3;
+/// The runs before those that count: libtorch prepares itself, and the processor's caches
+/// are full of something else.
+const BLOCK: Block = Block { warm_up: 3, runs: 10 };
 
 pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
     let (resnet, silero) = (place.resnet_by_name()?, place.silero_by_name()?);
@@ -22,10 +19,10 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
     let [mut own, mut in_task] = [const { Samples::new() }; 2];
     let [mut heard, mut heard_in_task] = [const { Samples::new() }; 2];
     for _ in 0..rounds {
-        block(&mut own, || resnet_alone.infer())?;
-        block(&mut in_task, || ours.run(&resnet))?;
-        block(&mut heard, || silero_alone.infer())?;
-        block(&mut heard_in_task, || ours.run(&silero))?;
+        BLOCK.measure(&mut own, || resnet_alone.infer())?;
+        BLOCK.measure(&mut in_task, || ours.run(&resnet))?;
+        BLOCK.measure(&mut heard, || silero_alone.infer())?;
+        BLOCK.measure(&mut heard_in_task, || ours.run(&silero))?;
     }
 
     report.say("torch_resnet_infer_ms", own.median(), "ms");
@@ -36,18 +33,5 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
     report.say("torch_silero_task_by_name_ms", heard_in_task.median(), "ms");
     let more = heard_in_task.median() - heard.median();
     report.hold("torch_silero_task_minus_infer_ms", more, "ms", Target::AtMost(2.0));
-    Ok(())
-}
-
-fn block(
-    samples: &mut Samples,
-    mut run: impl FnMut() -> anyhow::Result<Duration>,
-) -> anyhow::Result<()> {
-    for _ in 0..WARM_UP {
-        run()?;
-    }
-    for _ in 0..RUNS {
-        samples.add(run()?);
-    }
     Ok(())
 }
