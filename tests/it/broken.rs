@@ -3,8 +3,8 @@
 #[path = "../broken/mod.rs"]
 mod library;
 
-use crate::isolation::{crash, runtimes, until};
-use crate::support::{On, Process, Stage, Task, assets, fixtures};
+use crate::isolation::{crash, runtimes};
+use crate::support::{On, Process, Stage, Task, assets, fixtures, until};
 use library::Broken;
 use std::fs;
 use std::os::unix::net::UnixListener;

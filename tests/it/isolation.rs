@@ -1,10 +1,9 @@
 //! Guests and models run in a process of their own, and what happens to that
 //! happens to no task but the one that did it.
 
-use crate::support::{On, PATIENCE, Process, Stage, Task};
+use crate::support::{On, Process, Stage, Task, until};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 const ONE: &[(&str, &str)] = &[("isolation", "process"), ("executors", "1"), ("queue", "8")];
 const TWO: &[(&str, &str)] = &[("isolation", "process"), ("executors", "2"), ("queue", "8")];
@@ -26,18 +25,6 @@ pub(crate) fn runtimes(worker: &Process) -> Vec<u32> {
         children.filter_map(|id| id.parse().ok()).filter(is_runtime).collect();
     found.sort_unstable();
     found
-}
-
-#[track_caller]
-pub fn until<T>(what: &str, find: impl Fn() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = find() {
-            return found;
-        }
-        assert!(Instant::now() < end, "{what}: it did not come to that");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Ends a process by SIGSEGV. The first one that nobody's memory access caused

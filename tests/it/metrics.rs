@@ -1,11 +1,10 @@
 //! The worker as its operator sees it: health, metrics, reports, the log.
 
 use crate::support::{
-    On, PATIENCE, Process, Ran, Stage, Task, in_one_process_or_two, program, proplet,
+    On, Process, Ran, Stage, Task, in_one_process_or_two, program, proplet, until,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
 
 in_one_process_or_two!(
     a_worker_tells_how_it_is_and_what_it_did,
@@ -37,18 +36,6 @@ fn health(address: &str, more: &[&str]) -> Ran {
     let port = address.rsplit(':').next().expect("a port");
     let port = format!("--metrics-port={port}");
     proplet(&[&["health", port.as_str()], more].concat(), b"", &[])
-}
-
-/// Asks again and again: there is nobody who tells when it is so.
-fn until<T>(what: &str, find: impl Fn() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = find() {
-            return found;
-        }
-        assert!(Instant::now() < end, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 const SERVED: [(&str, &str); 2] = [("metrics-enabled", "true"), ("metrics-port", "0")];

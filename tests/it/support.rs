@@ -44,7 +44,7 @@ use proplet::sources::Fetcher;
 use proplet::task::{Binary, Failure, Limits, ModuleSource, Outcome, TaskId, TaskRequest};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a test waits for what must come: far more than it takes.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -226,5 +226,18 @@ pub fn trap(outcome: &Outcome) -> &str {
     match &outcome.verdict {
         Err(Failure::Trap(text)) => text,
         other => panic!("not a trap: {other:?}"),
+    }
+}
+
+/// Asks again and again, where nobody tells when it is so.
+#[track_caller]
+pub fn until<T>(what: &str, find: impl Fn() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = find() {
+            return found;
+        }
+        assert!(Instant::now() < end, "{what}: it did not come to that");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
