@@ -1,6 +1,41 @@
-//! What other processes of the machine can see of this one, and its end.
+//! This process: its file, what others of the machine can see of it, and its end.
 
 use std::ffi::{CStr, c_char};
+use std::path::{Path, PathBuf};
+
+/// The file that this process runs, also once it was deleted or replaced.
+const RUNNING: &str = "/proc/self/exe";
+
+/// Where this program's file is; none if the system does not tell.
+pub fn executable() -> Option<PathBuf> {
+    std::env::current_exe().ok().or_else(started_as)
+}
+
+/// What to start for another process of the same program and version.
+pub(crate) fn same_program() -> Option<PathBuf> {
+    let running = Path::new(RUNNING);
+    if running.exists() { Some(running.to_owned()) } else { executable() }
+}
+
+/// By the name that this program was started with, which the kernel tells where
+/// there is no `/proc`, as in a bare chroot.
+fn started_as() -> Option<PathBuf> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        // SAFETY: the kernel gives the address of a string that lives as long
+        // as the process, or null.
+        #[allow(unsafe_code, reason = "the standard library does not ask the auxiliary vector")]
+        let name = unsafe {
+            let name = libc::getauxval(libc::AT_EXECFN) as *const c_char;
+            if name.is_null() { None } else { Some(CStr::from_ptr(name)) }
+        }?;
+        let file = std::path::absolute(std::ffi::OsStr::from_bytes(name.to_bytes())).ok()?;
+        file.is_file().then_some(file)
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
 
 /// Keeps others of the same user from reading this process's memory, and the
 /// system from writing it to a core file. Root still can. From then on the
@@ -63,5 +98,18 @@ pub(crate) fn leave(code: i32) -> ! {
     #[allow(unsafe_code, reason = "the standard library has no end without a clean-up")]
     unsafe {
         libc::_exit(code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_tells_the_file_without_proc() {
+        let told = std::env::current_exe().expect("/proc tells it");
+        let started = started_as().expect("the kernel tells it");
+        assert_eq!(started.canonicalize().expect("it is there"), told);
+        assert_eq!(same_program().expect("there is /proc").canonicalize().expect("a file"), told);
     }
 }

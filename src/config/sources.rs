@@ -35,7 +35,7 @@ impl Environment {
             // relative to it fails where it is used, with its own name.
             working_dir: std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")),
             cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-            executable: std::env::current_exe().ok(),
+            executable: crate::process::executable(),
         }
     }
 

@@ -22,7 +22,6 @@ use anyhow::{Context as _, bail};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tracing::{error, info, info_span, warn};
@@ -153,9 +152,9 @@ fn start(
 ) -> anyhow::Result<Serving> {
     let log = setup.log.as_ref().map(log).transpose()?;
     let count = 2 * setup.compilers;
-    let program = Path::new("/proc/self/exe");
+    let program = process::same_program().context("the system does not tell this program's file")?;
     let compile_apart =
-        CompileProcesses::start(program, count, setup.compile_memory, WhenLost::End(lost))?;
+        CompileProcesses::start(&program, count, setup.compile_memory, WhenLost::End(lost))?;
     let missing = confine::apply(&setup.confinement).context("confining the runtime")?;
     let set_level = log.map(|LogControl { confined, set_level }| {
         confined();

@@ -45,7 +45,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("metrics", &["journal", "manager", "mqtt", "nn", "runtime", "task", "usage", "version"]),
     ("status", &["metrics"]),
     // What is set: the settings' values are types of those that use them.
-    ("config", &["digest", "flags", "manager", "mqtt", "nn", "protocol", "task"]),
+    ("config", &["digest", "flags", "manager", "mqtt", "nn", "process", "protocol", "task"]),
     ("client", &["config", "mqtt", "protocol", "task"]),
     // What wires it all.
     (
