@@ -1,7 +1,11 @@
 //! This process: its file, what others of the machine can see of it, and its end.
 
 use std::ffi::{CStr, c_char};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 /// The file that this process runs, also once it was deleted or replaced.
 const RUNNING: &str = "/proc/self/exe";
@@ -15,6 +19,21 @@ pub fn executable() -> Option<PathBuf> {
 pub(crate) fn same_program() -> Option<PathBuf> {
     let running = Path::new(RUNNING);
     if running.exists() { Some(running.to_owned()) } else { executable() }
+}
+
+/// A standard output for another process, of which nothing is kept.
+///
+/// # Errors
+///
+/// There are no descriptors left.
+pub(crate) fn no_output() -> io::Result<Stdio> {
+    if Path::new("/dev/null").exists() {
+        return Ok(Stdio::null());
+    }
+    // As in a bare chroot. A write fails as one to a reader that has gone.
+    let (closed, other) = UnixStream::pair()?;
+    drop(other);
+    Ok(OwnedFd::from(closed).into())
 }
 
 /// By the name that this program was started with, which the kernel tells where

@@ -152,7 +152,8 @@ fn start(
 ) -> anyhow::Result<Serving> {
     let log = setup.log.as_ref().map(log).transpose()?;
     let count = 2 * setup.compilers;
-    let program = process::same_program().context("the system does not tell this program's file")?;
+    let program =
+        process::same_program().context("the system does not tell this program's file")?;
     let compile_apart =
         CompileProcesses::start(&program, count, setup.compile_memory, WhenLost::End(lost))?;
     let missing = confine::apply(&setup.confinement).context("confining the runtime")?;

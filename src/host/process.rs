@@ -7,6 +7,7 @@ use super::memory;
 use super::messages::{Order, Report, Setup};
 use super::notes::Notes;
 use crate::cancel::{Doing, Reason};
+use crate::process::no_output;
 use anyhow::{Context as _, bail};
 use std::collections::HashMap;
 use std::os::fd::AsFd as _;
@@ -148,7 +149,7 @@ impl Process {
             // What a terminal sends to the worker's group is the worker's to act on.
             .process_group(0)
             .stdin(Stdio::from(there))
-            .stdout(Stdio::null())
+            .stdout(no_output().context("an output for it")?)
             .spawn()
             .with_context(|| format!("starting {} {VERB}", program.display()))?;
         let id = child.id();

@@ -24,7 +24,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     // What runs guests. It is to become a process of its own, so that it knows
     // nothing of messages, settings or the journal.
     ("nn", &["cache", "cancel", "digest", "directory", "disk", "task"]),
-    ("runtime", &["cache", "cancel", "digest", "directory", "disk", "escape", "nn", "task"]),
+    (
+        "runtime",
+        &["cache", "cancel", "digest", "directory", "disk", "escape", "nn", "process", "task"],
+    ),
     // What the process that runs them may do.
     // The process that it runs in.
     ("host", &["cancel", "disk", "nn", "process", "runtime", "task", "usage"]),

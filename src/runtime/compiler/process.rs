@@ -2,6 +2,7 @@
 
 use super::super::code::Kind;
 use super::wire::{self, CompileAnswer};
+use crate::process::no_output;
 use anyhow::Context as _;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -92,7 +93,7 @@ impl Process {
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(OwnedFd::from(its)))
-            .stdout(Stdio::null())
+            .stdout(no_output().context("an output for the process that compiles")?)
             .spawn()
             .with_context(|| format!("starting {} {VERB}", program.display()))?;
         Ok(Process { child, line: ours })
