@@ -21,6 +21,7 @@ mod broker;
 mod manager;
 mod ours;
 mod place;
+mod plot;
 mod report;
 mod section;
 mod shellout;
@@ -35,6 +36,7 @@ use clap::Parser;
 use place::Place;
 use report::Report;
 use section::Section;
+use std::path::PathBuf;
 
 /// Measures tasks beside OpenVINO alone and beside `wasmtime run`.
 #[derive(Parser)]
@@ -48,6 +50,9 @@ struct Args {
     /// Print JSON alone on standard output.
     #[arg(long)]
     json: bool,
+    /// Draw the steps of a task into this file, as SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
     /// Cargo's own way to say that this is a benchmark.
     #[arg(long, hide = true)]
     bench: bool,
@@ -64,6 +69,9 @@ fn main() -> anyhow::Result<()> {
             section.run(&place, args.rounds, &mut report)?;
             report.tell(before);
         }
+    }
+    if let Some(file) = &args.plot {
+        report.plot(file)?;
     }
     report.finish(args.json)
 }

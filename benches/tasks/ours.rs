@@ -11,7 +11,7 @@ use proplet::policy::Policy;
 use proplet::queue::{Admission, Bounds};
 use proplet::runtime::{Runtime, THREAD_STACK};
 use proplet::sources::Fetcher;
-use proplet::task::{TaskId, TaskRequest};
+use proplet::task::{TaskId, TaskRequest, Timings};
 use proplet::worker::{self, Tasker};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -76,11 +76,16 @@ impl Ours {
 
     /// From the request to its outcome.
     pub fn run(&mut self, request: &TaskRequest) -> anyhow::Result<Duration> {
+        self.run_in_steps(request).map(|(all, _)| all)
+    }
+
+    /// The same, and what the task's outcome tells of it.
+    pub fn run_in_steps(&mut self, request: &TaskRequest) -> anyhow::Result<(Duration, Timings)> {
         let request = self.next(request)?;
         let began = Instant::now();
         self.submit(request)?;
-        self.take()?;
-        Ok(began.elapsed())
+        let timings = self.take()?;
+        Ok((began.elapsed(), timings))
     }
 
     /// Tasks a second, with this many in flight for this long; and how long
@@ -122,10 +127,12 @@ impl Ours {
         Ok(self.executor.submit(Task::whole(Run(self.tasks), spec), Admission::Ready)?)
     }
 
-    fn take(&mut self) -> anyhow::Result<()> {
-        let ended = self.ended.blocking_recv().context("the executor has ended")?;
-        ended.outcome.verdict.with_context(|| {
-            format!("{}: {}", ended.id, String::from_utf8_lossy(&ended.outcome.stderr.bytes))
-        })
+    fn take(&mut self) -> anyhow::Result<Timings> {
+        let Ended { id, outcome, .. } =
+            self.ended.blocking_recv().context("the executor has ended")?;
+        outcome
+            .verdict
+            .with_context(|| format!("{id}: {}", String::from_utf8_lossy(&outcome.stderr.bytes)))?;
+        Ok(outcome.timings)
     }
 }

@@ -1,7 +1,11 @@
 //! What was measured, held against its target.
 
+use crate::plot::{self, Plot};
 use crate::stats::{Samples, Steal, load};
+use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
 
 /// More than this, and the machine was too noisy to tell.
 const SPREAD: f64 = 0.10;
@@ -45,6 +49,7 @@ struct Measure {
 /// All of it so far.
 pub struct Report {
     measures: Vec<Measure>,
+    plots: Vec<Plot>,
     notes: Vec<String>,
     /// How far repeated inferences of OpenVINO's own lie apart.
     spread: Option<f64>,
@@ -54,8 +59,8 @@ pub struct Report {
 
 impl Report {
     pub fn new() -> Report {
-        let (measures, notes) = (Vec::new(), Vec::new());
-        Report { measures, notes, spread: None, load: load(), steal: Steal::now() }
+        let (measures, plots, notes) = (Vec::new(), Vec::new(), Vec::new());
+        Report { measures, plots, notes, spread: None, load: load(), steal: Steal::now() }
     }
 
     pub fn len(&self) -> usize {
@@ -78,6 +83,11 @@ impl Report {
         self.measures.push(Measure { name: name.into(), value, unit, target });
     }
 
+    /// Bars of some of it.
+    pub fn draw(&mut self, plot: Plot) {
+        self.plots.push(plot);
+    }
+
     /// Something that the reader has to know.
     pub fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
@@ -93,6 +103,12 @@ impl Report {
         for measure in &self.measures[from..] {
             eprintln!("    {}: {}{}", measure.name, number(measure.value), unit(measure.unit));
         }
+    }
+
+    /// Writes the bars as SVG.
+    pub fn plot(&self, file: &Path) -> anyhow::Result<()> {
+        ensure!(!self.plots.is_empty(), "no section that was measured draws: `steps` does");
+        fs::write(file, plot::svg(&self.plots)?).with_context(|| file.display().to_string())
     }
 
     /// Prints all of it.

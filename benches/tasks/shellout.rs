@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 /// What `wasmtime` remembers of earlier runs: it keeps compiled modules under
@@ -58,8 +58,30 @@ impl Shellout {
         self.run("by-name", "nn,nn-graph=openvino::mobilenet", Memory::Own)
     }
 
+    /// A guest that does nothing.
+    pub fn nothing(&self) -> anyhow::Result<Duration> {
+        let module =
+            wat::parse_str(r#"(module (memory (export "memory") 1) (func (export "_start")))"#)?;
+        Ok(self.output("nothing", &module, "nn", Memory::Own)?.0)
+    }
+
     fn run(&self, name: &str, wasi: &str, memory: Memory) -> anyhow::Result<Duration> {
-        let module = guest(name)?;
+        let (took, output) = self.output(name, &guest(name)?, wasi, memory)?;
+        ensure!(
+            output.stdout.windows(15).any(|w| w == b"InferenceResult"),
+            "{name} printed no result: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(took)
+    }
+
+    fn output(
+        &self,
+        name: &str,
+        module: &[u8],
+        wasi: &str,
+        memory: Memory,
+    ) -> anyhow::Result<(Duration, Output)> {
         let empty = tempfile::tempdir()?;
         let mut command = Command::new(&self.wasmtime);
         if memory == Memory::Empty {
@@ -77,11 +99,11 @@ impl Shellout {
             .with_context(|| self.wasmtime.display().to_string())?;
         let took = began.elapsed();
         ensure!(
-            output.status.success() && output.stdout.windows(15).any(|w| w == b"InferenceResult"),
+            output.status.success(),
             "{} failed: {}",
             self.wasmtime.display(),
             String::from_utf8_lossy(&output.stderr)
         );
-        Ok(took)
+        Ok((took, output))
     }
 }

@@ -9,6 +9,7 @@ mod memory;
 mod messages;
 mod onnx;
 mod start;
+mod steps;
 mod throughput;
 #[cfg(feature = "pytorch")]
 mod torch;
@@ -22,6 +23,8 @@ use std::fmt;
 pub enum Section {
     /// One task after the other.
     Latency,
+    /// The steps of one.
+    Steps,
     /// ONNX models by each engine for them.
     Onnx,
     /// TorchScript models.
@@ -48,6 +51,7 @@ pub enum Section {
 impl Section {
     pub const ALL: &[Section] = &[
         Section::Latency,
+        Section::Steps,
         Section::Onnx,
         #[cfg(feature = "pytorch")]
         Section::Torch,
@@ -64,6 +68,7 @@ impl Section {
     pub fn run(self, place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
         match self {
             Section::Latency => latency::measure(place, rounds, report),
+            Section::Steps => steps::measure(place, rounds, report),
             Section::Onnx => onnx::measure(place, rounds, report),
             #[cfg(feature = "pytorch")]
             Section::Torch => torch::measure(place, rounds, report),
