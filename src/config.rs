@@ -40,7 +40,7 @@ use crate::nn::{BackendName, Devices, Hint, LoadBytes, Operators, Precision, Sea
 pub use crate::mqtt::{CleanSession, Qos};
 pub use arguments::{health_args, markdown_table, run_args, submit_args, worker_args};
 pub use connection::{ClientCert, Connection};
-pub use http::HttpConfig;
+pub use http::{HttpConfig, OutboundConfig};
 pub use images::{ImagesConfig, RegistryConfig};
 pub use inference::Inference;
 pub use manager::{ManagerConfig, ManagerHttp};

@@ -72,6 +72,7 @@ mod machine;
 pub mod manager;
 pub mod metrics;
 pub mod mqtt;
+pub mod network;
 pub mod nn;
 pub mod policy;
 pub mod process;

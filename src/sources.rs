@@ -9,6 +9,7 @@ mod kept;
 mod name;
 mod proxy;
 mod registry;
+mod tunnel;
 mod url;
 
 pub use images::{ImageSettings, Images};

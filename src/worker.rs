@@ -13,6 +13,7 @@ mod daemons;
 mod deployments;
 mod messages;
 mod monitor;
+mod outbound;
 mod oversize;
 mod permissions;
 mod quota;
@@ -27,6 +28,7 @@ mod start;
 mod status;
 mod tasks;
 
+pub(crate) use outbound::outbound;
 pub use permissions::{Permissions, permissions};
 pub use reload::{Changes, Reloader, Reloads, reloads};
 pub(crate) use rounds::services as round_services;

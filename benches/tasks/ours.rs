@@ -34,7 +34,7 @@ impl Ours {
         let policy = worker::policy(&config);
         let tasker = match config.isolation {
             Isolation::Process => {
-                let fetcher = Arc::new(Fetcher::new(config.module_size, None));
+                let fetcher = Arc::new(Fetcher::new(config.module_size, None, None));
                 Some(Tasker::start(&config, &policy, fetcher)?)
             }
             Isolation::None => None,

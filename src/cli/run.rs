@@ -6,9 +6,10 @@ mod serve;
 mod told;
 
 use self::told::Told;
-use crate::config::{self, Environment, ImagesConfig, Inference, RoundsConfig};
+use crate::config::{self, Environment, ImagesConfig, Inference, OutboundConfig, RoundsConfig};
 use crate::flags::{self, FlagError, RunFlags};
 use crate::manager::RoundServices;
+use crate::network::Hosts;
 use crate::nn::NnConfig;
 use crate::policy::{self, Policy, Trust};
 use crate::runtime::{MAX_WASM_STACK, Requests, RuntimeConfig, Stdio};
@@ -16,7 +17,7 @@ use crate::sources::{Fetcher, ImageSettings, Images};
 use crate::task::{
     Binary, Bind, Limits, ModuleSource, Rejection, Round, Serving, TaskId, TaskSpec,
 };
-use crate::worker::{registry_place, round_services};
+use crate::worker::{self, registry_place, round_services};
 use anyhow::{Context as _, anyhow};
 use clap::builder::RangedU64ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -131,8 +132,9 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         let policy = policy(&env);
         let images = ImagesConfig::load(matches, &env)?;
         let rounds = RoundsConfig::load(matches, &env)?;
+        let outbound = OutboundConfig::load(matches, &env)?;
         let spec = spec(&policy, &flags, guest, inputs)?;
-        let fetcher = Arc::new(fetcher(&images, &policy.working_dir, u64::MAX));
+        let fetcher = Arc::new(fetcher(&images, &policy.working_dir, u64::MAX, None));
         let round = Round::of(&spec).map(|round| InRound {
             round,
             fetcher: fetcher.clone(),
@@ -143,7 +145,10 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Job {
             nn: nn_config(inference, &policy),
             spec,
-            runtime: runtime_config(stdio, fetcher),
+            runtime: RuntimeConfig {
+                outbound: worker::outbound(&outbound, &policy.working_dir)?,
+                ..runtime_config(stdio, fetcher)
+            },
             proplet_id: String::new(),
             round,
         }
@@ -296,16 +301,18 @@ fn read(guest: &str) -> std::io::Result<Vec<u8>> {
     std::fs::read(guest)
 }
 
-/// What gets images of registries.
-fn fetcher(images: &ImagesConfig, working_dir: &Path, limit: u64) -> Fetcher {
+/// What gets images of registries, from anywhere or from the hosts that a worker
+/// would get them from.
+fn fetcher(images: &ImagesConfig, working_dir: &Path, limit: u64, hosts: Option<Hosts>) -> Fetcher {
     let (images, _) = Images::new(ImageSettings {
         registry: registry_place(images, working_dir),
         channel: false,
         timeout: images.timeout,
         limit,
         kept: None,
+        hosts: hosts.clone(),
     });
-    Fetcher::new(limit, Some(images))
+    Fetcher::new(limit, Some(images), hosts)
 }
 
 fn runtime_config(stdio: Stdio, fetcher: Arc<Fetcher>) -> RuntimeConfig {
@@ -319,5 +326,6 @@ fn runtime_config(stdio: Stdio, fetcher: Arc<Fetcher>) -> RuntimeConfig {
         stdio,
         pool: None,
         requests: REQUESTS,
+        outbound: None,
     }
 }

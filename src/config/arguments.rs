@@ -18,12 +18,13 @@ pub fn submit_args() -> Vec<Arg> {
     SETTINGS.iter().filter(|setting| for_submit(setting)).map(Setting::arg).collect()
 }
 
-/// The flags of `proplet run`: what concerns inference, images and federated rounds,
-/// and where it is read.
+/// The flags of `proplet run`: what concerns inference, images, requests and federated
+/// rounds, and where it is read.
 pub fn run_args() -> Vec<Arg> {
     let asked = |setting: &&Setting| {
-        matches!(setting.group, Group::Inference | Group::Images | Group::Rounds | Group::File)
-            && setting.name != "image-cache"
+        (matches!(setting.group, Group::Inference | Group::Images | Group::Rounds | Group::File)
+            && !matches!(setting.name, "image-cache" | "image-hosts"))
+            || matches!(setting.name, "allow-hosts" | "http-tls-ca-cert")
     };
     SETTINGS.iter().filter(asked).map(Setting::arg).collect()
 }

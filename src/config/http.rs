@@ -1,8 +1,12 @@
 //! HTTP servers: whether there are any, where they listen, what a request may use.
 
-use super::reader::Reader;
-use super::{HOUR, MILLI, value};
+use super::reader::{self, Reader};
+use super::sources::Environment;
+use super::{ConfigError, HOUR, MILLI, value};
+use crate::network::Hosts;
+use clap::ArgMatches;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// See the module's documentation.
@@ -20,6 +24,28 @@ pub struct HttpConfig {
     pub body: u64,
     /// Whether the log has a line for each request.
     pub access_log: bool,
+    /// Requests that guests send.
+    pub outbound: OutboundConfig,
+}
+
+/// Requests that guests send.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutboundConfig {
+    /// Where they may lead.
+    pub hosts: Hosts,
+    /// PEM file with the authorities to trust instead of the system's.
+    pub ca_cert: Option<PathBuf>,
+}
+
+impl OutboundConfig {
+    /// Reads it for `proplet run`, whose flags include [`super::run_args`].
+    pub fn load(flags: &ArgMatches, env: &Environment) -> Result<OutboundConfig, ConfigError> {
+        let open = reader::open_file(Some(flags), env)?;
+        let mut reader = Reader::for_worker(Some(flags), env, &open)?;
+        let outbound = outbound(&mut reader);
+        let (problems, _) = reader.into_findings();
+        if problems.is_empty() { Ok(outbound) } else { Err(ConfigError { problems }) }
+    }
 }
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<HttpConfig> {
@@ -29,6 +55,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<HttpConfig> {
     let timeout = reader.read("http-timeout", value::duration_within(MILLI, HOUR * 24));
     let requests = reader.read("http-requests", value::count_within(1, 1024));
     let body = reader.read("http-body", value::size_within(0, 1 << 32));
+    let outbound = outbound(reader);
     let access_log = reader.read("http-access-log", value::boolean);
     Some(HttpConfig {
         enabled: enabled?,
@@ -37,5 +64,24 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<HttpConfig> {
         requests: requests?,
         body: body?,
         access_log: access_log?,
+        outbound,
     })
+}
+
+fn outbound(reader: &mut Reader<'_>) -> OutboundConfig {
+    let hosts = reader.read_optional("allow-hosts", hosts).unwrap_or_default();
+    let ca_cert = reader.read_optional("http-tls-ca-cert", value::path);
+    if ca_cert.is_some() && hosts.is_empty() {
+        reader.warn("http-tls-ca-cert has no effect without allow-hosts".into());
+    }
+    OutboundConfig { hosts, ca_cert }
+}
+
+/// Reads a list of hosts.
+pub(super) fn hosts(text: &str) -> Result<Hosts, String> {
+    let mut hosts = Hosts::default();
+    for host in value::list(text)? {
+        hosts.add(&host)?;
+    }
+    Ok(hosts)
 }

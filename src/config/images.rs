@@ -3,6 +3,7 @@
 use super::reader::{self, Reader};
 use super::sources::Environment;
 use super::{ConfigError, HOUR, MILLI, Secret, value};
+use crate::network::Hosts;
 use clap::ArgMatches;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +17,8 @@ pub struct ImagesConfig {
     pub timeout: Duration,
     /// Bytes of pulled images kept in the state directory.
     pub cache: u64,
+    /// Where code may be fetched from, beside that registry.
+    pub hosts: Hosts,
 }
 
 /// A registry.
@@ -52,6 +55,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<ImagesConfig> {
     let ca_cert = reader.read_optional("registry-ca-cert", value::path);
     let timeout = reader.read("image-timeout", value::duration_within(MILLI * 100, HOUR));
     let cache = reader.read("image-cache", value::size);
+    let hosts = reader.read("image-hosts", super::http::hosts);
     if user.is_some() != password.is_some() {
         reader.problem("registry-user and registry-password belong together".into());
     }
@@ -77,7 +81,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<ImagesConfig> {
         token,
         ca_cert,
     });
-    Some(ImagesConfig { registry, timeout: timeout?, cache: cache? })
+    Some(ImagesConfig { registry, timeout: timeout?, cache: cache?, hosts: hosts? })
 }
 
 /// Reads a host with an optional port, and whether it is without TLS.

@@ -401,6 +401,14 @@ pub static SETTINGS: &[Setting] = &[
         "Images pulled from a registry, kept in the state directory by their digests; 0: none",
     ),
     setting(
+        Group::Images,
+        "image-hosts",
+        "LIST",
+        Text("*"),
+        "Hosts that an image_url may lead to, beside that of registry: names, *.suffix, addresses, \
+         or * for any public one, each with :port or without",
+    ),
+    setting(
         Group::Http,
         "http-enabled",
         BOOLEAN,
@@ -443,6 +451,21 @@ pub static SETTINGS: &[Setting] = &[
         BOOLEAN,
         Text("false"),
         "Whether the log has a line for each request",
+    ),
+    setting(
+        Group::Http,
+        "allow-hosts",
+        "LIST",
+        Absent,
+        "Hosts that guests may send HTTP requests to, separated by commas: names, *.suffix, \
+         addresses, or * for any public one, each with :port or without; none without it",
+    ),
+    setting(
+        Group::Http,
+        "http-tls-ca-cert",
+        "FILE",
+        Absent,
+        "Certificates (PEM) that guests' requests trust in place of the system's",
     ),
     setting(
         Group::Caches,

@@ -5,6 +5,7 @@
 use super::caches::CacheFolders;
 use super::channel::{self, Receiver, Sender, Wait};
 use super::confine;
+use super::connections::Connections;
 use super::levels::{KEPT, Levels};
 use super::messages::{Answer, End, Log, Order, Report, Setup, Work};
 use super::notes::Notes;
@@ -14,7 +15,7 @@ use crate::disk::DiskCache;
 use crate::nn::{Nn, NnConfig};
 use crate::process;
 use crate::runtime::{
-    CompileProcesses, Door, Runtime, RuntimeConfig, Stdio, THREAD_STACK, WhenLost,
+    CompileProcesses, Door, Outbound, Runtime, RuntimeConfig, Stdio, THREAD_STACK, WhenLost,
 };
 use crate::task::{Binary, Code, TaskSpec};
 use crate::usage::Thread;
@@ -69,6 +70,7 @@ pub fn main(log: impl FnOnce(&Log) -> anyhow::Result<LogControl>) -> anyhow::Res
     let Some((Order::Setup(setup, lanes), Some(notes))) = receiver.receive()? else {
         bail!("no setup from a worker: this verb is for it alone");
     };
+    let connections = Arc::new(Connections::new(sender.clone()));
     let mut sockets = Vec::new();
     for _ in 0..lanes {
         let Some((Order::Lane, Some(socket))) = receiver.receive()? else {
@@ -76,7 +78,7 @@ pub fn main(log: impl FnOnce(&Log) -> anyhow::Result<LogControl>) -> anyhow::Res
         };
         sockets.push(socket);
     }
-    let started = match start(&setup, log, sockets, Notes::from(notes)) {
+    let started = match start(&setup, log, sockets, Notes::from(notes), &connections) {
         Ok(mut started) => {
             let threads = std::mem::take(&mut started.threads);
             let missing = std::mem::take(&mut started.missing);
@@ -85,7 +87,7 @@ pub fn main(log: impl FnOnce(&Log) -> anyhow::Result<LogControl>) -> anyhow::Res
         }
         Err(e) => return Ok(sender.send(&Report::Failed(format!("{e:#}")), None, Wait::Yes)?),
     };
-    while let Some((order, _)) = receiver.receive()? {
+    while let Some((order, descriptor)) = receiver.receive()? {
         match order {
             Order::Stop(lane, number, reason) => {
                 let cancel = held(&started.running).get(&lane).cloned();
@@ -103,6 +105,7 @@ pub fn main(log: impl FnOnce(&Log) -> anyhow::Result<LogControl>) -> anyhow::Res
                     error!("the log level stays as it was: {e:#}");
                 }
             }
+            Order::Connected(number, made) => connections.made(number, made, descriptor),
             Order::End => {
                 for disk in started.disks {
                     disk.close(KEEP_TIMEOUT);
@@ -149,6 +152,7 @@ fn start(
     log: impl FnOnce(&Log) -> anyhow::Result<LogControl>,
     sockets: Vec<OwnedFd>,
     notes: Notes,
+    connections: &Arc<Connections>,
 ) -> anyhow::Result<Serving> {
     let log = setup.log.as_ref().map(log).transpose()?;
     let count = 2 * setup.compilers;
@@ -173,6 +177,10 @@ fn start(
         stdio: Stdio::Captured,
         pool: Some(setup.pool),
         requests: setup.requests,
+        outbound: match &setup.trusted {
+            Some(trusted) => Some(Outbound::new(connections.connect(), trusted)?),
+            None => None,
+        },
     };
     let tokio = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

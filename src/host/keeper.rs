@@ -10,7 +10,7 @@ use super::levels::Levels;
 use super::messages::{Answer, Setup, Work};
 use super::process::{Lane, Process};
 use crate::cancel::{Cancel, Doing, Reason};
-use crate::runtime::Door;
+use crate::runtime::{Connect, Door};
 use crate::task::{Binary, Outcome, TaskSpec};
 use crate::usage::{Thread, ThreadUsage};
 use processes::Shared;
@@ -29,7 +29,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(6);
 const LEVELS_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// What is started.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Launch {
     /// This program.
     pub program: PathBuf,
@@ -43,6 +43,10 @@ pub struct Launch {
     pub memory: u64,
     /// The most bytes of a task's outcome.
     pub outcome: u64,
+    /// Makes the connections that guests ask for.
+    pub connect: Arc<Connect>,
+    /// Where it does.
+    pub tokio: tokio::runtime::Handle,
 }
 
 /// What came of a task in a runtime's process.
@@ -113,7 +117,7 @@ impl TaskPlace {
 }
 
 /// The runtime's processes. See the module's documentation.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Keeper(Arc<Shared>);
 
 impl Keeper {

@@ -4,6 +4,7 @@
 //! control:  Setup, then a descriptor for each lane ─▶      ◀─ Ready or Failed
 //!           Stop, LogLevel, End ─▶
 //!           Levels ─▶                                      ◀─ Levels
+//!           Connected, with the connection ─▶              ◀─ Connect
 //! a lane:   Run ─▶   (◀─ Code   Code ─▶)   (◀─ Began)   ◀─ Ended
 //!           Run, with the listener of a server ─▶   (◀─ Served, ◀─ Stuck)   ◀─ Ended
 //! ```
@@ -15,6 +16,7 @@ use super::caches::CacheFolders;
 use super::confine::Confinement;
 use super::levels::Levels;
 use crate::cancel::Reason;
+use crate::network::ConnectError;
 use crate::nn::NnConfig;
 use crate::runtime::{Pool, Requests, Served};
 use crate::task::{Outcome, TaskSpec};
@@ -37,6 +39,8 @@ pub struct Setup {
     pub pool: Pool,
     /// Requests of HTTP servers.
     pub requests: Requests,
+    /// Whom guests' requests trust, in the binary form; none: they send none.
+    pub trusted: Option<Vec<Vec<u8>>>,
     /// wasi-nn.
     pub nn: NnConfig,
     /// Where it keeps what it compiles; given to each process that is started.
@@ -71,6 +75,8 @@ pub(super) enum Order {
     Levels(u64),
     /// What is logged from now on.
     LogLevel(String),
+    /// The connection that was asked for with this number, or why there is none.
+    Connected(u64, Result<(), ConnectError>),
     /// The process is to end in order.
     End,
 }
@@ -84,6 +90,8 @@ pub(super) enum Report {
     Failed(String),
     /// How it stands, by the number of the question.
     Levels(u64, Box<Levels>),
+    /// A guest wants a connection to this host and port: a number for the answer.
+    Connect(u64, String, u16),
 }
 
 /// To a lane.

@@ -16,6 +16,8 @@ mod channel;
 pub mod child;
 pub mod confine;
 #[cfg(target_os = "linux")]
+mod connections;
+#[cfg(target_os = "linux")]
 mod keeper;
 #[cfg(target_os = "linux")]
 mod levels;

@@ -7,16 +7,18 @@ use super::memory;
 use super::messages::{Order, Report, Setup};
 use super::notes::Notes;
 use crate::cancel::{Doing, Reason};
+use crate::network::ConnectError;
 use crate::process::no_output;
 use anyhow::{Context as _, bail};
 use std::collections::HashMap;
+use std::net::TcpStream;
 use std::os::fd::AsFd as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// The hidden verb of the program.
 pub const VERB: &str = "runtime";
@@ -178,6 +180,7 @@ impl Process {
             }
             Some((Report::Failed(reason), _)) => bail!("{reason}"),
             Some((Report::Levels(..), _)) => bail!("the runtime's process says what was not asked"),
+            Some((Report::Connect(..), _)) => bail!("the runtime asks before it is there"),
             None => bail!("the runtime's process ended: {}", process.fate()),
         };
         if let Err(e) = memory::enforce(id, memory) {
@@ -235,6 +238,16 @@ impl Process {
         lanes.retired = true;
         self.end_if_retired(&mut lanes);
         true
+    }
+
+    /// A connection that it asked for was made, or not.
+    pub(super) fn connected(&self, number: u64, made: Result<TcpStream, ConnectError>) {
+        let stream = made.as_ref().ok().map(|stream| stream.as_fd());
+        let order = Order::Connected(number, made.as_ref().map(drop).map_err(Clone::clone));
+        if let Err(e) = self.control.send(&order, stream, Wait::No) {
+            // Not louder: a process that takes none could fill the log.
+            debug!("a guest's connection was lost on the way to its process: {e}");
+        }
     }
 
     /// It gets no more tasks.

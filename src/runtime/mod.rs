@@ -32,6 +32,7 @@ pub use compiler::{CompileProcesses, VERB as COMPILE_VERB, WhenLost};
 pub use engine::{MAX_WASM_STACK, Pool, THREAD_STACK};
 pub use http::{Door, Requests, Served, TIMES};
 pub use inspect::{GuestDescription, GuestImport, GuestMemory, inspect};
+pub use outgoing::{Connect, Connecting, Outbound};
 
 use crate::cancel::Cancel;
 use crate::disk::DiskCache;
@@ -70,6 +71,8 @@ pub struct RuntimeConfig {
     pub pool: Option<Pool>,
     /// Requests of all HTTP servers at once.
     pub requests: Requests,
+    /// How guests reach others; none: they reach nobody.
+    pub outbound: Option<Outbound>,
 }
 
 /// Where guests read and write.
@@ -112,6 +115,7 @@ impl Runtime {
             ticker: engine::Ticker::start(&engine)?,
             nn,
             stdio: config.stdio,
+            outbound: config.outbound.clone(),
             // The memories of an engine without a pool may move.
             #[cfg(target_os = "linux")]
             contents: pool

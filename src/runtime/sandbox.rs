@@ -181,7 +181,7 @@ pub(super) fn store(
         wasi,
         nn,
         http: WasiHttpCtx::new(),
-        outgoing: Outgoing::default(),
+        outgoing: Outgoing::new(None),
         limiter,
         cancel: cancel.clone(),
         clock_zero,

@@ -84,7 +84,7 @@ pub(super) fn runtime_with(nn: Nn, pool: Pool) -> Runtime {
 }
 
 fn pooled(nn: Nn, pool: Option<Pool>) -> Runtime {
-    let fetcher = Fetcher::new(1 << 20, None);
+    let fetcher = Fetcher::new(1 << 20, None, None);
     let config = RuntimeConfig {
         module_cache: 1 << 20,
         file_cache: 1 << 20,
@@ -95,6 +95,7 @@ fn pooled(nn: Nn, pool: Option<Pool>) -> Runtime {
         stdio: Stdio::Captured,
         pool,
         requests: Requests { at_once: 1, nice: 0, memory: 0 },
+        outbound: None,
     };
     Runtime::new(&config, nn).expect("a runtime")
 }

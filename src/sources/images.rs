@@ -15,6 +15,7 @@ use crate::cache::{Cache, CacheLimits, LookUp};
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::disk::DiskCache;
+use crate::network::Hosts;
 use crate::task::Binary;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,6 +43,8 @@ pub struct ImageSettings {
     pub limit: u64,
     /// Where those that were pulled are kept, by their digests.
     pub kept: Option<Arc<DiskCache>>,
+    /// Where images may be pulled from, beside that registry; none: from anywhere.
+    pub hosts: Option<Hosts>,
 }
 
 /// An image that came, or why it did not.
@@ -66,10 +69,10 @@ struct ImageSources {
 impl Images {
     /// With what the proxy is to be asked for, if images come through one.
     pub fn new(settings: ImageSettings) -> (Images, Option<UnboundedReceiver<String>>) {
-        let ImageSettings { registry, channel, timeout, limit, kept } = settings;
+        let ImageSettings { registry, channel, timeout, limit, kept, hosts } = settings;
         let by_proxy = channel && registry.is_none();
         let (proxy, asked) = by_proxy.then(|| Proxy::new(timeout, limit)).unzip();
-        let registry = Registry::new(registry, timeout, limit, kept);
+        let registry = Registry::new(registry, timeout, limit, kept, hosts);
         let fresh = Cache::new(CacheLimits { bytes: FRESH_BYTES, entries: 1024, flights: FETCHES });
         let fresh_for = FRESH;
         (Images { fresh, fresh_for, sources: Arc::new(ImageSources { proxy, registry }) }, asked)
@@ -158,6 +161,7 @@ mod tests {
             timeout: Duration::from_secs(600),
             limit: 100,
             kept: None,
+            hosts: Some(Hosts::any()),
         });
         images.fresh_for = Duration::MAX;
         (images, asked.expect("by the proxy"))

@@ -6,8 +6,10 @@
 
 use super::failed;
 use super::name;
+use super::tunnel::Tunnel;
 use crate::digest::Digest;
 use crate::disk::DiskCache;
+use crate::network::{Connector, Hosts};
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::manifest::{ImageIndexEntry, OciDescriptor, OciImageManifest, OciManifest};
@@ -23,6 +25,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::AsyncWrite;
+use ureq::http::uri::Authority;
 
 /// Time for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -65,6 +68,15 @@ pub struct RegistryPlace {
     pub ca: Option<PathBuf>,
 }
 
+impl RegistryPlace {
+    /// Whoever names a registry for this worker has named its host.
+    fn trusted_by(&self, hosts: &mut Hosts) {
+        let Ok(authority) = self.host.parse::<Authority>() else { return };
+        let default = if self.plain { 80 } else { 443 };
+        hosts.trust(authority.host(), Some(authority.port_u16().unwrap_or(default)));
+    }
+}
+
 /// Pulls images.
 pub(super) struct Registry {
     place: Option<RegistryPlace>,
@@ -73,6 +85,8 @@ pub(super) struct Registry {
     limit: u64,
     /// Manifests and code by their digests.
     kept: Option<Arc<DiskCache>>,
+    /// What looks at addresses; none: nothing does.
+    connector: Option<Arc<Connector>>,
 }
 
 impl Registry {
@@ -81,11 +95,18 @@ impl Registry {
         patience: Duration,
         limit: u64,
         kept: Option<Arc<DiskCache>>,
+        hosts: Option<Hosts>,
     ) -> Registry {
         // The client takes the process's provider of cryptography. One that is there
         // already is the same.
         rustls::crypto::ring::default_provider().install_default().ok();
-        Registry { place, patience, limit, kept }
+        let connector = hosts.map(|mut hosts| {
+            if let Some(place) = &place {
+                place.trusted_by(&mut hosts);
+            }
+            Arc::new(Connector::new(hosts))
+        });
+        Registry { place, patience, limit, kept, connector }
     }
 
     /// The code of an image. Waits for it, on a thread of its own.
@@ -107,15 +128,30 @@ impl Registry {
         };
         runtime.block_on(async {
             tokio::select! {
-                pulled = self.pull(&image) => pulled.map_err(|e| failed(name, &e)),
+                pulled = self.pull_there(&image) => pulled.map_err(|e| failed(name, &e)),
                 () = unwanted => Err(failed(name, "nobody waits for it any more")),
             }
         })
     }
 
-    async fn pull(&self, image: &Reference) -> Result<Vec<u8>, String> {
+    /// Pulls it from where it may come from.
+    async fn pull_there(&self, image: &Reference) -> Result<Vec<u8>, String> {
+        let Some(connector) = &self.connector else { return self.pull(image, None).await };
+        // The operator's proxy finds its own way to a host.
+        if ureq::Proxy::try_from_env().is_some() {
+            return self.pull(image, None).await;
+        }
+        let tunnel = Tunnel::open(connector.clone()).await?;
+        let pulled = self.pull(image, Some(tunnel.address())).await;
+        pulled.map_err(|e| match tunnel.refusal() {
+            Some(why) => format!("{why} (--image-hosts)"),
+            None => e,
+        })
+    }
+
+    async fn pull(&self, image: &Reference, tunnel: Option<String>) -> Result<Vec<u8>, String> {
         let place = self.place.as_ref().filter(|place| place.host == image.registry());
-        let client = self.client(place)?;
+        let client = self.client(place, tunnel)?;
         let login = match place.map(|place| &place.login) {
             None | Some(Login::Anonymous) => RegistryAuth::Anonymous,
             Some(Login::User(user, password)) => {
@@ -181,7 +217,11 @@ impl Registry {
         Ok(manifest)
     }
 
-    fn client(&self, place: Option<&RegistryPlace>) -> Result<Client, String> {
+    fn client(
+        &self,
+        place: Option<&RegistryPlace>,
+        tunnel: Option<String>,
+    ) -> Result<Client, String> {
         let protocol = match place {
             Some(place) if place.plain => ClientProtocol::Http,
             _ => ClientProtocol::Https,
@@ -193,6 +233,8 @@ impl Registry {
             read_timeout: Some(self.patience),
             connect_timeout: Some(CONNECT_TIMEOUT.min(self.patience)),
             user_agent: concat!("proplet/", env!("CARGO_PKG_VERSION")),
+            http_proxy: tunnel.clone(),
+            https_proxy: tunnel,
             ..ClientConfig::default()
         };
         Client::try_from(config).map_err(|e| format!("the client can't be set up: {e}"))

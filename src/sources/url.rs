@@ -9,12 +9,18 @@ use super::STACK;
 use super::images::Images;
 use super::kept::Kept;
 use crate::cancel::Cancel;
+use crate::network::{ConnectError, Hosts};
 use crate::task::{Binary, Code, Life, TaskSpec, is_web_address};
 use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 use ureq::Agent;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::http::uri::Scheme;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 /// How long a server may keep a task waiting in all.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -43,14 +49,21 @@ struct Client {
 }
 
 impl Fetcher {
-    /// Refuses modules over `limit` bytes, and images without `images`.
-    pub fn new(limit: u64, images: Option<Images>) -> Fetcher {
-        let agent = Agent::config_builder()
+    /// Refuses modules over `limit` bytes, images without `images`, and addresses
+    /// that `hosts` do not allow; without those, none.
+    pub fn new(limit: u64, images: Option<Images>, hosts: Option<Hosts>) -> Fetcher {
+        let config = Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .user_agent(concat!("proplet/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .new_agent();
+            .build();
+        let agent = match hosts {
+            Some(hosts) => {
+                let resolver = LookingResolver { hosts, inner: DefaultResolver::default() };
+                Agent::with_parts(config, DefaultConnector::default(), resolver)
+            }
+            None => config.new_agent(),
+        };
         let client = Client { agent, limit };
         Fetcher { client, images, kept: Kept::default(), under_way: Arc::default() }
     }
@@ -166,6 +179,46 @@ impl Client {
             "the module at {url} has {at_least} bytes or more, over the limit of {} (--module-size)",
             self.limit
         )
+    }
+}
+
+/// Looks at the addresses of a host before anybody connects to them, of each that
+/// a redirect leads to, too.
+#[derive(Debug)]
+struct LookingResolver {
+    hosts: Hosts,
+    inner: DefaultResolver,
+}
+
+impl Resolver for LookingResolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        // The operator's proxy finds its own way to a host.
+        if config.proxy().is_some_and(|proxy| proxy.uri().authority() == uri.authority()) {
+            return self.inner.resolve(uri, config, timeout);
+        }
+        let refused =
+            |why: ConnectError| ureq::Error::Other(format!("{why} (--image-hosts)").into());
+        let host = uri.host().unwrap_or_default();
+        let default = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+        let port = uri.port_u16().unwrap_or(default);
+        if !self.hosts.allow(host, port) {
+            return Err(refused(ConnectError::NotAllowed));
+        }
+        let found = self.inner.resolve(uri, config, timeout)?;
+        let mut allowed = self.empty();
+        for at in found.iter().filter(|at| self.hosts.allow_resolved(host, at.ip(), port)) {
+            allowed.push(*at);
+        }
+        if allowed.is_empty() {
+            let prohibited = found.first().map(|at| at.ip().to_string()).unwrap_or_default();
+            return Err(refused(ConnectError::Prohibited(prohibited)));
+        }
+        Ok(allowed)
     }
 }
 

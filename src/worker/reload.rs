@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 const POLICY: [&str; 3] = ["dirs", "task-timeout", "task-output"];
 /// Settings that a new process of the runtime is started with, so that without
 /// one they need a restart, those of the policy apart.
-const RUNTIME: [&str; 20] = [
+const RUNTIME: [&str; 22] = [
     "dirs",
     "task-memory",
     "task-output",
@@ -38,6 +38,8 @@ const RUNTIME: [&str; 20] = [
     "nn-devices",
     "nn-load-bytes",
     "nn-graphs",
+    "allow-hosts",
+    "http-tls-ca-cert",
 ];
 /// Settings that the next connection to the broker is made with, which reads
 /// files of certificates anew whether they have changed or not.

@@ -7,7 +7,7 @@ mod apart;
 #[cfg(target_os = "linux")]
 use self::apart::Confine;
 use super::servers::Servers;
-use super::setup;
+use super::{outbound, setup};
 use crate::config::{Config, Isolation};
 use crate::disk::DiskCache;
 use crate::executor::RunTask;
@@ -176,6 +176,7 @@ fn here(config: &Config, policy: &Policy, fetcher: Arc<Fetcher>) -> anyhow::Resu
     let engine = RuntimeConfig {
         disk: modules.clone(),
         compile_apart,
+        outbound: outbound::outbound(&config.http.outbound, &config.working_dir)?,
         fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
         ..setup::runtime_config(config)
     };

@@ -253,14 +253,15 @@ pub(super) fn fetcher(config: &Config) -> (Fetcher, Option<UnboundedReceiver<Str
         timeout: config.images.timeout,
         limit: config.module_size,
         kept: kept_on_disk(config, "images", config.images.cache),
+        hosts: Some(config.images.hosts.clone()),
     });
-    (Fetcher::new(config.module_size, Some(images)), asked)
+    (Fetcher::new(config.module_size, Some(images), Some(config.images.hosts.clone())), asked)
 }
 
 /// The engine and its caches, for tasks of others whose code comes with them or from
 /// the web.
 pub fn runtime_config(config: &Config) -> RuntimeConfig {
-    let fetcher = Fetcher::new(config.module_size, None);
+    let fetcher = Fetcher::new(config.module_size, None, Some(config.images.hosts.clone()));
     RuntimeConfig {
         module_cache: config.module_cache,
         file_cache: config.file_cache,
@@ -271,6 +272,7 @@ pub fn runtime_config(config: &Config) -> RuntimeConfig {
         stdio: Stdio::Captured,
         pool: Some(pool(config)),
         requests: requests(config),
+        outbound: None,
     }
 }
 

@@ -18,7 +18,7 @@ const HTTP: &[(&str, &str)] =
     &[("http-enabled", "true"), ("http-bind", "127.0.0.1"), ("executors", "1"), ("queue", "8")];
 
 /// Settings with guests in the worker's process, and in one of their own.
-fn isolations() -> Vec<Vec<(&'static str, &'static str)>> {
+pub fn isolations() -> Vec<Vec<(&'static str, &'static str)>> {
     let with = |isolation| [HTTP, &[("isolation", isolation)]].concat();
     let all = if cfg!(target_os = "linux") { &["none", "process"][..] } else { &["none"] };
     all.iter().map(|isolation| with(*isolation)).collect()
@@ -31,18 +31,18 @@ fn guest() -> Task {
 }
 
 /// The same, at a port that is no other test's and that no client is given.
-fn server() -> Task {
+pub fn server() -> Task {
     guest().args(&["--port", &free_port().to_string()])
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let port = || fastrand::u16(10_000..30_000);
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     std::iter::repeat_with(port).find(free).expect("there are many")
 }
 
 /// The port that a result names.
-fn port(stage: &Stage, id: &str) -> u16 {
+pub fn port(stage: &Stage, id: &str) -> u16 {
     let result = stage.result(id);
     let port = result.stdout().strip_prefix("started at port ").map(str::parse);
     port.unwrap_or_else(|| panic!("no server: {result:?}")).expect("a number")
@@ -50,10 +50,10 @@ fn port(stage: &Stage, id: &str) -> u16 {
 
 /// What a client gets.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
+pub struct Answer {
+    pub status: u16,
     head: String,
-    body: Vec<u8>,
+    pub body: Vec<u8>,
     /// All of it came.
     whole: bool,
 }
@@ -121,14 +121,14 @@ fn chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
 
 /// An answer on a connection of its own.
 #[track_caller]
-fn ask(port: u16, target: &str, body: &[u8]) -> Answer {
+pub fn ask(port: u16, target: &str, body: &[u8]) -> Answer {
     let mut stream = connect(port);
     send(&mut stream, target, body);
     read(&mut stream).unwrap_or_else(|| panic!("{target}: no answer"))
 }
 
 #[track_caller]
-fn hello(port: u16) {
+pub fn hello(port: u16) {
     let answer = ask(port, "/", b"");
     assert_eq!((answer.status, &*answer.body), (200, &b"Hello, world!\n"[..]), "{answer:?}");
 }

@@ -17,6 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("process", &[]),
     ("usage", &[]),
     ("version", &[]),
+    ("network", &[]),
     ("flags", &[]),
     ("task", &["digest", "escape"]),
     ("cancel", &[]),
@@ -26,13 +27,24 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("nn", &["cache", "cancel", "digest", "directory", "disk", "task"]),
     (
         "runtime",
-        &["cache", "cancel", "digest", "directory", "disk", "escape", "nn", "process", "task"],
+        &[
+            "cache",
+            "cancel",
+            "digest",
+            "directory",
+            "disk",
+            "escape",
+            "network",
+            "nn",
+            "process",
+            "task",
+        ],
     ),
     // What the process that runs them may do.
     // The process that it runs in.
-    ("host", &["cancel", "disk", "nn", "process", "runtime", "task", "usage"]),
+    ("host", &["cancel", "disk", "network", "nn", "process", "runtime", "task", "usage"]),
     // Where code comes from.
-    ("sources", &["cache", "cancel", "digest", "disk", "task"]),
+    ("sources", &["cache", "cancel", "digest", "disk", "network", "task"]),
     // Messages and the line that they come on.
     ("protocol", &["task"]),
     ("mqtt", &["task"]),
@@ -48,15 +60,19 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("metrics", &["journal", "manager", "mqtt", "nn", "runtime", "task", "usage", "version"]),
     ("status", &["metrics"]),
     // What is set: the settings' values are types of those that use them.
-    ("config", &["digest", "flags", "manager", "mqtt", "nn", "process", "protocol", "task"]),
+    (
+        "config",
+        &["digest", "flags", "manager", "mqtt", "network", "nn", "process", "protocol", "task"],
+    ),
     ("client", &["config", "mqtt", "protocol", "task"]),
     // What wires it all.
     (
         "worker",
         &[
             "cancel", "config", "deploy", "digest", "disk", "executor", "host", "journal",
-            "ledger", "machine", "manager", "metrics", "mqtt", "nn", "policy", "process",
-            "protocol", "queue", "runtime", "sources", "status", "task", "usage", "version",
+            "ledger", "machine", "manager", "metrics", "mqtt", "network", "nn", "policy",
+            "process", "protocol", "queue", "runtime", "sources", "status", "task", "usage",
+            "version",
         ],
     ),
     (
@@ -71,8 +87,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "broker", "cancel", "client", "config", "doctor", "escape", "flags", "host", "manager",
-            "mqtt", "nn", "policy", "process", "protocol", "runtime", "sources", "status", "task",
-            "version", "worker",
+            "mqtt", "network", "nn", "policy", "process", "protocol", "runtime", "sources",
+            "status", "task", "version", "worker",
         ],
     ),
     ("main", &["cli"]),

@@ -34,6 +34,8 @@ mod guide;
 mod hostile;
 #[cfg(feature = "broker")]
 mod http;
+#[cfg(feature = "broker")]
+mod http_outgoing;
 mod images;
 mod inspect;
 #[cfg(target_os = "linux")]

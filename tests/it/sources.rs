@@ -67,3 +67,37 @@ fn what_the_web_does_not_give_is_an_error_that_names_the_address(on: On) {
     let nobody = "http://127.0.0.1:9/guest.wasm";
     stage.run(Task::bare().set("image_url", nobody)).failed(&[nobody]);
 }
+
+/// ARCHITECTURE.md, case 115.
+#[test]
+fn code_comes_from_no_private_address_that_is_not_named() {
+    let inside = Web::serve(&[
+        ("/hello.wasm", Answer::Whole(wat("hello"))),
+        ("/v2/guest/manifests/v1", Answer::Whole(b"{}".to_vec())),
+    ]);
+    let moved = Answer::Moved(inside.url("/hello.wasm"));
+    let image = Answer::Moved(inside.url("/v2/guest/manifests/v1"));
+    let named = Web::serve(&[("/hello.wasm", moved), ("/v2/guest/manifests/v1", image)]);
+    let stage = Stage::new(On::Embedded);
+    let host = |web: &Web| web.url("").trim_start_matches("http://").to_owned();
+    let (hosts, registry) = (format!("*,{}", host(&named)), named.url(""));
+    let settings = [("executors", "1"), ("image-hosts", &hosts), ("registry", &registry)];
+    let _worker = stage.worker(&settings);
+    let port = host(&inside).rsplit_once(':').expect("a port").1.to_owned();
+    let digest = "a".repeat(64);
+    for address in [
+        inside.url("/hello.wasm"),
+        format!("http://localhost:{port}/hello.wasm"),
+        format!("http://[::ffff:127.0.0.1]:{port}/hello.wasm"),
+        "http://169.254.169.254/latest/meta-data/".to_owned(),
+        format!("{}/guest:v1", host(&inside)),
+        format!("localhost:{port}/guest:v1@sha256:{digest}"),
+        // By a redirect of one that is named.
+        named.url("/hello.wasm"),
+        "guest:v1".to_owned(),
+    ] {
+        stage.run(Task::bare().set("image_url", &address)).failed(&[&address, "--image-hosts"]);
+    }
+    assert_eq!(inside.requests(), 0, "not even a connection");
+    assert!(named.requests() > 0, "that one is asked");
+}

@@ -143,7 +143,7 @@ fn runtime(
     compile_apart: Option<CompileProcesses>,
     nn: Nn,
 ) -> Arc<Runtime> {
-    let fetcher = Fetcher::new(10 << 20, None);
+    let fetcher = Fetcher::new(10 << 20, None, None);
     let config = RuntimeConfig {
         module_cache: 64 << 20,
         file_cache: 64 << 20,
@@ -154,6 +154,7 @@ fn runtime(
         stdio: Stdio::Captured,
         pool: Some(Pool { instances: 16, memory: 512 << 20 }),
         requests: Requests { at_once: 4, nice: 0, memory: 0 },
+        outbound: None,
     };
     Arc::new(Runtime::new(&config, nn).expect("a runtime"))
 }

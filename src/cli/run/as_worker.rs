@@ -36,12 +36,17 @@ pub(super) fn job(
         ..TaskRequest::new(TaskId::new("run").map_err(|e| anyhow!(e))?)
     };
     let spec = policy.admit(request)?;
-    let fetcher = fetcher(&config.images, &config.working_dir, config.module_size);
+    let hosts = Some(config.images.hosts.clone());
+    let fetcher = fetcher(&config.images, &config.working_dir, config.module_size, hosts);
     let fetch = Arc::new(move |spec: &TaskSpec, cancel: &Arc<Cancel>| fetcher.code(spec, cancel));
     Ok(Job {
         spec,
         nn,
-        runtime: RuntimeConfig { fetch, ..worker::runtime_config(&config) },
+        runtime: RuntimeConfig {
+            fetch,
+            outbound: worker::outbound(&config.http.outbound, &config.working_dir)?,
+            ..worker::runtime_config(&config)
+        },
         proplet_id: policy.proplet_id.unwrap_or_default(),
         // Its services would hear of an update that no manager has asked for.
         round: None,

@@ -26,7 +26,6 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// What executors and the thread share.
-#[derive(Debug)]
 pub(super) struct Shared {
     /// What the next process is started of.
     launch: Mutex<Arc<Launch>>,
@@ -378,10 +377,30 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// Makes a connection that a guest asks for.
+    fn connect(&self, process: Weak<Process>, number: u64, host: String, port: u16) {
+        let launch = self.launch();
+        let connecting = (launch.connect)(host, port);
+        launch.tokio.spawn(async move {
+            let made = connecting.await;
+            if let Some(process) = process.upgrade() {
+                process.connected(number, made);
+            }
+        });
+    }
+
     /// Hears what a process says beside its lanes, until it ends: that of one
     /// that runs no task would not be noticed otherwise.
     fn hear(&self, mut reports: Receiver, process: &Weak<Process>) {
-        while let Ok(Some((Report::Levels(question, levels), _))) = reports.receive() {
+        while let Ok(Some((report, _))) = reports.receive() {
+            let (question, levels) = match report {
+                Report::Levels(question, levels) => (question, levels),
+                Report::Connect(number, host, port) => {
+                    self.connect(process.clone(), number, host, port);
+                    continue;
+                }
+                Report::Ready(..) | Report::Failed(_) => break,
+            };
             let mut state = self.lock();
             let company = state.company.as_ref();
             let asked = company.is_some_and(|kept| Arc::as_ptr(kept) == process.as_ptr());

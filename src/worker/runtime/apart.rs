@@ -13,7 +13,7 @@ use crate::sources::{self, Fetcher};
 use crate::task::{Failure, Outcome, TaskSpec};
 use crate::usage::Thread;
 use crate::worker::servers::Servers;
-use crate::worker::setup;
+use crate::worker::{outbound, setup};
 use anyhow::Context as _;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -99,6 +99,7 @@ fn launch(config: &Config, policy: &Policy) -> anyhow::Result<(Launch, Confine)>
         compile_memory: setup::compile_memory(config),
         pool: setup::pool(config),
         requests: setup::requests(config),
+        trusted: outbound::trusted(&config.http.outbound, &config.working_dir)?,
         confinement: confine.now(),
         nn,
         disk: None,
@@ -116,6 +117,8 @@ fn launch(config: &Config, policy: &Policy) -> anyhow::Result<(Launch, Confine)>
         executors: setup::executors(config),
         memory: setup::runtime_memory(config).bytes,
         outcome: 2 * config.limits.output as u64 + SENTENCES,
+        connect: outbound::connect(config.http.outbound.hosts.clone()),
+        tokio: tokio::runtime::Handle::current(),
     };
     Ok((launch, confine))
 }

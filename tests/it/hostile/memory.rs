@@ -104,7 +104,7 @@ fn resident() -> u64 {
 /// leak.
 fn bench() -> Bench {
     let mut bench = Bench::with_nn(Nn::new(nn_config())).root(fixtures().join("models"), false);
-    let fetcher = Fetcher::new(10 << 20, None);
+    let fetcher = Fetcher::new(10 << 20, None, None);
     let config = RuntimeConfig {
         module_cache: 4 << 20,
         file_cache: 0,
@@ -115,6 +115,7 @@ fn bench() -> Bench {
         stdio: Stdio::Captured,
         pool: Some(Pool { instances: 2, memory: 64 << 20 }),
         requests: Requests { at_once: 4, nice: 0, memory: 0 },
+        outbound: None,
     };
     let runtime = Runtime::new(&config, bench.runtime.nn().clone()).expect("a runtime");
     bench.runtime = Arc::new(runtime);

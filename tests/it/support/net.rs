@@ -17,6 +17,8 @@ pub enum Answer {
     /// 200 and a length that the body does not come to.
     CutOff(Vec<u8>),
     NotFound,
+    /// Elsewhere.
+    Moved(String),
 }
 
 /// A web server with one answer for each path. Its thread ends with the process.
@@ -66,6 +68,11 @@ fn answer(mut stream: TcpStream, answers: &HashMap<String, Answer>) -> std::io::
         Some(Answer::Whole(body)) => ("200 OK", Some(body.len()), body.as_slice()),
         Some(Answer::Unmeasured(body)) => ("200 OK", None, body.as_slice()),
         Some(Answer::CutOff(body)) => ("200 OK", Some(body.len() + 1), body.as_slice()),
+        Some(Answer::Moved(to)) => {
+            let head = "HTTP/1.1 307 Temporary Redirect\r\nContent-Length: 0";
+            write!(stream, "{head}\r\nConnection: close\r\nLocation: {to}\r\n\r\n")?;
+            return stream.shutdown(Shutdown::Write);
+        }
         Some(Answer::NotFound) | None => ("404 Not Found", Some(0), [].as_slice()),
     };
     let length = length.map(|n| format!("Content-Length: {n}\r\n")).unwrap_or_default();

@@ -252,6 +252,8 @@ impl Stage {
             // Many at a time have one port, and messages that no test asked for.
             .with("PROPLET_METRICS_ENABLED", "false")
             .with("PROPLET_ENABLE_MONITORING", "false")
+            // Whose servers are here.
+            .with("PROPLET_IMAGE_HOSTS", "*,127.0.0.1")
             // Results that come again have their own tests, in `arrival.rs`.
             .with("PROPLET_RESULT_REPEAT", "0")
             // What a crash leaves has its own tests, in `tests/chaos`.
