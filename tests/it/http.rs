@@ -194,6 +194,9 @@ fn a_guest_that_misbehaves_costs_its_own_request(on: On) {
             assert!(!whole, "{target}");
             hello(port);
         }
+        // One that its guest does not finish ends with the guest.
+        let answer = ask(port, "/unfinished", b"");
+        assert!(answer.status == 200 && answer.whole, "{answer:?}");
         // A body that never comes ends with the request's time.
         let mut stream = connect(port);
         stream
@@ -277,6 +280,45 @@ fn requests_over_the_limit_are_answered_with_503_and_the_others_wait() {
         // Clients that leave make room.
         drop(held);
         stage.until("there is room", || ask(port, "/", b"").status == 200);
+    }
+}
+
+#[test]
+fn guests_that_loop_hold_up_no_other() {
+    for settings in isolations() {
+        let stage = Stage::new(On::Embedded);
+        let _worker = stage.worker(&[&settings[..], &[("http-timeout", "1h")]].concat());
+        let port = port(&stage, &stage.start(server()));
+        hello(port);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let looping: Vec<TcpStream> = (0..2 * processors)
+            .map(|_| {
+                let mut stream = connect(port);
+                send(&mut stream, "/loop", b"");
+                stream
+            })
+            .collect();
+        // None of those ends by itself.
+        hello(port);
+        stage.run(Task::wat("hello")).succeeded("hello\n");
+        drop(looping);
+        hello(port);
+    }
+}
+
+#[test]
+fn each_client_of_a_flood_has_an_answer() {
+    for settings in isolations() {
+        let stage = Stage::new(On::Embedded);
+        let _worker = stage.worker(&[&settings[..], &[("http-requests", "4")]].concat());
+        let port = port(&stage, &stage.start(server()));
+        let mut all: Vec<TcpStream> = (0..200).map(|_| connect(port)).collect();
+        all.iter_mut().for_each(|stream| send(stream, "/wait?20", b""));
+        let statuses: Vec<u16> =
+            all.iter_mut().map(|stream| read(stream).map_or(0, |answer| answer.status)).collect();
+        assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+        assert!(statuses.contains(&200), "{statuses:?}");
+        hello(port);
     }
 }
 
