@@ -18,6 +18,7 @@
 
 mod alone;
 mod broker;
+mod http;
 mod manager;
 mod ours;
 mod place;

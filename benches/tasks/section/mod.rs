@@ -3,6 +3,7 @@
 mod boundary;
 mod growth;
 mod hints;
+mod http;
 mod latency;
 mod living;
 mod memory;
@@ -38,6 +39,8 @@ pub enum Section {
     Hints,
     /// Tasks that do nothing.
     Messages,
+    /// HTTP servers.
+    Http,
     /// Deployed tasks and their invocations.
     Living,
     /// Tasks in flight on one graph.
@@ -59,6 +62,7 @@ impl Section {
         Section::Boundary,
         Section::Hints,
         Section::Messages,
+        Section::Http,
         Section::Living,
         Section::Memory,
         Section::Start,
@@ -76,6 +80,7 @@ impl Section {
             Section::Boundary => boundary::measure(place, rounds, report),
             Section::Hints => hints::measure(place, report),
             Section::Messages => messages::measure(place, rounds, report),
+            Section::Http => http::measure(place, rounds, report),
             Section::Living => living::measure(place, rounds, report),
             Section::Memory => memory::measure(place, report),
             Section::Start => start::measure(place, rounds, report),
