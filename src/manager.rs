@@ -32,7 +32,7 @@ pub use client::{Ask, Asker, ManagerClient, ManagerPlace, Told};
 pub use confirm::{Concluded, Confirmations, NextStep, Question};
 pub use hearing::{Change, Complaint, DEAF, Heard, Hearing};
 pub use results::{Action, Departure, Results, Timing};
-pub use rounds::{HostPort, MissingData, RoundServices, Rounds, Service, place};
+pub use rounds::{HostPort, MissingData, RoundServices, RoundTimes, Rounds, Service, place};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 

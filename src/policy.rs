@@ -44,8 +44,8 @@
 
 use crate::flags::{self, RunFlags};
 use crate::task::{
-    Bind, Entry, Grant, GraphDir, Life, Limits, ModuleSource, Rejection, Serving, TaskRequest,
-    TaskSpec, humantime, is_web_address,
+    Bind, Entry, Grant, GraphDir, Life, Limits, ModuleSource, Rejection, Round, Serving,
+    TaskRequest, TaskSpec, humantime, is_web_address,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -159,7 +159,9 @@ impl Policy {
             // Until it is stopped, unless the task itself says for how long.
             grant.limits.timeout = None;
         }
-        Ok(TaskSpec::new(request.id, module, grant).living(life).monitored(request.monitoring))
+        let spec = TaskSpec::new(request.id, module, grant).living(life);
+        let no_round = Round::left_out(&spec);
+        Ok(spec.monitored(request.monitoring).noting(no_round))
     }
 
     /// Grants `flags` to a guest with these `args` (argv\[0\] first), label and

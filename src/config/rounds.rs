@@ -4,7 +4,7 @@ use super::manager::url;
 use super::reader::{self, Reader};
 use super::sources::Environment;
 use super::{ConfigError, choice, value};
-use crate::manager::{HostPort, RoundServices, place};
+use crate::manager::{HostPort, RoundServices, RoundTimes, place};
 use clap::ArgMatches;
 
 /// The settings of federated rounds.
@@ -41,6 +41,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<RoundsConfig> {
         ca,
         data_size: data_size?,
         missing: missing?,
+        times: RoundTimes::default(),
     };
     Some(RoundsConfig { services })
 }

@@ -24,12 +24,9 @@ use percent_encoding::utf8_percent_encode;
 use services::version;
 use std::cell::Cell;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-pub use services::{HostPort, MissingData, RoundServices, Service, place};
-
-/// A request that was not taken is tried again after each of these.
-const WAITS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)];
+pub use services::{HostPort, MissingData, RoundServices, RoundTimes, Service, place};
 
 /// See the module's documentation.
 pub struct Rounds {
@@ -204,7 +201,7 @@ impl Rounds {
             }
             Err(reason) => return Ok(Err(reason)),
         };
-        let reply = again(cancel, || self.client.get(&url, cancel))?;
+        let reply = self.again(cancel, || self.client.get(&url, cancel))?;
         Ok(match reply {
             Reply::Ok(bytes) => match String::from_utf8(bytes) {
                 Ok(text) if serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok() => {
@@ -250,7 +247,7 @@ impl Rounds {
             }
         };
         let under_way = Cell::new(false);
-        let reply = again(cancel, || {
+        let reply = self.again(cancel, || {
             self.mark(number, Some(UpdateMark::Sending));
             under_way.set(true);
             let reply = self.client.post(&url, update.bytes.clone(), cancel)?;
@@ -335,6 +332,21 @@ impl Rounds {
         }
     }
 
+    /// Tries a request that was not taken a few times.
+    fn again(
+        &self,
+        cancel: &Cancel,
+        mut attempt: impl FnMut() -> Result<Reply, Reason>,
+    ) -> Result<Reply, Reason> {
+        for wait in self.services.times.waits {
+            match attempt()? {
+                Reply::Later(_) => cancel.wait_until(Instant::now() + wait)?,
+                reply => return Ok(reply),
+            }
+        }
+        attempt()
+    }
+
     fn mark_of(&self, number: Run) -> Option<UpdateMark> {
         self.marks.as_ref()?.get(number)
     }
@@ -350,18 +362,4 @@ fn unknown(url: &str, reason: &str) -> String {
     format!(
         "whether {url} has counted the update is not known ({reason}), so that it is not sent again"
     )
-}
-
-/// Tries a request that was not taken a few times.
-fn again(
-    cancel: &Cancel,
-    mut attempt: impl FnMut() -> Result<Reply, Reason>,
-) -> Result<Reply, Reason> {
-    for wait in WAITS {
-        match attempt()? {
-            Reply::Later(_) => cancel.wait_until(Instant::now() + wait)?,
-            reply => return Ok(reply),
-        }
-    }
-    attempt()
 }

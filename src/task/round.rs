@@ -34,6 +34,16 @@ impl Round {
         })
     }
 
+    /// What is to be said of a task that names a round and is no part of it.
+    pub fn left_out(spec: &TaskSpec) -> Option<&'static str> {
+        let named = spec.variable(ROUND_ID).is_some_and(|id| !id.is_empty());
+        (named && Round::of(spec).is_none()).then_some(
+            "`ROUND_ID` makes a task part of a federated round only if it runs once: an invocation of \
+             a deployed task, a daemon or a server is given no model and no data set, and its output \
+             is not sent as an update",
+        )
+    }
+
     /// Its end, with nothing known of an update.
     pub fn end(&self) -> RoundEnd {
         RoundEnd {

@@ -263,6 +263,12 @@ impl TaskSpec {
         TaskSpec { monitoring, ..self }
     }
 
+    /// The same with one more thing to tell.
+    pub(crate) fn noting(mut self, note: Option<&str>) -> TaskSpec {
+        self.grant.notes.extend(note.map(str::to_owned));
+        self
+    }
+
     /// The same with its code at hand.
     pub(crate) fn with_code(self, binary: Binary) -> TaskSpec {
         TaskSpec { code: Code::Bytes(binary), ..self }

@@ -41,7 +41,16 @@ pub(super) fn with_rounds(
     fetcher: Arc<Fetcher>,
 ) -> Box<RunTask> {
     Box::new(move |turn| {
-        let Some(round) = Round::of(turn.spec) else { return run(turn) };
+        let Some(round) = Round::of(turn.spec) else {
+            let mut ran = run(turn);
+            // Which only the invocation may name.
+            if let (Ok(outcome), Some(note)) = (&mut ran.end, Round::left_out(turn.spec))
+                && !outcome.diagnostics.iter().any(|told| told == note)
+            {
+                outcome.diagnostics.push(note.to_owned());
+            }
+            return ran;
+        };
         let began = Instant::now();
         let code = match fetcher.code(turn.spec, turn.cancel) {
             Ok(code) => code,

@@ -62,6 +62,7 @@ mod readme;
 mod real_models;
 mod recorded;
 mod retained;
+mod round_kills;
 mod rounds;
 mod run_verb;
 mod runtime;

@@ -1,7 +1,8 @@
 //! The worker as its operator sees it: health, metrics, reports, the log.
 
 use crate::support::{
-    On, Process, Ran, Stage, Task, in_one_process_or_two, program, proplet, until,
+    Habit, On, Process, Ran, RoundServices, Route, Stage, Task, in_one_process_or_two, program,
+    proplet, until,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +71,37 @@ fn a_worker_tells_how_it_is_and_what_it_did(on: On) {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
     }
     assert_eq!(get(&address, "/").0, 404);
+}
+
+#[test]
+fn updates_of_rounds_and_what_was_fetched_for_them_are_counted() {
+    let stage = Stage::new(On::Embedded);
+    let services = RoundServices::start(9);
+    services.data(&stage.worker_id, json!([{ "x": [1], "y": 1 }]));
+    let given = services.settings();
+    let given = given.iter().map(|(name, url)| (*name, url.as_str()));
+    let settings: Vec<_> = SERVED.into_iter().chain([("executors", "1")]).chain(given).collect();
+    let process = stage.process(&settings);
+    let address = address(&process);
+    let answers = [vec![], vec![Habit::Status(400, "stale")], vec![Habit::Cut]];
+    for habits in answers {
+        services.answers(Route::Update, &habits);
+        stage.run(Task::wat("update").env("ROUND_ID", "r"));
+    }
+    stage.run(Task::wat("hello").env("ROUND_ID", "r"));
+    let host = services.url().replace("http://", "");
+    let size = get(&host, &format!("/datasets/{}", stage.worker_id)).1.len();
+    let metrics = get(&address, "/metrics").1;
+    for line in [
+        "proplet_round_updates_total{fate=\"accepted\"} 1".to_owned(),
+        "proplet_round_updates_total{fate=\"refused\"} 1".to_owned(),
+        "proplet_round_updates_total{fate=\"unknown\"} 1".to_owned(),
+        "proplet_round_updates_total{fate=\"published\"} 0".to_owned(),
+        "proplet_round_updates_total{fate=\"none\"} 1".to_owned(),
+        format!("proplet_round_data_bytes_total {}", 4 * size),
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
 }
 
 #[test]

@@ -2,11 +2,15 @@
 //! when that fails.
 
 use crate::support::{
-    Answered, Habit, Listener, On, RoundServices, Route, Stage, Task, over_both_brokers, proplet,
+    Answered, Call, Habit, Listener, On, RoundServices, Route, Stage, Task, Worker,
+    over_both_brokers, proplet,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use proplet::manager::RoundTimes;
 use serde_json::{Value, json};
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
 
 over_both_brokers!(
     a_round_of_three_workers_makes_a_new_model,
@@ -160,6 +164,155 @@ fn what_can_not_be_had_fails_the_task_with_the_cause() {
     assert_eq!(services.updates().len(), 1);
 }
 
+/// A worker whose services have little time for an answer.
+fn hasty(stage: &Stage, settings: &[(&str, &str)]) -> Worker {
+    stage.worker_with(settings, |config| {
+        config.rounds.services.times = RoundTimes {
+            fetch: Duration::from_millis(300),
+            update: Duration::from_millis(300),
+            waits: [Duration::from_millis(10); 2],
+        };
+    })
+}
+
+#[test]
+fn a_slow_service_is_named_with_the_time_that_it_had() {
+    let stage = Stage::new(On::Embedded);
+    let services = RoundServices::start(9);
+    services.data(&stage.worker_id, json!([]));
+    let given = services.settings();
+    let _worker = hasty(&stage, &settings(&given, &[]));
+    services.answers(Route::Model, &vec![Habit::Hold; 3]);
+    let result = stage.run(client().env("MODEL_URI", "m_v0"));
+    result.failed(&["MODEL_DATA can't be had", "/models/0 did not answer within 300ms"]);
+    let asked = services.requests().iter().filter(|r| r.contains("/models/")).count();
+    assert_eq!((asked, services.posts()), (3, 0));
+    // It is asked again where that changes nothing, and is not sent to twice.
+    services.answers(Route::Update, &[Habit::Hold]);
+    let result = stage.run(client());
+    result.failed(&["/update did not answer within 300ms", "is not sent again"]);
+    assert_eq!(result.0["results"]["update"], "unknown");
+    services.release();
+    stage.settle();
+    assert_eq!((services.posts(), services.updates().len()), (1, 1));
+}
+
+#[test]
+fn a_coordinator_that_nobody_reaches_leaves_the_update_to_the_topic() {
+    let stage = Stage::new(On::Embedded);
+    let listener = Listener::on(&stage, &format!("fl/rounds/r/updates/{}", stage.worker_id));
+    // Nobody listens at a port that was given back.
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr());
+    let url = format!("http://{}", free.expect("a port"));
+    let _worker = hasty(&stage, &[("executors", "1"), ("coordinator-url", &url)]);
+    let Answered(result) = stage.run(client());
+    assert_eq!(result["results"]["update"], "published", "{result:#}");
+    let note = result["results"]["note"].as_str().expect("a note");
+    assert!(note.contains("round's topic") && note.contains("no way to"), "{note}");
+    stage.until("the update comes", || listener.heard().len() == 1);
+}
+
+#[test]
+fn a_timeout_reaches_fetches_and_the_update() {
+    let stage = Stage::new(On::Embedded);
+    let services = RoundServices::start(9);
+    services.data(&stage.worker_id, json!([]));
+    let given = services.settings();
+    let mut worker = stage.worker(&settings(&given, &[("task-timeout", "500ms")]));
+    services.answers(Route::Data, &[Habit::Hold]);
+    let result = stage.run(client());
+    result.failed(&["timeout"]);
+    assert_eq!(result.0["results"]["update"], "none");
+    worker.shut_down();
+    worker.ended();
+    services.release();
+    // Time enough for the guest.
+    let _worker = stage.worker(&settings(&given, &[("task-timeout", "5s")]));
+    services.answers(Route::Update, &[Habit::Hold]);
+    let result = stage.run(client());
+    result.failed(&["timeout", "is not sent again", "the task was ended meanwhile"]);
+    assert_eq!(result.0["results"]["update"], "unknown");
+    services.release();
+    stage.settle();
+    assert_eq!((services.posts(), services.updates().len()), (1, 1));
+}
+
+#[test]
+fn a_drain_reaches_fetches_and_the_update() {
+    let stage = Stage::new(On::Embedded);
+    let services = RoundServices::start(9);
+    services.data(&stage.worker_id, json!([]));
+    let given = services.settings();
+    let settings = settings(&given, &[("drain-timeout", "0s")]);
+    let cases = [(Route::Data, "none", &["shutting down"][..])];
+    let sent = (Route::Update, "unknown", &["shutting down", "is not sent again"][..]);
+    for (route, fate, errors) in cases.into_iter().chain([sent]) {
+        let before = services.requests().len();
+        let mut worker = stage.worker(&settings);
+        services.answers(route, &[Habit::Hold]);
+        let id = stage.start(client());
+        let wanted = if route == Route::Data { 1 } else { 2 };
+        stage.until("it is asked", || services.requests().len() == before + wanted);
+        worker.shut_down();
+        let result = stage.result(&id);
+        result.failed(errors);
+        assert_eq!(result.0["results"]["update"], fate, "{result:?}");
+        worker.ended();
+    }
+    services.release();
+    stage.until("the coordinator counts it", || services.updates().len() == 1);
+    assert_eq!(services.posts(), 1);
+}
+
+#[test]
+fn services_are_trusted_by_a_file_of_their_authority() {
+    let stage = Stage::new(On::Embedded);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name);
+    let services = RoundServices::start_with_tls(9, &file("ca.pem"));
+    let _other = RoundServices::start_with_tls(9, &file("other.pem"));
+    services.data(&stage.worker_id, json!([]));
+    let given = services.settings();
+    for (name, is_right) in [("other.pem", false), ("ca.pem", true)] {
+        let path = file(name);
+        let ca = path.to_str().expect("text");
+        let mut worker = hasty(&stage, &settings(&given, &[("round-ca-cert", ca)]));
+        let result = stage.run(client());
+        match is_right {
+            true => assert_eq!(result.0["results"]["update"], "accepted", "{result:?}"),
+            false => result.failed(&["DATASET_DATA can't be had", "no way to https://"]),
+        }
+        worker.shut_down();
+        worker.ended();
+    }
+    assert_eq!(services.updates().len(), 1);
+}
+
+/// What is said of those where `ROUND_ID` is nothing but a variable.
+#[test]
+fn what_does_not_run_once_is_no_part_of_a_round_and_says_so() {
+    let stage = Stage::new(On::Embedded);
+    let services = RoundServices::start(9);
+    services.data(&stage.worker_id, json!([]));
+    let given = services.settings();
+    let _worker = stage.worker(&settings(&given, &[]));
+    let told = |answer: &Answered| {
+        let told: Vec<_> = answer.diagnostics();
+        assert_eq!(told.iter().filter(|line| line.contains("`ROUND_ID`")).count(), 1, "{told:?}");
+    };
+    let latent = stage.start(client().env("MODEL_URI", "m_v0").set("latent", true));
+    let answer = stage.call(Call::of(&latent));
+    assert!(answer.stdout().starts_with(r#"{"round_id":"r""#), "{answer:?}");
+    told(&answer);
+    let latent = stage.start(Task::wat("echo-env").set("latent", true));
+    let answer = stage.call(Call::of(&latent).env("ROUND_ID", "r"));
+    assert!(!answer.stdout().contains("_DATA="), "{answer:?}");
+    told(&answer);
+    let daemon = stage.start(client().set("daemon", true));
+    told(&stage.nth_result(&daemon, 2));
+    assert_eq!(services.requests(), Vec::<String>::new());
+}
+
 #[test]
 fn a_client_runs_without_its_data_where_that_is_wanted() {
     let stage = Stage::new(On::Embedded);
@@ -290,46 +443,6 @@ fn a_stop_reaches_fetches_and_the_update() {
     services.release();
     stage.settle();
     assert_eq!((services.posts(), services.updates().len()), (1, 1));
-}
-
-/// The worker dies while it fetches, and while it posts.
-#[test]
-fn an_update_is_never_sent_twice_over_kills_and_its_loss_is_told() {
-    isolations().iter().for_each(|isolation| kill_at_each_step(isolation));
-}
-
-fn kill_at_each_step(isolation: &str) {
-    let stage = Stage::new(On::Embedded);
-    let state = tempfile::tempdir().expect("a folder");
-    let services = RoundServices::start(9);
-    services.data(&stage.worker_id, json!([]));
-    let given = services.settings();
-    let state = state.path().to_str().expect("text");
-    let kept = [("stateless", "false"), ("state-dir", state), ("isolation", isolation)];
-    let settings = settings(&given, &kept);
-    let mut worker = stage.process(&settings);
-    let restart = |worker: &mut crate::support::Process| {
-        worker.signal("KILL");
-        worker.ended();
-        *worker = stage.process(&settings);
-    };
-    services.answers(Route::Data, &[Habit::Hold]);
-    let id = stage.start(client());
-    stage.until("the data set is asked for", || !services.requests().is_empty());
-    restart(&mut worker);
-    let Answered(result) = stage.result(&id);
-    assert_eq!(result["results"]["update"], "accepted", "{result:#}");
-    assert_eq!((services.posts(), services.updates().len()), (1, 1));
-    services.answers(Route::Update, &[Habit::Hold]);
-    let id = stage.start(client());
-    stage.until("the update is sent", || services.posts() == 2);
-    restart(&mut worker);
-    let result = stage.result(&id);
-    result.failed(&["whether the coordinator has counted the update is not known"]);
-    assert_eq!(result.0["results"]["update"], "unknown");
-    services.release();
-    stage.settle();
-    assert_eq!((services.posts(), services.updates().len()), (2, 2));
 }
 
 #[test]

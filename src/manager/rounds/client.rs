@@ -5,16 +5,14 @@
 //! when it is to end. Redirects are not followed and no proxy is used.
 
 use super::super::agent;
-use super::services::RoundServices;
+use super::services::{RoundServices, RoundTimes};
 use crate::cancel::{Cancel, Reason};
+use crate::task::humantime;
 use std::io::{self, Read as _};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 use ureq::{Agent, Error, Timeout};
 
-/// Time for one request; three updates and the waits between them take 30 s at most.
-const TIMEOUT: Duration = Duration::from_secs(10);
-const UPDATE_TIMEOUT: Duration = Duration::from_secs(9);
 /// How long a cancelled task may go on waiting.
 const CANCEL_CHECK: Duration = Duration::from_millis(10);
 /// Bytes that are told of an answer that says no.
@@ -38,6 +36,7 @@ pub(super) enum Reply {
 pub(super) struct RoundClient {
     agent: Agent,
     limit: u64,
+    times: RoundTimes,
 }
 
 impl RoundClient {
@@ -45,13 +44,14 @@ impl RoundClient {
     ///
     /// A certificate file that can't be read.
     pub(super) fn new(services: &RoundServices) -> anyhow::Result<RoundClient> {
-        let mut config = agent::config(TIMEOUT).max_redirects_will_error(false);
+        let mut config = agent::config(services.times.fetch).max_redirects_will_error(false);
         let urls = [&services.coordinator, &services.registry, &services.store];
         let encrypted = urls.into_iter().flatten().any(|url| url.starts_with("https://"));
         if encrypted || services.ca.is_some() || !services.hosts.is_empty() {
             config = agent::trusting(config, services.ca.as_deref(), "PROPLET_ROUND_CA_CERT")?;
         }
-        Ok(RoundClient { agent: config.build().new_agent(), limit: services.data_size })
+        let agent = config.build().new_agent();
+        Ok(RoundClient { agent, limit: services.data_size, times: services.times })
     }
 
     /// `GET url`, with a body within the limit.
@@ -64,7 +64,7 @@ impl RoundClient {
         apart(cancel, move || {
             let answer = client.agent.get(&url).call();
             // Nothing is changed by asking again.
-            match client.read(&url, answer) {
+            match client.read(&url, answer, client.times.fetch) {
                 Reply::Unknown(reason) => Reply::Later(reason),
                 reply => reply,
             }
@@ -80,15 +80,23 @@ impl RoundClient {
         let (client, url) = (self.clone(), url.to_owned());
         apart(cancel, move || {
             let request = client.agent.post(&url).content_type("application/json");
-            let request = request.config().timeout_global(Some(UPDATE_TIMEOUT)).build();
-            client.read(&url, request.send(&body[..]))
+            let within = client.times.update;
+            let request = request.config().timeout_global(Some(within)).build();
+            client.read(&url, request.send(&body[..]), within)
         })
     }
 
-    fn read(&self, url: &str, answer: Result<ureq::http::Response<ureq::Body>, Error>) -> Reply {
+    fn read(
+        &self,
+        url: &str,
+        answer: Result<ureq::http::Response<ureq::Body>, Error>,
+        within: Duration,
+    ) -> Reply {
+        let late = || format!("{url} did not answer within {}", humantime(within));
         let answer = match answer {
             Ok(answer) => answer,
             Err(e) if was_not_sent(&e) => return Reply::Later(format!("no way to {url}: {e}")),
+            Err(Error::Timeout(_)) => return Reply::Unknown(late()),
             Err(e) => return Reply::Unknown(format!("no answer from {url}: {e}")),
         };
         let status = answer.status();
@@ -120,9 +128,16 @@ impl RoundClient {
         match body.by_ref().take(self.limit + 1).read_to_end(&mut bytes) {
             Ok(_) if bytes.len() as u64 > self.limit => too_large(bytes.len() as u64),
             Ok(_) => Reply::Ok(bytes),
+            Err(e) if is_late(&e) => Reply::Unknown(late()),
             Err(e) => Reply::Unknown(format!("the answer of {url} broke off: {e}")),
         }
     }
+}
+
+/// Whether an answer has not ended in time.
+fn is_late(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|e| e.downcast_ref::<Error>());
+    error.kind() == io::ErrorKind::TimedOut || matches!(inner, Some(Error::Timeout(_)))
 }
 
 /// Whether a request can't have reached anyone.

@@ -2,6 +2,7 @@
 //! may name them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 use ureq::http::Uri;
 
 /// A host and its port.
@@ -22,6 +23,28 @@ pub enum MissingData {
     Run,
 }
 
+/// How long a service has for its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoundTimes {
+    /// For a model, or a data set.
+    pub fetch: Duration,
+    /// For taking an update.
+    pub update: Duration,
+    /// A request that was not taken is tried again after each of these.
+    pub waits: [Duration; 2],
+}
+
+impl Default for RoundTimes {
+    /// Three updates and the waits between them take 30 s at most.
+    fn default() -> RoundTimes {
+        RoundTimes {
+            fetch: Duration::from_secs(10),
+            update: Duration::from_secs(9),
+            waits: [Duration::from_millis(250), Duration::from_secs(2)],
+        }
+    }
+}
+
 /// The services of federated rounds. URLs have no slash at their end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoundServices {
@@ -39,6 +62,8 @@ pub struct RoundServices {
     pub data_size: u64,
     /// Whether a task goes on without them.
     pub missing: MissingData,
+    /// How long they have for their answers.
+    pub times: RoundTimes,
 }
 
 /// One of them.
@@ -142,6 +167,7 @@ mod tests {
             ca: None,
             data_size: 100,
             missing: MissingData::Fail,
+            times: RoundTimes::default(),
         }
     }
 

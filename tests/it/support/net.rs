@@ -85,6 +85,8 @@ fn answer(mut stream: TcpStream, answers: &HashMap<String, Answer>) -> std::io::
 pub struct Proxy {
     pub address: SocketAddr,
     open: Arc<AtomicBool>,
+    /// Whether what the broker says is passed on.
+    heard: Arc<AtomicBool>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -93,13 +95,15 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let address = listener.local_addr().expect("an address");
         let open = Arc::new(AtomicBool::new(true));
+        let heard = Arc::new(AtomicBool::new(true));
         let streams = Arc::<Mutex<Vec<TcpStream>>>::default();
-        let proxy = Proxy { address, open: open.clone(), streams: streams.clone() };
+        let proxy =
+            Proxy { address, open: open.clone(), heard: heard.clone(), streams: streams.clone() };
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if open.load(Ordering::SeqCst) {
                     // Without a broker the client's connection just ends.
-                    relay(client, broker, &streams).ok();
+                    relay(client, broker, &streams, &heard).ok();
                 }
             }
         });
@@ -115,9 +119,15 @@ impl Proxy {
         }
     }
 
-    /// Takes connections again.
+    /// Takes connections again, and passes on what the broker says.
     pub fn open(&self) {
+        self.heard.store(true, Ordering::SeqCst);
         self.open.store(true, Ordering::SeqCst);
+    }
+
+    /// What the broker says from now on is lost; what it is told still comes.
+    pub fn deafen(&self) {
+        self.heard.store(false, Ordering::SeqCst);
     }
 }
 
@@ -125,16 +135,22 @@ fn relay(
     client: TcpStream,
     broker: SocketAddr,
     streams: &Mutex<Vec<TcpStream>>,
+    heard: &Arc<AtomicBool>,
 ) -> std::io::Result<()> {
     let broker = TcpStream::connect(broker)?;
     for stream in [&client, &broker] {
         stream.set_nodelay(true)?;
         streams.lock().unwrap_or_else(PoisonError::into_inner).push(stream.try_clone()?);
     }
-    for (mut from, mut to) in [(client.try_clone()?, broker.try_clone()?), (broker, client)] {
+    let always = Arc::new(AtomicBool::new(true));
+    let there = (client.try_clone()?, broker.try_clone()?, always);
+    for (mut from, mut to, passes) in [there, (broker, client, heard.clone())] {
         thread::spawn(move || {
             let mut buffer = vec![0; 64 << 10];
             while let Ok(n @ 1..) = from.read(&mut buffer) {
+                if !passes.load(Ordering::SeqCst) {
+                    continue;
+                }
                 if to.write_all(&buffer[..n]).is_err() {
                     break;
                 }

@@ -1,10 +1,13 @@
 //! A stand-in for the services of federated rounds, all three at one address: they
 //! answer as Propeller's demo does, or as a test says.
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// How a request is answered in place of what it asks for.
@@ -18,7 +21,7 @@ pub enum Habit {
     Redirect(String),
     /// As usual, but the connection ends before the answer.
     Cut,
-    /// As usual, once [`RoundServices::release`] was called.
+    /// As usual, once [`RoundServices::release`] is called.
     Hold,
 }
 
@@ -38,8 +41,10 @@ struct State {
     /// As the coordinator counts them.
     updates: Vec<Value>,
     requests: Vec<String>,
+    /// How many of them have had their answer, as far as the system took it.
+    answered: usize,
     habits: HashMap<Route, VecDeque<Habit>>,
-    released: bool,
+    releases: usize,
     /// Updates that end a round.
     round_of: usize,
 }
@@ -53,12 +58,35 @@ struct Shared {
 /// See the module's documentation. Its threads end with the process.
 pub struct RoundServices {
     address: SocketAddr,
+    scheme: &'static str,
     shared: Arc<Shared>,
 }
+
+/// A connection, plain or not.
+trait Stream: Read + Write {}
+
+impl<T: Read + Write> Stream for T {}
 
 impl RoundServices {
     /// With the demo's first model. A round ends with so many updates.
     pub fn start(round_of: usize) -> RoundServices {
+        RoundServices::serve("http", round_of, |stream| Box::new(stream))
+    }
+
+    /// The same over TLS, by an authority whose certificate is written to this file.
+    pub fn start_with_tls(round_of: usize, ca: &Path) -> RoundServices {
+        let config = Arc::new(tls(ca));
+        RoundServices::serve("https", round_of, move |stream| {
+            let session = rustls::ServerConnection::new(config.clone()).expect("a session");
+            Box::new(rustls::StreamOwned::new(session, stream))
+        })
+    }
+
+    fn serve(
+        scheme: &'static str,
+        round_of: usize,
+        accept: impl Fn(TcpStream) -> Box<dyn Stream + Send> + Send + 'static,
+    ) -> RoundServices {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::<Shared>::default();
@@ -71,17 +99,17 @@ impl RoundServices {
             let shared = shared.clone();
             std::thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
-                    let shared = shared.clone();
+                    let (shared, stream) = (shared.clone(), accept(stream));
                     // A client that has seen enough closes the connection.
                     std::thread::spawn(move || serve(stream, &shared).ok());
                 }
             });
         }
-        RoundServices { address, shared }
+        RoundServices { address, scheme, shared }
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// The worker's settings for all three.
@@ -113,6 +141,11 @@ impl RoundServices {
         lock(&self.shared).requests.clone()
     }
 
+    /// How many requests have had an answer.
+    pub fn answered(&self) -> usize {
+        lock(&self.shared).answered
+    }
+
     /// How often an update was sent, however it was answered.
     pub fn posts(&self) -> usize {
         self.requests().iter().filter(|request| request.starts_with("POST")).count()
@@ -125,7 +158,7 @@ impl RoundServices {
 
     /// Lets go of what is held.
     pub fn release(&self) {
-        lock(&self.shared).released = true;
+        lock(&self.shared).releases += 1;
         self.shared.changed.notify_all();
     }
 }
@@ -135,8 +168,26 @@ fn lock(shared: &Shared) -> MutexGuard<'_, State> {
     shared.state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
+/// For 127.0.0.1.
+fn tls(ca: &Path) -> rustls::ServerConfig {
+    let mut authority = CertificateParams::new(vec![]).expect("parameters");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().expect("a key");
+    std::fs::write(ca, authority.self_signed(&key).expect("signed").pem()).expect("written");
+    let authority = Issuer::new(authority, key);
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
+    let certificate = params.signed_by(&key, &authority).expect("signed").der().clone();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions =
+        rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = versions.expect("versions").with_no_client_auth();
+    config.with_single_cert(vec![certificate], key).expect("the key of the certificate")
+}
+
+fn serve(stream: Box<dyn Stream + Send>, shared: &Shared) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let mut parts = line.split(' ');
@@ -162,10 +213,11 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         "POST /update" => Route::Update,
         _ => Route::Other,
     };
-    let habit = {
+    let (habit, releases) = {
         let mut state = lock(shared);
         state.requests.push(request.clone());
-        state.habits.get_mut(&route).and_then(VecDeque::pop_front)
+        let habit = state.habits.get_mut(&route).and_then(VecDeque::pop_front);
+        (habit, state.releases)
     };
     let (status, answer, location) = match &habit {
         Some(Habit::Status(status, text)) => (*status, text.as_bytes().to_vec(), None),
@@ -180,18 +232,22 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         Some(Habit::Cut) => return Ok(()),
         Some(Habit::Hold) => {
             let state = lock(shared);
-            let held = shared.changed.wait_while(state, |state| !state.released);
+            let held = shared.changed.wait_while(state, |state| state.releases == releases);
             drop(held.unwrap_or_else(PoisonError::into_inner));
         }
         _ => {}
     }
+    let stream = reader.get_mut();
     let location = location.map(|to| format!("Location: {to}\r\n")).unwrap_or_default();
     write!(
         stream,
         "HTTP/1.1 {status} X\r\n{location}Content-Length: {}\r\nConnection: close\r\n\r\n",
         answer.len()
     )?;
-    stream.write_all(&answer)
+    stream.write_all(&answer)?;
+    stream.flush()?;
+    lock(shared).answered += 1;
+    Ok(())
 }
 
 /// As the services of Propeller's demo.

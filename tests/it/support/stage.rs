@@ -297,9 +297,25 @@ impl Stage {
         )
     }
 
+    /// The same with what no setting says.
+    pub fn worker_with(
+        &self,
+        settings: &[(&str, &str)],
+        change: impl FnOnce(&mut Config),
+    ) -> Worker {
+        let environment = self.environment(self.address, settings);
+        let mut config = Config::from_environment(&environment).expect("a configuration");
+        change(&mut config);
+        self.start_configured(config, resolve_dir)
+    }
+
     fn start_worker(&self, environment: &Environment, resolve: Resolve) -> Worker {
-        let introduced = self.count("create");
         let config = Config::from_environment(environment).expect("a configuration");
+        self.start_configured(config, resolve)
+    }
+
+    fn start_configured(&self, config: Config, resolve: Resolve) -> Worker {
+        let introduced = self.count("create");
         let runtime = self.runtime.as_ref().expect("there until the end");
         let worker = Worker::start(config, resolve, runtime);
         self.wait("the worker's introduction", |seen| {
