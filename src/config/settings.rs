@@ -398,7 +398,7 @@ pub static SETTINGS: &[Setting] = &[
         "image-cache",
         "SIZE",
         Text("256MiB"),
-        "Images pulled from a registry, kept in the state directory by their digests; 0: none",
+        "Images, kept in the state directory by their digests; 0: none",
     ),
     setting(
         Group::Images,

@@ -7,6 +7,7 @@
 //!                           └─ Propeller's proxy, over the channel
 //! ```
 
+use super::kept::KeptOnDisk;
 use super::name;
 use super::proxy::Proxy;
 use super::registry::{Registry, RegistryPlace};
@@ -41,7 +42,7 @@ pub struct ImageSettings {
     pub timeout: Duration,
     /// Bytes of the largest one.
     pub limit: u64,
-    /// Where those that were pulled are kept, by their digests.
+    /// Where they are kept, by their digests.
     pub kept: Option<Arc<DiskCache>>,
     /// Where images may be pulled from, beside that registry; none: from anywhere.
     pub hosts: Option<Hosts>,
@@ -59,6 +60,7 @@ pub struct Images {
     fresh: Cache<Digest, Fetched>,
     fresh_for: Duration,
     sources: Arc<ImageSources>,
+    kept: KeptOnDisk,
 }
 
 struct ImageSources {
@@ -72,10 +74,16 @@ impl Images {
         let ImageSettings { registry, channel, timeout, limit, kept, hosts } = settings;
         let by_proxy = channel && registry.is_none();
         let (proxy, asked) = by_proxy.then(|| Proxy::new(timeout, limit)).unzip();
-        let registry = Registry::new(registry, timeout, limit, kept, hosts);
+        let registry = Registry::new(registry, timeout, limit, kept.clone(), hosts);
         let fresh = Cache::new(CacheLimits { bytes: FRESH_BYTES, entries: 1024, flights: FETCHES });
         let fresh_for = FRESH;
-        (Images { fresh, fresh_for, sources: Arc::new(ImageSources { proxy, registry }) }, asked)
+        let sources = Arc::new(ImageSources { proxy, registry });
+        (Images { fresh, fresh_for, sources, kept: KeptOnDisk::new(kept) }, asked)
+    }
+
+    /// What their names came to last.
+    pub(super) fn kept(&self) -> &KeptOnDisk {
+        &self.kept
     }
 
     /// Whether somebody waits for parts of this image from the proxy.
@@ -114,12 +122,17 @@ impl Images {
                     }
                 });
                 let (sources, image) = (self.sources.clone(), name.to_owned());
+                let kept = self.kept.clone();
                 let fetch = move || {
                     let wanted = || !deserted.load(Ordering::Relaxed);
                     let code = sources.get(&image, wanted).map(Binary::new);
                     let at = Instant::now();
                     match code {
                         Ok(code) => {
+                            // One with a digest is found by that.
+                            if !name::has_digest(&image) {
+                                kept.put(&image, &code);
+                            }
                             let weight = code.len() as u64;
                             flight.land(Fetched { at, code: Ok(code) }, weight);
                         }

@@ -7,7 +7,8 @@
 
 use super::STACK;
 use super::images::Images;
-use super::kept::Kept;
+use super::kept::{Kept, KeptOnDisk};
+use super::name;
 use crate::cancel::Cancel;
 use crate::network::{ConnectError, Hosts};
 use crate::task::{Binary, Code, Life, TaskSpec, is_web_address};
@@ -38,6 +39,7 @@ pub struct Fetcher {
     images: Option<Images>,
     /// For invocations of deployed tasks.
     kept: Kept,
+    kept_on_disk: KeptOnDisk,
     /// Each fetch that is under way holds it.
     under_way: Arc<()>,
 }
@@ -65,7 +67,8 @@ impl Fetcher {
             None => config.new_agent(),
         };
         let client = Client { agent, limit };
-        Fetcher { client, images, kept: Kept::default(), under_way: Arc::default() }
+        let kept_on_disk = images.as_ref().map(|images| images.kept().clone()).unwrap_or_default();
+        Fetcher { client, images, kept: Kept::default(), kept_on_disk, under_way: Arc::default() }
     }
 
     /// The images, if it gets some.
@@ -86,22 +89,30 @@ impl Fetcher {
         }
     }
 
-    /// An invocation runs what was fetched when its task was prepared.
+    /// An invocation runs what was fetched when its task was prepared, by an earlier
+    /// process, too.
     fn by_life(&self, url: &str, spec: &TaskSpec, cancel: &Arc<Cancel>) -> Result<Binary, String> {
         let id = spec.id();
-        if id.invocation().is_some()
-            && let Some(kept) = self.kept.get(id)
-        {
+        let invoked = id.invocation().is_some();
+        if invoked && let Some(kept) = self.kept.get(id) {
             return Ok(kept);
         }
+        if invoked && let Some(kept) = self.kept_on_disk.get(name::without_scheme(url)) {
+            self.kept.put(id, kept.clone());
+            return Ok(kept);
+        }
+        let is_web = is_web_address(url);
         let binary = match &self.images {
-            _ if is_web_address(url) => self.get(url, cancel)?,
+            _ if is_web => self.get(url, cancel)?,
             Some(images) => images.get(url, cancel)?,
             None => return Err(failed(url, &"there is no way to images of a registry here")),
         };
         super::count_fetched(binary.len());
-        if id.invocation().is_some() || spec.life() == Life::Latent {
+        if invoked || spec.life() == Life::Latent {
             self.kept.put(id, binary.clone());
+            if is_web {
+                self.kept_on_disk.put(url, &binary);
+            }
         }
         Ok(binary)
     }

@@ -3,7 +3,7 @@
 
 use crate::manager::Habits;
 use crate::support::{
-    Answer, Answered, Call, On, Process, Stage, Task, Web, fixtures, over_both_brokers, wat,
+    Answer, Answered, Call, On, Process, Stage, Task, Web, cached, fixtures, over_both_brokers, wat,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -274,6 +274,40 @@ fn a_deployment_takes_20_kib_of_memory_besides_its_code() {
     assert!(more <= TASKS * (20 << 10), "{TASKS} deployments take {more} bytes");
 }
 
+/// What the issue asks of many deployments, for a note.
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "prints figures; give PROPLET_TEST_BROKER a mosquitto and build with --release"]
+fn figures_of_10_000_deployments() {
+    const TASKS: u64 = 10_000;
+    let scene = Scene { stage: Stage::new(On::Mosquitto), ..Scene::new() };
+    let stage = &scene.stage;
+    // Room for what nobody answers: starts of latent tasks have no result.
+    let settings = [("executors", "1"), ("deployments", "20000")];
+    let mut worker = scene.worker(&settings);
+    let first = stage.start(latent("hello"));
+    stage.call(Call::of(&first)).succeeded("hello\n");
+    let before = worker.memory("VmRSS");
+    let last = (0..TASKS).map(|_| stage.start(latent("hello"))).last().expect("one at least");
+    stage.call(Call::of(&last)).succeeded("hello\n");
+    let more = worker.memory("VmRSS").saturating_sub(before);
+    println!("{TASKS} deployments: {:.1} KiB each", more as f64 / 1024.0 / TASKS as f64);
+    worker.signal("KILL");
+    worker.ended();
+    for _ in 0..3 {
+        let began = std::time::Instant::now();
+        worker = scene.worker(&settings);
+        // It introduces itself once its subscriptions are there.
+        let (subscribed, log) = (began.elapsed(), worker.log().join("\n"));
+        assert!(log.contains("taking over deployed tasks"), "{log}");
+        stage.call(Call::of(&last)).succeeded("hello\n");
+        let memory = worker.memory("VmRSS") >> 20;
+        println!("start to the introduction: {subscribed:?}; resident then: {memory} MiB");
+        worker.signal("KILL");
+        worker.ended();
+    }
+}
+
 /// The manager has given up on it by then.
 #[test]
 fn an_invocation_that_ran_when_the_worker_died_is_not_run_again() {
@@ -312,14 +346,24 @@ fn a_worker_that_ends_answers_its_invocations() {
 #[test]
 fn code_that_is_fetched_is_kept_for_the_invocations() {
     let web = Web::serve(&[("/hello.wasm", Answer::Whole(wat("hello")))]);
-    let stage = Stage::new(On::Embedded);
-    let _worker = stage.worker(ONE);
+    let scene = Scene::new();
+    let stage = &scene.stage;
+    let mut worker = scene.worker(ONE);
     let url = web.url("/hello.wasm");
     let id = stage.start(Task::bare().set("image_url", url).set("latent", true));
     for _ in 0..3 {
         stage.call(Call::of(&id)).succeeded("hello\n");
     }
-    assert_eq!(web.requests(), 1);
+    let images = scene.state.path().join(&stage.worker_id).join("cache/images");
+    let kept = || cached(&images).len() == 2;
+    stage.until("the code is on the disk, and what its address came to", kept);
+    // So is that it is deployed, once what comes later is recorded.
+    stage.settle();
+    worker.signal("KILL");
+    worker.ended();
+    let _worker = scene.worker(ONE);
+    stage.call(Call::of(&id)).succeeded("hello\n");
+    assert_eq!(web.requests(), 1, "the next process runs what was deployed");
 }
 
 /// As a user does it, over HTTP.

@@ -1,9 +1,11 @@
 //! Images of a registry: through Propeller's proxy, and pulled by the worker.
 
 use crate::support::{
-    Access, DockerRegistry, ImageProxy, On, PART, Part, Stage, Task, over_both_brokers, proplet,
-    wat,
+    Access, Call, DockerRegistry, ImageProxy, On, PART, Part, Stage, Task, cached,
+    over_both_brokers, proplet, wat,
 };
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 over_both_brokers!(
     an_image_comes_through_the_proxy_in_parts,
@@ -117,6 +119,45 @@ fn a_task_that_waits_for_an_image_is_stopped(on: On) {
     stage.stop(&id);
     stage.result(&id).failed(&["stopped"]);
     stage.settle();
+}
+
+/// By its digest on the disk. A new task asks the proxy: the name may have moved.
+#[test]
+fn an_image_of_the_proxy_is_kept_for_the_invocations_of_the_next_process() {
+    let stage = Stage::new(On::Embedded);
+    let silent = Arc::<AtomicBool>::default();
+    let proxy = ImageProxy::start(&stage, {
+        let silent = silent.clone();
+        move |name| match silent.load(Ordering::SeqCst) {
+            true => vec![],
+            false => {
+                let parts = Part::cut(&large_guest(), PART);
+                parts.into_iter().map(|part| (name.to_owned(), part)).collect()
+            }
+        }
+    });
+    let state = tempfile::tempdir().expect("a folder");
+    let settings = [
+        ("executors", "1"),
+        ("image-timeout", "500ms"),
+        ("stateless", "false"),
+        ("state-dir", state.path().to_str().expect("text")),
+    ];
+    let mut worker = stage.worker(&settings);
+    let id = stage.start(image(&format!("oci://{NAME}")).set("latent", true));
+    stage.call(Call::of(&id)).succeeded("hello\n");
+    let images = state.path().join(&stage.worker_id).join("cache/images");
+    // The image by its digest, and what its name came to.
+    let expected = [64, large_guest().len() as u64 + 32];
+    stage.until("it is on the disk", || cached(&images) == expected);
+    worker.shut_down();
+    worker.ended();
+    silent.store(true, Ordering::SeqCst);
+    let asked = proxy.asked().len();
+    let _worker = stage.worker(&settings);
+    stage.call(Call::of(&id)).succeeded("hello\n");
+    assert_eq!(proxy.asked().len(), asked);
+    stage.run(image(NAME)).failed(&["registry proxy did not answer within 500ms"]);
 }
 
 #[test]

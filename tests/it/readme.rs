@@ -78,17 +78,29 @@ fn each_hazard_has_its_tests_or_is_open() {
     assert_eq!(cases, (1..=*cases.last().expect("a case")).collect(), "a case is missing");
 }
 
-/// Each message and field of the protocol has its tests.
+/// Each message and field of the protocol has its tests, and so has each way in which
+/// a part of an image, a round's service or a worker of a round can fail.
 #[test]
-fn each_message_and_field_has_its_tests() {
+fn each_message_field_and_failure_of_the_tables_has_its_tests() {
     let architecture = read(&source("ARCHITECTURE.md"));
-    let (_, table) = architecture.split_once("## The wire").expect("the table of messages");
-    let (table, _) = table.split_once("\n## ").expect("what follows it");
     let mut names = BTreeSet::new();
     for folder in ["src", "tests"] {
         functions(&source(folder), &mut names);
     }
-    for row in table.lines().filter(|line| line.starts_with("| ")).skip(1) {
+    for section in ["## The wire", "## Parts of an image", "## Federated rounds"] {
+        let (_, text) = architecture.split_once(section).expect(section);
+        let (text, _) = text.split_once("\n## ").expect("what follows it");
+        each_row_has_its_tests(text, &names);
+    }
+}
+
+fn each_row_has_its_tests(text: &str, names: &BTreeSet<String>) {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_head = |line: &str| line.starts_with("|---");
+    let rows = lines.windows(2).filter(|two| two[0].starts_with("| ") && !is_head(two[1]));
+    let rows: Vec<&str> = rows.map(|two| two[0]).collect();
+    assert!(rows.len() > 3, "{text}");
+    for row in rows {
         let (_, tests) = row.trim_end_matches(" |").rsplit_once(" | ").expect("cells");
         let tests: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
         assert!(!tests.is_empty(), "no test: {row}");

@@ -203,6 +203,15 @@ impl Guest<'_> {
     }
 }
 
+/// The sizes of what a cache on the disk holds, but for what is just being written.
+pub fn cached(folder: &Path) -> Vec<u64> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let whole = entries.filter(|entry| entry.file_name().len() == 64);
+    let mut sizes: Vec<_> = whole.filter_map(|entry| Some(entry.metadata().ok()?.len())).collect();
+    sizes.sort_unstable();
+    sizes
+}
+
 /// Standard output of a task that succeeded.
 pub fn stdout(outcome: &Outcome) -> &str {
     assert_eq!(
