@@ -29,7 +29,8 @@ impl Outcome {
         }
         let written = String::from_utf8_lossy(&self.stderr.bytes);
         let told = panic(&written).or_else(|| {
-            let last = written.lines().rfind(|line| !line.trim().is_empty())?;
+            let says = |line: &&str| !line.trim().is_empty() && !is_note(line);
+            let last = written.lines().rfind(says)?;
             Some(format!("guest: {}", message(last)))
         });
         let refusals = self.diagnostics.iter().rev();
@@ -53,9 +54,6 @@ fn panic(written: &str) -> Option<String> {
         let (place, reason) = match place.strip_suffix(':') {
             Some(place) => {
                 let reason = lines[number + 1..].iter();
-                let is_note = |line: &&&str| {
-                    line.starts_with("note: ") || line.starts_with("stack backtrace:")
-                };
                 let reason: Vec<&str> = reason.take_while(|line| !is_note(line)).copied().collect();
                 (place, reason.join(" "))
             }
@@ -70,6 +68,11 @@ fn panic(written: &str) -> Option<String> {
             reason => format!("guest panicked at {}: {reason}", message(place)),
         })
     })
+}
+
+/// Whether Rust's runtime says with this line how to have it say more.
+fn is_note(line: &str) -> bool {
+    line.starts_with("note: ") || line.starts_with("stack backtrace:")
 }
 
 /// On one line, and not too long for one.
@@ -123,6 +126,11 @@ mod tests {
             (
                 "Assertion failed: n > 0 (main.c: main: 4)\n",
                 "guest: Assertion failed: n > 0 (main.c: main: 4)",
+            ),
+            (
+                "memory allocation of 629145600 bytes failed\n\
+                 note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n",
+                "guest: memory allocation of 629145600 bytes failed",
             ),
             ("one\ntwo\n\n  \n", "guest: two"),
             ("red \x1b[31m\u{202e}\r\n", "guest: red \\u{1b}[31m\\u{202e}"),

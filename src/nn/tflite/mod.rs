@@ -14,6 +14,7 @@ mod read;
 #[cfg(test)]
 pub(in crate::nn) mod write;
 
+use crate::nn::mistaken;
 use crate::nn::refusal::{Errno, Refusal};
 
 pub(in crate::nn) use read::MAX_OPERATORS;
@@ -161,9 +162,10 @@ pub(in crate::nn) fn scan<'a>(parts: &[&'a [u8]]) -> Result<Model<'a>, Refusal> 
         let start: Vec<_> = file.iter().take(8).map(|byte| format!(" {byte:02x}")).collect();
         let text = format!(
             "the builder ({} bytes, beginning with{}) is not a TensorFlow Lite file, which has \
-             TFL3 at its fourth byte",
+             TFL3 at its fourth byte{}",
             file.len(),
-            start.concat()
+            start.concat(),
+            mistaken::told(file)
         );
         return Err(Refusal::new(Errno::InvalidEncoding, text));
     }
