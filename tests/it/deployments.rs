@@ -327,6 +327,42 @@ fn an_invocation_that_ran_when_the_worker_died_is_not_run_again() {
     assert_eq!(stage.answers("the-call"), 0);
 }
 
+/// As long as its time allows.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_invocation_runs_again_when_the_runtimes_process_crashes() {
+    let scene = Scene::new();
+    let stage = &scene.stage;
+    let work = tempfile::tempdir().expect("a folder");
+    let dirs = format!("{}:rw", work.path().display());
+    let settings = [("executors", "1"), ("isolation", "process"), ("dirs", dirs.as_str())];
+    let worker = scene.worker(&settings);
+    let id = stage.start(latent("write-then-wait").inputs(&["runs", "go"]));
+    let (runs, go) = (work.path().join("runs"), work.path().join("go"));
+    let crash_while_it_runs = || {
+        stage.until("the guest runs", || runs.exists());
+        std::fs::remove_file(&runs).expect("removed");
+        for runtime in crate::isolation::runtimes(&worker) {
+            crate::isolation::crash(runtime);
+        }
+    };
+    let call = stage.invoke(Call::of(&id));
+    crash_while_it_runs();
+    stage.until("it runs again", || runs.exists());
+    std::fs::write(&go, "").expect("written");
+    stage.answer(&call).succeeded("done\n");
+    // Alone, too, it crashes.
+    std::fs::remove_file(&go).expect("removed");
+    std::fs::remove_file(&runs).expect("removed");
+    let call = stage.invoke(Call::of(&id));
+    crash_while_it_runs();
+    crash_while_it_runs();
+    stage.answer(&call).failed(&["SIGSEGV"]);
+    std::fs::write(&go, "").expect("written");
+    stage.call(Call::of(&id)).succeeded("done\n");
+    assert_eq!(stage.answers(&call), 1);
+}
+
 #[test]
 fn a_worker_that_ends_answers_its_invocations() {
     let scene = Scene::new();

@@ -1,7 +1,7 @@
 //! wasi-nn with OpenVINO and real models, from the message to the result.
 
 use crate::support::{
-    Answered, Bench, Guest, On, Stage, Task, Worker, assets, fixtures, in_one_process_too,
+    Answered, Bench, Call, Guest, On, Stage, Task, Worker, assets, fixtures, in_one_process_too,
     over_both_brokers, proplet,
 };
 use proplet::nn::{Nn, NnConfig, OpenVinoConfig, SearchEnv};
@@ -21,6 +21,7 @@ over_both_brokers!(
     a_graph_is_loaded_by_name_from_the_tasks_arguments,
     a_graph_is_loaded_by_name_from_the_workers_setting,
     a_component_classifies_on_the_graphs_of_modules,
+    deployed_guests_of_both_kinds_infer_on_the_graphs_of_their_start,
     graphs_append_and_each_goes_by_its_folders_name,
     every_hint_gives_the_same_answer,
     a_long_inference_is_stopped_at_once,
@@ -38,6 +39,7 @@ in_one_process_too!(
     a_graph_is_loaded_by_name_from_the_tasks_arguments,
     a_graph_is_loaded_by_name_from_the_workers_setting,
     a_component_classifies_on_the_graphs_of_modules,
+    deployed_guests_of_both_kinds_infer_on_the_graphs_of_their_start,
     graphs_append_and_each_goes_by_its_folders_name,
     a_long_inference_is_stopped_at_once,
     a_long_inference_runs_into_its_timeout,
@@ -322,6 +324,26 @@ fn a_component_classifies_on_the_graphs_of_modules(on: On) {
     let unknown = component(&["name", "another"]);
     assert!(unknown.diagnostics().iter().any(|said| said.contains("`another`")));
     unknown.failed(&["exited with code 1"]);
+}
+
+fn deployed_guests_of_both_kinds_infer_on_the_graphs_of_their_start(on: On) {
+    let (stage, _worker) = with_worker(on, &[]);
+    let graph = format!("nn-graph=openvino::{}", model("mobilenet"));
+    let dir = format!("--dir={}::fixture", model("mobilenet"));
+    let deploy = |guest: &str| {
+        let task = Task::guest(guest).args(&["-S", "nn", "-S", &graph, &dir]).env("FULL", "1");
+        stage.start(task.set("name", "").set("latent", true))
+    };
+    let guests = [("by-name", vec![]), ("classification-component", vec!["name", "mobilenet"])];
+    for (guest, inputs) in guests {
+        let id = deploy(guest);
+        // It was loaded when the task was prepared.
+        for _ in 0..2 {
+            let answer = stage.call(Call::of(&id).inputs(&inputs));
+            equals_the_reference(answer.stdout(), &expected());
+            assert_eq!(reused(&answer), (true, 1, 0), "{guest}");
+        }
+    }
 }
 
 fn graphs_append_and_each_goes_by_its_folders_name(on: On) {
