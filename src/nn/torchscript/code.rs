@@ -99,9 +99,10 @@ pub(super) fn prove(code: &BTreeMap<String, Cow<'_, [u8]>>) -> Result<HashSet<St
         )));
     }
     for (name, tokens) in &files {
-        File { methods: &methods, within: Within::Module }.prove(tokens).map_err(
-            |(line, error)| refused(format!("line {line} of `{}`: {error}", short(name))),
-        )?;
+        let file = File { methods: &methods, functions: HashSet::new(), within: Within::Module };
+        file.prove(tokens).map_err(|(line, error)| {
+            refused(format!("line {line} of `{}`: {error}", short(name)))
+        })?;
     }
     Ok(classes)
 }
@@ -281,16 +282,21 @@ enum Within {
 
 struct File<'a> {
     methods: &'a HashSet<&'a str>,
+    /// Names that the method which is read has for functions of the archive.
+    functions: HashSet<&'a str>,
     within: Within,
 }
 
-impl File<'_> {
-    fn prove(mut self, tokens: &[Token<'_>]) -> Found<()> {
+impl<'a> File<'a> {
+    fn prove(mut self, tokens: &[Token<'a>]) -> Found<()> {
         let mut rest = tokens;
         let (mut indent, mut number) = (0, 1);
         while !rest.is_empty() {
             let end = rest.iter().position(|token| matches!(token, Token::Line(..)));
             let (line, more) = rest.split_at(end.unwrap_or(rest.len()));
+            if line.first() == Some(&Token::Name("def")) {
+                self.functions = functions(indent, rest);
+            }
             self.line(indent, line).map_err(|error| (number, error))?;
             match more.split_first() {
                 Some((Token::Line(blanks, line), more)) => {
@@ -370,6 +376,10 @@ impl File<'_> {
                 depth < 0 || (depth == 0 && *token == Token::Sign(','))
             });
             let value = &rest[..end.unwrap_or(rest.len())];
+            // A tensor of `constants.pkl`.
+            if let [Token::Name("CONSTANTS"), Token::Sign('.'), Token::Name(_)] = value {
+                continue;
+            }
             literal(value, &format!("a default value of `{}`", short(name)))?;
         }
         self.classes(line)
@@ -421,6 +431,16 @@ impl File<'_> {
             return Err(format!("there is a `{word}` in a method"));
         }
         self.classes(line)?;
+        // What is called by such a name then would be something else.
+        for pair in line.windows(2) {
+            match pair {
+                [Token::Name(word), Token::Sign('=' | ',')] if WORDS.contains(word) => {
+                    return Err(format!("a value is called `{word}`, a word of the language"));
+                }
+                [Token::Name(_) | Token::Sign(','), _] => {}
+                _ => break,
+            }
+        }
         for (at, token) in line.iter().enumerate().skip(1) {
             if *token == Token::Sign('(') {
                 self.call(&line[..at])?;
@@ -467,7 +487,7 @@ impl File<'_> {
         let refuse = || Err(format!("it calls `{}`, which is not allowed", short(&path.join("."))));
         let of_archive = |name: &str| self.methods.contains(name);
         match path.as_slice() {
-            [word] if !of_value => match WORDS.contains(word) {
+            [word] if !of_value => match WORDS.contains(word) || self.functions.contains(*word) {
                 true => Ok(()),
                 false => refuse(),
             },
@@ -491,6 +511,32 @@ impl File<'_> {
             [] => refuse(),
         }
     }
+}
+
+/// The names that a method, whose first line has this indent, gives to functions of the
+/// archive and uses for nothing else: `_0 = __torch__.torch.nn.functional.relu`.
+fn functions<'a>(indent: usize, tokens: &[Token<'a>]) -> HashSet<&'a str> {
+    let ends = |token: &Token<'_>| matches!(token, Token::Line(blanks, _) if *blanks <= indent);
+    let end = tokens.iter().position(ends).unwrap_or(tokens.len());
+    let (mut found, mut others) = (HashSet::new(), HashSet::new());
+    for line in tokens[..end].split(|token| matches!(token, Token::Line(..))) {
+        if let [Token::Name(name), Token::Sign('='), Token::Name("__torch__"), path @ ..] = line
+            && !path.is_empty()
+            && path.chunks(2).all(|part| matches!(part, [Token::Sign('.'), Token::Name(_)]))
+        {
+            found.insert(*name);
+            continue;
+        }
+        for (at, token) in line.iter().enumerate() {
+            let Token::Name(name) = token else { continue };
+            let of_value = at > 0 && line[at - 1] == Token::Sign('.');
+            if !of_value && line.get(at + 1) != Some(&Token::Sign('(')) {
+                others.insert(*name);
+            }
+        }
+    }
+    found.retain(|name| !others.contains(name));
+    found
 }
 
 /// `Tensor`, `Optional[List[int]]`, `__torch__.a.B`.

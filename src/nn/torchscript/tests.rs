@@ -113,6 +113,34 @@ fn calls_that_are_not_allowed_are_refused_by_name() {
 }
 
 #[test]
+fn a_name_is_called_where_it_is_one_of_the_archives_functions() {
+    let attributes = ["training : bool", "b : Tensor"];
+    let made = |body: &[&str]| {
+        let code = class(&attributes, "x: Tensor) -> Tensor", body);
+        model(&format!("{code}def g(x: Tensor) -> Tensor:\n  return torch.relu(x)\n"), &object())
+    };
+    of(&made(&["_0 = __torch__.g", "y = _0(x, )", "return (_0(y, ))"])).expect("a function");
+    for body in [
+        &["f = torch.relu", "return f(x)"][..],
+        &["f = (x).resize_", "return f([1000])"],
+        &["f = __torch__.g", "f = torch.from_file", "return f(x)"],
+        &["f = __torch__.g", "y, f = (x, torch.from_file)", "return f(x)"],
+        &["f = __torch__.g", "for f in [torch.from_file]:", "  y = f(x)", "return x"],
+        &["f = __torch__.g if b else torch.from_file", "return f(x)"],
+    ] {
+        refuses(&format!("{body:?}"), &made(body), "it calls `f`, which is not allowed");
+    }
+    // That of another method is none of this one's.
+    let code = class(&attributes, "x: Tensor) -> Tensor", &["f = __torch__.g", "return f(x)"]);
+    let other = "  def other(self: __torch__.Model, x: Tensor) -> Tensor:\n    return f(x)\n";
+    let both = model(&format!("{code}{other}"), &object());
+    refuses("another method", &both, "it calls `f`, which is not allowed");
+    for line in ["int = (x).resize_", "y, len = (x, x)"] {
+        refuses(line, &with_line(line), "a word of the language");
+    }
+}
+
+#[test]
 fn what_would_be_computed_while_code_is_read_is_refused() {
     let attributes = ["training : bool", "b : Tensor"];
     for (head, part) in [
@@ -121,12 +149,16 @@ fn what_would_be_computed_while_code_is_read_is_refused() {
             "a default value of `forward` is computed",
         ),
         ("x: Tensor, n: int=2 ** 9) -> Tensor", "a default value of `forward` is computed"),
+        (
+            "x: Tensor, n: Tensor=CONSTANTS.c0.x) -> Tensor",
+            "a default value of `forward` is computed",
+        ),
         ("x: Tensor, n: int=y) -> Tensor", "a default value of `forward` is computed"),
         ("x: Tensor, n: List[int]=[a for a in x]) -> Tensor", "is computed"),
     ] {
         refuses(head, &model(&class(&attributes, head, &["return x"]), &object()), part);
     }
-    let plain = "x: Tensor, n: int=-1, m: Optional[float]=None, t: str=\"a\") -> Tensor";
+    let plain = "x: Tensor, n: int=-1, m: Optional[float]=None, t: str=\"a\", c: Tensor=CONSTANTS.c0) -> Tensor";
     of(&model(&class(&attributes, plain, &["return x"]), &object())).expect("literals");
     for (attribute, part) in [
         ("c : Final[int] = torch.seed()", "an attribute of a class is computed"),

@@ -60,24 +60,8 @@ impl Object {
     ) -> Object {
         let key = self.numbers.len().to_string();
         self.numbers.push(bytes);
-        let dims = |dims: &[i32]| {
-            let dims: Vec<u8> = dims.iter().flat_map(|&dim| number(dim)).collect();
-            [&b"("[..], &dims, b"t"].concat()
-        };
-        let parts = [
-            b"ctorch._utils\n_rebuild_tensor_v2\n((".to_vec(),
-            text("storage"),
-            format!("ctorch\n{storage}\n").into_bytes(),
-            text(&key),
-            text("cpu"),
-            number(count),
-            b"tQ".to_vec(),
-            number(offset),
-            dims(sizes),
-            dims(strides),
-            b"\x89ccollections\nOrderedDict\n)RtR".to_vec(),
-        ];
-        self.named(name, &parts.concat())
+        let value = tensor(storage, &key, count, (offset, sizes, strides));
+        self.named(name, &value)
     }
 
     /// The whole pickle.
@@ -88,6 +72,33 @@ impl Object {
 
 fn begun(class: &str) -> Vec<u8> {
     format!("c__torch__\n{class}\n)").into_bytes().into_iter().chain(*b"\x81}(").collect()
+}
+
+/// The instructions of a tensor with the numbers of an entry.
+fn tensor(
+    storage: &str,
+    key: &str,
+    count: i32,
+    (offset, sizes, strides): (i32, &[i32], &[i32]),
+) -> Vec<u8> {
+    let dims = |dims: &[i32]| {
+        let dims: Vec<u8> = dims.iter().flat_map(|&dim| number(dim)).collect();
+        [&b"("[..], &dims, b"t"].concat()
+    };
+    let parts = [
+        b"ctorch._utils\n_rebuild_tensor_v2\n((".to_vec(),
+        text("storage"),
+        format!("ctorch\n{storage}\n").into_bytes(),
+        text(key),
+        text("cpu"),
+        number(count),
+        b"tQ".to_vec(),
+        number(offset),
+        dims(sizes),
+        dims(strides),
+        b"\x89ccollections\nOrderedDict\n)RtR".to_vec(),
+    ];
+    parts.concat()
 }
 
 /// The instructions of a number.
@@ -105,15 +116,33 @@ pub(crate) const NO_CONSTANTS: &[u8] = b"\x80\x02).";
 
 /// An archive of this code and object.
 pub(crate) fn model(code: &str, object: &Object) -> Vec<u8> {
+    model_with(code, object, (NO_CONSTANTS, &[]))
+}
+
+/// The same, whose code has these numbers as the constant `CONSTANTS.c0`.
+pub(crate) fn model_with_constant(code: &str, object: &Object, values: &[f32]) -> Vec<u8> {
+    let count = values.len() as i32;
+    let numbers: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let tensor = tensor("FloatStorage", "0", count, (0, &[count], &[1]));
+    let pickle = [&b"\x80\x02"[..], &tensor, b"\x85."].concat();
+    model_with(code, object, (&pickle[..], &[("constants/0".to_owned(), &numbers[..])]))
+}
+
+fn model_with(
+    code: &str,
+    object: &Object,
+    (constants, more): (&[u8], &[(String, &[u8])]),
+) -> Vec<u8> {
     let pickle = object.pickle();
     let mut entries = vec![
         ("data.pkl".to_owned(), &pickle[..]),
         ("code/__torch__.py".to_owned(), code.as_bytes()),
-        ("constants.pkl".to_owned(), NO_CONSTANTS),
+        ("constants.pkl".to_owned(), constants),
         ("version".to_owned(), b"3\n"),
     ];
     let numbers = object.numbers.iter().enumerate();
     entries.extend(numbers.map(|(index, data)| (format!("data/{index}"), &data[..])));
+    entries.extend(more.iter().cloned());
     archive(&entries)
 }
 

@@ -102,6 +102,22 @@ Input input_of(const c10::Argument &argument, const std::string &schema) {
   return input;
 }
 
+// Constants are in the code, which contexts share: one that is written to would pass from task to task.
+void check_constants(const std::shared_ptr<jit::Graph> &graph, const std::string &method) {
+  jit::AliasDb writers(graph);
+  std::vector<jit::Block *> open{graph->block()};
+  while (!open.empty()) {
+    jit::Block *block = open.back();
+    open.pop_back();
+    for (jit::Node *node : block->nodes()) {
+      if (node->kind() == c10::prim::Constant && writers.hasWriters(node->output())) {
+        throw Refused("`" + method + "` writes to a constant");
+      }
+      for (jit::Block *inner : node->blocks()) open.push_back(inner);
+    }
+  }
+}
+
 // What `forward` writes to, besides what it makes itself: the module's state, its arguments.
 void find_writes(Shared &shared, const jit::Method &method) {
   auto graph = method.graph()->copy();
@@ -128,6 +144,7 @@ void find_writes(Shared &shared, const jit::Method &method) {
       training.push_back(node);
     }
   });
+  check_constants(graph, method.name());
   shared.stateful = sets;
   if (!sets) {
     for (jit::Node *node : training) {
@@ -156,6 +173,13 @@ std::shared_ptr<Shared> load(const uint8_t *bytes, size_t size, const Allowed &a
     if (with_graph == nullptr) throw Refused("`" + function->name() + "` has no code of its own");
     for (const jit::Node *node : with_graph->graph()->nodes()) {
       check_node(node, allowed, "`" + function->qualname().qualifiedName() + "`");
+    }
+    // They are called around a `with`, so that they are in no other one's graph.
+    if (function->name() == "__enter__" || function->name() == "__exit__") {
+      Extent().of(function);
+      auto graph = with_graph->graph()->copy();
+      jit::Inline(*graph);
+      check_constants(graph, function->name());
     }
   }
   auto method = module.find_method("forward");
@@ -195,13 +219,11 @@ void run(torch_context &context) {
   if (!context.module) context.module = shared.stateful ? shared.module.deepcopy() : shared.module;
   std::vector<jit::IValue> arguments;
   for (size_t n = 0; n < shared.inputs.size(); n++) {
-    const auto &set = context.inputs[n];
-    if (!set) {
-      arguments.push_back(shared.inputs[n].otherwise);
-    } else if (set->isTensor() && (shared.stateful || shared.writes_inputs)) {
-      arguments.push_back(set->toTensor().clone());
+    const jit::IValue &value = context.inputs[n] ? *context.inputs[n] : shared.inputs[n].otherwise;
+    if (value.isTensor() && (shared.stateful || shared.writes_inputs)) {
+      arguments.push_back(value.toTensor().clone());
     } else {
-      arguments.push_back(*set);
+      arguments.push_back(value);
     }
   }
   auto method = context.module->get_method("forward");
