@@ -132,7 +132,7 @@ fn an_endless_inference_of_libtorch_is_stopped_and_the_next_task_runs(on: On) {
     let dir = graphs();
     let dirs = dir.path().to_str().expect("text");
     let stage = Stage::new(on);
-    let _worker = stage.worker(&[("dirs", dirs), ("executors", "1")]);
+    let _worker = stage.worker(&[("dirs", dirs), ("executors", "1"), ("queue", "1")]);
     // It is loaded by then, so that what is stopped is the inference.
     ran(&stage.run(named(dir.path(), "tiny")), "before");
     let id = stage.running(named(dir.path(), "endless"));
