@@ -33,7 +33,8 @@ const ATEN: &[&str] = &[
     "meshgrid movedim narrow numpy_T permute pixel_shuffle pixel_unshuffle repeat reshape reshape_as roll select slice",
     "split split_with_sizes squeeze stack swapaxes t tensor_split tile transpose tril triu unbind unflatten unfold",
     "unsqueeze view view_as",
-    "constant_pad_nd pad reflection_pad1d reflection_pad2d upsample_bicubic2d upsample_bilinear2d upsample_linear1d",
+    "constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d",
+    "upsample_bicubic2d upsample_bilinear2d upsample_linear1d",
     "upsample_nearest1d upsample_nearest2d",
     // Elements by index, each of which is checked.
     "gather index index_put index_put_ index_select masked_fill masked_fill_ scatter scatter_ where",

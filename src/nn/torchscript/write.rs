@@ -64,6 +64,27 @@ impl Object {
         self.named(name, &value)
     }
 
+    /// A list of one tensor of f32 in one row.
+    pub(crate) fn list_of_tensor(self, name: &str, values: &[f32]) -> Object {
+        let begin = b"ctorch.jit._pickle\nbuild_tensorlist\n(](";
+        self.around_tensor(name, begin, values, b"etR")
+    }
+
+    /// A tensor of f32 in one row, with these instructions around it.
+    pub(crate) fn around_tensor(
+        self,
+        name: &str,
+        begin: &[u8],
+        values: &[f32],
+        end: &[u8],
+    ) -> Object {
+        let (count, key) = (values.len() as i32, self.numbers.len().to_string());
+        let tensor = tensor("FloatStorage", &key, count, (0, &[count], &[1]));
+        let mut object = self.named(name, &[begin, &tensor, end].concat());
+        object.numbers.push(values.iter().flat_map(|value| value.to_le_bytes()).collect());
+        object
+    }
+
     /// The whole pickle.
     pub(crate) fn pickle(&self) -> Vec<u8> {
         [&self.pickle[..], b"ub."].concat()

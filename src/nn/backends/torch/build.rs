@@ -9,12 +9,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     "src/nn/backends/torch/shim.cpp",
     "src/nn/backends/torch/shim.h",
     "src/nn/backends/torch/memory.h",
     "src/nn/backends/torch/outputs.h",
     "src/nn/backends/torch/proofs.h",
+    "src/nn/backends/torch/watch.h",
 ];
 
 /// Where headers and libraries are.

@@ -171,6 +171,9 @@ public:
     }
   }
 
+  // Whether an object has `training`, and it is true.
+  bool trains = false;
+
 private:
   std::set<const void *> seen;
 
@@ -236,6 +239,8 @@ private:
       if (!seen.insert(object.get()).second) return true;
       for (size_t n = 0; n < declared->numAttributes(); n++) {
         check(object->getSlot(n), declared->getAttribute(n), declared->getAttributeName(n));
+        bool training = declared->getAttributeName(n) == "training" && object->getSlot(n).isBool();
+        trains = trains || (training && object->getSlot(n).toBool());
       }
       return true;
     }

@@ -4,6 +4,7 @@
 #include "memory.h"
 #include "outputs.h"
 #include "proofs.h"
+#include "watch.h"
 
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
@@ -21,6 +22,7 @@
 #include <mutex>
 #include <sstream>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 namespace {
@@ -56,8 +58,8 @@ struct Shared {
   std::vector<Input> inputs;
   std::vector<std::string> outputs;
   bool declared;
-  bool stateful;
-  bool writes_inputs;
+  bool stateful = false;
+  bool writes_inputs = false;
   std::string schema;
 };
 
@@ -118,13 +120,20 @@ void check_constants(const std::shared_ptr<jit::Graph> &graph, const std::string
   }
 }
 
-// What `forward` writes to, besides what it makes itself: the module's state, its arguments.
-void find_writes(Shared &shared, const jit::Method &method) {
+// Whether it gives what is in something: of an attribute, in the end. Who writes to an element of a list
+// does not write to the list.
+bool takes_out(const jit::Node *node) {
+  static const std::unordered_set<std::string> takers{
+      "prim::GetAttr",    "prim::ListUnpack", "prim::TupleIndex",  "prim::TupleSlice", "prim::TupleUnpack",
+      "aten::__getitem__", "aten::get",        "aten::items",       "aten::pop",        "aten::values"};
+  return takers.count(node->kind().toQualString()) > 0;
+}
+
+// What `forward` writes to, besides what it makes itself: the module's state, its arguments. `trains`
+// says that an object of the model is not in evaluation mode.
+void find_writes(Shared &shared, const jit::Method &method, bool trains) {
   auto graph = method.graph()->copy();
   jit::Inline(*graph);
-  // Modules are in evaluation mode, which no allowed method changes without a `SetAttr`.
-  std::vector<jit::Node *> training;
-  bool sets = false;
   auto each = [&](auto visit) {
     std::vector<jit::Block *> open{graph->block()};
     while (!open.empty()) {
@@ -136,27 +145,35 @@ void find_writes(Shared &shared, const jit::Method &method) {
       }
     }
   };
+  std::vector<jit::Node *> training;
   each([&](jit::Node *node) {
     // What is called around a `with` is not in the graph.
-    if (node->kind() == c10::prim::SetAttr || node->kind() == c10::prim::Enter) sets = true;
-    if (node->kind() == c10::prim::GetAttr && node->s(c10::attr::name) == "training" &&
-        node->output()->type()->kind() == c10::TypeKind::BoolType) {
+    if (node->kind() == c10::prim::Enter) trains = shared.stateful = true;
+    bool sets = node->kind() == c10::prim::SetAttr;
+    if ((!sets && node->kind() != c10::prim::GetAttr) || node->s(c10::attr::name) != "training") return;
+    if (sets) {
+      trains = true;
+    } else if (node->output()->type()->kind() == c10::TypeKind::BoolType) {
       training.push_back(node);
     }
   });
   check_constants(graph, method.name());
-  shared.stateful = sets;
-  if (!sets) {
+  // In evaluation mode layers leave what they count in training as it is.
+  if (!trains) {
     for (jit::Node *node : training) {
       jit::WithInsertPoint here(node);
       node->output()->replaceAllUsesWith(graph->insertConstant(false));
     }
     jit::ConstantPropagationImmutableTypes(graph);
   }
+  each([&](jit::Node *node) {
+    if (node->kind() == c10::prim::SetAttr) shared.stateful = true;
+  });
   jit::AliasDb writers(graph);
   each([&](jit::Node *node) {
-    if (node->kind() == c10::prim::GetAttr && writers.hasWriters(node->output())) {
-      shared.stateful = true;
+    if (!takes_out(node)) return;
+    for (jit::Value *value : node->outputs()) {
+      if (writers.hasWriters(value)) shared.stateful = true;
     }
   });
   for (size_t n = 1; n < graph->inputs().size(); n++) {
@@ -187,6 +204,9 @@ std::shared_ptr<Shared> load(const uint8_t *bytes, size_t size, const Allowed &a
   Extent().of(&method->function());
   Attributes().check(jit::IValue(module._ivalue()), module.type(), "self");
   module.eval();
+  // That has set what is called `training` in modules, whatever it was, and in nothing else.
+  Attributes attributes;
+  attributes.check(jit::IValue(module._ivalue()), module.type(), "self");
   const c10::FunctionSchema &schema = method->function().getSchema();
   std::ostringstream text;
   text << schema;
@@ -199,7 +219,7 @@ std::shared_ptr<Shared> load(const uint8_t *bytes, size_t size, const Allowed &a
   }
   shared->declared = declare(schema.returns()[0].type(), "", shared->outputs);
   if (shared->declared && shared->outputs.size() == 1) call_the_one(shared->outputs[0]);
-  find_writes(*shared, *method);
+  find_writes(*shared, *method, attributes.trains);
   return shared;
 }
 
@@ -271,6 +291,7 @@ torch_status proplet_torch_load(const uint8_t *bytes, size_t size, const char *o
                                 torch_error error) {
   return within(std::make_shared<Account>(memory), cancelled, error, [&] {
     c10::InferenceMode inference;
+    Watch watch;
     Allowed allowed(operators);
     *model = new torch_model{load(bytes, size, allowed)};
   });
@@ -337,6 +358,7 @@ torch_status proplet_torch_set(torch_context *context, size_t index, torch_eleme
 torch_status proplet_torch_run(torch_context *context, const int32_t *cancelled, torch_error error) {
   return within(context->account, cancelled, error, [&] {
     c10::InferenceMode inference;
+    Watch watch;
     run(*context);
   });
 }

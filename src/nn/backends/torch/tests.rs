@@ -176,6 +176,117 @@ fn a_models_state_is_its_contexts_own() {
     assert_eq!(second.task.report().graphs_reused, 2);
 }
 
+/// Whatever way leads to it: what a task leaves behind, no other one finds.
+#[test]
+fn a_state_that_is_not_in_sight_is_its_contexts_own_too() {
+    let nn = nn();
+    let begun = || Object::new("Model").truth("training", false);
+    let model_of = |parts: &str, attribute: &str, body: &[&str], object: Object| {
+        let attributes = ["training : bool", attribute];
+        model(&format!("{parts}{}", class(&attributes, "x: Tensor) -> Tensor", body)), &object)
+    };
+    let tensor_of = |first: &'static str| [first, "return torch.add_(sum, x, alpha=1)"];
+    // Evaluation mode is one of modules; this is only called so.
+    let mode = "class Mode:\n  training : bool\n  sum : Tensor\n";
+    let trains = {
+        let begin = b"(c__torch__\nMode\n)\x81}(";
+        [&begin[..], &text("training"), b"\x88", &text("sum")].concat()
+    };
+    let hidden = [
+        "mode = (self.modes)[0]",
+        "sum = mode.sum",
+        "if mode.training:",
+        "  y = torch.add_(sum, x, alpha=1)",
+        "else:",
+        "  y = torch.add(sum, x, alpha=1)",
+        "return y",
+    ];
+    for archive in [
+        model_of(
+            "",
+            "sums : List[Tensor]",
+            &tensor_of("sum = (self.sums)[0]"),
+            begun().list_of_tensor("sums", &[0.0]),
+        ),
+        model_of(
+            "",
+            "sums : Tuple[Tensor]",
+            &tensor_of("sum, = self.sums"),
+            begun().around_tensor("sums", b"(", &[0.0], b"t"),
+        ),
+        model_of(
+            mode,
+            "modes : Tuple[__torch__.Mode]",
+            &hidden,
+            begun().around_tensor("modes", &trains, &[0.0], b"ubt"),
+        ),
+    ] {
+        let (mut first, mut second) = (ready(&nn, &archive), ready(&nn, &archive));
+        assert_eq!(first.run(&[&[1.0]]), [1.0]);
+        assert_eq!(first.run(&[&[2.0]]), [3.0]);
+        assert_eq!(second.run(&[&[5.0]]), [5.0]);
+        assert!(first.task.shared_graph(0).is_stateful());
+    }
+}
+
+/// As `torch.jit.script` writes a layer that counts while it is trained.
+#[test]
+fn what_only_training_writes_to_is_shared() {
+    let nn = nn();
+    let attributes = ["count : int", "training : bool", "mean : Tensor", "deviation : Tensor"];
+    let layer = [
+        "training = self.training",
+        "if training:",
+        "  count = self.count",
+        "  self.count = torch.add(count, 1)",
+        "else:",
+        "  pass",
+        "training0 = self.training",
+        "if training0:",
+        "  trains = True",
+        "else:",
+        "  trains = False",
+        "_0 = __torch__.batch_norm",
+        "return _0(x, self.mean, self.deviation, trains, )",
+    ];
+    let code = class(&attributes, "x: Tensor) -> Tensor", &layer);
+    let code = format!(
+        "{code}def batch_norm(x: Tensor,\n    mean: Optional[Tensor],\n    \
+         deviation: Optional[Tensor],\n    training: bool=False) -> Tensor:\n  \
+         return torch.batch_norm(x, None, None, mean, deviation, training, 0.1, 0., True)\n"
+    );
+    let object = Object::new("Model").number("count", 0).truth("training", true);
+    let object = object.tensor("mean", &[1.0]).tensor("deviation", &[4.0]);
+    let mut ready = ready(&nn, &model(&code, &object));
+    assert!(!ready.task.shared_graph(0).is_stateful());
+    let (task, context) = (&mut ready.task, ready.context);
+    task.set_input(context, 0, F32, &[1, 1, 2], &floats(&[1.0, 5.0])).expect("it fits");
+    task.compute(context).expect("computed");
+    assert_eq!(numbers(&output(task, context, 0)), [0.0, 2.0]);
+}
+
+/// libtorch's own checks of these go round.
+#[test]
+fn numbers_that_are_out_of_all_proportion_are_refused() {
+    let nn = nn();
+    for (call, what) in [
+        ("torch.reflection_pad1d(y, [n, n])", "`padding` of `aten::reflection_pad1d`"),
+        ("torch.pad(y, [n, 9223372036854775807], \"replicate\")", "`pad` of `aten::pad`"),
+        ("torch.slice(y, 1, 0, 2, 9223372036854775807)", "`step` of `aten::slice`"),
+    ] {
+        let body = ["y = torch.unsqueeze(x, 0)", "n = torch.sub(-9223372036854775807, 1)"];
+        let mut ready = ready(&nn, &unary(&[body[0], body[1], &format!("return {call}")]));
+        let shape = [4];
+        let set = ready.task.set_input(ready.context, 0, F32, &shape, &floats(&[1.0; 4]));
+        set.expect("it fits");
+        let refused = refusal(ready.task.compute(ready.context));
+        assert!(refused.text.contains(&format!("{what} is beyond 2147483648")), "{refused}");
+    }
+    // As `x[1:]` is written.
+    let all = unary(&["return torch.slice(x, 0, 1, 9223372036854775807)"]);
+    assert_eq!(ready(&nn, &all).run(&[&[1.0, 2.0, 3.0]]), [2.0, 3.0]);
+}
+
 #[test]
 fn outputs_come_in_order_and_by_name() {
     let nn = nn();
@@ -422,18 +533,21 @@ fn tensors_of_a_model_are_bounded() {
 #[test]
 fn an_endless_inference_ends_with_its_task() {
     let nn = nn();
-    let endless = unary(&["y = x", "while True:", "  y = torch.add(y, x, alpha=1)", "return y"]);
-    let cancel = Arc::new(Cancel::default());
-    let mut task = nn.context(&[], cancel.clone()).expect("a context");
-    let graph = task.load(PYTORCH, 0, &[&endless]).expect("loaded");
-    let context = task.init_execution_context(graph).expect("a context");
-    task.set_input(context, 0, F32, &[1], &floats(&[1.0])).expect("it fits");
-    let ran = std::thread::scope(|scope| {
-        let running = scope.spawn(move || task.compute(context));
-        cancel.cancel(Reason::Stopped);
-        running.join().expect("no panic")
-    });
-    assert_eq!(ran, Err(Halt::Cancelled(Reason::Stopped)));
+    // The second one makes no tensor.
+    for step in ["y = torch.add(y, x, alpha=1)", "y = torch.detach(y)"] {
+        let endless = unary(&["y = x", "while True:", &format!("  {step}"), "return y"]);
+        let cancel = Arc::new(Cancel::default());
+        let mut task = nn.context(&[], cancel.clone()).expect("a context");
+        let graph = task.load(PYTORCH, 0, &[&endless]).expect("loaded");
+        let context = task.init_execution_context(graph).expect("a context");
+        task.set_input(context, 0, F32, &[1], &floats(&[1.0])).expect("it fits");
+        let ran = std::thread::scope(|scope| {
+            let running = scope.spawn(move || task.compute(context));
+            cancel.cancel(Reason::Stopped);
+            running.join().expect("no panic")
+        });
+        assert_eq!(ran, Err(Halt::Cancelled(Reason::Stopped)));
+    }
     // And the next one has the thread.
     assert_eq!(ready(&nn, &tiny()).run(&[&[0.0; 4]]), [1.0, 2.0, 3.0, 4.0]);
 }
