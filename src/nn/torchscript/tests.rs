@@ -446,3 +446,28 @@ fn instructions_of_texts_and_numbers_are_those_of_pickles() {
     let code = class(&["training : bool"], "x: Tensor) -> Tensor", &["return x"]);
     of(&model(&code, &object.empty("o", "Model"))).expect("proven");
 }
+
+/// SECURITY.md, what an archive may not have: each row has its tests.
+#[test]
+fn what_is_promised_of_archives_has_its_tests() {
+    let tests = [include_str!("tests.rs"), include_str!("../backends/torch/tests/refused.rs")];
+    let table = include_str!("../../../SECURITY.md");
+    let rows = table.lines().skip_while(|line| !line.starts_with("| what an archive may not have"));
+    let rows: Vec<_> = rows.skip(2).take_while(|line| line.starts_with('|')).collect();
+    let mut before = Vec::new();
+    for row in rows {
+        let cell = row.trim_end_matches([' ', '|']).rsplit('|').next().unwrap_or_default();
+        let names: Vec<_> = cell.split('`').skip(1).step_by(2).collect();
+        if !names.is_empty() {
+            before = names;
+        } else {
+            assert_eq!(cell.trim(), "the same", "{row}");
+        }
+        for name in &before {
+            let named = |source: &&str| source.contains(&format!("fn {name}()"));
+            assert!(tests.iter().any(named), "{name} is no test");
+        }
+        assert!(!before.is_empty(), "{row}");
+    }
+    assert!(!before.is_empty(), "the table is there");
+}

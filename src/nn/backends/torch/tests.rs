@@ -1,5 +1,8 @@
 //! Models of a few lines, written here, on libtorch itself.
 
+mod refused;
+mod state;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,7 +10,7 @@ use crate::cancel::{Cancel, Reason};
 use crate::nn::backends::{Backend, openvino};
 use crate::nn::context::NnCtx;
 use crate::nn::refusal::{Errno, Halt, Refusal};
-use crate::nn::torchscript::write::{Object, class, model, model_with_constant, text, tiny};
+use crate::nn::torchscript::write::{Object, class, model, tiny};
 use crate::nn::{LoadBytes, Nn, NnConfig, NnLimits};
 
 use super::Torch;
@@ -139,154 +142,6 @@ fn what_an_operator_refuses_is_said_in_one_sentence() {
     assert!(refused.text.contains("too few cats"), "{refused}");
 }
 
-/// Counts its inferences, and adds up its inputs.
-fn counter() -> Vec<u8> {
-    let body = [
-        "n = self.n",
-        "self.n = torch.add(n, 1)",
-        "sum = self.sum",
-        "_0 = torch.add_(sum, x, alpha=1)",
-        "n0 = self.n",
-        "return torch.add(_0, n0, alpha=100)",
-    ];
-    let code =
-        class(&["training : bool", "n : int", "sum : Tensor"], "x: Tensor) -> Tensor", &body);
-    let object = Object::new("Model").truth("training", false).number("n", 0);
-    model(&code, &object.tensor("sum", &[0.0]))
-}
-
-#[test]
-fn a_models_state_is_its_contexts_own() {
-    let nn = nn();
-    let (mut first, mut second) = (ready(&nn, &counter()), ready(&nn, &counter()));
-    assert_eq!(first.run(&[&[1.0]]), [101.0]);
-    assert_eq!(first.run(&[&[2.0]]), [203.0]);
-    assert_eq!(second.run(&[&[5.0]]), [105.0]);
-    assert_eq!(first.run(&[&[3.0]]), [306.0]);
-    // What was given stays as it is when its context goes on.
-    let kept = first.task.execution(first.context).expect("there").take_output(0).expect("one").1;
-    first.run(&[&[4.0]]);
-    assert_eq!(numbers((*kept).as_ref()), [306.0]);
-    drop(first);
-    assert_eq!(numbers((*kept).as_ref()), [306.0]);
-    // In the same task, too, and after the others have ended.
-    let graph = second.task.load(PYTORCH, 0, &[&counter()]).expect("loaded");
-    second.context = second.task.init_execution_context(graph).expect("a context");
-    assert_eq!(second.run(&[&[7.0]]), [107.0]);
-    assert_eq!(second.task.report().graphs_reused, 2);
-}
-
-/// Whatever way leads to it: what a task leaves behind, no other one finds.
-#[test]
-fn a_state_that_is_not_in_sight_is_its_contexts_own_too() {
-    let nn = nn();
-    let begun = || Object::new("Model").truth("training", false);
-    let model_of = |parts: &str, attribute: &str, body: &[&str], object: Object| {
-        let attributes = ["training : bool", attribute];
-        model(&format!("{parts}{}", class(&attributes, "x: Tensor) -> Tensor", body)), &object)
-    };
-    let tensor_of = |first: &'static str| [first, "return torch.add_(sum, x, alpha=1)"];
-    // Evaluation mode is one of modules; this is only called so.
-    let mode = "class Mode:\n  training : bool\n  sum : Tensor\n";
-    let trains = {
-        let begin = b"(c__torch__\nMode\n)\x81}(";
-        [&begin[..], &text("training"), b"\x88", &text("sum")].concat()
-    };
-    let hidden = [
-        "mode = (self.modes)[0]",
-        "sum = mode.sum",
-        "if mode.training:",
-        "  y = torch.add_(sum, x, alpha=1)",
-        "else:",
-        "  y = torch.add(sum, x, alpha=1)",
-        "return y",
-    ];
-    for archive in [
-        model_of(
-            "",
-            "sums : List[Tensor]",
-            &tensor_of("sum = (self.sums)[0]"),
-            begun().list_of_tensor("sums", &[0.0]),
-        ),
-        model_of(
-            "",
-            "sums : Tuple[Tensor]",
-            &tensor_of("sum, = self.sums"),
-            begun().around_tensor("sums", b"(", &[0.0], b"t"),
-        ),
-        model_of(
-            mode,
-            "modes : Tuple[__torch__.Mode]",
-            &hidden,
-            begun().around_tensor("modes", &trains, &[0.0], b"ubt"),
-        ),
-    ] {
-        let (mut first, mut second) = (ready(&nn, &archive), ready(&nn, &archive));
-        assert_eq!(first.run(&[&[1.0]]), [1.0]);
-        assert_eq!(first.run(&[&[2.0]]), [3.0]);
-        assert_eq!(second.run(&[&[5.0]]), [5.0]);
-        assert!(first.task.shared_graph(0).is_stateful());
-    }
-}
-
-/// As `torch.jit.script` writes a layer that counts while it is trained.
-#[test]
-fn what_only_training_writes_to_is_shared() {
-    let nn = nn();
-    let attributes = ["count : int", "training : bool", "mean : Tensor", "deviation : Tensor"];
-    let layer = [
-        "training = self.training",
-        "if training:",
-        "  count = self.count",
-        "  self.count = torch.add(count, 1)",
-        "else:",
-        "  pass",
-        "training0 = self.training",
-        "if training0:",
-        "  trains = True",
-        "else:",
-        "  trains = False",
-        "_0 = __torch__.batch_norm",
-        "return _0(x, self.mean, self.deviation, trains, )",
-    ];
-    let code = class(&attributes, "x: Tensor) -> Tensor", &layer);
-    let code = format!(
-        "{code}def batch_norm(x: Tensor,\n    mean: Optional[Tensor],\n    \
-         deviation: Optional[Tensor],\n    training: bool=False) -> Tensor:\n  \
-         return torch.batch_norm(x, None, None, mean, deviation, training, 0.1, 0., True)\n"
-    );
-    let object = Object::new("Model").number("count", 0).truth("training", true);
-    let object = object.tensor("mean", &[1.0]).tensor("deviation", &[4.0]);
-    let mut ready = ready(&nn, &model(&code, &object));
-    assert!(!ready.task.shared_graph(0).is_stateful());
-    let (task, context) = (&mut ready.task, ready.context);
-    task.set_input(context, 0, F32, &[1, 1, 2], &floats(&[1.0, 5.0])).expect("it fits");
-    task.compute(context).expect("computed");
-    assert_eq!(numbers(&output(task, context, 0)), [0.0, 2.0]);
-}
-
-/// libtorch's own checks of these go round.
-#[test]
-fn numbers_that_are_out_of_all_proportion_are_refused() {
-    let nn = nn();
-    for (call, what) in [
-        ("torch.reflection_pad1d(y, [n, n])", "`padding` of `aten::reflection_pad1d`"),
-        ("torch.pad(y, [n, 9223372036854775807], \"replicate\")", "`pad` of `aten::pad`"),
-        ("torch.slice(y, 1, 0, 2, 9223372036854775807)", "`step` of `aten::slice`"),
-    ] {
-        let body = ["y = torch.unsqueeze(x, 0)", "n = torch.sub(-9223372036854775807, 1)"];
-        let mut ready = ready(&nn, &unary(&[body[0], body[1], &format!("return {call}")]));
-        let shape = [4];
-        let set = ready.task.set_input(ready.context, 0, F32, &shape, &floats(&[1.0; 4]));
-        set.expect("it fits");
-        let refused = refusal(ready.task.compute(ready.context));
-        assert!(refused.text.contains(&format!("{what} is beyond 2147483648")), "{refused}");
-    }
-    // As `x[1:]` is written.
-    let all = unary(&["return torch.slice(x, 0, 1, 9223372036854775807)"]);
-    assert_eq!(ready(&nn, &all).run(&[&[1.0, 2.0, 3.0]]), [2.0, 3.0]);
-}
-
 #[test]
 fn outputs_come_in_order_and_by_name() {
     let nn = nn();
@@ -390,146 +245,6 @@ fn arguments_are_what_the_method_takes() {
     assert!(refused.text.contains("`t` can't be a tensor of wasi-nn: forward("), "{refused}");
 }
 
-/// What only libtorch can tell. What can be told without it is in the tests of
-/// `nn/torchscript`.
-#[test]
-fn what_passes_by_its_names_is_refused_by_what_it_comes_to() {
-    let nn = nn();
-    let taken = |archive: &[u8]| refusal(task(&nn).load(PYTORCH, 0, &[archive]));
-    // A method of the archive's own with the name of an operator.
-    let smuggled = |name: &str, call: &str| {
-        let code = class(&["training : bool"], "x: Tensor) -> Tensor", &[call]);
-        let own =
-            format!("{code}  def {name}(self: __torch__.Model) -> NoneType:\n    return None\n");
-        model(&own, &Object::new("Model").truth("training", false))
-    };
-    for (archive, part) in [
-        (
-            smuggled("resize_", "return (x).resize_([1000])"),
-            "the operator `aten::resize_` is not allowed",
-        ),
-        (
-            smuggled("as_strided", "return (x).as_strided([9], [1], 7)"),
-            "`aten::as_strided` is not allowed",
-        ),
-        (smuggled("set_", "return (x).set_(x)"), "`aten::set_` is not allowed"),
-        (
-            unary(&["return torch.add(x, x, alpha=1, out=x)"]),
-            "writes into a tensor that it is given",
-        ),
-        (
-            unary(&["return torch.upsample_nearest2d(x, [4, 4], 1e-30, 1e-30)"]),
-            "factors that are not constants between 0.001 and 1000",
-        ),
-    ] {
-        let refused = taken(&archive);
-        assert!(refused.text.contains(part), "{refused}");
-        assert_eq!(refused.errno, Errno::UnsupportedOperation, "{refused}");
-    }
-    // What contexts share.
-    let with_constant = |body: &[&str]| {
-        let code = class(&["training : bool"], "x: Tensor) -> Tensor", body);
-        let object = Object::new("Model").truth("training", false);
-        model_with_constant(&code, &object, &[1.0, 2.0])
-    };
-    let reads = with_constant(&["return torch.add(CONSTANTS.c0, x, alpha=1)"]);
-    assert_eq!(ready(&nn, &reads).run(&[&[1.0]]), [2.0, 3.0]);
-    let refused = taken(&with_constant(&["return torch.add_(CONSTANTS.c0, x, alpha=1)"]));
-    assert!(refused.text.contains("`forward` writes to a constant"), "{refused}");
-    // Functions that each call the one before twice.
-    let mut code =
-        class(&["training : bool"], "x: Tensor) -> Tensor", &["return __torch__.f40(x, )"]);
-    code.push_str("def f0(x: Tensor) -> Tensor:\n  return torch.relu(x)\n");
-    for n in 1..=40 {
-        let before = n - 1;
-        code.push_str(&format!(
-            "def f{n}(x: Tensor) -> Tensor:\n  return __torch__.f{before}(__torch__.f{before}(x, ), )\n"
-        ));
-    }
-    let refused = taken(&model(&code, &Object::new("Model").truth("training", false)));
-    assert!(refused.text.contains("come to more than 1000000 operations"), "{refused}");
-    let none = class(&["training : bool"], "x: Tensor) -> Tensor", &["return x"]);
-    let none = none.replace("def forward", "def backward");
-    let refused = taken(&model(&none, &Object::new("Model").truth("training", false)));
-    assert!(refused.text.contains("no method `forward`"), "{refused}");
-}
-
-#[test]
-fn an_attribute_is_of_the_type_that_its_class_declares() {
-    let nn = nn();
-    let parts = "class Small(Module):\n  training : bool\nclass Large(Module):\n  training : bool\n  \
-                 a : int\n  b : int\n  c : int\n";
-    let attributes = ["training : bool", "part : __torch__.Large", "b : Tensor"];
-    let body = ["part = self.part", "c = part.c", "return torch.add(x, c, alpha=1)"];
-    let code = format!("{parts}{}", class(&attributes, "x: Tensor) -> Tensor", &body));
-    let begun = || Object::new("Model").truth("training", false);
-    let part = |class: &str, more: &str| {
-        let mut part = format!("c__torch__\n{class}\n)").into_bytes();
-        part.extend(*b"\x81}(");
-        part.extend(text("training"));
-        part.push(0x89);
-        for name in more.split_whitespace() {
-            part.extend(text(name));
-            part.extend(*b"K\x05");
-        }
-        part.extend(*b"ub");
-        part
-    };
-    let (small, large) = (part("Small", ""), part("Large", "a b c"));
-    let whole = begun().with("part", &large).tensor("b", &[1.0]);
-    assert_eq!(ready(&nn, &model(&code, &whole)).run(&[&[1.0]]), [6.0]);
-    for (object, name) in [
-        (begun().with("part", &small).tensor("b", &[1.0]), "`part`"),
-        (begun().with("part", &large).number("b", 7), "`b`"),
-        (begun().with("part", &large).with("b", b"]"), "`b`"),
-        (
-            Object::new("Model").number("training", 1).with("part", &large).tensor("b", &[1.0]),
-            "`training`",
-        ),
-    ] {
-        let refused = refusal(task(&nn).load(PYTORCH, 0, &[&model(&code, &object)]));
-        assert!(refused.text.contains(&format!("the attribute {name} is not")), "{refused}");
-    }
-    // This one libtorch itself notices.
-    let number = model(&code, &begun().number("part", 7).tensor("b", &[1.0]));
-    let refused = refusal(task(&nn).load(PYTORCH, 0, &[&number]));
-    assert!(refused.text.contains("Expected Object but got Int"), "{refused}");
-    // An object that code takes for one of a class with more attributes.
-    let code = format!(
-        "{parts}{}",
-        class(
-            &["training : bool", "part : __torch__.Small"],
-            "x: Tensor) -> Tensor",
-            &[
-                "part = self.part",
-                "large = unchecked_cast(__torch__.Large, part)",
-                "c = large.c",
-                "return torch.add(x, c, alpha=1)",
-            ]
-        )
-    );
-    let refused =
-        refusal(task(&nn).load(PYTORCH, 0, &[&model(&code, &begun().with("part", &small))]));
-    assert!(refused.text.contains("an object is taken for one of another class"), "{refused}");
-}
-
-#[test]
-fn tensors_of_a_model_are_bounded() {
-    let nn = nn();
-    let large = unary(&["return torch.ones([100000, 100000])"]);
-    let mut ready = ready(&nn, &large);
-    ready.task.set_input(ready.context, 0, F32, &[1], &floats(&[0.0])).expect("it fits");
-    let refused = refusal(ready.task.compute(ready.context));
-    assert_eq!(refused.errno, Errno::TooLarge);
-    assert!(refused.text.contains("more than 67108864 bytes"), "{refused}");
-    // What an inference has used is free again.
-    let fits = unary(&["y = torch.ones([2000000])", "return torch.sum(torch.add(y, x, alpha=1))"]);
-    let mut ready = self::ready(&nn, &fits);
-    for _ in 0..20 {
-        assert_eq!(ready.run(&[&[1.0]]), [4_000_000.0]);
-    }
-}
-
 #[test]
 fn an_endless_inference_ends_with_its_task() {
     let nn = nn();
@@ -568,57 +283,6 @@ fn tasks_compute_at_the_same_time_on_one_graph() {
         }
     });
     assert_eq!(nn.stats().graphs_compiled, 1);
-}
-
-/// Archives that are changed here and there: each one is refused, fails or computes.
-#[test]
-fn damaged_archives_end_in_an_answer_of_libtorch_too() {
-    let nn = nn();
-    let mut random = fastrand::Rng::with_seed(20_261_130);
-    let attributes = ["training : bool", "b : Tensor", "n : int"];
-    let body = [
-        "b = self.b",
-        "n = self.n",
-        "y = torch.relu(torch.add(x, b, alpha=1))",
-        "z = torch.reshape(y, [n, -1])",
-        "if torch.gt(torch.len(torch.size(z)), 1):",
-        "  w = torch.sum(z, [0], False)",
-        "else:",
-        "  w = torch.index_select(z, 0, torch.to(y, 4))",
-        "return w",
-    ];
-    let code = class(&attributes, "x: Tensor) -> Tensor", &body);
-    let object = Object::new("Model").truth("training", false);
-    let object = object.tensor("b", &[1.0, 2.0, 3.0, 4.0]).number("n", 2);
-    let (mut loaded, mut refused) = (0, 0);
-    for _ in 0..600 {
-        let mut code = code.clone().into_bytes();
-        for _ in 0..random.usize(1..3) {
-            let at = random.usize(..code.len());
-            match random.u8(..3) {
-                0 => code[at] = random.choice(b"0123456789()[],.:xyzbnw ").copied().unwrap_or(b' '),
-                1 => drop(code.remove(at)),
-                _ => {
-                    let (from, length) = (random.usize(..code.len()), random.usize(1..12));
-                    let piece = code[from..code.len().min(from + length)].to_vec();
-                    code.splice(at..at, piece);
-                }
-            }
-        }
-        let Ok(code) = String::from_utf8(code) else { continue };
-        let mut task = task(&nn);
-        let Ok(graph) = task.load(PYTORCH, 0, &[&model(&code, &object)]) else {
-            refused += 1;
-            continue;
-        };
-        loaded += 1;
-        let Ok(context) = task.init_execution_context(graph) else { continue };
-        let set = task.set_input(context, 0, F32, &[4], &floats(&[1.0, -5.0, 3.0, 0.0]));
-        if set.is_ok() && task.compute(context).is_ok() {
-            task.get_output(context, 0, &mut [0; 1 << 12]).ok();
-        }
-    }
-    assert!(loaded > 20 && refused > 100, "{loaded} loaded, {refused} refused");
 }
 
 /// The sound of a track, as frames of 32 ms.
