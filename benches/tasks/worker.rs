@@ -78,13 +78,20 @@ impl Worker {
         line.unwrap_or("0").parse().context("a number")
     }
 
-    /// Resident memory in MiB.
+    /// Resident memory in MiB of the worker's own process.
     pub fn resident(&self) -> anyhow::Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib: f64 =
-            line.and_then(|line| line.split_whitespace().next()).context("VmRSS")?.parse()?;
-        Ok(kib / 1024.0)
+        resident(self.child.id())
+    }
+
+    /// The same with the processes that it has started, where guests and models are.
+    pub fn resident_of_all(&self) -> anyhow::Result<f64> {
+        let (mut all, mut mib) = (vec![self.child.id()], 0.0);
+        while let Some(process) = all.pop() {
+            // One may have ended meanwhile.
+            mib += resident(process).unwrap_or(0.0);
+            all.extend(children(process)?);
+        }
+        Ok(mib)
     }
 
     /// Waits until this many compiled modules and graphs are on the disk.
@@ -118,4 +125,25 @@ impl Drop for Worker {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+fn resident(process: u32) -> anyhow::Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: f64 =
+        line.and_then(|line| line.split_whitespace().next()).context("VmRSS")?.parse()?;
+    Ok(kib / 1024.0)
+}
+
+fn children(parent: u32) -> anyhow::Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Ok(process) = entry.file_name().to_string_lossy().parse() else { continue };
+        let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        let of = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+        if of.is_some_and(|of| of.trim() == parent.to_string()) {
+            found.push(process);
+        }
+    }
+    Ok(found)
 }

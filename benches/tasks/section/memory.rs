@@ -65,5 +65,5 @@ fn in_flight(place: &Place, start: &Start, tasks: usize) -> anyhow::Result<f64> 
     while worker.metric(inferences)? < tasks as f64 {
         ensure!(began.elapsed() < Duration::from_secs(30), "{tasks} tasks did not come to rest");
     }
-    worker.resident()
+    worker.resident_of_all()
 }

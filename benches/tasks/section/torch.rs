@@ -1,10 +1,13 @@
 //! TorchScript: ResNet-18 and silero in a task beside libtorch alone.
 
 use crate::alone::AloneTorch;
+use crate::broker::Broker;
+use crate::manager::{Manager, Start};
 use crate::ours::Ours;
 use crate::place::Place;
 use crate::report::{Report, Target};
 use crate::stats::{Block, Samples};
+use crate::worker::Worker;
 
 /// The runs before those that count: libtorch prepares itself, and the processor's caches
 /// are full of something else.
@@ -33,5 +36,19 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
     report.say("torch_silero_task_by_name_ms", heard_in_task.median(), "ms");
     let more = heard_in_task.median() - heard.median();
     report.hold("torch_silero_task_minus_infer_ms", more, "ms", Target::AtMost(2.0));
+    drop(ours);
+    memory(place, report)
+}
+
+/// What a worker has while nothing was loaded, and when a task has used ResNet's 47 MB, which stay.
+fn memory(place: &Place, report: &mut Report) -> anyhow::Result<()> {
+    let resnet = Start::new(&place.resnet_by_name()?)?;
+    let broker = Broker::start(place)?;
+    let mut manager = Manager::connect(broker.address)?;
+    let worker = Worker::start(place, broker.address, &[("executors", "1")])?;
+    manager.hear()?;
+    report.say("torch_resident_before_mib", worker.resident_of_all()?, "MiB");
+    manager.run(&resnet)?;
+    report.say("torch_resident_with_resnet_mib", worker.resident_of_all()?, "MiB");
     Ok(())
 }
