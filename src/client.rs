@@ -11,7 +11,7 @@ use crate::mqtt::{self, ConnectionFailure, Event, Events, Link, PublishError};
 use crate::protocol::{self, TaskResult, Topics};
 use crate::task::{TaskId, TaskRequest, humantime};
 use anyhow::{Context as _, anyhow};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -74,6 +74,9 @@ struct Seen {
     losses: u32,
     /// Workers by client id, and when each was last heard.
     workers: BTreeMap<String, Instant>,
+    /// Those whose introduction was the first that was heard of them: what was
+    /// published before has not reached them.
+    late: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -153,7 +156,7 @@ impl Client {
     }
 
     /// Publishes a task, to one worker or to all of the channel, and waits for
-    /// its first result. When the time is over the task is stopped; dropping the
+    /// its first result; once more for a worker that comes later. When the time is over the task is stopped; dropping the
     /// future leaves it alone.
     ///
     /// Each task needs an id of its own: of two that wait under the same one
@@ -173,7 +176,10 @@ impl Client {
         self.shared.waiting().insert(task.id.clone(), entry);
         let _registered = Registered { shared: &self.shared, id: &task.id };
         let start = protocol::encode_start(task, to);
-        let mut delivery = self.link.publish(&self.topics.start(), start);
+        let publish = || self.link.publish(&self.topics.start(), start.clone());
+        let mut seen = self.shared.seen.subscribe();
+        let mut late = seen.borrow_and_update().late(to);
+        let mut delivery = publish();
         let mut delivered = false;
         let mut over = pin!(tokio::time::sleep(within));
         loop {
@@ -183,6 +189,14 @@ impl Client {
                 done = &mut delivery, if !delivered => {
                     done?;
                     delivered = true;
+                }
+                Ok(()) = seen.changed() => {
+                    let now = seen.borrow_and_update().late(to);
+                    // Whoever has the task already passes over it.
+                    if now > late {
+                        (late, delivered) = (now, false);
+                        delivery = publish();
+                    }
                 }
                 () = &mut over => {
                     self.stop(&task.id, to);
@@ -275,6 +289,11 @@ impl Seen {
         }
     }
 
+    /// How many came late of those that a task is for.
+    fn late(&self, to: Option<&str>) -> usize {
+        self.late.iter().filter(|worker| to.is_none_or(|to| to == *worker)).count()
+    }
+
     fn names(&self) -> String {
         let name = |(name, last): (&String, &Instant)| match last.elapsed() {
             silent if silent > HEARTBEAT_PATIENCE => {
@@ -292,11 +311,14 @@ impl ChannelState {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn heard(&self, worker: String) {
+    fn heard(&self, worker: String, introduction: bool) {
         if worker.is_empty() {
             return;
         }
         self.seen.send_modify(|seen| {
+            if introduction && !seen.workers.contains_key(&worker) {
+                seen.late.insert(worker.clone());
+            }
             seen.workers.insert(worker, Instant::now());
         });
     }
@@ -304,7 +326,7 @@ impl ChannelState {
     fn on_message(&self, topics: &Topics, topic: &str, payload: &[u8]) {
         if topic != topics.results() {
             return match protocol::decode_sender(payload) {
-                Some(worker) => self.heard(worker),
+                Some(worker) => self.heard(worker, topic == topics.create()),
                 None => tracing::debug!(topic, "a message that names no worker"),
             };
         }
@@ -312,7 +334,7 @@ impl ChannelState {
             Ok(result) => result,
             Err(error) => return tracing::warn!("a result could not be read: {error}"),
         };
-        self.heard(result.proplet_id.clone());
+        self.heard(result.proplet_id.clone(), false);
         let waiting = TaskId::new(&result.task_id).ok().and_then(|id| self.waiting().remove(&id));
         if let Some(PendingResult { answer, .. }) = waiting {
             // Who gave up does not want it.

@@ -86,6 +86,55 @@ async fn a_result_goes_to_the_task_of_its_id_and_the_first_one_counts() {
 }
 
 #[tokio::test]
+async fn a_worker_that_comes_later_is_sent_the_task_once_more() {
+    let broker = Broker::start().expect("a broker");
+    let client = client(broker.address(), "a").await.expect("connected");
+    let worker = async {
+        while client.shared.waiting().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        // The broker has the start, which nobody has subscribed to.
+        let topics = &client.topics;
+        let probe = client.link.publish("after-the-start", "x".as_bytes());
+        probe.await.expect("published");
+        let (link, mut events) = connected(&broker, "w", vec![topics.start()]).await;
+        let metadata = protocol::WorkerMetadata::default();
+        let (proplet_id, namespace) = ("w".into(), String::new());
+        let create = protocol::Discovery { proplet_id, namespace, metadata }.encode();
+        for _ in 0..2 {
+            link.publish(&topics.create(), create.clone()).await.expect("published");
+        }
+        let id = TaskId::new("1").expect("an id");
+        let answer = TaskResult::refused(&id, "w", "seen").encode();
+        let mut starts = 0;
+        while let Some(event) = events.next().await {
+            if let Event::Message(message) = event {
+                starts += 1;
+                link.ack(message.ack);
+                link.publish(&topics.results(), answer.clone()).await.expect("published");
+                break;
+            }
+        }
+        starts
+    };
+    let task = task("1");
+    let (result, starts) = tokio::join!(client.submit(&task, Some("w"), LONG), worker);
+    assert_eq!(result.expect("a result").failure(), Some("seen"));
+    assert_eq!(starts, 1);
+}
+
+/// Who has these subscriptions.
+async fn connected(broker: &Broker, id: &str, subscriptions: Vec<String>) -> (Link, Events) {
+    let address =
+        mqtt::Address { host: broker.address().ip().to_string(), port: broker.address().port() };
+    let options = mqtt::Options { subscriptions, ..mqtt::Options::new(address, id) };
+    let (link, mut events) = mqtt::connect(options).expect("options");
+    let first = events.next().await;
+    assert!(matches!(first, Some(Event::Connected { .. })), "{first:?}");
+    (link, events)
+}
+
+#[tokio::test]
 async fn a_broker_that_is_not_there_or_refuses_is_a_final_failure() {
     let gone = Broker::start().expect("a broker").address();
     let error = client(gone, "a").await.expect_err("nobody listens");
