@@ -34,7 +34,6 @@
 //! Nothing here knows of MQTT or of the worker.
 
 mod database;
-mod heap;
 mod invocations;
 mod loss;
 mod modules;
@@ -44,6 +43,7 @@ mod record;
 mod running;
 mod sequence;
 mod store;
+mod trim;
 mod updates;
 mod writer;
 

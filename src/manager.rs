@@ -23,14 +23,14 @@ mod agent;
 mod answer;
 mod client;
 mod confirm;
-mod hearing;
+mod liveness;
 mod results;
 mod rounds;
 
 pub use answer::{Answer, Decision, ManagerTask, Over, decide};
 pub use client::{Ask, Asker, ManagerClient, ManagerPlace, Told};
 pub use confirm::{Concluded, Confirmations, NextStep, Question};
-pub use hearing::{Change, Complaint, DEAF, Heard, Hearing};
+pub use liveness::{Change, Complaint, DEAF, Heard, Hearing};
 pub use results::{Action, Departure, Results, Timing};
 pub use rounds::{HostPort, MissingData, RoundServices, RoundTimes, Rounds, Service, place};
 

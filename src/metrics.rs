@@ -6,8 +6,8 @@
 //! take their values from fixed lists (of graphs, from a bounded number of names),
 //! so that no task can make the number of series grow.
 
+mod deployments;
 mod labels;
-mod living;
 mod manager;
 mod propeller;
 mod rounds;
@@ -36,8 +36,8 @@ use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::time::Duration;
 
+pub use deployments::LivingMetrics;
 pub use labels::{outcome_label, rejection_label};
-pub use living::LivingMetrics;
 pub use manager::ManagerMetrics;
 pub use rounds::RoundMetrics;
 

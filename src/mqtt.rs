@@ -27,13 +27,13 @@ mod backoff;
 mod connection;
 mod failure;
 mod inbox;
-mod kind;
 mod memory;
 mod network;
 mod options;
 mod outbox;
 mod persistence;
 mod session;
+mod session_kind;
 mod tls;
 
 use std::fmt;
@@ -49,10 +49,10 @@ pub use address::Address;
 pub use backoff::Backoff;
 pub use failure::{ConnectionFailure, FailureKind};
 pub use inbox::{Ack, Receipt};
-pub use kind::{CleanSession, SessionKind};
 pub use memory::SessionMemory;
 pub use network::{is_delayed, network_round_trip};
 pub use options::{Login, Options, Qos, Tls};
+pub use session_kind::{CleanSession, SessionKind};
 
 /// The largest packet that MQTT can express: 256 MiB less a byte, and its header.
 pub const LARGEST_PACKET: usize = 268_435_455 + 5;

@@ -20,12 +20,12 @@
 //! A task whose module is large, and not known to be compiled, is for takers of
 //! its own, so that those of all others never wait for a long compile.
 
-mod known;
+mod compiled;
 mod load;
 
 use crate::digest::Digest;
 use crate::task::{TaskId, Weight};
-use known::Known;
+use compiled::Known;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use load::Load;

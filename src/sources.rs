@@ -5,8 +5,8 @@
 
 mod assembly;
 mod images;
-mod kept;
 mod name;
+mod pinned;
 mod proxy;
 mod registry;
 mod tunnel;

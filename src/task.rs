@@ -9,10 +9,10 @@ mod binary;
 mod cause;
 mod monitoring;
 mod outcome;
-pub(crate) mod plain;
 mod rejection;
 mod request;
 mod round;
+pub(crate) mod serialization;
 mod spec;
 mod state;
 

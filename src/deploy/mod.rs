@@ -29,10 +29,10 @@
 //! taken, and may come again.
 
 mod answers;
+mod deployments;
 mod events;
-mod held;
+mod invocation_keys;
 mod notice;
-mod seen;
 
 #[cfg(test)]
 mod tests;
@@ -43,8 +43,8 @@ pub use notice::Notice;
 use crate::journal::{Fingerprint, InvocationKey, Run, Step};
 use crate::protocol::Invoke;
 use crate::task::{Failure, Rejection, TaskId, TaskSpec, Weight};
-use held::Held;
-use seen::Seen;
+use deployments::Held;
+use invocation_keys::Seen;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};

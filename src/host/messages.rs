@@ -104,7 +104,7 @@ pub(super) enum Work<'a> {
     /// A task, by the number of its run.
     Run(u64, Cow<'a, TaskSpec>),
     /// The code that was asked for.
-    Code(#[serde(with = "crate::task::plain::bytes")] Vec<u8>),
+    Code(#[serde(with = "crate::task::serialization::bytes")] Vec<u8>),
 }
 
 /// From a lane.

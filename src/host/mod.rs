@@ -25,11 +25,11 @@ pub mod memory;
 #[cfg(target_os = "linux")]
 mod messages;
 #[cfg(target_os = "linux")]
-mod notes;
-#[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]
 mod reach;
+#[cfg(target_os = "linux")]
+mod task_states;
 
 #[cfg(target_os = "linux")]
 pub use caches::Caches;

@@ -5,7 +5,7 @@ use super::channel::{self, Receiver, Sender, Wait};
 use super::confine::GrantedRoot;
 use super::memory;
 use super::messages::{Order, Report, Setup};
-use super::notes::Notes;
+use super::task_states::Notes;
 use crate::cancel::{Doing, Reason};
 use crate::network::ConnectError;
 use crate::process::no_output;

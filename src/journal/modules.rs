@@ -6,7 +6,7 @@
 //! its room back at once; and the threads that run tasks read them without the
 //! database.
 
-use super::{Run, heap};
+use super::{Run, trim};
 use crate::digest::Digest;
 use crate::task::Binary;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -116,7 +116,7 @@ impl ModuleFiles {
                 let before = self.read.fetch_add(size, Ordering::Relaxed);
                 if before / GIVE_BACK < (before + size) / GIVE_BACK {
                     // Those of tasks that have ended, with their results between.
-                    heap::give_back();
+                    trim::give_back();
                 }
                 Some(Binary::new(bytes)).filter(|binary| binary.digest() == digest)
             }

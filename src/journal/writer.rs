@@ -1,9 +1,9 @@
 //! The thread that writes: takes what waits, writes it at once, says so.
 
 use super::database::StoreError;
-use super::heap;
 use super::pace::Pace;
 use super::store::Store;
+use super::trim;
 use super::{Reader, Run, RunningTasks, Step};
 use crate::task::ModuleSource;
 use anyhow::Context as _;
@@ -203,7 +203,7 @@ impl<T> Writer<T> {
             if self.passed >= GIVE_BACK {
                 self.passed = 0;
                 if self.in_burst() {
-                    heap::give_back();
+                    trim::give_back();
                 }
             }
             return Ok(());

@@ -1,7 +1,7 @@
 //! Daemons, and HTTP servers: that they run is a result of its own, and so is
 //! their end.
 
-use super::remembered::Remembered;
+use super::history::Remembered;
 use super::{Effect, Effects, Ledger, Notice, Now};
 use crate::journal::Step;
 use crate::protocol::TaskResult;

@@ -1,6 +1,6 @@
 //! Tasks that have ended, with their results, as far as they are remembered.
 
-pub(super) use super::remembered::Remembered;
+pub(super) use super::history::Remembered;
 use super::repeats::{Repeat, repeats};
 use crate::journal::{Arrival, Run, Step};
 use crate::mqtt::Receipt;

@@ -37,12 +37,12 @@ mod daemons;
 mod ended;
 mod ends;
 mod events;
+mod history;
 mod notice;
-mod receipts;
 mod recovery;
-mod remembered;
 pub mod repeats;
 mod starts;
+mod unacknowledged;
 
 #[cfg(test)]
 mod tests;
@@ -54,9 +54,9 @@ use crate::journal::{Fingerprint, Run, Step};
 use crate::mqtt::Receipt;
 use crate::task::{Failure, Life, ManagerState, Rejection, TaskId};
 use ended::EndedTasks;
-use receipts::{Receipts, Role};
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
+use unacknowledged::{Receipts, Role};
 
 /// A run that has not ended.
 #[derive(Debug)]

@@ -17,7 +17,7 @@
 //! from that very message. A start that has got a result again is known like
 //! the one that began the run: if it comes once more, it gets the same.
 
-use super::remembered::Remembered;
+use super::history::Remembered;
 use crate::journal::Arrival;
 use crate::task::ManagerState::{
     Completed, Failed, Interrupted, Other, Pending, Running, Scheduled, Skipped,

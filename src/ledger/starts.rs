@@ -1,7 +1,7 @@
 //! From a start message to an accepted task.
 
-use super::receipts::Role;
 use super::repeats::Repeat;
+use super::unacknowledged::Role;
 use super::{
     Active, After, Effect, Effects, Ledger, Notice, Now, Publication, Stage, Start, record,
 };

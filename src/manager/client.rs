@@ -6,7 +6,7 @@
 
 use super::answer::{self, Answer};
 use super::confirm::Question;
-use super::hearing::Heard;
+use super::liveness::Heard;
 use super::{PATH, agent};
 use crate::journal::Run;
 use anyhow::Context as _;

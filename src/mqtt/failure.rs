@@ -8,8 +8,8 @@ use std::time::Duration;
 use rumqttc::mqttbytes::Error as PacketError;
 use rumqttc::{ConnectReturnCode, ConnectionError, StateError, TlsError};
 
-use super::kind::SessionKind;
 use super::options::Options;
+use super::session_kind::SessionKind;
 
 /// A connection that could not be made, or was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use super::address::Address;
-use super::kind::SessionKind;
+use super::session_kind::SessionKind;
 
 /// What one of them has granted.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::address::Address;
 use super::backoff::Backoff;
-use super::kind::CleanSession;
 use super::memory::SessionMemory;
+use super::session_kind::CleanSession;
 
 /// Quality of service. There is no "exactly once": rumqttc can't resume it,
 /// and a task's id removes duplicates anyway.

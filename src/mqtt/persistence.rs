@@ -16,9 +16,9 @@
 
 use super::address::Address;
 use super::failure::FailureKind;
-use super::kind::{CleanSession, SessionKind};
 use super::memory::SessionMemory;
 use super::options::Options;
+use super::session_kind::{CleanSession, SessionKind};
 
 /// Drops in a row after which a clean session is tried.
 const DROPS: u32 = 2;

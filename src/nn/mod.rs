@@ -32,7 +32,7 @@ mod graph;
 mod graphs;
 mod inferences;
 mod inspect;
-mod mistaken;
+mod not_a_model;
 mod onnx;
 mod operators;
 mod protobuf;

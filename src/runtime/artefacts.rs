@@ -8,8 +8,8 @@
 use super::RuntimeConfig;
 use super::code::{Code, Kind};
 use super::compiler::{Bench, CompileLane, Compiler, Ender, NotCompiled};
+use super::cooldown::{PAUSE, Pauses};
 use super::link::{Artefact, Linkers, Pre};
-use super::pauses::{PAUSE, Pauses};
 use crate::cache::{Cache, CacheLimits, Entry, Flight, LookUp};
 use crate::cancel::{Cancel, Reason};
 use crate::digest::Digest;

@@ -2,7 +2,7 @@
 //! and the rest is counted, so a guest that writes without end neither fails
 //! nor fills the worker's memory.
 
-use super::lines::Lines;
+use super::daemon_log::Lines;
 use crate::task::{Captured, gap};
 use bytes::Bytes;
 use std::collections::VecDeque;

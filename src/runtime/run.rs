@@ -5,9 +5,9 @@
 //! otherwise than as an outcome.
 
 use super::artefacts::Compilation;
+use super::daemon_log::Lines;
 use super::engine::Watch;
 use super::http::{self, Door};
-use super::lines::Lines;
 use super::link::{Artefact, Pre};
 use super::output::Capture;
 use super::sandbox::{MAX_HANDLES, TaskState};

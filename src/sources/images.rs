@@ -7,8 +7,8 @@
 //!                           └─ Propeller's proxy, over the channel
 //! ```
 
-use super::kept::KeptOnDisk;
 use super::name;
+use super::pinned::KeptOnDisk;
 use super::proxy::Proxy;
 use super::registry::{Registry, RegistryPlace};
 use super::{STACK, failed};

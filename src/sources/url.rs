@@ -7,8 +7,8 @@
 
 use super::STACK;
 use super::images::Images;
-use super::kept::{Kept, KeptOnDisk};
 use super::name;
+use super::pinned::{Kept, KeptOnDisk};
 use crate::cancel::Cancel;
 use crate::network::{ConnectError, Hosts};
 use crate::task::{Binary, Code, Life, TaskSpec, is_web_address};

@@ -1,7 +1,7 @@
 //! What came of a task.
 
 use super::round::RoundEnd;
-use super::{humantime, plain};
+use super::{humantime, serialization};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -116,7 +116,7 @@ pub struct Captured {
     /// What was written; when `dropped` is not zero the first half and the
     /// last half of the limit, with a line between them that says so, and no
     /// character of a text cut in two.
-    #[serde(with = "plain::bytes")]
+    #[serde(with = "serialization::bytes")]
     pub bytes: Vec<u8>,
     /// Bytes between the halves that were not kept.
     pub dropped: u64,

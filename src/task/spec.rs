@@ -1,6 +1,6 @@
 //! What a task is granted.
 
-use super::{Binary, ModuleSource, Monitoring, TaskId, plain};
+use super::{Binary, ModuleSource, Monitoring, TaskId, serialization};
 use crate::digest::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -92,7 +92,7 @@ impl fmt::Debug for Code {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Preopen {
     /// Canonical path on the host.
-    #[serde(with = "plain::path")]
+    #[serde(with = "serialization::path")]
     pub host: PathBuf,
     /// Path in the guest.
     pub guest: String,
@@ -106,7 +106,7 @@ pub struct GraphDir {
     /// The encoding's name as `-S nn-graph` has it, such as `openvino`.
     pub encoding: String,
     /// Canonical path on the host.
-    #[serde(with = "plain::path")]
+    #[serde(with = "serialization::path")]
     pub dir: PathBuf,
     /// What guests call it in `load_by_name`: the last component of the path
     /// as it was given.

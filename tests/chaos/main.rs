@@ -15,13 +15,13 @@
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` marks what modules share")]
 
 mod crashes;
+mod deployments;
 #[path = "../it/support/fluxmq.rs"]
 #[allow(dead_code, reason = "the other tests need all of it")]
 mod fluxmq;
-mod habits;
-mod living;
 #[path = "../manager/mod.rs"]
 mod manager;
+mod manager_faults;
 mod processes;
 mod proxy;
 #[cfg(all(target_os = "linux", feature = "openvino"))]

@@ -1,6 +1,6 @@
 //! The manager's API.
 
-use super::desk::{Desk, Reply};
+use super::tasks::{Desk, Reply};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;

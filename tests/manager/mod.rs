@@ -14,19 +14,19 @@
 )]
 
 mod client;
-mod desk;
+mod connection;
 mod http;
-mod line;
 mod records;
+mod tasks;
 
 pub use client::{Answer, Client};
-use desk::Desk;
-pub use line::Still;
+pub use connection::Still;
 use proplet::protocol::Topics;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tasks::Desk;
 use tokio::runtime::Runtime;
 
 /// How long a test waits for what must come: far more than it takes.
@@ -116,7 +116,7 @@ impl Manager {
         self.address = listener.local_addr().expect("an address");
         self.client.url = format!("http://{}", self.address);
         runtime.spawn(http::serve(listener, desk.clone()));
-        runtime.spawn(line::listen(self.client_id.clone(), self.broker, desk.clone()));
+        runtime.spawn(connection::listen(self.client_id.clone(), self.broker, desk.clone()));
         self.running = Some((runtime, desk));
     }
 

@@ -1,7 +1,7 @@
 //! What guests import: the calls, as they read and write a guest's memory.
 
 #[cfg(test)]
-mod ran;
+mod test_support;
 pub(super) mod wit;
 pub(super) mod witx;
 

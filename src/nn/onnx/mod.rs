@@ -16,7 +16,7 @@ pub(in crate::nn) mod write;
 
 use std::ops::Range;
 
-use crate::nn::mistaken;
+use crate::nn::not_a_model;
 use crate::nn::refusal::{Errno, Refusal};
 
 pub(in crate::nn) use read::{MAX_DEPTH, MAX_NODES};
@@ -245,7 +245,7 @@ pub(in crate::nn) fn scan<'a>(parts: &[&'a [u8]]) -> Result<Model<'a>, Refusal> 
             "the builder ({} bytes, beginning with{}) is not an ONNX file, which begins with 08{}",
             file.len(),
             start.concat(),
-            mistaken::told(file)
+            not_a_model::told(file)
         );
         return Err(Refusal::new(Errno::InvalidEncoding, text));
     }

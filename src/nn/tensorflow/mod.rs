@@ -13,7 +13,7 @@ pub(in crate::nn) mod write;
 
 use std::ops::Range;
 
-use crate::nn::mistaken;
+use crate::nn::not_a_model;
 use crate::nn::refusal::{Errno, Refusal};
 
 pub(in crate::nn) use read::MAX_NODES;
@@ -179,7 +179,7 @@ pub(in crate::nn) fn scan<'a>(parts: &[&'a [u8]]) -> Result<Vec<Node<'a>>, Refus
              begins with 0a{}",
             file.len(),
             start.concat(),
-            mistaken::told(file)
+            not_a_model::told(file)
         );
         return Err(Refusal::new(Errno::InvalidEncoding, text));
     }

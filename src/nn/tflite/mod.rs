@@ -14,7 +14,7 @@ mod read;
 #[cfg(test)]
 pub(in crate::nn) mod write;
 
-use crate::nn::mistaken;
+use crate::nn::not_a_model;
 use crate::nn::refusal::{Errno, Refusal};
 
 pub(in crate::nn) use read::MAX_OPERATORS;
@@ -165,7 +165,7 @@ pub(in crate::nn) fn scan<'a>(parts: &[&'a [u8]]) -> Result<Model<'a>, Refusal> 
              TFL3 at its fourth byte{}",
             file.len(),
             start.concat(),
-            mistaken::told(file)
+            not_a_model::told(file)
         );
         return Err(Refusal::new(Errno::InvalidEncoding, text));
     }

@@ -8,7 +8,7 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store};
 
 use crate::cancel::{Cancel, Reason};
-use crate::nn::abi::ran::{Ran, nn};
+use crate::nn::abi::test_support::{Ran, nn};
 use crate::nn::backends::fake::{Fake, WEIGHT};
 use crate::nn::context::resources::{MAX_ERRORS, MAX_TENSORS};
 use crate::nn::{Nn, NnCtx, NnLimits, add_to_component_linker};

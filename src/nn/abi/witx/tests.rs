@@ -7,7 +7,7 @@ use std::time::Duration;
 use wasmtime::{Config, Engine, Linker, Module, Store};
 
 use crate::cancel::{Cancel, Reason};
-use crate::nn::abi::ran::{Ran, nn};
+use crate::nn::abi::test_support::{Ran, nn};
 use crate::nn::backends::fake::{Fake, WEIGHT};
 use crate::nn::refusal::{Errno, Halt};
 use crate::nn::{LoadBytes, NO_BACKEND, Nn, NnConfig, NnCtx, NnLimits, add_to_linker};

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::xml::{self, Bounds, Scan};
-use crate::nn::mistaken;
+use crate::nn::not_a_model;
 use crate::nn::refusal::{Errno, Refusal};
 
 /// Proves the builders of an OpenVINO model: the XML, then its weights.
@@ -30,11 +30,11 @@ pub(in crate::nn) fn check(parts: &[&[u8]], bounds: Bounds) -> Result<Scan, Refu
                 "the first builder ({} bytes, beginning with{start}) is not OpenVINO's XML, \
                  which begins with `<?xml` or `<net`{}",
                 xml.len(),
-                mistaken::told(xml)
+                not_a_model::told(xml)
             ),
         ));
     }
-    if let Some(what) = mistaken::pointer(weights) {
+    if let Some(what) = not_a_model::pointer(weights) {
         return Err(Refusal::new(
             Errno::InvalidEncoding,
             format!("the second builder ({} bytes) is no weights; {what}", weights.len()),

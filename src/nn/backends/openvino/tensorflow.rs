@@ -2,8 +2,8 @@
 //! scan, and held to the list of operators by what the frontend makes of each
 //! node.
 
-mod arranged;
 mod guard;
+mod inputs;
 mod prove;
 pub(super) mod table;
 

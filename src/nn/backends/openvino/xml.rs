@@ -11,10 +11,10 @@ use crate::nn::refusal::{Errno, Refusal};
 
 mod bodies;
 mod estimate;
-mod known;
 mod layers;
-mod mend;
 mod prove;
+mod rewrite;
+mod values;
 
 /// The deepest nesting. A plain model needs 7 levels; each `If`, `Loop` or
 /// `TensorIterator` around a body adds 3. OpenVINO recurses through bodies.
@@ -87,7 +87,7 @@ pub(super) fn scan(xml: &[u8], weights: &[u8], bounds: Bounds) -> Result<Scan, R
     let stateful = prove::keeps_state(&layers);
     let mended = match bounds.operators {
         Operators::All => None,
-        Operators::Checked => mend::text(xml, prove::prove(&layers, weights)?.plan)?,
+        Operators::Checked => rewrite::text(xml, prove::prove(&layers, weights)?.plan)?,
     };
     estimate::prove(&layers, bounds.tensor_bytes)?;
     Ok(Scan { stateful, elements, mended })

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::arranged::arranged;
+use super::inputs::arranged;
 use super::values;
 use super::{gather, guard, table};
 use crate::nn::backends::openvino::translated::Argument;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::arranged::arranged;
+use super::inputs::arranged;
 use super::{guard, table};
 use crate::nn::backends::openvino::translated::Argument;
 use crate::nn::operators::{self, Condition, Doubt, Fact, Window, made as extent};

@@ -5,10 +5,10 @@
 //! OpenVINO works it out itself.
 
 use super::bodies;
-use super::known::Known;
 use super::layers::{Layer, Layers};
 use super::malformed;
-use super::mend::Plan;
+use super::rewrite::Plan;
+use super::values::Known;
 use crate::nn::operators::{self, Condition, Doubt, Fact};
 use crate::nn::refusal::Refusal;
 

@@ -1,7 +1,7 @@
 //! The manager's connection to the broker: a clean session, a fresh client for
 //! each connection, publications that wait for the broker's completion.
 
-use super::desk::{Desk, lock};
+use super::tasks::{Desk, lock};
 use rumqttc::{
     AsyncClient, ConnectReturnCode, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS,
 };

@@ -1,6 +1,6 @@
 //! What the manager does with tasks, whoever asks for it.
 
-use super::line::Line;
+use super::connection::Line;
 use super::records::{
     COMPLETED, FAILED, PENDING, RUNNING, Records, Task, for_all, now, shown, start_message,
 };
