@@ -223,7 +223,7 @@ fn whoever_is_asked_and_does_not_answer_in_order_costs_that_request() {
     for settings in isolations() {
         let (silent, endless) = (Asked::start(Habit::Silent), Asked::start(Habit::EndlessHead));
         let hosts = format!("127.0.0.1:{},127.0.0.1:{}", silent.port, endless.port);
-        let scene = Scene::new(&settings, &hosts, &[("http-timeout", "3s")]);
+        let scene = Scene::new(&settings, &hosts, &[("http-timeout", "10s")]);
         // It ends with the time of the request that it was sent in.
         assert_eq!(scene.fetched(&silent.url("127.0.0.1")).0, 504);
         scene.stage.until("its connection ends", || silent.open() == 0);
