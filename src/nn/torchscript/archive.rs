@@ -9,6 +9,7 @@ use rawzip::{CompressionMethod, ZipArchive, ZipArchiveWriter, ZipSliceArchive};
 
 use super::pickle::Numbers;
 use super::{code, pickle, refused, short};
+use crate::nn::not_a_model;
 use crate::nn::refusal::{Errno, Refusal};
 
 /// The most entries of an archive.
@@ -71,12 +72,14 @@ pub(in crate::nn) fn prove(parts: &[&[u8]]) -> Result<Vec<u8>, Refusal> {
 }
 
 fn not_zip(bytes: &[u8], error: &rawzip::Error) -> Refusal {
+    // Of a damaged archive there is no more to say.
+    let instead = if bytes.starts_with(b"PK") { String::new() } else { not_a_model::told(bytes) };
     Refusal::new(
         Errno::InvalidEncoding,
         format!(
-            "the model is not a TorchScript archive ({} bytes, beginning with {:?}): {error}",
+            "the model is not a TorchScript archive ({} bytes, beginning with {:?}): {error}{instead}",
             bytes.len(),
-            bytes[..bytes.len().min(8)].escape_ascii().to_string()
+            bytes[..bytes.len().min(8)].escape_ascii().to_string(),
         ),
     )
 }

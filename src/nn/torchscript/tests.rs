@@ -351,6 +351,7 @@ fn archives_are_bounded_and_whole() {
     let without: Vec<_> = [("model/data.pkl".to_owned(), &pickle[..])].to_vec();
     refuses("one entry", &zip(&without), "no entry `version`");
     refuses("nothing", b"", "not a TorchScript archive (0 bytes");
+    refuses("a pointer", b"version https://git-lfs.github.com/spec/v1\n", "git-lfs pointer");
     refuses("another file", b"PTMF0000", "(8 bytes, beginning with \"PTMF0000\")");
     let two = prove(&[b"a", b"b"]).expect_err("one builder");
     assert_eq!(two.text, "a TorchScript model is 1 builder, not 2");
