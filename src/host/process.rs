@@ -74,6 +74,8 @@ struct Lanes {
     /// The others.
     busy: HashMap<u32, LaneRun>,
     next: u64,
+    /// A run has ended.
+    used: bool,
     /// It gets no more tasks.
     retired: bool,
     /// Another one takes them.
@@ -215,9 +217,15 @@ impl Process {
     pub(super) fn give(&self, lane: Lane) -> bool {
         let mut lanes = self.lanes();
         let run = lanes.busy.remove(&lane.number);
+        lanes.used = true;
         lanes.free.push(lane);
         self.end_if_retired(&mut lanes);
         run.is_some_and(|run| run.beside)
+    }
+
+    /// Whether a run has ended in it.
+    pub(super) fn has_ended_a_run(&self) -> bool {
+        self.lanes().used
     }
 
     /// The run is to end.

@@ -15,10 +15,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
-/// A process that has lived this long was of use: another one is started at once
-/// after its crash, so that who crashes one now and then holds up nobody for
-/// longer than a start takes.
-const SETTLED: Duration = Duration::from_secs(1);
+/// A process that has ended a task and lived this long was of use: another one is
+/// started at once after its crash, so that who crashes one now and then holds up
+/// nobody for longer than a start takes.
+const OF_USE: Duration = Duration::from_secs(1);
+/// One that had no task, but would have crashed by now if its libraries or models
+/// were to blame.
+const SETTLED: Duration = Duration::from_secs(30);
 /// Crashes in a row after which there is a wait before the next start, from
 /// [`FIRST_WAIT`] to [`LONGEST_WAIT`].
 const CRASHES: u32 = 4;
@@ -156,7 +159,8 @@ impl Shared {
         } else if is(&state.company) {
             state.company = None;
             error!("the runtime's process ended ({fate}): another one is started");
-            let settled = state.started.is_some_and(|started| started.elapsed() >= SETTLED);
+            let enough = if process.has_ended_a_run() { OF_USE } else { SETTLED };
+            let settled = state.started.is_some_and(|started| started.elapsed() >= enough);
             state.crashes = if settled { 1 } else { state.crashes + 1 };
             state.lost += 1;
             state.back_off();
