@@ -3,6 +3,7 @@
 
 use crate::place::Place;
 use anyhow::Context as _;
+use proplet::cancel::Cancel;
 use proplet::config::Isolation;
 use proplet::executor::{Ended, Executor, RunTask, Task, Threads};
 use proplet::journal::Run;
@@ -32,6 +33,8 @@ impl Ours {
     pub fn start(place: &Place, settings: &[(&str, &str)]) -> anyhow::Result<Ours> {
         let config = place.config(settings)?;
         let policy = worker::policy(&config);
+        let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let entered = tokio.enter();
         let tasker = match config.isolation {
             Isolation::Process => {
                 let fetcher = Arc::new(Fetcher::new(config.module_size, None, None));
@@ -48,22 +51,17 @@ impl Ours {
                 Box::new(move |turn| runtime.run(turn.spec, turn.cancel).into())
             }
         };
-        let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let (executor, ended) = {
-            let _entered = tokio.enter();
-            Executor::start(
-                Threads {
-                    executors: config.executors.get(),
-                    stack: THREAD_STACK,
-                    large: 1,
-                    apart,
-                    invocations: false,
-                },
-                Bounds { memory: None, ..worker::bounds(&config) },
-                Box::new(|_, _| unreachable!("all is in memory")),
-                run,
-            )?
+        let threads = Threads {
+            executors: config.executors.get(),
+            stack: THREAD_STACK,
+            large: 1,
+            apart,
+            invocations: false,
         };
+        let bounds = Bounds { memory: None, ..worker::bounds(&config) };
+        let recall = Box::new(|_: Run, _: &Cancel| unreachable!("all is in memory"));
+        let (executor, ended) = Executor::start(threads, bounds, recall, run)?;
+        drop(entered);
         Ok(Ours { policy, executor, tasker, ended, _tokio: tokio, tasks: 0 })
     }
 
