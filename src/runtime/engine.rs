@@ -45,9 +45,11 @@ pub(super) const MAX_COMPONENT_TABLES: u32 = 64;
 /// Elements of one table, and of all tables of a task.
 pub(super) const MAX_TABLE_ELEMENTS: usize = 1_000_000;
 /// What a slot keeps resident of its memory, from the beginning: it is written
-/// with zeros, and the kernel takes back what is behind it. A guest with its
-/// stack and a small heap finds its pages there.
-const KEEP_RESIDENT: usize = 1 << 20;
+/// with zeros, touched or not, and the kernel takes back what is behind it. A
+/// small guest has all of its memory there. LLVM puts a stack of 1 MiB first, of
+/// which a guest touches the last pages: to clear all of it costs more than these
+/// are worth, and pushes out of the cache what an inference needs.
+const KEEP_RESIDENT: usize = 64 << 10;
 /// The same where guests copy large files into their memory.
 const KEEP_RESIDENT_OF_COPIES: usize = 32 << 20;
 /// The instance's own data, 24 bytes for each function that is referred to and
