@@ -138,7 +138,7 @@ pub static SETTINGS: &[Setting] = &[
         Group::Tasks,
         "executors",
         "N",
-        Computed("number of cores"),
+        Computed("twice the number of cores"),
         "Tasks that run at the same time",
     ),
     setting(

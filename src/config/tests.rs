@@ -182,7 +182,7 @@ fn executors_follow_the_cores_and_the_hint_follows_them() {
     let setup = Setup::guide();
     let four = NonZeroUsize::new(4).expect("not zero");
     let config = Config::from_environment(&setup.env().with_cores(four)).expect("a configuration");
-    assert_eq!((config.executors, config.nn_hint), (four, Hint::Throughput));
+    assert_eq!((config.executors.get(), config.nn_hint), (8, Hint::Throughput));
     let config = Setup::guide().with("PROPLET_EXECUTORS", "1").load();
     assert_eq!((config.executors.get(), config.nn_hint), (1, Hint::Latency));
     let config = Setup::guide().flags(&["--executors=1", "--nn-hint=throughput"]).load();
