@@ -138,8 +138,12 @@ fn encodings_and_targets_that_are_not_served_are_an_errno_and_a_sentence(on: On)
     for number in ["1", "2", "4"] {
         bad.copes("nn-unknown-encoding", &[number], INVALID_ARGUMENT, "takes one builder");
     }
-    let sentence = "the encoding pytorch is not served here: this build has openvino";
-    bad.copes("nn-unknown-encoding", &["3"], INVALID_ENCODING, sentence);
+    let (errno, sentence) = if cfg!(feature = "pytorch") {
+        (UNSUPPORTED_OPERATION, "takes no models of the encoding pytorch from guests")
+    } else {
+        (INVALID_ENCODING, "the encoding pytorch is not served here: this build has openvino")
+    };
+    bad.copes("nn-unknown-encoding", &["3"], errno, sentence);
     bad.copes("nn-unknown-encoding", &[], INVALID_ENCODING, "9 is not an encoding");
     bad.copes("nn-onnx-as-openvino", &[], INVALID_ENCODING, "is not OpenVINO's XML");
 }
