@@ -86,6 +86,13 @@ impl Stage {
         let broker = Broker::start(dir.path());
         let proxy = Proxy::start(broker.port);
         let worker = Worker::start(dir.path(), proxy.port, &[]);
+        // The broker keeps nothing for a worker that it does not know yet.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let log = || std::fs::read_to_string(dir.path().join("worker.log")).unwrap_or_default();
+        while !log().contains("connected to the broker") {
+            assert!(Instant::now() < deadline, "the worker does not connect: {}", log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
         Stage { seconds, dir, broker, proxy, worker }
     }
 }
