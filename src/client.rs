@@ -155,9 +155,9 @@ impl Client {
         }
     }
 
-    /// Publishes a task, to one worker or to all of the channel, and waits for
-    /// its first result; once more for a worker that comes later. When the time is over the task is stopped; dropping the
-    /// future leaves it alone.
+    /// Publishes a task, to one worker or to all of the channel, and once more when
+    /// a worker comes later; waits for its first result. When the time is over the
+    /// task is stopped; dropping the future leaves it alone.
     ///
     /// Each task needs an id of its own: of two that wait under the same one
     /// the earlier is forgotten.

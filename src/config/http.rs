@@ -40,11 +40,7 @@ pub struct OutboundConfig {
 impl OutboundConfig {
     /// Reads it for `proplet run`, whose flags include [`super::run_args`].
     pub fn load(flags: &ArgMatches, env: &Environment) -> Result<OutboundConfig, ConfigError> {
-        let open = reader::open_file(Some(flags), env)?;
-        let mut reader = Reader::for_worker(Some(flags), env, &open)?;
-        let outbound = outbound(&mut reader);
-        let (problems, _) = reader.into_findings();
-        if problems.is_empty() { Ok(outbound) } else { Err(ConfigError { problems }) }
+        reader::load(flags, env, |reader| Some(outbound(reader)))
     }
 }
 

@@ -39,11 +39,7 @@ pub struct RegistryConfig {
 impl ImagesConfig {
     /// Reads them for `proplet run`, whose flags include [`super::run_args`].
     pub fn load(flags: &ArgMatches, env: &Environment) -> Result<ImagesConfig, ConfigError> {
-        let open = reader::open_file(Some(flags), env)?;
-        let mut reader = Reader::for_worker(Some(flags), env, &open)?;
-        let images = read(&mut reader);
-        let (problems, _) = reader.into_findings();
-        images.filter(|_| problems.is_empty()).ok_or(ConfigError { problems })
+        reader::load(flags, env, read)
     }
 }
 

@@ -40,11 +40,7 @@ impl Inference {
     /// Reads them for `proplet run`, whose flags include [`super::run_args`],
     /// from where a worker that was started here would have them.
     pub fn load(flags: &ArgMatches, env: &Environment) -> Result<Inference, ConfigError> {
-        let open = reader::open_file(Some(flags), env)?;
-        let mut reader = Reader::for_worker(Some(flags), env, &open)?;
-        let inference = read(&mut reader, env);
-        let (problems, _) = reader.into_findings();
-        inference.filter(|_| problems.is_empty()).ok_or(ConfigError { problems })
+        reader::load(flags, env, |reader| read(reader, env))
     }
 
     /// How OpenVINO is set up for one guest, or none, with one inference at a time.

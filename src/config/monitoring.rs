@@ -32,16 +32,10 @@ impl HealthConfig {
     /// Reads the configuration of `proplet health`, whose flags include
     /// [`super::health_args`].
     pub fn load(flags: &ArgMatches, env: &Environment) -> Result<HealthConfig, ConfigError> {
-        let open = reader::open_file(Some(flags), env)?;
-        let mut reader = Reader::for_worker(Some(flags), env, &open)?;
-        let client_id = reader.read_optional("client-id", value::topic_level);
-        let listen = listen(&mut reader);
-        match (listen, reader.into_findings()) {
-            (Some(listen), (problems, _)) if problems.is_empty() => {
-                Ok(HealthConfig { listen, client_id })
-            }
-            (_, (problems, _)) => Err(ConfigError { problems }),
-        }
+        reader::load(flags, env, |reader| {
+            let client_id = reader.read_optional("client-id", value::topic_level);
+            Some(HealthConfig { listen: listen(reader)?, client_id })
+        })
     }
 }
 

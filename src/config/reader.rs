@@ -56,6 +56,19 @@ pub(super) fn open_file(
     Ok(OpenFile { file, section, section_named })
 }
 
+/// Some of the worker's settings, for a command that needs no others.
+pub(super) fn load<T>(
+    flags: &ArgMatches,
+    env: &Environment,
+    read: impl FnOnce(&mut Reader<'_>) -> Option<T>,
+) -> Result<T, ConfigError> {
+    let open = open_file(Some(flags), env)?;
+    let mut reader = Reader::for_worker(Some(flags), env, &open)?;
+    let settings = read(&mut reader);
+    let (problems, _) = reader.into_findings();
+    settings.filter(|_| problems.is_empty()).ok_or(ConfigError { problems })
+}
+
 /// Finds, converts and remembers.
 pub(super) struct Reader<'a> {
     scope: Scope<'a>,

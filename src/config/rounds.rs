@@ -17,11 +17,7 @@ pub struct RoundsConfig {
 impl RoundsConfig {
     /// Reads them for `proplet run`, whose flags include [`super::run_args`].
     pub fn load(flags: &ArgMatches, env: &Environment) -> Result<RoundsConfig, ConfigError> {
-        let open = reader::open_file(Some(flags), env)?;
-        let mut reader = Reader::for_worker(Some(flags), env, &open)?;
-        let rounds = read(&mut reader);
-        let (problems, _) = reader.into_findings();
-        rounds.filter(|_| problems.is_empty()).ok_or(ConfigError { problems })
+        reader::load(flags, env, read)
     }
 }
 
