@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 /// The file that this process runs, also once it was deleted or replaced.
-const RUNNING: &str = "/proc/self/exe";
+pub(crate) const RUNNING: &str = "/proc/self/exe";
 
 /// Where this program's file is; none if the system does not tell.
 pub fn executable() -> Option<PathBuf> {

@@ -8,7 +8,7 @@ use super::messages::{Order, Report, Setup};
 use super::task_states::Notes;
 use crate::cancel::{Doing, Reason};
 use crate::network::ConnectError;
-use crate::process::no_output;
+use crate::process::{RUNNING, no_output};
 use anyhow::{Context as _, bail};
 use std::collections::HashMap;
 use std::net::TcpStream;
@@ -377,7 +377,7 @@ impl Drop for Process {
 /// The file to start: this program's own, also once another version has taken
 /// its place, whose messages may be others.
 fn executable(program: &Path) -> &Path {
-    let own = Path::new("/proc/self/exe");
+    let own = Path::new(RUNNING);
     let mut replaced = program.as_os_str().to_owned();
     replaced.push(" (deleted)");
     // As the kernel tells it.
