@@ -256,6 +256,18 @@ fn deployments_outlive_the_worker_and_what_was_stopped_does_not() {
     }
 }
 
+/// Deploys so many beside a first one. Gives the last one, and the bytes that they take.
+#[cfg(target_os = "linux")]
+fn deploy(stage: &Stage, worker: &Process, count: u64) -> (String, u64) {
+    let first = stage.start(latent("hello"));
+    stage.call(Call::of(&first)).succeeded("hello\n");
+    let before = worker.memory("VmRSS");
+    let last = (0..count).map(|_| stage.start(latent("hello"))).last().expect("one at least");
+    // The last one is prepared after the others.
+    stage.call(Call::of(&last)).succeeded("hello\n");
+    (last, worker.memory("VmRSS").saturating_sub(before))
+}
+
 /// The figures for 10,000 of them are the benchmark's.
 #[cfg(target_os = "linux")]
 #[test]
@@ -264,13 +276,7 @@ fn a_deployment_takes_20_kib_of_memory_besides_its_code() {
     let scene = Scene::new();
     let stage = &scene.stage;
     let worker = scene.worker(&[("executors", "1")]);
-    let first = stage.start(latent("hello"));
-    stage.call(Call::of(&first)).succeeded("hello\n");
-    let before = worker.memory("VmRSS");
-    let last = (0..TASKS).map(|_| stage.start(latent("hello"))).last().expect("one at least");
-    // The last one is prepared after the others.
-    stage.call(Call::of(&last)).succeeded("hello\n");
-    let more = worker.memory("VmRSS").saturating_sub(before);
+    let (_, more) = deploy(stage, &worker, TASKS);
     assert!(more <= TASKS * (20 << 10), "{TASKS} deployments take {more} bytes");
 }
 
@@ -285,12 +291,7 @@ fn figures_of_10_000_deployments() {
     // Room for what nobody answers: starts of latent tasks have no result.
     let settings = [("executors", "1"), ("deployments", "20000")];
     let mut worker = scene.worker(&settings);
-    let first = stage.start(latent("hello"));
-    stage.call(Call::of(&first)).succeeded("hello\n");
-    let before = worker.memory("VmRSS");
-    let last = (0..TASKS).map(|_| stage.start(latent("hello"))).last().expect("one at least");
-    stage.call(Call::of(&last)).succeeded("hello\n");
-    let more = worker.memory("VmRSS").saturating_sub(before);
+    let (last, more) = deploy(stage, &worker, TASKS);
     println!("{TASKS} deployments: {:.1} KiB each", more as f64 / 1024.0 / TASKS as f64);
     worker.signal("KILL");
     worker.ended();

@@ -2,7 +2,7 @@
 //! comes to.
 
 use crate::http::{ask, free_port, hello, isolations, port, server};
-use crate::support::{On, Process, Stage, Worker, fixtures, program};
+use crate::support::{Certified, On, Process, Stage, Worker, fixtures, program};
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -170,23 +170,10 @@ fn guests_reach_the_hosts_that_are_named_and_no_private_address_by_another_name(
 #[test]
 fn guests_trust_the_certificates_that_are_set() {
     let folder = tempfile::tempdir().expect("a folder");
-    let key = rcgen::KeyPair::generate().expect("a key");
-    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let certificate =
-        rcgen::CertificateParams::new(names).and_then(|params| params.self_signed(&key));
-    let certificate = certificate.expect("a certificate");
+    let certified = Certified::new(&["localhost", "127.0.0.1"]);
     let ca = folder.path().join("ca.pem");
-    std::fs::write(&ca, certificate.pem()).expect("written");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key"),
-        );
-    let asked = Asked::start(Habit::Tls(Arc::new(config.expect("a server"))));
+    std::fs::write(&ca, &certified.authority).expect("written");
+    let asked = Asked::start(Habit::Tls(certified.server()));
     let hosts = format!("localhost,127.0.0.1:{}", asked.port);
     for settings in isolations() {
         let ca = ca.to_str().expect("a path");

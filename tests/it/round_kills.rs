@@ -44,6 +44,15 @@ impl Scene {
         Scene { stage, services, proxy, state, shared, settings, worker }
     }
 
+    /// With a task whose update is sent and has no answer.
+    fn at_the_update(isolation: &str) -> (Scene, String) {
+        let scene = Scene::new(isolation);
+        scene.services.answers(Route::Update, &[Habit::Hold]);
+        let id = scene.stage.start(scene.client());
+        scene.stage.until("the update is sent", || scene.services.posts() == 1);
+        (scene, id)
+    }
+
     /// Kills the worker, and starts another one in its place.
     fn kill(&mut self) {
         self.worker.signal("KILL");
@@ -153,10 +162,7 @@ fn a_run_whose_guest_ran_runs_again_and_posts_once(isolation: &str) {
 }
 
 fn an_update_that_was_under_way_is_not_sent_again(isolation: &str) {
-    let mut scene = Scene::new(isolation);
-    scene.services.answers(Route::Update, &[Habit::Hold]);
-    let id = scene.stage.start(scene.client());
-    scene.stage.until("the update is sent", || scene.services.posts() == 1);
+    let (mut scene, id) = Scene::at_the_update(isolation);
     scene.kill();
     let result = scene.result(&id);
     assert_eq!(fate(&result), "unknown");
@@ -172,10 +178,7 @@ fn an_update_that_was_under_way_is_not_sent_again(isolation: &str) {
 
 /// The coordinator has answered, and the worker stood still.
 fn an_answer_that_nobody_read_is_not_known(isolation: &str) {
-    let mut scene = Scene::new(isolation);
-    scene.services.answers(Route::Update, &[Habit::Hold]);
-    let id = scene.stage.start(scene.client());
-    scene.stage.until("the update is sent", || scene.services.posts() == 1);
+    let (mut scene, id) = Scene::at_the_update(isolation);
     let answered = scene.services.answered();
     scene.worker.signal("STOP");
     scene.services.release();
@@ -189,10 +192,7 @@ fn an_answer_that_nobody_read_is_not_known(isolation: &str) {
 
 /// The worker has the answer, and there is no broker for the result.
 fn an_update_that_was_taken_is_told_as_such(isolation: &str) {
-    let mut scene = Scene::new(isolation);
-    scene.services.answers(Route::Update, &[Habit::Hold]);
-    let id = scene.stage.start(scene.client());
-    scene.stage.until("the update is sent", || scene.services.posts() == 1);
+    let (mut scene, id) = Scene::at_the_update(isolation);
     scene.proxy.cut();
     scene.services.release();
     let marks = scene.state.path().join(&scene.stage.worker_id).join("updates");
@@ -214,10 +214,7 @@ fn is_accepted(marks: &Path) -> bool {
 
 /// Everybody has the result, but for the worker's word from the broker.
 fn a_result_that_was_not_acknowledged_comes_again_and_no_update(isolation: &str) {
-    let mut scene = Scene::new(isolation);
-    scene.services.answers(Route::Update, &[Habit::Hold]);
-    let id = scene.stage.start(scene.client());
-    scene.stage.until("the update is sent", || scene.services.posts() == 1);
+    let (mut scene, id) = Scene::at_the_update(isolation);
     scene.proxy.deafen();
     scene.services.release();
     assert_eq!(fate(&scene.stage.result(&id)), "accepted");

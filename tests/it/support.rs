@@ -4,6 +4,7 @@
 #[cfg(any(feature = "openvino", feature = "onnx", feature = "pytorch"))]
 mod assets;
 mod call;
+mod certificates;
 mod docker_registry;
 mod fluxmq;
 mod image_proxy;
@@ -17,6 +18,7 @@ mod worker;
 #[cfg(any(feature = "openvino", feature = "onnx", feature = "pytorch"))]
 pub(crate) use assets::assets;
 pub use call::Call;
+pub use certificates::Certified;
 pub use docker_registry::{Access, DockerRegistry};
 pub use fluxmq::{FluxMq, Habits};
 pub use image_proxy::{ImageProxy, PART, Part};

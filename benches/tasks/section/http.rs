@@ -24,7 +24,6 @@ const LONG: Duration = Duration::from_secs(30);
 /// Inferences and requests in a round.
 const RUNS: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(60);
-const SERVES: (&str, &str) = ("http-enabled", "true");
 
 pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
     hello(place, rounds, report)?;
@@ -39,14 +38,33 @@ fn server(name: &str, args: &[&str]) -> anyhow::Result<(TaskRequest, SocketAddr)
     Ok((task(guest(name)?, &[&["--addr", &at], args].concat()), address))
 }
 
+/// A worker that serves a component. It ends with this.
+struct Serving {
+    manager: Manager,
+    _worker: Worker,
+    _broker: Broker,
+}
+
+impl Serving {
+    fn start(
+        place: &Place,
+        settings: &[(&str, &str)],
+        server: &TaskRequest,
+    ) -> anyhow::Result<Serving> {
+        let broker = Broker::start(place)?;
+        let mut manager = Manager::connect(broker.address)?;
+        let settings = [&[("http-enabled", "true")], settings].concat();
+        let worker = Worker::start(place, broker.address, &settings)?;
+        manager.hear()?;
+        manager.run(&Start::new(server)?)?;
+        Ok(Serving { manager, _worker: worker, _broker: broker })
+    }
+}
+
 /// The same component by a worker and by `wasmtime serve`, each as by default.
 fn hello(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
-    let broker = Broker::start(place)?;
-    let mut manager = Manager::connect(broker.address)?;
-    let _worker = Worker::start(place, broker.address, &[SERVES])?;
-    manager.hear()?;
     let (task, address) = server("http", &[])?;
-    manager.run(&Start::new(&task)?)?;
+    let _serving = Serving::start(place, &[], &task)?;
     let ours = Client::new(address, &[]);
     let theirs = Wasmtime::serve()?;
     match &theirs {
@@ -135,15 +153,10 @@ impl Drop for Wasmtime {
 /// EfficientNet by name on the tensor that is the request's body.
 fn images(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
     let mut alone = Alone::onnx(place)?;
-    let broker = Broker::start(place)?;
-    let mut manager = Manager::connect(broker.address)?;
-    let settings = [SERVES, ("executors", "1"), ("nn-hint", "latency")];
-    let _worker = Worker::start(place, broker.address, &settings)?;
-    manager.hear()?;
     let graph = format!("-Snn-graph=onnx::{}", place.efficientnet.display());
     let (mut task, address) = server("http-image", &[&graph])?;
     task.env = [("GRAPH".to_owned(), "efficientnet".to_owned())].into();
-    manager.run(&Start::new(&task)?)?;
+    let _serving = Serving::start(place, &[("executors", "1"), ("nn-hint", "latency")], &task)?;
     let asked = Client::new(address, &fs::read(place.efficientnet.join("input0.bin"))?);
     let mut sent = asked.connect()?;
     let [mut own, mut classified] = [const { Samples::new() }; 2];
@@ -162,24 +175,21 @@ fn images(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<(
 
 /// What servers and tasks of one worker take from each other.
 fn beside_tasks(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
-    let broker = Broker::start(place)?;
-    let mut manager = Manager::connect(broker.address)?;
-    let _worker = Worker::start(place, broker.address, &[SERVES])?;
-    manager.hear()?;
     let (task, address) = server("http", &[])?;
-    manager.run(&Start::new(&task)?)?;
+    let mut serving = Serving::start(place, &[], &task)?;
     let hello = Client::new(address, &[]);
     let classification = Start::new(&place.by_name()?)?;
-    manager.run(&classification)?;
+    serving.manager.run(&classification)?;
     let in_flight = 2 * std::thread::available_parallelism()?.get();
     let [mut idle, mut loaded, mut slowest] = [const { Samples::new() }; 3];
     for _ in 0..rounds.div_ceil(3) {
         for _ in 0..RUNS {
-            idle.add(manager.run(&classification)?);
+            idle.add(serving.manager.run(&classification)?);
         }
         // Whoever says hello, with all executors busy.
         let load = std::thread::scope(|scope| {
-            let tasks = scope.spawn(|| manager.flow(&classification, in_flight, 2 * LASTING));
+            let tasks =
+                scope.spawn(|| serving.manager.flow(&classification, in_flight, 2 * LASTING));
             // They are at work by then, and for longer.
             let load = hello.load(1, LASTING);
             tasks.join().expect("no panic").and(load)
@@ -192,7 +202,7 @@ fn beside_tasks(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Re
             let mut took = Samples::new();
             let began = Instant::now();
             while began.elapsed() < LASTING - LASTING / 4 {
-                took.add(manager.run(&classification)?);
+                took.add(serving.manager.run(&classification)?);
             }
             anyhow::Ok((took, load.join().expect("no panic")?))
         })?;

@@ -1,12 +1,12 @@
 //! Docker's registry, started for a test.
 
+use super::Certified;
 use super::PATIENCE;
 use oci_client::client::{
     Certificate, CertificateEncoding, ClientConfig, ClientProtocol, Config, ImageLayer,
 };
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -172,13 +172,8 @@ fn certify(folder: &tempfile::TempDir) {
     let write = |name: &str, pem: String| {
         std::fs::write(folder.path().join(name), pem).expect("written");
     };
-    let mut authority = CertificateParams::new(vec![]).expect("parameters");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate().expect("a key");
-    write("ca.pem", authority.self_signed(&key).expect("a certificate").pem());
-    let authority = Issuer::new(authority, key);
-    let key = KeyPair::generate().expect("a key");
-    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
-    write("server.pem", params.signed_by(&key, &authority).expect("signed").pem());
-    write("server.key", key.serialize_pem());
+    let certified = Certified::new(&["127.0.0.1"]);
+    write("ca.pem", certified.authority.clone());
+    write("server.pem", certified.certificate.pem());
+    write("server.key", certified.key.serialize_pem());
 }

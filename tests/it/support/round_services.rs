@@ -1,8 +1,7 @@
 //! A stand-in for the services of federated rounds, all three at one address: they
 //! answer as Propeller's demo does, or as a test says.
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::PrivateKeyDer;
+use super::Certified;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{BufRead as _, BufReader, Read, Write};
@@ -75,7 +74,9 @@ impl RoundServices {
 
     /// The same over TLS, by an authority whose certificate is written to this file.
     pub fn start_with_tls(round_of: usize, ca: &Path) -> RoundServices {
-        let config = Arc::new(tls(ca));
+        let certified = Certified::new(&["127.0.0.1"]);
+        std::fs::write(ca, &certified.authority).expect("written");
+        let config = certified.server();
         RoundServices::serve("https", round_of, move |stream| {
             let session = rustls::ServerConnection::new(config.clone()).expect("a session");
             Box::new(rustls::StreamOwned::new(session, stream))
@@ -166,24 +167,6 @@ impl RoundServices {
 // A test that failed while it held the lock has changed nothing.
 fn lock(shared: &Shared) -> MutexGuard<'_, State> {
     shared.state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// For 127.0.0.1.
-fn tls(ca: &Path) -> rustls::ServerConfig {
-    let mut authority = CertificateParams::new(vec![]).expect("parameters");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate().expect("a key");
-    std::fs::write(ca, authority.self_signed(&key).expect("signed").pem()).expect("written");
-    let authority = Issuer::new(authority, key);
-    let key = KeyPair::generate().expect("a key");
-    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
-    let certificate = params.signed_by(&key, &authority).expect("signed").der().clone();
-    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions =
-        rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = versions.expect("versions").with_no_client_auth();
-    config.with_single_cert(vec![certificate], key).expect("the key of the certificate")
 }
 
 fn serve(stream: Box<dyn Stream + Send>, shared: &Shared) -> std::io::Result<()> {
