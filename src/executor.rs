@@ -32,6 +32,7 @@ use crate::usage::{Thread, ThreadUsage};
 use handle::Handle;
 use job::{Job, Reply};
 use pool::Pool;
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -98,11 +99,20 @@ pub struct Ran {
     /// What its thread used, if that was another one than the executor's and
     /// it is asked for.
     pub used: Option<ThreadUsage>,
+    /// What is dropped once the end has been reported.
+    pub remains: Option<Box<dyn Any>>,
+}
+
+impl Ran {
+    /// Of which nothing remains.
+    pub fn new(end: Result<Outcome, Crash>, used: Option<ThreadUsage>) -> Ran {
+        Ran { end, used, remains: None }
+    }
 }
 
 impl From<Outcome> for Ran {
     fn from(outcome: Outcome) -> Ran {
-        Ran { end: Ok(outcome), used: None }
+        Ran::new(Ok(outcome), None)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::place::Place;
 use anyhow::Context as _;
 use proplet::cancel::Cancel;
 use proplet::config::Isolation;
-use proplet::executor::{Ended, Executor, RunTask, Task, Threads};
+use proplet::executor::{Ended, Executor, Ran, RunTask, Task, Threads};
 use proplet::journal::Run;
 use proplet::nn::Nn;
 use proplet::policy::Policy;
@@ -48,7 +48,10 @@ impl Ours {
             None => {
                 let nn = Nn::new(worker::nn_config(&config, &policy));
                 let runtime = Runtime::new(&worker::runtime_config(&config), nn)?;
-                Box::new(move |turn| runtime.run(turn.spec, turn.cancel).into())
+                Box::new(move |turn| {
+                    let (outcome, remains) = runtime.answer(turn.spec, turn.cancel);
+                    Ran { remains: Some(Box::new(remains)), ..outcome.into() }
+                })
             }
         };
         let threads = Threads {

@@ -284,7 +284,7 @@ impl Pool {
                 pool: self,
             })
         }));
-        let Ran { end, used } = ran.unwrap_or_else(|_| {
+        let Ran { end, used, remains: _remains } = ran.unwrap_or_else(|_| {
             Outcome::failed(Failure::Internal("panic outside the guest; see the log".into())).into()
         });
         self.watch.end(handle.turn);

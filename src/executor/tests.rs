@@ -296,7 +296,7 @@ fn crashing_pool() -> (Executor, UnboundedReceiver<Ended>) {
             }
             _ => Ok(done()),
         };
-        Ran { end, used: None }
+        Ran::new(end, None)
     };
     let bounds = Bounds { tasks: 8, bytes: 1 << 20, memory: None };
     let recall = |_: Run, _: &Cancel| unreachable!("all is in memory");

@@ -257,6 +257,18 @@ fn with_lane<R>(with: impl FnOnce(&mut Lane) -> anyhow::Result<R>) -> anyhow::Re
     LANE.with_borrow_mut(|lane| with(lane.as_mut().context("this thread has no lane")?))
 }
 
+/// Tells the worker that the guest of this thread's task begins, if it is to be
+/// told. A thread of a server's requests has no lane.
+fn guest_begins() {
+    LANE.with_borrow_mut(|lane| {
+        if let Some(lane) = lane.as_mut().filter(|lane| lane.begins) {
+            lane.begins = false;
+            // A worker that is gone wants no answer.
+            lane.sender.send(&Answer::Began, None, Wait::Yes).ok();
+        }
+    });
+}
+
 /// The code of this thread's task.
 fn code(spec: &TaskSpec) -> Result<Binary, String> {
     let asked = with_lane(|lane| {
@@ -295,20 +307,19 @@ fn serve(number: u32, runtime: &Runtime, notes: &Arc<Notes>, running: &Running) 
         let cancel = Arc::new(Cancel::shown(move |change| {
             shown.write(number, change);
             if change == TaskChange::Doing(&Doing::Running) {
-                // A worker that is gone wants no answer.
-                with_lane(|lane| match std::mem::take(&mut lane.begins) {
-                    true => Ok(lane.sender.send(&Answer::Began, None, Wait::Yes)?),
-                    false => Ok(()),
-                })
-                .ok();
+                guest_begins();
             }
         }));
         notes.clear(number);
         held(running).insert(number, (run, cancel.clone()));
         let before = spec.monitoring().and_then(|_| Thread::own_usage());
-        let outcome = match listener {
-            Some(listener) => runtime.serve(&spec, door(listener), &cancel),
-            None => runtime.run(&spec, &cancel),
+        // What remains of it is cleared away while its answer is on its way.
+        let (outcome, _remains) = match listener {
+            Some(listener) => (runtime.serve(&spec, door(listener), &cancel), None),
+            None => {
+                let (outcome, remains) = runtime.answer(&spec, &cancel);
+                (outcome, Some(remains))
+            }
         };
         held(running).remove(&number);
         let used = before.and_then(|before| Some(Thread::own_usage()?.since(&before)));

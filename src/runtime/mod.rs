@@ -33,6 +33,7 @@ pub use engine::{MAX_WASM_STACK, Pool, THREAD_STACK};
 pub use http::{Door, Requests, Served, TIMES};
 pub use inspect::{GuestDescription, GuestImport, GuestMemory, inspect};
 pub use outgoing::{Connect, Connecting, Outbound};
+pub use run::Remains;
 
 use crate::cancel::Cancel;
 use crate::disk::DiskCache;
@@ -137,13 +138,19 @@ impl Runtime {
     /// One that turns out to be an HTTP server fails with [`Failure::Serves`],
     /// and is for [`Runtime::serve`].
     pub fn run(&self, spec: &TaskSpec, cancel: &Arc<Cancel>) -> Outcome {
+        self.answer(spec, cancel).0
+    }
+
+    /// The same, for whoever can send the outcome before the instance is cleared
+    /// away.
+    pub fn answer(&self, spec: &TaskSpec, cancel: &Arc<Cancel>) -> (Outcome, Remains) {
         run::run(self, spec, None, cancel)
     }
 
     /// Serves until `door` is shut and the last request has ended, or `cancel`
     /// says so. To be called like [`Runtime::run`].
     pub fn serve(&self, spec: &TaskSpec, door: Door, cancel: &Arc<Cancel>) -> Outcome {
-        run::run(self, spec, Some(door), cancel)
+        run::run(self, spec, Some(door), cancel).0
     }
 
     /// wasi-nn, with its graphs.

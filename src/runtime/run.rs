@@ -19,6 +19,7 @@ use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tracing::error;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{FrameInfo, Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
@@ -26,13 +27,27 @@ use wasmtime_wasi::I32Exit;
 const NO_NETWORK: &str =
     "network: the guest asked for a socket or an address, which was refused: a task has no network";
 
+/// What is left of a task whose outcome is known: its instance, which is cleared
+/// away when this is dropped. No native code is called for that.
+#[must_use = "dropping it takes a while, for which no answer has to wait"]
+pub struct Remains(Option<Store<TaskState>>);
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        let store = self.0.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(store))).is_err() {
+            error!("a panic while a task that had ended was cleared away; see above");
+        }
+    }
+}
+
 /// `door`: of a server, without which it is not served.
 pub(super) fn run(
     runtime: &Runtime,
     spec: &TaskSpec,
     door: Option<Door>,
     cancel: &Arc<Cancel>,
-) -> Outcome {
+) -> (Outcome, Remains) {
     let limit = spec.grant().limits.output;
     let capture = |stream| match spec.life() {
         Life::Daemon | Life::Server => Capture::logged(limit, Lines::new(spec.id(), stream)),
@@ -51,12 +66,13 @@ pub(super) fn run(
             diagnostics: spec.grant().notes.clone(),
             ..Outcome::failed(Failure::Stopped)
         },
+        remains: Remains(None),
     };
     // Unwind safe: what a panic may leave half done is dropped with the store.
     let verdict = catch_unwind(AssertUnwindSafe(|| run.attempt())).unwrap_or_else(|panic| {
         Err(Failure::Internal(format!("panic while the task ran: {}", panic_message(&*panic))))
     });
-    let TaskRun { stdout, stderr, mut outcome, .. } = run;
+    let TaskRun { stdout, stderr, mut outcome, remains, .. } = run;
     outcome.verdict = verdict;
     outcome.stdout = stdout.take();
     outcome.stderr = stderr.take();
@@ -66,7 +82,7 @@ pub(super) fn run(
         let unasked = refusals::unasked(&outcome.stderr.bytes, &spec.grant().dirs);
         outcome.diagnostics.splice(0..0, unasked);
     }
-    outcome
+    (outcome, remains)
 }
 
 pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
@@ -85,6 +101,7 @@ struct TaskRun<'a> {
     stdout: Capture,
     stderr: Capture,
     outcome: Outcome,
+    remains: Remains,
 }
 
 impl TaskRun<'_> {
@@ -131,6 +148,9 @@ impl TaskRun<'_> {
             self.outcome.diagnostics.extend(store.data().memory_refused());
         }
         self.outcome.timings.ran = elapsed.saturating_sub(in_graphs);
+        // Native code may crash in it, which has to be this task's doing.
+        drop(store.data_mut().nn.take());
+        self.remains = Remains(Some(store));
         verdict
     }
 

@@ -71,7 +71,7 @@ pub(super) fn with_rounds(
             outcome.timings.compiled += fetched;
             outcome
         });
-        Ran { end, used: used.take() }
+        Ran::new(end, used.take())
     })
 }
 

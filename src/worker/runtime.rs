@@ -10,7 +10,7 @@ use super::servers::Servers;
 use super::{outbound, setup};
 use crate::config::{Config, Isolation};
 use crate::disk::DiskCache;
-use crate::executor::RunTask;
+use crate::executor::{Ran, RunTask};
 #[cfg(target_os = "linux")]
 use crate::host::{Condition, Keeper};
 use crate::metrics::RuntimeLevels;
@@ -75,13 +75,13 @@ impl Tasker {
         match &self.0 {
             Runner::Here { runtime, .. } => {
                 let (runtime, servers) = (runtime.clone(), servers.clone());
-                Box::new(move |turn| {
-                    let outcome = match servers.door(turn) {
-                        Ok(Some(door)) => runtime.serve(turn.spec, door, turn.cancel),
-                        Ok(None) => runtime.run(turn.spec, turn.cancel),
-                        Err(failure) => Outcome::failed(failure),
-                    };
-                    outcome.into()
+                Box::new(move |turn| match servers.door(turn) {
+                    Ok(Some(door)) => runtime.serve(turn.spec, door, turn.cancel).into(),
+                    Ok(None) => {
+                        let (outcome, remains) = runtime.answer(turn.spec, turn.cancel);
+                        Ran { remains: Some(Box::new(remains)), ..outcome.into() }
+                    }
+                    Err(failure) => Outcome::failed(failure).into(),
                 })
             }
             #[cfg(target_os = "linux")]

@@ -201,10 +201,10 @@ fn run_turn(keeper: &Keeper, fetcher: &Fetcher, servers: &Servers, turn: &Turn<'
     match end {
         End::Outcome { outcome, beside, .. } if beside && lacked_memory(&outcome) => {
             let how = "its process had no memory left beside other tasks".into();
-            Ran { end: Err(Crash { how, alone: false }), used: None }
+            Ran::new(Err(Crash { how, alone: false }), None)
         }
-        End::Outcome { outcome, used, .. } => Ran { end: Ok(outcome), used },
-        End::Crash(how, alone) => Ran { end: Err(Crash { how, alone }), used: None },
+        End::Outcome { outcome, used, .. } => Ran::new(Ok(outcome), used),
+        End::Crash(how, alone) => Ran::new(Err(Crash { how, alone }), None),
     }
 }
 
