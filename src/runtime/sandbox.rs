@@ -15,7 +15,10 @@ use crate::cancel::{Cancel, Reason};
 use crate::directory::Directory;
 use crate::nn::NnCtx;
 use crate::task::{Failure, Grant, Preopen};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 use wasmtime::{Engine, Store, UpdateDeadline};
@@ -165,9 +168,7 @@ pub(super) fn store(
         Some((stdout, stderr)) => wasi.stdout(stdout.clone()).stderr(stderr.clone()),
         None => wasi.inherit_stdio(),
     };
-    for dir in &grant.dirs {
-        preopen(&mut wasi, dir)?;
-    }
+    preopen(&mut wasi, &grant.dirs)?;
     let mut wasi = wasi.build_p1();
     if output.is_some() {
         wasi.ctx().table.set_max_capacity(MAX_HANDLES);
@@ -207,15 +208,20 @@ pub(super) fn store(
     Ok(store)
 }
 
-fn preopen(wasi: &mut WasiCtxBuilder, dir: &Preopen) -> Result<(), Failure> {
-    let perms = if dir.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
-    let failed = |e: &dyn std::fmt::Display| {
-        Failure::Directory(format!(
-            "opening the directory {} for the guest: {e:#}",
-            dir.host.display()
-        ))
-    };
-    let opened = Directory::open(&dir.host).map_err(|e| failed(&e))?;
-    let given = wasi.preopened_dir(opened.path(), &dir.guest, perms);
-    given.map(drop).map_err(|e| failed(&e))
+fn preopen(wasi: &mut WasiCtxBuilder, dirs: &[Preopen]) -> Result<(), Failure> {
+    // A root is given under its path and under its name.
+    let mut opened: HashMap<&Path, Directory> = HashMap::new();
+    for Preopen { host, guest, writable } in dirs {
+        let perms = if *writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+        let failed = |e: &dyn std::fmt::Display| {
+            let host = host.display();
+            Failure::Directory(format!("opening the directory {host} for the guest: {e:#}"))
+        };
+        let directory = match opened.entry(host) {
+            Entry::Occupied(before) => before.into_mut(),
+            Entry::Vacant(new) => new.insert(Directory::open(host).map_err(|e| failed(&e))?),
+        };
+        wasi.preopened_dir(directory.path(), guest, perms).map_err(|e| failed(&e))?;
+    }
+    Ok(())
 }
