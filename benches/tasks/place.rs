@@ -1,8 +1,9 @@
 //! The files that tasks use, and the worker's settings for them.
 
 use crate::assets::assets;
+use crate::report::Target;
 use anyhow::Context as _;
-use proplet::config::{Config, Environment};
+use proplet::config::{Config, Environment, Isolation};
 use proplet::task::{Binary, ModuleSource, TaskId, TaskRequest};
 use std::fmt::Write as _;
 use std::fs;
@@ -82,6 +83,15 @@ impl Place {
 
     pub fn config(&self, settings: &[(&str, &str)]) -> anyhow::Result<Config> {
         Ok(Config::from_environment(&self.environment(settings))?)
+    }
+
+    /// What is held to, where guests and models run in a process of their own, and
+    /// where they run in the worker's.
+    pub fn at_most(&self, apart: f64, here: f64) -> anyhow::Result<Target> {
+        Ok(Target::AtMost(match self.config(&[])?.isolation {
+            Isolation::Process => apart,
+            Isolation::None => here,
+        }))
     }
 
     /// The guide's classification task: the guest reads the model itself.

@@ -64,7 +64,8 @@ impl Serving {
 /// The same component by a worker and by `wasmtime serve`, each as by default.
 fn hello(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
     let (task, address) = server("http", &[])?;
-    let _serving = Serving::start(place, &[], &task)?;
+    // Neither gives the guest a directory.
+    let _serving = Serving::start(place, &[("dirs", "")], &task)?;
     let ours = Client::new(address, &[]);
     let theirs = Wasmtime::serve()?;
     match &theirs {

@@ -42,7 +42,7 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
     report.hold("empty_in_executor_per_second", per_second, "/s", Target::AtLeast(20_000.0));
     let components = components.median();
     report.hold("empty_components_per_second", components, "/s", Target::AtLeast(10_000.0));
-    report.hold("empty_messages_per_second", kept.median(), "/s", Target::AtLeast(2_000.0));
+    report.hold("empty_messages_per_second", kept.median(), "/s", Target::AtLeast(6_000.0));
     report.say("empty_messages_stateless_per_second", stateless.median(), "/s");
     report.say("empty_messages_held_and_repeated_per_second", held.median(), "/s");
     Ok(())

@@ -23,13 +23,18 @@ const SHELL_OUT: [&str; 3] = ["start and code", "library, graph, guest", "infere
 
 pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
     let settings = [("executors", "1"), ("nn-hint", "latency")];
-    let tasks = [("by bytes", place.by_bytes()?), ("by name", place.by_name()?)];
+    let tasks = [
+        ("by bytes", place.by_bytes()?),
+        ("by name", place.by_name()?),
+        ("component by name", place.component_by_name()?),
+        ("onnx by name", place.onnx_by_name()?),
+    ];
     let mut alone = Alone::new(place, "LATENCY", Precision::F32)?;
     let mut ours = Ours::start(place, &settings)?;
     let shellout = Shellout::find(place)?;
 
     let mut inference = Samples::new();
-    let mut steps = [const { [const { Samples::new() }; OURS.len()] }; 2];
+    let mut steps = [const { [const { Samples::new() }; OURS.len()] }; 4];
     let [mut start, mut bytes, mut name] = [const { Samples::new() }; 3];
     for _ in 0..rounds {
         for ((_, task), steps) in tasks.iter().zip(&mut steps) {
@@ -54,7 +59,10 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
         for (step, median) in OURS.iter().zip(medians) {
             report.say(measure_name("task", way, step), median, "ms");
         }
-        plot.add(Bar::new(*way, medians));
+        // The last is of another model.
+        if *way != "onnx by name" {
+            plot.add(Bar::new(*way, medians));
+        }
     }
     report.draw(plot);
     if shellout.is_some() {

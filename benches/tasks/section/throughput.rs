@@ -34,7 +34,7 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
     report.say("by_bytes_per_second", bytes.median(), "/s");
     let ratio = |samples: &Samples| samples.median() / own.median();
     report.hold("throughput_by_name", ratio(&name), "", Target::AtLeast(0.95));
-    report.hold("throughput_by_bytes", ratio(&bytes), "", Target::AtLeast(0.60));
+    report.hold("throughput_by_bytes", ratio(&bytes), "", Target::AtLeast(0.92));
     // Where nothing is computed while a task of a core reads and writes.
     report.say("throughput_by_name_one_executor_a_core", ratio(&fewer_name), "");
     report.say("throughput_by_bytes_one_executor_a_core", ratio(&fewer_bytes), "");
