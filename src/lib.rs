@@ -52,6 +52,7 @@
 pub mod broker;
 pub mod cache;
 pub mod cancel;
+mod certificates;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -1,8 +1,6 @@
 //! How requests to the manager and to the services of its federated rounds are made.
 
-use anyhow::Context as _;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
+use crate::certificates;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +25,7 @@ pub(super) fn config(timeout: Duration) -> ConfigBuilder<AgentScope> {
         .user_agent(concat!("proplet/", env!("CARGO_PKG_VERSION")))
 }
 
-/// Trusts the authorities of this file, or the system's; `variable` names the file.
+/// Trusts the authorities of this file, or the system's; `setting` names the file.
 ///
 /// # Errors
 ///
@@ -35,24 +33,10 @@ pub(super) fn config(timeout: Duration) -> ConfigBuilder<AgentScope> {
 pub(super) fn trusting(
     config: ConfigBuilder<AgentScope>,
     ca: Option<&Path>,
-    variable: &str,
+    setting: &str,
 ) -> anyhow::Result<ConfigBuilder<AgentScope>> {
-    let roots = RootCerts::Specific(Arc::new(roots(ca, variable)?));
+    let authorities = certificates::authorities(ca, setting)?;
+    let roots = authorities.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+    let roots = RootCerts::Specific(Arc::new(roots));
     Ok(config.tls_config(TlsConfig::builder().root_certs(roots).build()))
-}
-
-fn roots(ca: Option<&Path>, variable: &str) -> anyhow::Result<Vec<Certificate<'static>>> {
-    let found = match ca {
-        Some(path) => CertificateDer::pem_file_iter(path)
-            .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
-            .with_context(|| format!("reading the certificate file {}", path.display()))?,
-        // Systems carry the odd certificate that can't be read.
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    anyhow::ensure!(
-        !found.is_empty(),
-        "there is no certificate to trust the other side by; install the system's (Debian: \
-         ca-certificates), or name its own in {variable}"
-    );
-    Ok(found.iter().map(|der| Certificate::from_der(der).to_owned()).collect())
 }

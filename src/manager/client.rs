@@ -65,7 +65,7 @@ impl ManagerClient {
     fn patient(place: &ManagerPlace, timeout: Duration) -> anyhow::Result<ManagerClient> {
         let mut config = agent::config(timeout);
         if place.url.starts_with("https://") {
-            config = agent::trusting(config, place.ca.as_deref(), "PROPLET_MANAGER_CA_CERT")?;
+            config = agent::trusting(config, place.ca.as_deref(), "--manager-ca-cert")?;
         }
         let authorization = place.token.as_ref().map(|token| {
             let value = HeaderValue::from_str(&format!("Bearer {token}"));

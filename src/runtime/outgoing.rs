@@ -4,14 +4,14 @@
 //! may: heads are bounded, bodies go on as the guest reads them, and all of it ends
 //! with the guest.
 
+use crate::certificates;
 use crate::network::ConnectError;
-use anyhow::Context as _;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::http::uri::Scheme;
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use std::net::TcpStream;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,17 +56,8 @@ impl Outbound {
     ///
     /// TLS can't be set up.
     pub fn new(connect: Arc<Connect>, roots: &[Vec<u8>]) -> anyhow::Result<Outbound> {
-        let mut trusted = RootCertStore::empty();
-        // Systems carry the odd certificate that rustls does not read.
-        trusted.add_parsable_certificates(roots.iter().cloned().map(CertificateDer::from));
-        // Named, because without an installed default rustls panics where two
-        // providers are linked in.
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .context("TLS could not be set up")?
-            .with_root_certificates(trusted)
-            .with_no_client_auth();
+        let authorities = roots.iter().cloned().map(CertificateDer::from).collect();
+        let tls = certificates::client_config(authorities, None)?;
         Ok(Outbound { connect, tls: Arc::new(tls), places: Arc::new(Semaphore::new(OF_ALL)) })
     }
 }

@@ -7,6 +7,7 @@
 use super::failed;
 use super::name;
 use super::tunnel::Tunnel;
+use crate::certificates::{self, PemFile};
 use crate::digest::Digest;
 use crate::disk::DiskCache;
 use crate::network::{Connector, Hosts};
@@ -15,8 +16,6 @@ use oci_client::errors::OciDistributionError;
 use oci_client::manifest::{ImageIndexEntry, OciDescriptor, OciImageManifest, OciManifest};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -97,9 +96,8 @@ impl Registry {
         kept: Option<Arc<DiskCache>>,
         hosts: Option<Hosts>,
     ) -> Registry {
-        // The client takes the process's provider of cryptography. One that is there
-        // already is the same.
-        rustls::crypto::ring::default_provider().install_default().ok();
+        // For the client, which takes the process's.
+        certificates::install_provider();
         let connector = hosts.map(|mut hosts| {
             if let Some(place) = &place {
                 place.trusted_by(&mut hosts);
@@ -280,19 +278,11 @@ fn for_wasm(entries: &[ImageIndexEntry]) -> Option<String> {
 }
 
 fn roots(ca: &PathBuf) -> Result<Vec<Certificate>, String> {
-    let read = |e: rustls::pki_types::pem::Error| {
-        format!("the certificate file {} (--registry-ca-cert) can't be read: {e}", ca.display())
-    };
-    let found = CertificateDer::pem_file_iter(ca).map_err(read)?;
-    let found = found.collect::<Result<Vec<_>, _>>().map_err(read)?;
-    if found.is_empty() {
-        return Err(format!("{} (--registry-ca-cert) holds no PEM certificate", ca.display()));
-    }
-    let certificate = |der: CertificateDer<'_>| Certificate {
-        encoding: CertificateEncoding::Der,
-        data: der.to_vec(),
-    };
-    Ok(found.into_iter().map(certificate).collect())
+    let file = PemFile { path: ca, setting: "--registry-ca-cert" };
+    let found = file.authorities().map_err(|e| format!("{e:#}"))?;
+    let certificate =
+        |der: &[u8]| Certificate { encoding: CertificateEncoding::Der, data: der.to_vec() };
+    Ok(found.iter().map(|der| certificate(der)).collect())
 }
 
 /// What happened, and what to do about it.

@@ -1,12 +1,10 @@
 //! How guests reach others: by connections that the worker makes, to hosts that the
 //! operator has named.
 
+use crate::certificates::{self, PemFile};
 use crate::config::OutboundConfig;
 use crate::network::{Connector, Hosts};
 use crate::runtime::{Connect, Outbound};
-use anyhow::Context as _;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,18 +43,11 @@ pub(super) fn trusted(
         return Ok(None);
     }
     let certificates = match &config.ca_cert {
-        Some(file) => of_file(&working_dir.join(file))?,
-        None => rustls_native_certs::load_native_certs().certs,
+        Some(file) => {
+            let path = &working_dir.join(file);
+            PemFile { path, setting: "--http-tls-ca-cert" }.authorities()?
+        }
+        None => certificates::of_the_system(),
     };
     Ok(Some(certificates.into_iter().map(|certificate| certificate.to_vec()).collect()))
-}
-
-fn of_file(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let read = read.with_context(|| {
-        format!("the certificate file {} (--http-tls-ca-cert) can't be read", file.display())
-    })?;
-    let none = || format!("{} (--http-tls-ca-cert) holds no PEM certificate", file.display());
-    anyhow::ensure!(!read.is_empty(), none());
-    Ok(read)
 }

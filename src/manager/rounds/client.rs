@@ -48,7 +48,7 @@ impl RoundClient {
         let urls = [&services.coordinator, &services.registry, &services.store];
         let encrypted = urls.into_iter().flatten().any(|url| url.starts_with("https://"));
         if encrypted || services.ca.is_some() || !services.hosts.is_empty() {
-            config = agent::trusting(config, services.ca.as_deref(), "PROPLET_ROUND_CA_CERT")?;
+            config = agent::trusting(config, services.ca.as_deref(), "--round-ca-cert")?;
         }
         let agent = config.build().new_agent();
         Ok(RoundClient { agent, limit: services.data_size, times: services.times })

@@ -135,8 +135,15 @@ async fn files_that_can_not_work_are_errors_before_any_connection() {
         let error = connect(Options { tls, ..options(address, "tls") }).expect_err("refused");
         format!("{error:#}")
     };
-    assert!(error("none.pem", "client.key").contains("none.pem can't be read"));
-    assert!(error("client.key", "client.key").contains("client.key holds no PEM certificate"));
-    assert!(error("ca.pem", "client.pem").contains("client.pem can't be read"));
+    assert!(
+        error("none.pem", "client.key").contains("none.pem (--mqtt-tls-ca-cert) can't be read")
+    );
+    assert!(
+        error("client.key", "client.key")
+            .contains("client.key (--mqtt-tls-ca-cert) holds no PEM certificate")
+    );
+    assert!(
+        error("ca.pem", "client.pem").contains("client.pem (--mqtt-tls-client-key) can't be read")
+    );
     assert!(error("ca.pem", "server.key").contains("can't be used together"));
 }
