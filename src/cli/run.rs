@@ -6,7 +6,7 @@ mod serve;
 mod told;
 
 use self::told::Told;
-use crate::config::{self, Environment, ImagesConfig, Inference, OutboundConfig, RoundsConfig};
+use crate::config::{self, Environment, ImagesConfig, Inference, RunConfig};
 use crate::flags::{self, FlagError, RunFlags};
 use crate::manager::RoundServices;
 use crate::network::Hosts;
@@ -128,11 +128,8 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         let flags = &arguments[..arguments.len() - rest.len()];
         as_worker::job(matches, &env, guest, flags, inputs)?
     } else {
-        let inference = Inference::load(matches, &env)?;
+        let RunConfig { inference, images, rounds, outbound } = RunConfig::load(matches, &env)?;
         let policy = policy(&env);
-        let images = ImagesConfig::load(matches, &env)?;
-        let rounds = RoundsConfig::load(matches, &env)?;
-        let outbound = OutboundConfig::load(matches, &env)?;
         let spec = spec(&policy, &flags, guest, inputs)?;
         let fetcher = Arc::new(fetcher(&images, &policy.working_dir, u64::MAX, None));
         let round = Round::of(&spec).map(|round| InRound {

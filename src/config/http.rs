@@ -1,10 +1,8 @@
 //! HTTP servers: whether there are any, where they listen, what a request may use.
 
-use super::reader::{self, Reader};
-use super::sources::Environment;
-use super::{ConfigError, HOUR, MILLI, value};
+use super::reader::Reader;
+use super::{HOUR, MILLI, value};
 use crate::network::Hosts;
-use clap::ArgMatches;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,13 +35,6 @@ pub struct OutboundConfig {
     pub ca_cert: Option<PathBuf>,
 }
 
-impl OutboundConfig {
-    /// Reads it for `proplet run`, whose flags include [`super::run_args`].
-    pub fn load(flags: &ArgMatches, env: &Environment) -> Result<OutboundConfig, ConfigError> {
-        reader::load(flags, env, |reader| Some(outbound(reader)))
-    }
-}
-
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<HttpConfig> {
     let enabled = reader.read("http-enabled", value::boolean);
     let bind: Option<IpAddr> = reader.read("http-bind", value::ip);
@@ -64,7 +55,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<HttpConfig> {
     })
 }
 
-fn outbound(reader: &mut Reader<'_>) -> OutboundConfig {
+pub(super) fn outbound(reader: &mut Reader<'_>) -> OutboundConfig {
     let hosts = reader.read_optional("allow-hosts", hosts).unwrap_or_default();
     let ca_cert = reader.read_optional("http-tls-ca-cert", value::path);
     if ca_cert.is_some() && hosts.is_empty() {

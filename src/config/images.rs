@@ -1,10 +1,8 @@
 //! Where images come from, for the worker and for `proplet run`.
 
-use super::reader::{self, Reader};
-use super::sources::Environment;
-use super::{ConfigError, HOUR, MILLI, Secret, value};
+use super::reader::Reader;
+use super::{HOUR, MILLI, Secret, value};
 use crate::network::Hosts;
-use clap::ArgMatches;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,13 +32,6 @@ pub struct RegistryConfig {
     pub token: Option<Secret>,
     /// PEM file with the authorities to trust instead of the system's.
     pub ca_cert: Option<PathBuf>,
-}
-
-impl ImagesConfig {
-    /// Reads them for `proplet run`, whose flags include [`super::run_args`].
-    pub fn load(flags: &ArgMatches, env: &Environment) -> Result<ImagesConfig, ConfigError> {
-        reader::load(flags, env, read)
-    }
 }
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<ImagesConfig> {

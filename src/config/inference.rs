@@ -37,8 +37,8 @@ pub struct Inference {
 }
 
 impl Inference {
-    /// Reads them for `proplet run`, whose flags include [`super::run_args`],
-    /// from where a worker that was started here would have them.
+    /// Reads them for `proplet inspect`, from where a worker that was started here would
+    /// have them.
     pub fn load(flags: &ArgMatches, env: &Environment) -> Result<Inference, ConfigError> {
         reader::load(flags, env, |reader| read(reader, env))
     }

@@ -1,24 +1,15 @@
 //! Federated rounds, for the worker and for `proplet run`.
 
 use super::manager::url;
-use super::reader::{self, Reader};
-use super::sources::Environment;
-use super::{ConfigError, choice, value};
+use super::reader::Reader;
+use super::{choice, value};
 use crate::manager::{HostPort, RoundServices, RoundTimes, place};
-use clap::ArgMatches;
 
 /// The settings of federated rounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoundsConfig {
     /// The services, with the certificate file as typed.
     pub services: RoundServices,
-}
-
-impl RoundsConfig {
-    /// Reads them for `proplet run`, whose flags include [`super::run_args`].
-    pub fn load(flags: &ArgMatches, env: &Environment) -> Result<RoundsConfig, ConfigError> {
-        reader::load(flags, env, read)
-    }
 }
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<RoundsConfig> {
