@@ -69,7 +69,7 @@ pub enum LookUp<K: Copy + Eq + Hash, V: Clone> {
 
 /// A value that a cache holds, for whoever asks what is in it.
 #[derive(Debug)]
-pub struct Entry<K, V> {
+pub struct CacheEntry<K, V> {
     /// Its key.
     pub key: K,
     /// The value.
@@ -211,14 +211,14 @@ where
     }
 
     /// The values, at most so many: those that were used last, the last first.
-    pub fn entries(&self, most: usize) -> Vec<Entry<K, V>> {
+    pub fn entries(&self, most: usize) -> Vec<CacheEntry<K, V>> {
         let state = self.0.lock();
         let last = state.order.iter().rev().take(most);
         let entries = last.filter_map(|(used, key)| {
             let found = state.entries.get(key)?.iter().find(|entry| entry.used == *used)?;
             let CachedValue { value, weight, hits, at, .. } = found;
             let (value, idle) = (value.clone(), at.elapsed());
-            Some(Entry { key: *key, value, weight: *weight, hits: *hits, idle })
+            Some(CacheEntry { key: *key, value, weight: *weight, hits: *hits, idle })
         });
         entries.collect()
     }

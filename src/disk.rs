@@ -41,7 +41,7 @@ type Make = Box<dyn FnOnce() -> Result<Vec<u8>, String> + Send>;
 pub struct DiskCache {
     folder: Arc<Folder>,
     entries: SyncSender<(Digest, Make)>,
-    keeper: Arc<Keeper>,
+    writer: Arc<Writer>,
 }
 
 struct Folder {
@@ -55,13 +55,13 @@ struct Folder {
 
 /// What the thread is at.
 #[derive(Default)]
-struct Keeper {
-    state: Mutex<KeeperState>,
+struct Writer {
+    state: Mutex<WriterState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct KeeperState {
+struct WriterState {
     writing: bool,
     closed: bool,
 }
@@ -96,21 +96,21 @@ impl DiskCache {
         prove(path).with_context(|| format!("the folder {}", path.display()))?;
         let failed = AtomicBool::new(false);
         let folder = Arc::new(Folder { path: path.to_owned(), earlier, budget, failed });
-        let keeper = Arc::<Keeper>::default();
+        let writer = Arc::<Writer>::default();
         let (entries, waiting) = sync_channel::<(Digest, Make)>(WAITING);
         std::thread::Builder::new()
             .name("disk-cache".into())
             .stack_size(STACK)
             .spawn({
-                let (folder, keeper) = (folder.clone(), keeper.clone());
+                let (folder, writer) = (folder.clone(), writer.clone());
                 move || {
                     for (key, make) in waiting {
-                        keeper.work(|| folder.keep(&key, make));
+                        writer.work(|| folder.keep(&key, make));
                     }
                 }
             })
             .context("starting the thread that writes the cache on disk")?;
-        Ok(DiskCache { folder, entries, keeper })
+        Ok(DiskCache { folder, entries, writer })
     }
 
     /// What was kept under this key, whole.
@@ -137,14 +137,14 @@ impl DiskCache {
 
     /// Nothing more is begun; what is being written has this long to end.
     pub fn close(&self, within: Duration) {
-        let mut state = self.keeper.lock();
+        let mut state = self.writer.lock();
         state.closed = true;
-        let ended = self.keeper.changed.wait_timeout_while(state, within, |state| state.writing);
+        let ended = self.writer.changed.wait_timeout_while(state, within, |state| state.writing);
         drop(ended.unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-impl Keeper {
+impl Writer {
     fn work(&self, write: impl FnOnce()) {
         let mut state = self.lock();
         if state.closed {
@@ -159,7 +159,7 @@ impl Keeper {
     }
 
     // Two flags: whole at any moment.
-    fn lock(&self) -> MutexGuard<'_, KeeperState> {
+    fn lock(&self) -> MutexGuard<'_, WriterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

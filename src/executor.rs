@@ -26,7 +26,7 @@ mod watch;
 
 use crate::cancel::{Cancel, Doing, Reason};
 use crate::journal::Run;
-use crate::queue::{Admission, Bounds, QueueRefusal, Stopped};
+use crate::queue::{Admission, QueueBounds, QueueRefusal, Stopped};
 use crate::task::{Failure, Monitoring, Outcome, Rejection, TaskId, TaskSpec, Weight};
 use crate::usage::{Thread, ThreadUsage};
 use handle::Handle;
@@ -127,7 +127,7 @@ pub struct Crash {
 
 /// The threads of a pool.
 #[derive(Clone, Copy, Debug)]
-pub struct Threads {
+pub struct PoolThreads {
     /// How many tasks run at the same time.
     pub executors: usize,
     /// Bytes of stack of each.
@@ -143,28 +143,28 @@ pub struct Threads {
 
 /// A task for the pool.
 #[derive(Debug)]
-pub struct Task {
+pub struct Submission {
     id: TaskId,
     run: Run,
     weight: Weight,
     spec: Option<TaskSpec>,
 }
 
-impl Task {
+impl Submission {
     /// One that is in memory.
-    pub fn whole(run: Run, spec: TaskSpec) -> Task {
-        Task { id: spec.id().clone(), run, weight: spec.weight(), spec: Some(spec) }
+    pub fn whole(run: Run, spec: TaskSpec) -> Submission {
+        Submission { id: spec.id().clone(), run, weight: spec.weight(), spec: Some(spec) }
     }
 
     /// One that is on the disk alone, and what it takes up there.
-    pub fn stored(run: Run, id: TaskId, weight: Weight) -> Task {
-        Task { id, run, weight, spec: None }
+    pub fn stored(run: Run, id: TaskId, weight: Weight) -> Submission {
+        Submission { id, run, weight, spec: None }
     }
 }
 
 /// The end of a task.
 #[derive(Debug)]
-pub struct Ended {
+pub struct TaskEnd {
     /// Which one.
     pub id: TaskId,
     /// What came of it.
@@ -190,7 +190,7 @@ pub struct Spent {
 
 /// A task that runs.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningTask {
     /// Which one.
     pub id: TaskId,
     /// For how long.
@@ -226,7 +226,7 @@ pub struct ListedTask {
 
 /// What a pool has to do.
 #[derive(Clone, Debug, Default)]
-pub struct Listed {
+pub struct PoolTasks {
     /// What waits, in the order of its turns.
     pub waiting: Vec<ListedTask>,
     /// What runs.
@@ -248,11 +248,11 @@ impl Executor {
     ///
     /// There are no more threads to be had.
     pub fn start(
-        threads: Threads,
-        bounds: Bounds,
+        threads: PoolThreads,
+        bounds: QueueBounds,
         recall: Box<Recall>,
         run: Box<RunTask>,
-    ) -> anyhow::Result<(Executor, UnboundedReceiver<Ended>)> {
+    ) -> anyhow::Result<(Executor, UnboundedReceiver<TaskEnd>)> {
         let (results, receiver) = unbounded_channel();
         let (drained_sender, drained) = tokio_watch::channel(false);
         let shared = Arc::new(Pool::new(threads, bounds, recall, run, drained_sender, results));
@@ -266,8 +266,8 @@ impl Executor {
     /// # Errors
     ///
     /// It was refused, and will not report.
-    pub fn submit(&self, task: Task, admission: Admission) -> Result<(), Rejection> {
-        let Task { id, run, weight, spec } = task;
+    pub fn submit(&self, task: Submission, admission: Admission) -> Result<(), Rejection> {
+        let Submission { id, run, weight, spec } = task;
         let whole = spec.is_some();
         let results = self.shared.results.clone();
         let job = |in_memory| {
@@ -357,20 +357,20 @@ impl Executor {
     }
 
     /// The other tasks that run.
-    pub fn running(&self) -> Vec<Running> {
+    pub fn running(&self) -> Vec<RunningTask> {
         self.shared.queue().running().filter_map(Handle::running).collect()
     }
 
     /// What waits and what runs, at most so many of each: the first in the queue,
     /// and whatever runs.
-    pub fn listed(&self, most: usize) -> Listed {
+    pub fn listed(&self, most: usize) -> PoolTasks {
         let queue = self.shared.queue();
         let waiting = queue.waiting().take(most).map(|(id, job)| job.listed(id.clone()));
         let waiting = waiting.collect();
         let running: Vec<_> = queue.running().take(most).cloned().collect();
         drop(queue);
         // What each is doing may be asked of another process.
-        Listed { waiting, running: running.iter().map(Handle::listed).collect() }
+        PoolTasks { waiting, running: running.iter().map(Handle::listed).collect() }
     }
 
     /// Tasks that wait for an inference.

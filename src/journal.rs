@@ -17,7 +17,7 @@
 //! tries again until it succeeds, results first, because they need little room
 //! and make some.
 //!
-//! What a task asks for is read back when its turn comes, by a [`Reader`],
+//! What a task asks for is read back when its turn comes, by a [`JournalReader`],
 //! beside the thread that writes; a start reads only what waits and what has
 //! results, and no module.
 //!
@@ -68,7 +68,7 @@ use tracing::error;
 
 pub use invocations::{InvocationKey, InvocationMarks};
 pub use pace::{JOURNAL_BUCKETS, JournalLevels, Pace};
-pub use reader::{ReadError, Reader};
+pub use reader::{JournalReader, ReadError};
 pub use record::{Arrival, Deployed, Ending, Fingerprint, Finished, Waiting, fingerprint};
 pub use running::{RunningMark, RunningTasks};
 pub use updates::{UpdateMark, UpdateMarks};

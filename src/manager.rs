@@ -27,8 +27,8 @@ mod liveness;
 mod results;
 mod rounds;
 
-pub use answer::{Answer, Decision, ManagerTask, Over, decide};
-pub use client::{Ask, Asker, ManagerClient, ManagerPlace, Told};
+pub use answer::{Decision, ManagerTask, Over, TaskAnswer, decide};
+pub use client::{Ask, Asker, ManagerClient, ManagerPlace, ManagerReply};
 pub use confirm::{Concluded, Confirmations, NextStep, Question};
 pub use liveness::{Change, Complaint, DEAF, Heard, Hearing};
 pub use results::{Action, Departure, Results, Timing};

@@ -300,9 +300,9 @@ impl Metrics {
     }
 
     /// A message that counts as in the outbox until this is dropped.
-    pub fn outgoing(&self) -> Outgoing {
+    pub fn outgoing(&self) -> OutgoingGuard {
         self.outbox.inc();
-        Outgoing(self.outbox.clone())
+        OutgoingGuard(self.outbox.clone())
     }
 
     /// Everything, in the text format.
@@ -315,9 +315,9 @@ impl Metrics {
 
 /// See [`Metrics::outgoing`].
 #[derive(Debug)]
-pub struct Outgoing(Gauge);
+pub struct OutgoingGuard(Gauge);
 
-impl Drop for Outgoing {
+impl Drop for OutgoingGuard {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -51,7 +51,7 @@ pub use failure::{ConnectionFailure, FailureKind};
 pub use inbox::{Ack, Receipt};
 pub use memory::SessionMemory;
 pub use network::{is_delayed, network_round_trip};
-pub use options::{Login, Options, Qos, Tls};
+pub use options::{MqttLogin, Options, Qos, Tls};
 pub use session_kind::{CleanSession, SessionKind};
 
 /// The largest packet that MQTT can express: 256 MiB less a byte, and its header.
@@ -248,7 +248,7 @@ impl Link {
 
 /// What a client says of itself, which may change while it runs.
 pub struct Renewal {
-    login: Option<Login>,
+    login: Option<MqttLogin>,
     transport: rumqttc::Transport,
 }
 
@@ -293,7 +293,7 @@ pub fn connect(options: Options) -> anyhow::Result<(Link, Events)> {
     let (command_tx, command_rx) = mpsc::unbounded_channel();
     let (event_tx, event_rx) = mpsc::unbounded_channel();
     let max_packet_size = options.max_packet_size.min(LARGEST_PACKET);
-    tokio::spawn(connection::Connector::new(options, transport, command_rx, event_tx).run());
+    tokio::spawn(connection::ConnectionLoop::new(options, transport, command_rx, event_tx).run());
     Ok((Link { commands: command_tx, max_packet_size }, Events(event_rx)))
 }
 

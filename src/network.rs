@@ -17,11 +17,11 @@ use std::str::FromStr;
 
 /// The hosts that may be reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hosts(Vec<Entry>);
+pub struct Hosts(Vec<HostEntry>);
 
 /// One of the list: a host, and its port; without, any.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Entry {
+struct HostEntry {
     host: Pattern,
     port: Option<u16>,
 }
@@ -58,12 +58,12 @@ impl Hosts {
             Some(address) => Pattern::Address(canonical(address)),
             None => Pattern::Trusted(bare(host)),
         };
-        self.0.push(Entry { host, port });
+        self.0.push(HostEntry { host, port });
     }
 
     /// Any public host.
     pub fn any() -> Hosts {
-        Hosts(vec![Entry { host: Pattern::Any, port: None }])
+        Hosts(vec![HostEntry { host: Pattern::Any, port: None }])
     }
 
     /// Whether nothing may be reached.
@@ -112,15 +112,15 @@ impl Hosts {
     }
 
     fn of(&self, port: u16) -> impl Iterator<Item = &Pattern> {
-        let fits = move |entry: &&Entry| entry.port.is_none_or(|of| of == port);
+        let fits = move |entry: &&HostEntry| entry.port.is_none_or(|of| of == port);
         self.0.iter().filter(fits).map(|entry| &entry.host)
     }
 }
 
-impl FromStr for Entry {
+impl FromStr for HostEntry {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Entry, String> {
+    fn from_str(text: &str) -> Result<HostEntry, String> {
         let wrong = || {
             format!(
                 "`{text}` is no host: write a name (`api.example.org`), names below one \
@@ -129,7 +129,7 @@ impl FromStr for Entry {
             )
         };
         if let Some(address) = literal(text) {
-            return Ok(Entry { host: Pattern::Address(canonical(address)), port: None });
+            return Ok(HostEntry { host: Pattern::Address(canonical(address)), port: None });
         }
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) => {
@@ -154,7 +154,7 @@ impl FromStr for Entry {
                 None => Pattern::Name(name(host)?),
             },
         };
-        Ok(Entry { host, port })
+        Ok(HostEntry { host, port })
     }
 }
 

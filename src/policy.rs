@@ -44,7 +44,7 @@
 
 use crate::flags::{self, RunFlags};
 use crate::task::{
-    Bind, Entry, Grant, GraphDir, Life, Limits, ModuleSource, Rejection, Round, Serving,
+    Bind, EntryPoint, Grant, GraphDir, Life, Limits, ModuleSource, Rejection, Round, Serving,
     TaskRequest, TaskSpec, humantime, is_web_address,
 };
 use std::collections::BTreeMap;
@@ -185,7 +185,7 @@ impl Policy {
             args,
             env: self.environment(flags, env)?,
             dirs,
-            entry: flags.invoke.clone().map_or(Entry::Label(label), Entry::Invoke),
+            entry: flags.invoke.clone().map_or(EntryPoint::Label(label), EntryPoint::Invoke),
             nn: flags.nn.unwrap_or(true).then_some(graphs),
             limits: self.limits(flags)?,
             serving: self.serving(flags),

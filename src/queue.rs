@@ -25,14 +25,14 @@ mod load;
 
 use crate::digest::Digest;
 use crate::task::{TaskId, Weight};
-use compiled::Known;
+use compiled::CompiledModules;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use load::Load;
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub struct QueueBounds {
     /// Tasks.
     pub tasks: usize,
     /// Bytes that they take up on the disk, or in memory if they are nowhere
@@ -144,7 +144,7 @@ impl<T> Waiting<T> {
 
 /// The queue of tasks `T`; a running one is known by its handle `H`.
 pub struct Queue<T, H> {
-    bounds: Bounds,
+    bounds: QueueBounds,
     next: u64,
     /// Boxed: a map that grows at its end leaves half of its room free.
     waiting: BTreeMap<Place, Box<Waiting<T>>>,
@@ -157,7 +157,7 @@ pub struct Queue<T, H> {
     /// Those that are not held and large, all of them and by their modules.
     large: BTreeSet<Place>,
     modules: HashMap<Digest, BTreeSet<Place>>,
-    known: Known,
+    known: CompiledModules,
     places: HashMap<TaskId, Place>,
     /// What all that wait take up, and those of them in memory.
     load: Load,
@@ -175,7 +175,7 @@ pub struct Queue<T, H> {
 impl<T, H: Clone> Queue<T, H> {
     /// A queue in which no more waits than this; a single task may take up
     /// more.
-    pub fn new(bounds: Bounds, takers: Takers) -> Queue<T, H> {
+    pub fn new(bounds: QueueBounds, takers: Takers) -> Queue<T, H> {
         Queue {
             bounds,
             next: 0,
@@ -185,7 +185,7 @@ impl<T, H: Clone> Queue<T, H> {
             turn_of_invocations: false,
             large: BTreeSet::new(),
             modules: HashMap::new(),
-            known: Known::default(),
+            known: CompiledModules::default(),
             places: HashMap::new(),
             load: Load::default(),
             in_memory: Load::default(),
@@ -282,7 +282,7 @@ impl<T, H: Clone> Queue<T, H> {
 
     /// The process that had compiled modules is gone.
     pub fn forget_compiled(&mut self) {
-        self.known = Known::default();
+        self.known = CompiledModules::default();
     }
 
     /// The module of this task has been compiled. Returns whether others wait

@@ -13,7 +13,7 @@ mod tunnel;
 mod url;
 
 pub use images::{ImageSettings, Images};
-pub use registry::{Login, RegistryPlace};
+pub use registry::{RegistryLogin, RegistryPlace};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 pub use url::Fetcher;

@@ -22,7 +22,7 @@ pub(crate) mod service;
 mod state;
 
 pub(crate) use ask::{ask, ask_status};
-pub(crate) use health::{Health, State};
+pub(crate) use health::{Health, WorkerState};
 
 use crate::metrics::{self, Metrics};
 use bytes::Bytes;
@@ -64,7 +64,7 @@ pub(crate) struct Status {
 }
 
 /// Asks the worker's loop what it does.
-pub(crate) type AskWork = UnboundedSender<oneshot::Sender<report::Work>>;
+pub(crate) type AskWork = UnboundedSender<oneshot::Sender<report::LoopReport>>;
 
 /// What `/status` is made of.
 pub(crate) struct Sources {
@@ -75,23 +75,24 @@ pub(crate) struct Sources {
     /// The runtime and its caches.
     pub(crate) runtime: Box<AskRuntime>,
     /// The journal, if there is one.
-    pub(crate) journal: Box<dyn Fn() -> Option<report::Journal> + Send + Sync>,
+    pub(crate) journal: Box<dyn Fn() -> Option<report::JournalReport> + Send + Sync>,
 }
 
 /// Tells how the runtime is and what it keeps, or told last; may wait for it.
-pub(crate) type AskRuntime = dyn Fn() -> (report::Runtime, report::Caches) + Send + Sync;
+pub(crate) type AskRuntime =
+    dyn Fn() -> (report::RuntimeReport, report::CachesReport) + Send + Sync;
 
 impl Status {
     /// What it lacks to take tasks.
     fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         match self.health.state() {
-            State::Serving => {}
-            State::Connecting => missing.push(match self.health.failure() {
+            WorkerState::Serving => {}
+            WorkerState::Connecting => missing.push(match self.health.failure() {
                 Some(failure) => format!("there is no connection to the broker: {failure}"),
                 None => "there is no connection to the broker so far".into(),
             }),
-            State::Draining => {
+            WorkerState::Draining => {
                 missing.push("the worker is shutting down and takes no new tasks".into());
             }
         }
@@ -120,9 +121,9 @@ impl Status {
         let missing = self.missing();
         let state = match self.health.state() {
             _ if asked && work.is_none() => "stuck",
-            State::Connecting => "connecting",
-            State::Serving => "serving",
-            State::Draining => "draining",
+            WorkerState::Connecting => "connecting",
+            WorkerState::Serving => "serving",
+            WorkerState::Draining => "draining",
         };
         report::Report {
             schema: report::SCHEMA,
@@ -146,16 +147,16 @@ fn stuck(idle: Duration) -> String {
 }
 
 /// Serves until it is dropped.
-pub(crate) struct Server(AbortHandle);
+pub(crate) struct StatusServer(AbortHandle);
 
-impl Drop for Server {
+impl Drop for StatusServer {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 /// Starts to answer at `address`. Where that can't be had, the log says so.
-pub(crate) async fn serve(address: SocketAddr, status: Arc<Status>) -> Option<Server> {
+pub(crate) async fn serve(address: SocketAddr, status: Arc<Status>) -> Option<StatusServer> {
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(e) => {
@@ -169,7 +170,7 @@ pub(crate) async fn serve(address: SocketAddr, status: Arc<Status>) -> Option<Se
     };
     let address = listener.local_addr().unwrap_or(address);
     info!(%address, "serving /health, /ready, /status and /metrics");
-    Some(Server(tokio::spawn(accept(listener, status)).abort_handle()))
+    Some(StatusServer(tokio::spawn(accept(listener, status)).abort_handle()))
 }
 
 async fn accept(listener: TcpListener, status: Arc<Status>) {
@@ -232,13 +233,13 @@ async fn answer<B>(request: &Request<B>, status: &Arc<Status>) -> Response<Full<
         "/ready" => {
             let missing = status.missing();
             let word = match status.health.state() {
-                State::Serving if missing.is_empty() => {
+                WorkerState::Serving if missing.is_empty() => {
                     let note = status.health.note().into_iter().collect();
                     return report(StatusCode::OK, status, "ready", note);
                 }
-                State::Serving => "unavailable",
-                State::Connecting => "connecting",
-                State::Draining => "draining",
+                WorkerState::Serving => "unavailable",
+                WorkerState::Connecting => "connecting",
+                WorkerState::Draining => "draining",
             };
             report(StatusCode::SERVICE_UNAVAILABLE, status, word, missing)
         }
@@ -343,20 +344,20 @@ mod tests {
         assert_eq!(body["status"], "connecting");
         let missing = "there is no connection to the broker: 10.0.0.1:1883 refused the key";
         assert_eq!(body["missing"], json!([missing]));
-        status.health.set(State::Serving);
+        status.health.set(WorkerState::Serving);
         assert_eq!(code("/ready", &status).await, 200);
         status.health.set_unavailable(Some("all executors are stuck".into()));
         let (_, _, body) = asked(Method::GET, "/ready", "*/*", &status).await;
         assert!(body.contains("\"unavailable\"") && body.contains("are stuck"), "{body}");
-        status.health.set(State::Draining);
-        status.health.set(State::Serving);
+        status.health.set(WorkerState::Draining);
+        status.health.set(WorkerState::Serving);
         assert_eq!((code("/health", &status).await, code("/ready", &status).await), (200, 503));
     }
 
     #[tokio::test]
     async fn a_worker_that_serves_is_ready_whatever_else_is_wrong() {
         let status = Arc::new(status());
-        status.health.set(State::Serving);
+        status.health.set(WorkerState::Serving);
         status.health.set_note(Some("the manager is deaf".into()));
         let (code, _, body) = asked(Method::GET, "/ready", "*/*", &status).await;
         assert_eq!(code, 200);
@@ -432,7 +433,8 @@ mod tests {
         let here = "127.0.0.1:0".parse().expect("an address");
         let listener = TcpListener::bind::<SocketAddr>(here).await.expect("a port");
         let address = listener.local_addr().expect("its address");
-        let _server = Server(tokio::spawn(accept(listener, Arc::new(status()))).abort_handle());
+        let _server =
+            StatusServer(tokio::spawn(accept(listener, Arc::new(status()))).abort_handle());
         // They say nothing, half a request, or more than they ever read.
         let never_read = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1000);
         let mut clients = Vec::new();

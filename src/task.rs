@@ -23,7 +23,7 @@ pub use rejection::Rejection;
 pub use request::TaskRequest;
 pub use round::{Round, RoundEnd, UpdateFate};
 pub use spec::{
-    Bind, Code, Entry, Grant, GraphDir, Life, Limits, Preopen, Serving, TaskSpec, Weight,
+    Bind, Code, EntryPoint, Grant, GraphDir, Life, Limits, Preopen, Serving, TaskSpec, Weight,
 };
 pub use state::ManagerState;
 

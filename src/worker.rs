@@ -38,14 +38,14 @@ pub use setup::{bounds, confinement, nn_config, policy, runtime_config, runtime_
 pub(crate) use setup::{manager_place, registry_place};
 pub use start::{run, run_reloading, run_with};
 
-use crate::deploy;
-use crate::executor::{Ended, Executor, Leftover};
-use crate::ledger::{After, Event as Happening};
+use crate::deploy::DeployEvent;
+use crate::executor::{Executor, Leftover, TaskEnd};
+use crate::ledger::{After, LedgerEvent};
 use crate::mqtt::{self, Ack, Delivery, Event, Link};
 use crate::protocol::{Alive, Discovery, Topics, WorkerMetadata};
 use crate::sources::Fetcher;
-use crate::status::{State, Status, report::Work, service};
-use admission::Answer;
+use crate::status::{Status, WorkerState, report::LoopReport, service};
+use admission::AdmissionAnswer;
 use std::sync::Arc;
 use std::time::Duration;
 use tasks::Tasks;
@@ -65,14 +65,14 @@ const PULSE: Duration = Duration::from_secs(1);
 /// What the worker hears of.
 struct Inputs {
     events: mqtt::Events,
-    admitted: UnboundedReceiver<Answer>,
-    ended: UnboundedReceiver<Ended>,
-    daemons_ended: UnboundedReceiver<Ended>,
+    admitted: UnboundedReceiver<AdmissionAnswer>,
+    ended: UnboundedReceiver<TaskEnd>,
+    daemons_ended: UnboundedReceiver<TaskEnd>,
     durable: UnboundedReceiver<After<Ack>>,
     /// Images that the registry proxy is to be asked for.
     wanted_images: UnboundedReceiver<String>,
     /// Who wants to know what it does.
-    asked: UnboundedReceiver<oneshot::Sender<Work>>,
+    asked: UnboundedReceiver<oneshot::Sender<LoopReport>>,
 }
 
 /// How far the worker is with its end, and until when.
@@ -193,9 +193,9 @@ impl Worker {
                 noted = &mut shutdown, if self.phase == Phase::Serving => {
                     self.tasks.exonerate();
                     drop(noted);
-                    self.status.health.set(State::Draining);
-                    self.on(Happening::Draining);
-                    self.on_living(deploy::Event::Draining);
+                    self.status.health.set(WorkerState::Draining);
+                    self.on(LedgerEvent::Draining);
+                    self.on_living(DeployEvent::Draining);
                     let survive = self.tasks.survive();
                     let leftover = if survive { Leftover::Leave } else { Leftover::Report };
                     self.executor.drain(leftover);
@@ -224,17 +224,17 @@ impl Worker {
                         self.status.metrics.connected();
                         self.record.connected();
                         self.status.health.set_failure(None);
-                        self.status.health.set(State::Serving);
+                        self.status.health.set(WorkerState::Serving);
                         introduction = Introduction::Sent(self.introduce());
                     }
                     Event::Message(message) => self.on_message(message),
-                    Event::Acknowledged(receipt) => self.on(Happening::Acknowledged(receipt)),
+                    Event::Acknowledged(receipt) => self.on(LedgerEvent::Acknowledged(receipt)),
                     // The link has said so in the log, and tries again.
                     Event::Disconnected { failure, .. } => {
                         self.status.metrics.disconnected(failure.kind);
                         self.record.disconnected(&failure);
                         self.status.health.set_failure(Some(failure.to_string()));
-                        self.status.health.set(State::Connecting);
+                        self.status.health.set(WorkerState::Connecting);
                         self.manager.disconnected();
                         introduction = Introduction::Due;
                     }

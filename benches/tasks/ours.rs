@@ -5,11 +5,11 @@ use crate::place::Place;
 use anyhow::Context as _;
 use proplet::cancel::Cancel;
 use proplet::config::Isolation;
-use proplet::executor::{Ended, Executor, Ran, RunTask, Task, Threads};
+use proplet::executor::{Executor, PoolThreads, Ran, RunTask, Submission, TaskEnd};
 use proplet::journal::Run;
 use proplet::nn::Nn;
 use proplet::policy::Policy;
-use proplet::queue::{Admission, Bounds};
+use proplet::queue::{Admission, QueueBounds};
 use proplet::runtime::{Runtime, THREAD_STACK};
 use proplet::sources::Fetcher;
 use proplet::task::{TaskId, TaskRequest, Timings};
@@ -24,7 +24,7 @@ pub struct Ours {
     executor: Executor,
     /// Its process ends with it.
     tasker: Option<Tasker>,
-    ended: UnboundedReceiver<Ended>,
+    ended: UnboundedReceiver<TaskEnd>,
     _tokio: tokio::runtime::Runtime,
     tasks: u64,
 }
@@ -54,14 +54,14 @@ impl Ours {
                 })
             }
         };
-        let threads = Threads {
+        let threads = PoolThreads {
             executors: config.executors.get(),
             stack: THREAD_STACK,
             large: 1,
             apart,
             invocations: false,
         };
-        let bounds = Bounds { memory: None, ..worker::bounds(&config) };
+        let bounds = QueueBounds { memory: None, ..worker::bounds(&config) };
         let recall = Box::new(|_: Run, _: &Cancel| unreachable!("all is in memory"));
         let (executor, ended) = Executor::start(threads, bounds, recall, run)?;
         drop(entered);
@@ -125,11 +125,11 @@ impl Ours {
 
     fn submit(&self, request: TaskRequest) -> anyhow::Result<()> {
         let spec = self.policy.admit(request)?;
-        Ok(self.executor.submit(Task::whole(Run(self.tasks), spec), Admission::Ready)?)
+        Ok(self.executor.submit(Submission::whole(Run(self.tasks), spec), Admission::Ready)?)
     }
 
     fn take(&mut self) -> anyhow::Result<Timings> {
-        let Ended { id, outcome, .. } =
+        let TaskEnd { id, outcome, .. } =
             self.ended.blocking_recv().context("the executor has ended")?;
         outcome
             .verdict

@@ -47,6 +47,7 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     }
     let files: Vec<String> =
         matches.get_many::<String>("files").into_iter().flatten().cloned().collect();
-    let options = tour::Options { keep: matches.get_flag("keep"), json: matches.get_flag("json") };
+    let options =
+        tour::TourOptions { keep: matches.get_flag("keep"), json: matches.get_flag("json") };
     tour::main(&files, options)
 }

@@ -1,6 +1,6 @@
 //! The log: to standard error, as text or as JSON lines.
 
-use super::native::{self, Captured};
+use super::native::{self, CapturedStderr};
 use crate::config::{LogConfig, LogFormat};
 use crate::escape::Escaped;
 #[cfg(target_os = "linux")]
@@ -80,8 +80,8 @@ where
 
 /// Starts logging, to where standard error went before it was captured, and
 /// has panics logged.
-pub(super) fn start(config: &LogConfig, captured: Option<&Captured>) -> anyhow::Result<Log> {
-    let real = captured.map(Captured::real);
+pub(super) fn start(config: &LogConfig, captured: Option<&CapturedStderr>) -> anyhow::Result<Log> {
+    let real = captured.map(CapturedStderr::real);
     let to = || match &real {
         Some(real) => BoxMakeWriter::new(real.clone()),
         None => BoxMakeWriter::new(std::io::stderr),

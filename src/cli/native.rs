@@ -22,20 +22,20 @@ const LONGEST: usize = 1000;
 const LAST: Duration = Duration::from_secs(1);
 
 /// Standard error, which is the log's alone until this is dropped.
-pub(super) struct Captured {
+pub(super) struct CapturedStderr {
     real: Arc<File>,
     lines: Option<PipeReader>,
     ended: Option<Receiver<()>>,
 }
 
-/// Leads what is written to standard error elsewhere. [`Captured::listen`] has
+/// Leads what is written to standard error elsewhere. [`CapturedStderr::listen`] has
 /// to follow: until then it waits in a pipe.
-pub(super) fn capture() -> anyhow::Result<Captured> {
+pub(super) fn capture() -> anyhow::Result<CapturedStderr> {
     let real = io::stderr().as_fd().try_clone_to_owned();
     let real = File::from(real.context("keeping standard error for the log")?);
     let (lines, writer) = io::pipe().context("a pipe for standard error")?;
     replace(&writer).context("leading standard error into the log")?;
-    Ok(Captured { real: Arc::new(real), lines: Some(lines), ended: None })
+    Ok(CapturedStderr { real: Arc::new(real), lines: Some(lines), ended: None })
 }
 
 /// Makes standard error what this is.
@@ -48,7 +48,7 @@ fn replace(by: &impl AsRawFd) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-impl Captured {
+impl CapturedStderr {
     /// Where the log goes.
     pub(super) fn real(&self) -> Arc<File> {
         self.real.clone()
@@ -70,7 +70,7 @@ impl Captured {
     }
 }
 
-impl Drop for Captured {
+impl Drop for CapturedStderr {
     fn drop(&mut self) {
         if replace(&*self.real).is_ok() {
             // No writer is left, but for processes that have it from this one.

@@ -2,10 +2,10 @@
 //! or with those that a worker would give it.
 
 mod as_worker;
+mod report;
 mod serve;
-mod told;
 
-use self::told::Told;
+use self::report::RunReport;
 use crate::config::{self, Environment, ImagesConfig, Inference, RunConfig};
 use crate::flags::{self, FlagError, RunFlags};
 use crate::manager::RoundServices;
@@ -122,7 +122,7 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let [guest, inputs @ ..] = rest.as_slice() else {
         return Err(anyhow!("no guest was named\nFor more, try `proplet run --help`."));
     };
-    let told = Told::from_matches(matches);
+    let report = RunReport::from_matches(matches);
     let env = Environment::from_process();
     let job = if matches.get_flag("as-worker") {
         let flags = &arguments[..arguments.len() - rest.len()];
@@ -137,7 +137,7 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             fetcher: fetcher.clone(),
             services: round_services(&rounds, &policy.working_dir),
         });
-        let captured = told.json || round.is_some();
+        let captured = report.json || round.is_some();
         let stdio = if captured { Stdio::Captured } else { Stdio::Inherited };
         Job {
             nn: nn_config(inference, &policy),
@@ -150,7 +150,7 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             round,
         }
     };
-    let code = told.run(guest, job)?;
+    let code = report.run(guest, job)?;
     if code != ExitCode::SUCCESS
         && let Some(option) = inputs.iter().find(|input| flags::is_flag(input))
     {

@@ -2,7 +2,7 @@
 
 use crate::config::{self, Environment, HealthConfig};
 use crate::status;
-use crate::status::report::{Recent, Report, Task, Work};
+use crate::status::report::{EndReport, LoopReport, Report, TaskReport};
 use anyhow::{Context as _, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::collections::BTreeMap;
@@ -138,7 +138,7 @@ fn text(report: &Report) -> String {
     text
 }
 
-fn work_lines(report: &Report, work: &Work, line: &mut impl FnMut(&str, String)) {
+fn work_lines(report: &Report, work: &LoopReport, line: &mut impl FnMut(&str, String)) {
     let connection = &work.connection;
     let since = connection.since.map(|since| format!(" for {}", time(since))).unwrap_or_default();
     let connected = if connection.connected { "connected" } else { "not connected" };
@@ -182,13 +182,13 @@ fn work_lines(report: &Report, work: &Work, line: &mut impl FnMut(&str, String))
     }
 }
 
-fn task_line(task: &Task) -> String {
+fn task_line(task: &TaskReport) -> String {
     let graph = task.graph.as_ref().map(|graph| format!(" {graph}")).unwrap_or_default();
     let since = task.running.unwrap_or(task.age);
     format!("{} {}{graph}, {}", task.id, task.phase, time(since))
 }
 
-fn recent_line(recent: &Recent) -> String {
+fn recent_line(recent: &EndReport) -> String {
     let inferences = match recent.inferences {
         0 => String::new(),
         some => format!(", {some} inferences in {:.1} ms", recent.inferred_ms),
@@ -239,12 +239,17 @@ mod tests {
 
     #[test]
     fn what_is_missing_comes_first_and_lists_are_bounded() {
-        let task = Task { id: "a".into(), phase: "waiting".into(), age: 90.0, ..Task::default() };
-        let work = Work {
+        let task = TaskReport {
+            id: "a".into(),
+            phase: "waiting".into(),
+            age: 90.0,
+            ..TaskReport::default()
+        };
+        let work = LoopReport {
             waiting_tasks: vec![task; 50],
             queued: 50,
-            recent: vec![Recent { outcome: "trap".into(), ..Recent::default() }; 3],
-            ..Work::default()
+            recent: vec![EndReport { outcome: "trap".into(), ..EndReport::default() }; 3],
+            ..LoopReport::default()
         };
         let report = Report {
             proplet_id: "w".into(),

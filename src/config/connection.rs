@@ -46,7 +46,7 @@ impl Connection {
                 ca: self.ca_cert.clone(),
                 identity: identity.map(|client| (client.cert.clone(), client.key.clone())),
             }),
-            login: Some(mqtt::Login {
+            login: Some(mqtt::MqttLogin {
                 username: credentials.client_id.clone(),
                 password: credentials.client_key.expose().to_owned(),
             }),

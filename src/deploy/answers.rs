@@ -1,6 +1,6 @@
 //! The answers to invocations, as they are published.
 
-use super::{Deployments, Effect, Effects, Invocation, Notice};
+use super::{DeployEffect, DeployNotice, Deployments, Effects, Invocation};
 use crate::protocol::{InvokeResult, TaskResult};
 use crate::task::{Failure, Outcome, humantime};
 
@@ -29,7 +29,7 @@ impl Deployments {
     pub(super) fn refuse(&self, of: &Invocation, reason: &str, effects: &mut Effects) {
         let (id, reason) = (of.task.clone(), reason.to_owned());
         let result = TaskResult::refused(&id, &self.proplet_id, &reason);
-        effects.push_back(Effect::Notice(Notice::Refused { id, reason }));
+        effects.push_back(DeployEffect::Notice(DeployNotice::Refused { id, reason }));
         self.publish(of, result, false, effects);
     }
 
@@ -37,6 +37,6 @@ impl Deployments {
         let answer =
             InvokeResult::encode_within(&of.invocation_id, result, self.bounds.answer_size);
         let task = of.task.clone();
-        effects.push_back(Effect::Answer { task, answer: answer.into(), success });
+        effects.push_back(DeployEffect::Answer { task, answer: answer.into(), success });
     }
 }

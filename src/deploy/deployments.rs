@@ -1,6 +1,6 @@
 //! What is deployed and what is being prepared, within its bounds.
 
-use super::Bounds;
+use super::DeployBounds;
 use crate::journal::{Deployed, Fingerprint, Run};
 use crate::queue::Load;
 use crate::task::{Rejection, TaskId, TaskSpec, Weight};
@@ -31,8 +31,8 @@ enum Spec {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Held {
-    bounds: Bounds,
+pub(super) struct DeploymentStore {
+    bounds: DeployBounds,
     deployed: HashMap<TaskId, Deployment>,
     /// With what was granted, if that can't be read back.
     preparing: HashMap<TaskId, (Weight, Option<TaskSpec>)>,
@@ -42,9 +42,9 @@ pub(super) struct Held {
     uses: u64,
 }
 
-impl Held {
-    pub(super) fn new(bounds: Bounds) -> Held {
-        Held {
+impl DeploymentStore {
+    pub(super) fn new(bounds: DeployBounds) -> DeploymentStore {
+        DeploymentStore {
             bounds,
             deployed: HashMap::new(),
             preparing: HashMap::new(),

@@ -1,6 +1,6 @@
 //! What happens to deployments and invocations, and what is to be done.
 
-use super::Notice;
+use super::DeployNotice;
 use crate::journal::{Deployed, Fingerprint, InvocationKey, Run, Step};
 use crate::protocol::Invoke;
 use crate::task::{Outcome, Rejection, TaskId, TaskSpec, Weight};
@@ -13,7 +13,7 @@ use std::num::NonZeroU64;
     clippy::large_enum_variant,
     reason = "it is moved once; a box would be an allocation for each invocation"
 )]
-pub enum Event {
+pub enum DeployEvent {
     /// What the last process left. The first event, if there is a journal.
     Recovered {
         /// Deployed tasks, oldest first.
@@ -43,7 +43,7 @@ pub enum Event {
         /// The task is being prepared.
         preparing: bool,
     },
-    /// The answer to [`Effect::Load`].
+    /// The answer to [`DeployEffect::Load`].
     Loaded {
         /// The run.
         run: Run,
@@ -52,7 +52,7 @@ pub enum Event {
         /// What is granted to it now.
         verdict: Result<TaskSpec, LoadError>,
     },
-    /// The answer to [`Effect::Submit`].
+    /// The answer to [`DeployEffect::Submit`].
     Submitted {
         /// The invocation.
         number: NonZeroU64,
@@ -83,7 +83,7 @@ pub enum LoadError {
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
+pub enum DeployEffect {
     /// To be written to the journal when there is time.
     Note(Step),
     /// To be written beside the journal before the message is acknowledged.
@@ -116,5 +116,5 @@ pub enum Effect {
         success: bool,
     },
     /// Somebody may want to know.
-    Notice(Notice),
+    Notice(DeployNotice),
 }

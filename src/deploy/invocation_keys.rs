@@ -8,13 +8,13 @@ const REMEMBERED: usize = 4096;
 
 /// The last ones.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct SeenInvocations {
     keys: HashSet<InvocationKey>,
     /// Oldest first, with some that are forgotten.
     order: VecDeque<InvocationKey>,
 }
 
-impl Seen {
+impl SeenInvocations {
     pub(super) fn contains(&self, key: InvocationKey) -> bool {
         self.keys.contains(&key)
     }

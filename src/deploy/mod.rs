@@ -1,6 +1,6 @@
 //! Latent tasks that are deployed, and their invocations: a state machine
-//! without I/O, locks or clocks. [`Deployments::on`] takes an [`Event`] and
-//! gives [`Effect`]s, which the worker carries out in their order.
+//! without I/O, locks or clocks. [`Deployments::on`] takes an [`DeployEvent`] and
+//! gives [`DeployEffect`]s, which the worker carries out in their order.
 //!
 //! ```text
 //! a task:         (unknown) ── reserve ──▶ preparing ── Deployed ──▶ deployed
@@ -37,21 +37,21 @@ mod notice;
 #[cfg(test)]
 mod tests;
 
-pub use events::{Effect, Event, LoadError};
-pub use notice::Notice;
+pub use events::{DeployEffect, DeployEvent, LoadError};
+pub use notice::DeployNotice;
 
 use crate::journal::{Fingerprint, InvocationKey, Run, Step};
 use crate::protocol::Invoke;
 use crate::task::{Failure, Rejection, TaskId, TaskSpec, Weight};
-use deployments::Held;
-use invocation_keys::Seen;
+use deployments::DeploymentStore;
+use invocation_keys::SeenInvocations;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 /// How much there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub struct DeployBounds {
     /// Tasks that are deployed or being prepared.
     pub deployments: usize,
     /// Bytes that those take up, code that several share counted once.
@@ -89,8 +89,8 @@ enum Stage {
 #[derive(Debug)]
 pub struct Deployments {
     proplet_id: String,
-    bounds: Bounds,
-    held: Held,
+    bounds: DeployBounds,
+    held: DeploymentStore,
     invocations: BTreeMap<NonZeroU64, Invocation>,
     /// Of each task those that wait, in the order of arrival.
     waiting: HashMap<TaskId, Vec<NonZeroU64>>,
@@ -98,25 +98,25 @@ pub struct Deployments {
     waits: (usize, usize),
     /// When each must have its answer: the same time after it came.
     deadlines: VecDeque<(Instant, NonZeroU64)>,
-    seen: Seen,
+    seen: SeenInvocations,
     next: NonZeroU64,
     draining: bool,
 }
 
-type Effects = VecDeque<Effect>;
+type Effects = VecDeque<DeployEffect>;
 
 impl Deployments {
     /// Of a worker with this id.
-    pub fn new(proplet_id: &str, bounds: Bounds) -> Deployments {
+    pub fn new(proplet_id: &str, bounds: DeployBounds) -> Deployments {
         Deployments {
             proplet_id: proplet_id.to_owned(),
             bounds,
-            held: Held::new(bounds),
+            held: DeploymentStore::new(bounds),
             invocations: BTreeMap::new(),
             waiting: HashMap::new(),
             waits: (0, 0),
             deadlines: VecDeque::new(),
-            seen: Seen::default(),
+            seen: SeenInvocations::default(),
             next: NonZeroU64::MIN,
             draining: false,
         }
@@ -163,55 +163,57 @@ impl Deployments {
         self.len() == 0
     }
 
-    /// When [`Event::Due`] is due.
+    /// When [`DeployEvent::Due`] is due.
     pub fn due(&self) -> Option<Instant> {
         self.deadlines.front().map(|(at, _)| *at)
     }
 
     /// Something has happened; what is to be done is appended to `effects`.
-    pub fn on(&mut self, event: Event, now: Instant, effects: &mut Effects) {
+    pub fn on(&mut self, event: DeployEvent, now: Instant, effects: &mut Effects) {
         match event {
-            Event::Recovered { deployed, preparing, invoked } => {
+            DeployEvent::Recovered { deployed, preparing, invoked } => {
                 self.seen.extend(invoked);
                 for forgotten in self.held.recovered(deployed, preparing) {
-                    effects.push_back(Effect::Note(Step::Forgotten(forgotten)));
+                    effects.push_back(DeployEffect::Note(Step::Forgotten(forgotten)));
                 }
                 if !self.is_empty() {
-                    effects.push_back(Effect::Notice(Notice::TakingOver(self.len())));
+                    effects.push_back(DeployEffect::Notice(DeployNotice::TakingOver(self.len())));
                 }
             }
-            Event::Deployed { run, id, fingerprint } => {
+            DeployEvent::Deployed { run, id, fingerprint } => {
                 self.deployed(run, id, fingerprint, effects);
             }
-            Event::NotDeployed(id) => self.not_deployed(&id, effects),
-            Event::Stop(id) => self.stop(&id, effects),
-            Event::Invoke { invoke, preparing } => self.invoke(invoke, preparing, now, effects),
-            Event::Loaded { run, id, verdict } => self.loaded(run, &id, verdict, effects),
-            Event::Submitted { number, verdict: Err(rejection) } => {
+            DeployEvent::NotDeployed(id) => self.not_deployed(&id, effects),
+            DeployEvent::Stop(id) => self.stop(&id, effects),
+            DeployEvent::Invoke { invoke, preparing } => {
+                self.invoke(invoke, preparing, now, effects)
+            }
+            DeployEvent::Loaded { run, id, verdict } => self.loaded(run, &id, verdict, effects),
+            DeployEvent::Submitted { number, verdict: Err(rejection) } => {
                 // It was taken, and is answered; the sender may ask again.
                 if let Some(invocation) = self.remove(number) {
                     self.seen.forget(InvocationKey::of(&invocation.invocation_id));
                     self.refuse(&invocation, &rejection.to_string(), effects);
                 }
             }
-            Event::Submitted { verdict: Ok(()), .. } => {}
-            Event::Ended { number, outcome } => {
+            DeployEvent::Submitted { verdict: Ok(()), .. } => {}
+            DeployEvent::Ended { number, outcome } => {
                 // Or it had its answer already.
                 if let Some(invocation) = self.remove(number) {
                     self.answer(&invocation, outcome, effects);
                 }
             }
-            Event::Due => self.time_is_over(now, effects),
-            Event::Draining => self.drain(effects),
+            DeployEvent::Due => self.time_is_over(now, effects),
+            DeployEvent::Draining => self.drain(effects),
         }
     }
 
     fn deployed(&mut self, run: Run, id: TaskId, fingerprint: Fingerprint, effects: &mut Effects) {
         if let Some(before) = self.held.deploy(run, &id, fingerprint) {
-            effects.push_back(Effect::Note(Step::Forgotten(before)));
-            effects.push_back(Effect::Notice(Notice::Replaced(id.clone())));
+            effects.push_back(DeployEffect::Note(Step::Forgotten(before)));
+            effects.push_back(DeployEffect::Notice(DeployNotice::Replaced(id.clone())));
         } else {
-            effects.push_back(Effect::Notice(Notice::Deployed(id.clone())));
+            effects.push_back(DeployEffect::Notice(DeployNotice::Deployed(id.clone())));
         }
         self.serve(&id, effects);
     }
@@ -219,15 +221,15 @@ impl Deployments {
     fn not_deployed(&mut self, id: &TaskId, effects: &mut Effects) {
         self.held.unreserve(id);
         if self.held.get(id).is_some() {
-            return effects.push_back(Effect::Notice(Notice::NotReplaced(id.clone())));
+            return effects.push_back(DeployEffect::Notice(DeployNotice::NotReplaced(id.clone())));
         }
         self.refuse_waiting(id, &format!("{}: its start failed", unknown(id)), effects);
     }
 
     fn stop(&mut self, id: &TaskId, effects: &mut Effects) {
         if let Some(run) = self.held.remove(id) {
-            effects.push_back(Effect::Note(Step::Forgotten(run)));
-            effects.push_back(Effect::Notice(Notice::Removed(id.clone())));
+            effects.push_back(DeployEffect::Note(Step::Forgotten(run)));
+            effects.push_back(DeployEffect::Notice(DeployNotice::Removed(id.clone())));
         }
         let of_task = |(number, invocation): (&NonZeroU64, &Invocation)| {
             (invocation.task == *id).then_some(*number)
@@ -242,12 +244,12 @@ impl Deployments {
         let id = invoke.id.clone();
         let key = InvocationKey::of(&invoke.invocation_id);
         if self.seen.contains(key) {
-            return effects.push_back(Effect::Notice(Notice::SameInvocation(id)));
+            return effects.push_back(DeployEffect::Notice(DeployNotice::SameInvocation(id)));
         }
         let refusal = if self.draining {
             // The next process must not give it another answer.
             self.seen.insert(key);
-            effects.push_back(Effect::Mark(key));
+            effects.push_back(DeployEffect::Mark(key));
             Some(Rejection::ShuttingDown.to_string())
         } else if self.held.get(&id).is_none() && !preparing {
             Some(format!(
@@ -277,12 +279,12 @@ impl Deployments {
         }
         self.next = self.next.saturating_add(1);
         self.seen.insert(key);
-        effects.push_back(Effect::Mark(key));
+        effects.push_back(DeployEffect::Mark(key));
         self.deadlines.push_back((now + self.bounds.answer_within, number));
         let stage = match ready {
             Some((run, spec)) => {
                 let spec = spec.invocation(number, invoke.inputs, invoke.env);
-                effects.push_back(Effect::Submit { number, run, spec });
+                effects.push_back(DeployEffect::Submit { number, run, spec });
                 Stage::Submitted
             }
             None => {
@@ -309,7 +311,7 @@ impl Deployments {
         }
         let Some((run, spec)) = self.held.spec(id) else {
             if let Some(run) = self.held.load(id) {
-                effects.push_back(Effect::Load { run, id: id.clone() });
+                effects.push_back(DeployEffect::Load { run, id: id.clone() });
             }
             return;
         };
@@ -319,7 +321,7 @@ impl Deployments {
             if let Stage::Waiting(invoke, bytes) = stage {
                 self.waits = (self.waits.0 - 1, self.waits.1 - bytes);
                 let spec = spec.invocation(number, invoke.inputs, invoke.env);
-                effects.push_back(Effect::Submit { number, run, spec });
+                effects.push_back(DeployEffect::Submit { number, run, spec });
             }
         }
     }
@@ -346,8 +348,11 @@ impl Deployments {
             }
             Err(LoadError::Lost(reason)) => {
                 self.held.remove(id);
-                effects.push_back(Effect::Note(Step::Forgotten(run)));
-                effects.push_back(Effect::Notice(Notice::Lost(id.clone(), reason.clone())));
+                effects.push_back(DeployEffect::Note(Step::Forgotten(run)));
+                effects.push_back(DeployEffect::Notice(DeployNotice::Lost(
+                    id.clone(),
+                    reason.clone(),
+                )));
                 self.refuse_waiting(id, &format!("{}: {reason}", unknown(id)), effects);
             }
         }
@@ -380,7 +385,7 @@ impl Deployments {
     fn end(&mut self, number: NonZeroU64, failure: Failure, effects: &mut Effects) {
         let Some(invocation) = self.remove(number) else { return };
         if matches!(invocation.stage, Stage::Submitted) {
-            effects.push_back(Effect::Cancel(invocation.task.with_invocation(number)));
+            effects.push_back(DeployEffect::Cancel(invocation.task.with_invocation(number)));
         }
         self.fail(&invocation, failure, effects);
     }

@@ -5,7 +5,7 @@ use tracing::{debug, error, info, warn};
 
 /// Something that whoever operates the worker may want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub enum DeployNotice {
     /// So many deployments of an earlier process.
     TakingOver(usize),
     /// A task takes invocations.
@@ -29,24 +29,28 @@ pub enum Notice {
     },
 }
 
-impl Notice {
+impl DeployNotice {
     /// Writes it to the log.
     pub fn log(&self) {
         match self {
-            Notice::TakingOver(tasks) => info!(tasks, "taking over deployed tasks"),
-            Notice::Deployed(id) => info!(task = %id, "task deployed: it takes invocations"),
-            Notice::Replaced(id) => {
+            DeployNotice::TakingOver(tasks) => info!(tasks, "taking over deployed tasks"),
+            DeployNotice::Deployed(id) => info!(task = %id, "task deployed: it takes invocations"),
+            DeployNotice::Replaced(id) => {
                 info!(task = %id, "task deployed in place of the one before it");
             }
-            Notice::NotReplaced(id) => {
+            DeployNotice::NotReplaced(id) => {
                 warn!(task = %id, "the deployment before the one that failed goes on");
             }
-            Notice::Removed(id) => info!(task = %id, "the deployment is removed"),
-            Notice::Lost(id, reason) => error!(task = %id, "the deployment is lost: {reason}"),
-            Notice::SameInvocation(id) => {
+            DeployNotice::Removed(id) => info!(task = %id, "the deployment is removed"),
+            DeployNotice::Lost(id, reason) => {
+                error!(task = %id, "the deployment is lost: {reason}")
+            }
+            DeployNotice::SameInvocation(id) => {
                 debug!(task = %id, "an invocation that was taken before is passed over");
             }
-            Notice::Refused { id, reason } => warn!(task = %id, "invocation refused: {reason}"),
+            DeployNotice::Refused { id, reason } => {
+                warn!(task = %id, "invocation refused: {reason}")
+            }
         }
     }
 }

@@ -3,7 +3,9 @@
 use super::*;
 use crate::digest::Digest;
 use crate::journal::{Arrival, Deployed};
-use crate::task::{Binary, Captured, Entry, Grant, Life, Limits, ModuleSource, Outcome, TaskSpec};
+use crate::task::{
+    Binary, Captured, EntryPoint, Grant, Life, Limits, ModuleSource, Outcome, TaskSpec,
+};
 use proptest::prelude::*;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -27,7 +29,7 @@ fn spec(name: &str, content: u8) -> TaskSpec {
         args: vec![format!("{name}.wasm"), content.to_string()],
         env: vec![("A".into(), "start".into()), ("B".into(), "start".into())],
         dirs: vec![],
-        entry: Entry::Label(String::new()),
+        entry: EntryPoint::Label(String::new()),
         nn: None,
         serving: None,
         notes: vec![],
@@ -41,8 +43,8 @@ fn weight(own: usize, module: u8) -> Weight {
     Weight { own, module: Some((Digest::of(&[module]), 100)) }
 }
 
-fn bounds() -> Bounds {
-    Bounds {
+fn bounds() -> DeployBounds {
+    DeployBounds {
         deployments: 3,
         bytes: 1000,
         memory: Some(250),
@@ -74,44 +76,44 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(bounds: Bounds) -> Worker {
+    fn new(bounds: DeployBounds) -> Worker {
         Worker { deployments: Deployments::new("w", bounds), now: Instant::now() }
     }
 
-    fn on(&mut self, event: Event) -> Vec<Effect> {
+    fn on(&mut self, event: DeployEvent) -> Vec<DeployEffect> {
         let mut effects = VecDeque::new();
         self.deployments.on(event, self.now, &mut effects);
         effects.into()
     }
 
-    fn deploy(&mut self, run: u64, name: &str, content: u8) -> Vec<Effect> {
+    fn deploy(&mut self, run: u64, name: &str, content: u8) -> Vec<DeployEffect> {
         self.deployments.reserve(&id(name), weight(10, content), None).expect("room");
         let fingerprint = fingerprint(content);
-        self.on(Event::Deployed { run: Run(run), id: id(name), fingerprint })
+        self.on(DeployEvent::Deployed { run: Run(run), id: id(name), fingerprint })
     }
 
-    fn invoke(&mut self, name: &str, invocation_id: &str) -> Vec<Effect> {
-        self.on(Event::Invoke { invoke: call(name, invocation_id), preparing: false })
+    fn invoke(&mut self, name: &str, invocation_id: &str) -> Vec<DeployEffect> {
+        self.on(DeployEvent::Invoke { invoke: call(name, invocation_id), preparing: false })
     }
 
-    fn load(&mut self, run: u64, name: &str, content: u8) -> Vec<Effect> {
+    fn load(&mut self, run: u64, name: &str, content: u8) -> Vec<DeployEffect> {
         let verdict = Ok(spec(name, content));
-        self.on(Event::Loaded { run: Run(run), id: id(name), verdict })
+        self.on(DeployEvent::Loaded { run: Run(run), id: id(name), verdict })
     }
 }
 
-fn submitted(effects: &[Effect]) -> Vec<(NonZeroU64, &TaskSpec)> {
+fn submitted(effects: &[DeployEffect]) -> Vec<(NonZeroU64, &TaskSpec)> {
     let submitted = effects.iter().filter_map(|effect| match effect {
-        Effect::Submit { number, spec, .. } => Some((*number, spec)),
+        DeployEffect::Submit { number, spec, .. } => Some((*number, spec)),
         _ => None,
     });
     submitted.collect()
 }
 
 /// What is published: the invocation, its results and its error.
-fn answers(effects: &[Effect]) -> Vec<(String, String, Option<String>)> {
+fn answers(effects: &[DeployEffect]) -> Vec<(String, String, Option<String>)> {
     let answers = effects.iter().filter_map(|effect| match effect {
-        Effect::Answer { answer, .. } => Some(serde_json::from_slice::<Value>(answer)),
+        DeployEffect::Answer { answer, .. } => Some(serde_json::from_slice::<Value>(answer)),
         _ => None,
     });
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -122,7 +124,7 @@ fn answers(effects: &[Effect]) -> Vec<(String, String, Option<String>)> {
     answers.map(|json| read(json.expect("JSON"))).collect()
 }
 
-fn error(effects: &[Effect]) -> String {
+fn error(effects: &[DeployEffect]) -> String {
     let [(_, _, Some(error))] = &answers(effects)[..] else { panic!("{effects:?}") };
     error.clone()
 }
@@ -132,18 +134,18 @@ fn the_first_invocation_reads_the_task_back_and_the_next_one_finds_it() {
     let mut worker = Worker::new(bounds());
     assert!(submitted(&worker.deploy(7, "a", 1)).is_empty());
     let effects = worker.invoke("a", "call-1");
-    assert!(effects.contains(&Effect::Load { run: Run(7), id: id("a") }), "{effects:?}");
-    assert!(effects.contains(&Effect::Mark(InvocationKey::of("call-1"))), "{effects:?}");
+    assert!(effects.contains(&DeployEffect::Load { run: Run(7), id: id("a") }), "{effects:?}");
+    assert!(effects.contains(&DeployEffect::Mark(InvocationKey::of("call-1"))), "{effects:?}");
     // It is read back once for all that wait.
     let second = worker.invoke("a", "call-2");
-    assert!(!second.iter().any(|effect| matches!(effect, Effect::Load { .. })), "{second:?}");
+    assert!(!second.iter().any(|effect| matches!(effect, DeployEffect::Load { .. })), "{second:?}");
     let effects = worker.load(7, "a", 1);
     let both = submitted(&effects);
     assert_eq!(both.len(), 2, "{effects:?}");
     assert_eq!(both[0].1.life(), Life::Once);
     assert_eq!(both[0].1.id().invocation(), Some(both[0].0));
     assert_eq!(submitted(&worker.invoke("a", "call-3")).len(), 1);
-    let ended = worker.on(Event::Ended { number: both[1].0, outcome: printed("hello\n") });
+    let ended = worker.on(DeployEvent::Ended { number: both[1].0, outcome: printed("hello\n") });
     assert_eq!(answers(&ended), [("call-2".into(), "hello\n".into(), None)]);
 }
 
@@ -153,7 +155,7 @@ fn an_invocation_has_the_inputs_of_the_start_and_lays_its_variables_over_it() {
     worker.deploy(1, "a", 1);
     worker.invoke("a", "first");
     worker.load(1, "a", 1);
-    let args = |effects: Vec<Effect>| {
+    let args = |effects: Vec<DeployEffect>| {
         let [(_, spec)] = submitted(&effects)[..] else { panic!("{effects:?}") };
         (spec.grant().args.clone(), spec.grant().env.clone())
     };
@@ -165,7 +167,7 @@ fn an_invocation_has_the_inputs_of_the_start_and_lays_its_variables_over_it() {
         env: [("B".into(), "call".into()), ("C".into(), "call".into())].into(),
         ..call("a", "other")
     };
-    let (inputs, env) = args(worker.on(Event::Invoke { invoke, preparing: false }));
+    let (inputs, env) = args(worker.on(DeployEvent::Invoke { invoke, preparing: false }));
     assert_eq!(inputs, ["a.wasm", "x", "y"]);
     let expected = [("A", "start"), ("B", "call"), ("C", "call")];
     assert_eq!(env, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
@@ -186,16 +188,16 @@ fn an_unknown_task_is_one_that_has_not_been_precompiled_and_may_be_invoked_again
 fn what_comes_while_the_task_is_being_prepared_waits_for_it() {
     let mut worker = Worker::new(bounds());
     worker.deployments.reserve(&id("a"), weight(10, 1), None).expect("room");
-    let invoke = |call| Event::Invoke { invoke: call, preparing: true };
+    let invoke = |call| DeployEvent::Invoke { invoke: call, preparing: true };
     assert!(answers(&worker.on(invoke(call("a", "1")))).is_empty());
     let fingerprint = fingerprint(1);
-    let effects = worker.on(Event::Deployed { run: Run(1), id: id("a"), fingerprint });
-    assert!(effects.contains(&Effect::Load { run: Run(1), id: id("a") }));
+    let effects = worker.on(DeployEvent::Deployed { run: Run(1), id: id("a"), fingerprint });
+    assert!(effects.contains(&DeployEffect::Load { run: Run(1), id: id("a") }));
     assert_eq!(submitted(&worker.load(1, "a", 1)).len(), 1);
     // Another one is never prepared.
     worker.deployments.reserve(&id("b"), weight(10, 1), None).expect("room");
     worker.on(invoke(call("b", "2")));
-    let effects = worker.on(Event::NotDeployed(id("b")));
+    let effects = worker.on(DeployEvent::NotDeployed(id("b")));
     assert!(error(&effects).contains("has not been precompiled"), "{effects:?}");
 }
 
@@ -208,17 +210,17 @@ fn an_invocation_that_was_taken_is_passed_over_when_it_comes_again() {
     let number = submitted(&effects)[0].0;
     let again = |worker: &mut Worker| {
         let effects = worker.invoke("a", "call");
-        assert_eq!(effects, [Effect::Notice(Notice::SameInvocation(id("a")))]);
+        assert_eq!(effects, [DeployEffect::Notice(DeployNotice::SameInvocation(id("a")))]);
     };
     again(&mut worker);
-    worker.on(Event::Ended { number, outcome: printed("x") });
+    worker.on(DeployEvent::Ended { number, outcome: printed("x") });
     again(&mut worker);
     // The next process knows it by its mark.
     let mut next = Worker::new(bounds());
     let arrival = Arrival { id: id("a"), fingerprint: fingerprint(1), state: None };
     let deployed = vec![Deployed { run: Run(1), arrival, weight: weight(10, 1) }];
     let invoked = vec![InvocationKey::of("call")];
-    next.on(Event::Recovered { deployed, preparing: vec![], invoked });
+    next.on(DeployEvent::Recovered { deployed, preparing: vec![], invoked });
     again(&mut next);
     next.invoke("a", "another");
     assert_eq!(submitted(&next.load(1, "a", 1)).len(), 1);
@@ -236,14 +238,17 @@ fn its_time_is_over_whether_it_waits_or_runs() {
     worker.invoke("b", "waits");
     assert_eq!(worker.deployments.due(), Some(worker.now - Duration::from_secs(1) + LIMIT));
     worker.now += LIMIT - Duration::from_secs(1);
-    let effects = worker.on(Event::Due);
-    assert!(effects.contains(&Effect::Cancel(id("a").with_invocation(number))), "{effects:?}");
+    let effects = worker.on(DeployEvent::Due);
+    assert!(
+        effects.contains(&DeployEffect::Cancel(id("a").with_invocation(number))),
+        "{effects:?}"
+    );
     assert!(error(&effects).starts_with("timeout: the invocation"), "{effects:?}");
     assert!(error(&effects).contains("29s"), "{effects:?}");
     // What comes of it then is nobody's.
-    assert!(worker.on(Event::Ended { number, outcome: printed("late") }).is_empty());
+    assert!(worker.on(DeployEvent::Ended { number, outcome: printed("late") }).is_empty());
     worker.now += Duration::from_secs(1);
-    assert!(error(&worker.on(Event::Due)).starts_with("timeout"));
+    assert!(error(&worker.on(DeployEvent::Due)).starts_with("timeout"));
     assert_eq!(worker.deployments.due(), None);
     assert!(submitted(&worker.load(2, "b", 2)).is_empty(), "it was answered");
 }
@@ -255,12 +260,15 @@ fn a_stop_removes_the_deployment_and_ends_its_invocations() {
     worker.invoke("a", "runs");
     let effects = worker.load(1, "a", 1);
     let number = submitted(&effects)[0].0;
-    let effects = worker.on(Event::Stop(id("a")));
-    assert_eq!(effects[0], Effect::Note(Step::Forgotten(Run(1))));
-    assert!(effects.contains(&Effect::Cancel(id("a").with_invocation(number))), "{effects:?}");
+    let effects = worker.on(DeployEvent::Stop(id("a")));
+    assert_eq!(effects[0], DeployEffect::Note(Step::Forgotten(Run(1))));
+    assert!(
+        effects.contains(&DeployEffect::Cancel(id("a").with_invocation(number))),
+        "{effects:?}"
+    );
     assert_eq!(error(&effects), "stopped");
     assert!(error(&worker.invoke("a", "next")).contains("has not been precompiled"));
-    assert_eq!(worker.on(Event::Stop(id("a"))), []);
+    assert_eq!(worker.on(DeployEvent::Stop(id("a"))), []);
 }
 
 #[test]
@@ -274,9 +282,9 @@ fn a_replacement_leaves_no_gap() {
     let old = worker.invoke("a", "2");
     assert_eq!(submitted(&old)[0].1.grant().args[1], "1", "until the new one is there");
     let fingerprint_2 = fingerprint(2);
-    let deployed = Event::Deployed { run: Run(2), id: id("a"), fingerprint: fingerprint_2 };
+    let deployed = DeployEvent::Deployed { run: Run(2), id: id("a"), fingerprint: fingerprint_2 };
     let effects = worker.on(deployed);
-    assert_eq!(effects[0], Effect::Note(Step::Forgotten(Run(1))));
+    assert_eq!(effects[0], DeployEffect::Note(Step::Forgotten(Run(1))));
     worker.invoke("a", "3");
     // What the old one was is of no use any more.
     assert!(worker.load(1, "a", 1).is_empty());
@@ -284,7 +292,7 @@ fn a_replacement_leaves_no_gap() {
     assert_eq!(submitted(&new)[0].1.grant().args[1], "2");
     // One that can't be prepared replaces nothing.
     worker.deployments.reserve(&id("a"), weight(10, 3), None).expect("room");
-    worker.on(Event::NotDeployed(id("a")));
+    worker.on(DeployEvent::NotDeployed(id("a")));
     assert_eq!(submitted(&worker.invoke("a", "4"))[0].1.grant().args[1], "2");
 }
 
@@ -301,9 +309,9 @@ fn deployments_are_bounded_in_number_and_bytes_and_one_may_replace_itself() {
     let heavy = deployments.reserve(&id("b"), weight(800, 3), None);
     let bytes = Rejection::DeploymentBytes { deployed: 3, bytes: 240, limit: 1000 };
     assert_eq!(heavy, Err(bytes), "the shared module counts once");
-    worker.on(Event::Stop(id("c")));
+    worker.on(DeployEvent::Stop(id("c")));
     worker.deployments.reserve(&id("d"), weight(10, 1), None).expect("a place is free");
-    worker.on(Event::NotDeployed(id("d")));
+    worker.on(DeployEvent::NotDeployed(id("d")));
     worker.deployments.reserve(&id("e"), weight(10, 1), None).expect("it is free again");
 }
 
@@ -316,8 +324,9 @@ fn memory_keeps_what_was_used_last() {
         worker.load(run, name, content);
     }
     // Two of 110 bytes fit into 250.
-    let loads =
-        |effects: Vec<Effect>| effects.iter().any(|effect| matches!(effect, Effect::Load { .. }));
+    let loads = |effects: Vec<DeployEffect>| {
+        effects.iter().any(|effect| matches!(effect, DeployEffect::Load { .. }))
+    };
     assert!(!loads(worker.invoke("c", "1")) && !loads(worker.invoke("b", "2")));
     assert!(loads(worker.invoke("a", "3")));
     worker.load(1, "a", 1);
@@ -327,12 +336,12 @@ fn memory_keeps_what_was_used_last() {
 
 #[test]
 fn what_is_in_no_journal_stays_in_memory() {
-    let mut worker = Worker::new(Bounds { memory: None, bytes: 1 << 20, ..bounds() });
+    let mut worker = Worker::new(DeployBounds { memory: None, bytes: 1 << 20, ..bounds() });
     for (name, content) in [("a", 1), ("b", 2), ("c", 3)] {
         let spec = spec(name, content);
         worker.deployments.reserve(&id(name), spec.weight(), Some(spec)).expect("room");
         let fingerprint = fingerprint(content);
-        worker.on(Event::Deployed { run: Run(content.into()), id: id(name), fingerprint });
+        worker.on(DeployEvent::Deployed { run: Run(content.into()), id: id(name), fingerprint });
     }
     for name in ["a", "b", "c"] {
         assert_eq!(submitted(&worker.invoke(name, name)).len(), 1);
@@ -345,15 +354,15 @@ fn a_deployment_whose_record_is_lost_may_be_deployed_again_and_any_other_is_kept
     worker.deploy(1, "a", 1);
     worker.invoke("a", "1");
     let failed = Err(LoadError::Failed("the directory is gone".into()));
-    let effects = worker.on(Event::Loaded { run: Run(1), id: id("a"), verdict: failed });
+    let effects = worker.on(DeployEvent::Loaded { run: Run(1), id: id("a"), verdict: failed });
     assert_eq!(error(&effects), "the directory is gone");
-    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Note(_))), "{effects:?}");
+    assert!(!effects.iter().any(|effect| matches!(effect, DeployEffect::Note(_))), "{effects:?}");
     let again = worker.invoke("a", "2");
-    assert!(again.contains(&Effect::Load { run: Run(1), id: id("a") }), "{again:?}");
+    assert!(again.contains(&DeployEffect::Load { run: Run(1), id: id("a") }), "{again:?}");
     let lost = Err(LoadError::Lost("its record is damaged".into()));
-    let effects = worker.on(Event::Loaded { run: Run(1), id: id("a"), verdict: lost });
+    let effects = worker.on(DeployEvent::Loaded { run: Run(1), id: id("a"), verdict: lost });
     assert!(error(&effects).contains("has not been precompiled: its record is damaged"));
-    assert!(effects.contains(&Effect::Note(Step::Forgotten(Run(1)))));
+    assert!(effects.contains(&DeployEffect::Note(Step::Forgotten(Run(1)))));
 }
 
 #[test]
@@ -367,7 +376,7 @@ fn no_more_wait_for_their_task_than_may_and_a_full_queue_is_said() {
     let effects = worker.load(1, "a", 1);
     let number = submitted(&effects)[0].0;
     let busy = Rejection::Busy { running: 1, queued: 2, limit: 2 };
-    let effects = worker.on(Event::Submitted { number, verdict: Err(busy) });
+    let effects = worker.on(DeployEvent::Submitted { number, verdict: Err(busy) });
     assert!(error(&effects).starts_with("busy: 1 tasks running"), "{effects:?}");
     // Which was not taken, so it may come again.
     assert_eq!(submitted(&worker.invoke("a", "0")).len(), 1);
@@ -382,33 +391,33 @@ fn a_worker_that_ends_answers_what_waits_and_takes_nothing() {
     let effects = worker.load(1, "a", 1);
     let number = submitted(&effects)[0].0;
     worker.invoke("b", "waits");
-    let effects = worker.on(Event::Draining);
+    let effects = worker.on(DeployEvent::Draining);
     assert!(error(&effects).starts_with("shutting down"), "{effects:?}");
     let effects = worker.invoke("a", "new");
     assert!(error(&effects).starts_with("shutting down"));
-    let marked = Effect::Mark(InvocationKey::of("new"));
+    let marked = DeployEffect::Mark(InvocationKey::of("new"));
     assert!(effects.contains(&marked), "the next process gives it no other answer");
-    let ended = worker.on(Event::Ended { number, outcome: printed("in time") });
+    let ended = worker.on(DeployEvent::Ended { number, outcome: printed("in time") });
     assert_eq!(answers(&ended), [("runs".into(), "in time".into(), None)]);
 }
 
 #[test]
 fn an_answer_fits_its_message_and_is_text_whatever_was_written() {
-    let mut worker = Worker::new(Bounds { answer_size: 20_000, ..bounds() });
+    let mut worker = Worker::new(DeployBounds { answer_size: 20_000, ..bounds() });
     worker.deploy(1, "a", 1);
     worker.invoke("a", "large");
     worker.invoke("a", "bytes");
     let effects = worker.load(1, "a", 1);
     let numbers: Vec<_> = submitted(&effects).iter().map(|(number, _)| *number).collect();
     let outcome = printed(&"\"line\"\n".repeat(10_000));
-    let effects = worker.on(Event::Ended { number: numbers[0], outcome });
-    let [Effect::Answer { answer, .. }] = &effects[..] else { panic!("{effects:?}") };
+    let effects = worker.on(DeployEvent::Ended { number: numbers[0], outcome });
+    let [DeployEffect::Answer { answer, .. }] = &effects[..] else { panic!("{effects:?}") };
     assert!(answer.len() <= 20_000 && answer.len() > 18_000, "{}", answer.len());
     assert!(answers(&effects)[0].1.contains("bytes not kept"));
     let stdout = Captured { bytes: vec![0xff; 100_000], dropped: 0 };
     let outcome = Outcome { stdout, ..printed("") };
-    let effects = worker.on(Event::Ended { number: numbers[1], outcome });
-    let [Effect::Answer { answer, .. }] = &effects[..] else { panic!("{effects:?}") };
+    let effects = worker.on(DeployEvent::Ended { number: numbers[1], outcome });
+    let [DeployEffect::Answer { answer, .. }] = &effects[..] else { panic!("{effects:?}") };
     assert!(answer.len() <= 20_000, "{}", answer.len());
     assert!(answers(&effects)[0].1.starts_with("{\"base64\":\"/"), "{effects:?}");
 }

@@ -2,7 +2,7 @@
 
 use super::job::Reply;
 use super::watch::Turn;
-use super::{Elsewhere, ListedTask, Running, Spent};
+use super::{Elsewhere, ListedTask, RunningTask, Spent};
 use crate::cancel::{Cancel, Doing};
 use crate::queue::Taker;
 use crate::task::{Monitoring, TaskId};
@@ -92,11 +92,11 @@ impl Handle {
     }
 
     /// What is told of a task whose use is not asked for.
-    pub(super) fn running(&self) -> Option<Running> {
+    pub(super) fn running(&self) -> Option<RunningTask> {
         let began = held(&self.began);
         let began = began.as_ref().filter(|began| began.monitoring.is_none())?;
         let (uptime, thread) = (began.at.elapsed(), began.thread.clone());
-        Some(Running { id: self.id.clone(), uptime, thread, memory: self.memory(began) })
+        Some(RunningTask { id: self.id.clone(), uptime, thread, memory: self.memory(began) })
     }
 }
 

@@ -1,6 +1,6 @@
 //! A task that waits, and the one result that it owes.
 
-use super::{Ended, ListedTask, Spent};
+use super::{ListedTask, Spent, TaskEnd};
 use crate::journal::Run;
 use crate::task::{Failure, Outcome, TaskId, TaskSpec, Weight};
 use std::time::Instant;
@@ -9,12 +9,12 @@ use tokio::sync::mpsc::UnboundedSender;
 /// The sending half of a task's one result.
 pub(super) struct Reply {
     id: TaskId,
-    results: UnboundedSender<Ended>,
+    results: UnboundedSender<TaskEnd>,
     sent: bool,
 }
 
 impl Reply {
-    pub(super) fn new(id: TaskId, results: UnboundedSender<Ended>) -> Reply {
+    pub(super) fn new(id: TaskId, results: UnboundedSender<TaskEnd>) -> Reply {
         Reply { id, results, sent: false }
     }
 
@@ -25,7 +25,7 @@ impl Reply {
     pub(super) fn send(mut self, outcome: Outcome, spent: Option<Spent>) {
         self.sent = true;
         // Who dropped the receiver wants no more results.
-        self.results.send(Ended { id: self.id.clone(), outcome, spent }).ok();
+        self.results.send(TaskEnd { id: self.id.clone(), outcome, spent }).ok();
     }
 }
 
@@ -34,7 +34,7 @@ impl Drop for Reply {
         if !self.sent {
             let failure = Failure::Internal("the task was lost before it could report".into());
             let outcome = Outcome::failed(failure);
-            self.results.send(Ended { id: self.id.clone(), outcome, spent: None }).ok();
+            self.results.send(TaskEnd { id: self.id.clone(), outcome, spent: None }).ok();
         }
     }
 }

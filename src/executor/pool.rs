@@ -3,9 +3,9 @@
 use super::handle::{Handle, held};
 use super::job::Job;
 use super::watch::{Turn as TurnNumber, Watch};
-use super::{Ended, Ran, Recall, RunTask, Threads, Turn};
+use super::{PoolThreads, Ran, Recall, RunTask, TaskEnd, Turn};
 use crate::cancel::{Cancel, Doing, TaskChange};
-use crate::queue::{Bounds, Queue, Taker, Takers};
+use crate::queue::{Queue, QueueBounds, Taker, Takers};
 use crate::task::{Failure, Outcome, Weight};
 use crate::usage::Thread;
 use anyhow::Context as _;
@@ -44,7 +44,7 @@ pub(super) struct Pool {
     large: Condvar,
     alone: Condvar,
     invocations: Condvar,
-    threads: Threads,
+    threads: PoolThreads,
     crew: Mutex<Crew>,
     /// A thread has ended, or was left behind.
     fewer: Condvar,
@@ -53,8 +53,8 @@ pub(super) struct Pool {
     run: Box<RunTask>,
     recall: Box<Recall>,
     drained: tokio_watch::Sender<bool>,
-    pub(super) results: UnboundedSender<Ended>,
-    pub(super) bounds: Bounds,
+    pub(super) results: UnboundedSender<TaskEnd>,
+    pub(super) bounds: QueueBounds,
     tokio: tokio::runtime::Handle,
 }
 
@@ -68,12 +68,12 @@ enum Then {
 
 impl Pool {
     pub(super) fn new(
-        threads: Threads,
-        bounds: Bounds,
+        threads: PoolThreads,
+        bounds: QueueBounds,
         recall: Box<Recall>,
         run: Box<RunTask>,
         drained: tokio_watch::Sender<bool>,
-        results: UnboundedSender<Ended>,
+        results: UnboundedSender<TaskEnd>,
     ) -> Pool {
         let takers = Takers { alone: threads.apart, large: threads.large > 0 };
         Pool {
@@ -104,7 +104,7 @@ impl Pool {
             .spawn(move || pool.watch.run(|turn| pool.give_up(turn)))
             .context("starting the thread that watches tasks")?;
         let mut crew = held(&self.crew);
-        let Threads { executors, large, apart, invocations, .. } = self.threads;
+        let PoolThreads { executors, large, apart, invocations, .. } = self.threads;
         let quick = std::iter::repeat_n(Taker::Quick, executors);
         let large = std::iter::repeat_n(Taker::Large, large);
         let others = [(apart, Taker::Alone), (invocations, Taker::Invocations)];

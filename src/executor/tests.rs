@@ -1,5 +1,5 @@
 use super::*;
-use crate::task::{Binary, Entry, Grant, Limits, ModuleSource};
+use crate::task::{Binary, EntryPoint, Grant, Limits, ModuleSource};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Instant;
@@ -10,7 +10,7 @@ fn spec(id: &str, label: &str) -> TaskSpec {
         args: vec![],
         env: vec![],
         dirs: vec![],
-        entry: Entry::Label(label.into()),
+        entry: EntryPoint::Label(label.into()),
         nn: None,
         serving: None,
         notes: vec![],
@@ -24,8 +24,8 @@ fn id(id: &str) -> TaskId {
     TaskId::new(id).expect("an id")
 }
 
-fn task(id: &str, label: &str) -> Task {
-    Task::whole(Run(0), spec(id, label))
+fn task(id: &str, label: &str) -> Submission {
+    Submission::whole(Run(0), spec(id, label))
 }
 
 fn done() -> Outcome {
@@ -51,27 +51,28 @@ impl Stuck {
 
 /// A pool whose tasks run until they are cancelled, but those labelled
 /// `quick` or `panic`.
-fn pool(executors: usize, capacity: usize) -> (Executor, UnboundedReceiver<Ended>) {
+fn pool(executors: usize, capacity: usize) -> (Executor, UnboundedReceiver<TaskEnd>) {
     let run = |turn: &Turn<'_>| match &turn.spec.grant().entry {
-        Entry::Label(label) if label == "quick" => done().into(),
-        Entry::Label(label) if label == "panic" => panic!("as asked"),
+        EntryPoint::Label(label) if label == "quick" => done().into(),
+        EntryPoint::Label(label) if label == "panic" => panic!("as asked"),
         _ => {
             let end = Instant::now() + Duration::from_secs(60);
             let reason = turn.cancel.wait_until(end).expect_err("the test cancels it");
             Outcome::failed(reason.into()).into()
         }
     };
-    let bounds = Bounds { tasks: capacity, bytes: 1 << 20, memory: Some(64 << 10) };
+    let bounds = QueueBounds { tasks: capacity, bytes: 1 << 20, memory: Some(64 << 10) };
     let recall = |run: Run, _: &Cancel| match run {
         Run(0) => Ok(spec("stored", "quick")),
         Run(1) => Err(Failure::Recall("damaged".into())),
         _ => panic!("as asked"),
     };
-    let threads = Threads { executors, stack: 1 << 20, large: 0, apart: false, invocations: false };
+    let threads =
+        PoolThreads { executors, stack: 1 << 20, large: 0, apart: false, invocations: false };
     Executor::start(threads, bounds, Box::new(recall), Box::new(run)).expect("a pool")
 }
 
-async fn next(results: &mut UnboundedReceiver<Ended>) -> (String, Result<(), Failure>) {
+async fn next(results: &mut UnboundedReceiver<TaskEnd>) -> (String, Result<(), Failure>) {
     let ended = tokio::time::timeout(Duration::from_secs(60), results.recv());
     let ended = ended.await.expect("a result in time").expect("an open channel");
     (ended.id.to_string(), ended.outcome.verdict)
@@ -146,7 +147,7 @@ async fn a_panic_costs_one_task() {
 #[tokio::test]
 async fn what_waits_on_the_disk_is_read_back_when_its_turn_comes() {
     let (pool, mut results) = pool(1, 8);
-    let stored = |run, name| Task::stored(Run(run), id(name), Weight::default());
+    let stored = |run, name| Submission::stored(Run(run), id(name), Weight::default());
     for (run, name) in [(0, "a"), (1, "b"), (2, "c"), (0, "d")] {
         pool.submit(stored(run, name), Admission::Again).expect("room");
     }
@@ -167,7 +168,7 @@ async fn a_task_that_memory_has_no_room_for_is_read_back() {
     let mut large = spec("c", "long").grant().clone();
     large.args = vec!["x".repeat(64 << 10)];
     let large = TaskSpec::new(id("c"), ModuleSource::Bytes(Binary::new([])), large);
-    pool.submit(Task::whole(Run(0), large), Admission::Ready).expect("room");
+    pool.submit(Submission::whole(Run(0), large), Admission::Ready).expect("room");
     pool.stop(&id("a"));
     assert_eq!(next(&mut results).await, ("a".into(), Err(Failure::Stopped)));
     until_running(&pool, 1).await;
@@ -199,18 +200,19 @@ async fn a_suspect_runs_alone_and_the_others_after_it() {
 
 /// A pool whose tasks are `quick` or `stuck` in native code, and what lets
 /// those go.
-fn stuck_pool(executors: usize) -> (Executor, UnboundedReceiver<Ended>, Stuck) {
+fn stuck_pool(executors: usize) -> (Executor, UnboundedReceiver<TaskEnd>, Stuck) {
     let stuck = Stuck::default();
     let held = stuck.clone();
     let run = move |turn: &Turn<'_>| {
-        if turn.spec.grant().entry == Entry::Label("stuck".into()) {
+        if turn.spec.grant().entry == EntryPoint::Label("stuck".into()) {
             held.wait();
         }
         done().into()
     };
-    let bounds = Bounds { tasks: 8, bytes: 1 << 20, memory: None };
+    let bounds = QueueBounds { tasks: 8, bytes: 1 << 20, memory: None };
     let recall = |_: Run, _: &Cancel| unreachable!("all is in memory");
-    let threads = Threads { executors, stack: 1 << 20, large: 0, apart: false, invocations: false };
+    let threads =
+        PoolThreads { executors, stack: 1 << 20, large: 0, apart: false, invocations: false };
     let (pool, results) =
         Executor::start(threads, bounds, Box::new(recall), Box::new(run)).expect("a pool");
     (pool, results, stuck)
@@ -231,7 +233,7 @@ async fn what_does_not_end_is_given_up_and_its_thread_replaced() {
     let limited = TaskSpec::new(id("c"), ModuleSource::Bytes(Binary::new([])), limited);
     stuck.release();
     // It ends after all, and nothing more comes of it.
-    pool.submit(Task::whole(Run(0), limited), Admission::Ready).expect("room");
+    pool.submit(Submission::whole(Run(0), limited), Admission::Ready).expect("room");
     assert_eq!(next(&mut results).await, ("c".into(), Ok(())));
     drop(pool);
     assert!(results.try_recv().is_err());
@@ -244,7 +246,7 @@ async fn what_is_over_its_time_in_native_code_is_given_up() {
     let limit = Duration::from_millis(10);
     limited.limits.timeout = Some(limit);
     let limited = TaskSpec::new(id("a"), ModuleSource::Bytes(Binary::new([])), limited);
-    pool.submit(Task::whole(Run(0), limited), Admission::Ready).expect("room");
+    pool.submit(Submission::whole(Run(0), limited), Admission::Ready).expect("room");
     assert_eq!(next(&mut results).await, ("a".into(), Err(Failure::Timeout(limit))));
     stuck.release();
 }
@@ -286,10 +288,12 @@ async fn what_does_not_end_with_the_worker_is_not_run_again() {
 
 /// A pool with a process of its own for suspects, and in which `crash-N`
 /// crashes the process for the first N times, `honest` after it with it.
-fn crashing_pool() -> (Executor, UnboundedReceiver<Ended>) {
+fn crashing_pool() -> (Executor, UnboundedReceiver<TaskEnd>) {
     let runs = AtomicU32::new(0);
     let run = move |turn: &Turn<'_>| {
-        let Entry::Label(label) = &turn.spec.grant().entry else { unreachable!("labels alone") };
+        let EntryPoint::Label(label) = &turn.spec.grant().entry else {
+            unreachable!("labels alone")
+        };
         let end = match label.strip_prefix("crash-") {
             Some(times) if runs.fetch_add(1, Ordering::Relaxed) < times.parse().expect("times") => {
                 Err(Crash { how: "SIGSEGV".into(), alone: turn.alone })
@@ -298,10 +302,10 @@ fn crashing_pool() -> (Executor, UnboundedReceiver<Ended>) {
         };
         Ran::new(end, None)
     };
-    let bounds = Bounds { tasks: 8, bytes: 1 << 20, memory: None };
+    let bounds = QueueBounds { tasks: 8, bytes: 1 << 20, memory: None };
     let recall = |_: Run, _: &Cancel| unreachable!("all is in memory");
     let threads =
-        Threads { executors: 1, stack: 1 << 20, large: 0, apart: true, invocations: false };
+        PoolThreads { executors: 1, stack: 1 << 20, large: 0, apart: true, invocations: false };
     Executor::start(threads, bounds, Box::new(recall), Box::new(run)).expect("a pool")
 }
 

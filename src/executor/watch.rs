@@ -16,7 +16,7 @@ const GRACE: Duration = Duration::from_millis(70);
 const LAST_GRACE: Duration = Duration::from_secs(4);
 
 /// A run on an executor, by its number.
-pub(super) type Turn = u64;
+pub(super) type TurnNumber = u64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
@@ -28,13 +28,13 @@ enum What {
 
 struct Watched {
     cancel: Arc<Cancel>,
-    times: Vec<(Instant, Turn, What)>,
+    times: Vec<(Instant, TurnNumber, What)>,
 }
 
 #[derive(Default)]
 struct State {
-    turns: HashMap<Turn, Watched>,
-    times: BTreeSet<(Instant, Turn, What)>,
+    turns: HashMap<TurnNumber, Watched>,
+    times: BTreeSet<(Instant, TurnNumber, What)>,
     /// When the thread looks again by itself.
     wakes: Option<Instant>,
     closed: bool,
@@ -49,21 +49,21 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Watches a turn from now on, until [`Watch::end`].
-    pub(super) fn begin(&self, turn: Turn, cancel: &Arc<Cancel>) {
+    pub(super) fn begin(&self, turn: TurnNumber, cancel: &Arc<Cancel>) {
         let watched = Watched { cancel: cancel.clone(), times: Vec::new() };
         self.lock().turns.insert(turn, watched);
     }
 
     /// The turn's task is cancelled once this long from now has passed, unless
     /// an earlier limit was set.
-    pub(super) fn limit(&self, turn: Turn, limit: Duration) {
+    pub(super) fn limit(&self, turn: TurnNumber, limit: Duration) {
         // A limit beyond the clock's range never passes.
         let Some(at) = Instant::now().checked_add(limit) else { return };
         self.add(self.lock(), at, turn, What::Timeout(limit));
     }
 
     /// The turn's task is to end.
-    pub(super) fn cancelled(&self, turn: Turn, reason: Reason) {
+    pub(super) fn cancelled(&self, turn: TurnNumber, reason: Reason) {
         let grace = match reason {
             Reason::Stopped | Reason::Timeout(_) => GRACE,
             Reason::ShuttingDown => LAST_GRACE,
@@ -71,7 +71,7 @@ impl Watch {
         self.add(self.lock(), Instant::now() + grace, turn, What::Overdue);
     }
 
-    fn add(&self, mut state: MutexGuard<'_, State>, at: Instant, turn: Turn, what: What) {
+    fn add(&self, mut state: MutexGuard<'_, State>, at: Instant, turn: TurnNumber, what: What) {
         let Some(watched) = state.turns.get_mut(&turn) else { return };
         watched.times.push((at, turn, what));
         state.times.insert((at, turn, what));
@@ -83,7 +83,7 @@ impl Watch {
     }
 
     /// The turn is over.
-    pub(super) fn end(&self, turn: Turn) {
+    pub(super) fn end(&self, turn: TurnNumber) {
         let mut state = self.lock();
         for time in state.turns.remove(&turn).map(|watched| watched.times).unwrap_or_default() {
             state.times.remove(&time);
@@ -98,7 +98,7 @@ impl Watch {
 
     /// The thread: cancels what is over its time, and tells of turns that are
     /// overdue.
-    pub(super) fn run(&self, overdue: impl Fn(Turn)) {
+    pub(super) fn run(&self, overdue: impl Fn(TurnNumber)) {
         let mut state = self.lock();
         while !state.closed {
             let now = Instant::now();

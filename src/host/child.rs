@@ -7,7 +7,7 @@ use super::channel::{self, Receiver, Sender, Wait};
 use super::confine;
 use super::connections::Connections;
 use super::levels::{KEPT, Levels};
-use super::messages::{Answer, End, Log, Order, Report, Setup, Work};
+use super::messages::{EndMessage, LaneAnswer, LaneWork, LogSetup, Order, Report, Setup};
 use super::process::COMPILER_LOST;
 use super::task_states::Notes;
 use crate::cancel::{Cancel, Doing, TaskChange};
@@ -63,7 +63,7 @@ pub struct LogControl {
 /// # Errors
 ///
 /// What the worker says makes no sense.
-pub fn main(log: impl FnOnce(&Log) -> anyhow::Result<LogControl>) -> anyhow::Result<()> {
+pub fn main(log: impl FnOnce(&LogSetup) -> anyhow::Result<LogControl>) -> anyhow::Result<()> {
     alone_with_the_worker();
     let line = std::io::stdin().as_fd().try_clone_to_owned().context("the line to the worker")?;
     let (sender, mut receiver) = channel::end(line, LIMIT);
@@ -135,7 +135,7 @@ fn alone_with_the_worker() {
 }
 
 /// What takes tasks.
-struct Serving {
+struct ChildRuntime {
     runtime: Arc<Runtime>,
     /// The numbers of its lanes' threads.
     threads: Vec<u32>,
@@ -149,11 +149,11 @@ struct Serving {
 
 fn start(
     setup: &Setup,
-    log: impl FnOnce(&Log) -> anyhow::Result<LogControl>,
+    log: impl FnOnce(&LogSetup) -> anyhow::Result<LogControl>,
     sockets: Vec<OwnedFd>,
     notes: Notes,
     connections: &Arc<Connections>,
-) -> anyhow::Result<Serving> {
+) -> anyhow::Result<ChildRuntime> {
     let log = setup.log.as_ref().map(log).transpose()?;
     let count = 2 * setup.compilers;
     let program =
@@ -234,7 +234,7 @@ fn start(
         handle.spawn_blocking(preload);
     }
     let disks = [modules, graphs].into_iter().flatten().collect();
-    Ok(Serving { runtime, threads, missing, disks, running, set_level })
+    Ok(ChildRuntime { runtime, threads, missing, disks, running, set_level })
 }
 
 /// It may start no process that compiles, and has one too few.
@@ -264,7 +264,7 @@ fn guest_begins() {
         if let Some(lane) = lane.as_mut().filter(|lane| lane.begins) {
             lane.begins = false;
             // A worker that is gone wants no answer.
-            lane.sender.send(&Answer::Began, None, Wait::Yes).ok();
+            lane.sender.send(&LaneAnswer::Began, None, Wait::Yes).ok();
         }
     });
 }
@@ -272,11 +272,11 @@ fn guest_begins() {
 /// The code of this thread's task.
 fn code(spec: &TaskSpec) -> Result<Binary, String> {
     let asked = with_lane(|lane| {
-        lane.sender.send(&Answer::Code, None, Wait::Yes)?;
+        lane.sender.send(&LaneAnswer::Code, None, Wait::Yes)?;
         // Then it is compiled, too.
         lane.begins = true;
         match lane.receiver.receive()? {
-            Some((Work::Code(bytes), _)) => Ok(Binary::new(bytes)),
+            Some((LaneWork::Code(bytes), _)) => Ok(Binary::new(bytes)),
             _ => bail!("the worker sent no code"),
         }
     });
@@ -291,8 +291,8 @@ fn code(spec: &TaskSpec) -> Result<Binary, String> {
 
 /// Runs the tasks of a lane, one after the other.
 fn serve(number: u32, runtime: &Runtime, notes: &Arc<Notes>, running: &Running) {
-    let next = || with_lane(|lane| Ok(lane.receiver.receive::<Work<'static>>()?));
-    while let Ok(Some((Work::Run(run, spec), listener))) = next() {
+    let next = || with_lane(|lane| Ok(lane.receiver.receive::<LaneWork<'static>>()?));
+    while let Ok(Some((LaneWork::Run(run, spec), listener))) = next() {
         // As in the worker: each line of the log tells which task it is about.
         let _task = info_span!("task", task = %spec.id()).entered();
         let limited = spec.grant().limits.run.is_some();
@@ -323,8 +323,8 @@ fn serve(number: u32, runtime: &Runtime, notes: &Arc<Notes>, running: &Running) 
         };
         held(running).remove(&number);
         let used = before.and_then(|before| Some(Thread::own_usage()?.since(&before)));
-        let end = End { outcome, memory: cancel.memory(), used };
-        let ended = Answer::Ended(Box::new(end));
+        let end = EndMessage { outcome, memory: cancel.memory(), used };
+        let ended = LaneAnswer::Ended(Box::new(end));
         if with_lane(|lane| Ok(lane.sender.send(&ended, None, Wait::Yes)?)).is_err() {
             return;
         }
@@ -334,13 +334,13 @@ fn serve(number: u32, runtime: &Runtime, notes: &Arc<Notes>, running: &Running) 
 /// The door of a server on this thread's lane.
 fn door(listener: OwnedFd) -> Door {
     // A worker that is gone wants to hear nothing.
-    let tell = |answer: &Answer| {
+    let tell = |answer: &LaneAnswer| {
         with_lane(|lane| Ok(lane.sender.send(answer, None, Wait::Yes)?)).ok();
     };
     Door {
         listener: listener.into(),
-        served: Box::new(move |served| tell(&Answer::Served(Box::new(served.clone())))),
-        stuck: Box::new(move || tell(&Answer::Stuck)),
+        served: Box::new(move |served| tell(&LaneAnswer::Served(Box::new(served.clone())))),
+        stuck: Box::new(move || tell(&LaneAnswer::Stuck)),
     }
 }
 

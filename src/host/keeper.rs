@@ -7,7 +7,7 @@ use super::caches::Caches;
 use super::channel::Wait;
 use super::confine::Confinement;
 use super::levels::Levels;
-use super::messages::{Answer, Setup, Work};
+use super::messages::{LaneAnswer, LaneWork, Setup};
 use super::process::{Lane, Process};
 use crate::cancel::{Cancel, Doing, Reason};
 use crate::runtime::{Connect, Door};
@@ -55,7 +55,7 @@ pub struct Launch {
     clippy::large_enum_variant,
     reason = "it is moved once; a box would be an allocation for each task"
 )]
-pub enum End {
+pub enum RunEnd {
     /// It has ended.
     Outcome {
         /// What came of it.
@@ -70,15 +70,15 @@ pub enum End {
     Crash(String, bool),
 }
 
-impl End {
-    fn cancelled(reason: Reason) -> End {
-        End::Outcome { outcome: Outcome::failed(reason.into()), used: None, beside: false }
+impl RunEnd {
+    fn cancelled(reason: Reason) -> RunEnd {
+        RunEnd::Outcome { outcome: Outcome::failed(reason.into()), used: None, beside: false }
     }
 }
 
 /// How the runtime's process for all is.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Condition {
+pub struct RuntimeCondition {
     /// Its number in the system; none while there is none.
     pub process: Option<u32>,
     /// The time since it was started.
@@ -142,7 +142,7 @@ impl Keeper {
         cancel: &Arc<Cancel>,
         runs_at: impl Fn(TaskPlace),
         began: impl Fn(),
-    ) -> End {
+    ) -> RunEnd {
         let _suspect = alone.then(|| Suspect::new(&self.0));
         loop {
             if let Some(end) = self.run_once(spec, code, door, alone, cancel, &runs_at, &began) {
@@ -163,11 +163,11 @@ impl Keeper {
         cancel: &Arc<Cancel>,
         runs_at: &impl Fn(TaskPlace),
         began: &impl Fn(),
-    ) -> Option<End> {
+    ) -> Option<RunEnd> {
         let goes_on = spec.life().goes_on();
         let (process, mut lane, run) = match self.0.take(alone, goes_on, cancel) {
             Ok(taken) => taken,
-            Err(reason) => return Some(End::cancelled(reason)),
+            Err(reason) => return Some(RunEnd::cancelled(reason)),
         };
         runs_at(TaskPlace {
             process: process.clone(),
@@ -186,29 +186,29 @@ impl Keeper {
             }
         };
         let told = |answer| match answer {
-            Answer::Began => began(),
-            Answer::Served(served) => {
+            LaneAnswer::Began => began(),
+            LaneAnswer::Served(served) => {
                 if let Some(door) = door {
                     (door.served)(&served);
                 }
             }
-            Answer::Stuck => self.0.leave(&process),
-            Answer::Code | Answer::Ended(_) => {}
+            LaneAnswer::Stuck => self.0.leave(&process),
+            LaneAnswer::Code | LaneAnswer::Ended(_) => {}
         };
         let ended = cancel.interruptible(interrupt, || {
-            let task = Work::Run(run, Cow::Borrowed(spec));
+            let task = LaneWork::Run(run, Cow::Borrowed(spec));
             let listener = door.map(|door| door.listener.as_fd());
             converse(&mut lane, &task, listener, code, &told)
         });
         match ended {
             Err(reason) => {
                 self.0.give(&process, lane);
-                Some(End::cancelled(reason))
+                Some(RunEnd::cancelled(reason))
             }
             Ok(Some(end)) => {
                 cancel.set_memory(end.memory);
                 let beside = self.0.give(&process, lane);
-                Some(End::Outcome { outcome: end.outcome, used: end.used, beside })
+                Some(RunEnd::Outcome { outcome: end.outcome, used: end.used, beside })
             }
             Ok(None) if process.moves(lane.number) => None,
             Ok(None) => {
@@ -216,7 +216,7 @@ impl Keeper {
                 let fate = process.fate();
                 let guilty = process.crashed_with_one();
                 self.0.lost(&process, &fate);
-                Some(End::Crash(format!("{fate} while {doing}"), guilty))
+                Some(RunEnd::Crash(format!("{fate} while {doing}"), guilty))
             }
         }
     }
@@ -244,7 +244,7 @@ impl Keeper {
     }
 
     /// How the process for all is.
-    pub fn condition(&self) -> Condition {
+    pub fn condition(&self) -> RuntimeCondition {
         self.0.lock().condition()
     }
 
@@ -309,18 +309,18 @@ impl Drop for Suspect<'_> {
 /// Has a task run on a lane; none if the process is gone.
 fn converse(
     lane: &mut Lane,
-    task: &Work<'_>,
+    task: &LaneWork<'_>,
     listener: Option<BorrowedFd<'_>>,
     code: &Binary,
-    told: &impl Fn(Answer),
-) -> Option<super::messages::End> {
+    told: &impl Fn(LaneAnswer),
+) -> Option<super::messages::EndMessage> {
     lane.sender.send(task, listener, Wait::Yes).ok()?;
     loop {
-        match lane.receiver.receive::<Answer>() {
-            Ok(Some((Answer::Code, _))) => {
-                lane.sender.send(&Work::Code(code.to_vec()), None, Wait::Yes).ok()?;
+        match lane.receiver.receive::<LaneAnswer>() {
+            Ok(Some((LaneAnswer::Code, _))) => {
+                lane.sender.send(&LaneWork::Code(code.to_vec()), None, Wait::Yes).ok()?;
             }
-            Ok(Some((Answer::Ended(end), _))) => return Some(*end),
+            Ok(Some((LaneAnswer::Ended(end), _))) => return Some(*end),
             Ok(Some((answer, _))) => told(answer),
             Ok(None) => return None,
             Err(e) => {

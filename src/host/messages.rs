@@ -18,7 +18,7 @@ use super::levels::Levels;
 use crate::cancel::Reason;
 use crate::network::ConnectError;
 use crate::nn::NnConfig;
-use crate::runtime::{Pool, Requests, Served};
+use crate::runtime::{InstancePool, Requests, Served};
 use crate::task::{Outcome, TaskSpec};
 use crate::usage::ThreadUsage;
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,7 @@ pub struct Setup {
     /// Bytes that a compile may take.
     pub compile_memory: u64,
     /// Slots for instances.
-    pub pool: Pool,
+    pub pool: InstancePool,
     /// Requests of HTTP servers.
     pub requests: Requests,
     /// Whom guests' requests trust, in the binary form; none: they send none.
@@ -50,12 +50,12 @@ pub struct Setup {
     /// What the process may reach.
     pub confinement: Confinement,
     /// How it logs; without, it does not.
-    pub log: Option<Log>,
+    pub log: Option<LogSetup>,
 }
 
 /// How the runtime logs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Log {
+pub struct LogSetup {
     /// What is logged.
     pub directives: String,
     /// As lines of JSON.
@@ -100,7 +100,7 @@ pub(super) enum Report {
     clippy::large_enum_variant,
     reason = "it is moved once; a box would be an allocation for each task"
 )]
-pub(super) enum Work<'a> {
+pub(super) enum LaneWork<'a> {
     /// A task, by the number of its run.
     Run(u64, Cow<'a, TaskSpec>),
     /// The code that was asked for.
@@ -109,7 +109,7 @@ pub(super) enum Work<'a> {
 
 /// From a lane.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Answer {
+pub(super) enum LaneAnswer {
     /// The task's code is not here.
     Code,
     /// Its guest begins.
@@ -119,12 +119,12 @@ pub(super) enum Answer {
     /// One of a server's requests will never end.
     Stuck,
     /// It has ended.
-    Ended(Box<End>),
+    Ended(Box<EndMessage>),
 }
 
 /// The end of a run.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct End {
+pub(super) struct EndMessage {
     pub(super) outcome: Outcome,
     /// Bytes of the guest's memories.
     pub(super) memory: u64,

@@ -34,10 +34,10 @@ mod task_states;
 #[cfg(target_os = "linux")]
 pub use caches::Caches;
 #[cfg(target_os = "linux")]
-pub use keeper::{Condition, End, Keeper, Launch, TaskPlace};
+pub use keeper::{Keeper, Launch, RunEnd, RuntimeCondition, TaskPlace};
 #[cfg(target_os = "linux")]
 pub use levels::Levels;
 #[cfg(target_os = "linux")]
-pub use messages::{Log, Setup};
+pub use messages::{LogSetup, Setup};
 #[cfg(target_os = "linux")]
 pub use process::VERB;

@@ -14,7 +14,7 @@ pub(super) const RESULTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new
 
 /// Reads what is on the disk of a run. Clones share the journal.
 #[derive(Clone)]
-pub struct Reader {
+pub struct JournalReader {
     database: Arc<SharedDatabase>,
     modules: Arc<ModuleFiles>,
 }
@@ -47,9 +47,9 @@ impl ReadError {
     }
 }
 
-impl Reader {
-    pub(super) fn new(database: Arc<SharedDatabase>, modules: Arc<ModuleFiles>) -> Reader {
-        Reader { database, modules }
+impl JournalReader {
+    pub(super) fn new(database: Arc<SharedDatabase>, modules: Arc<ModuleFiles>) -> JournalReader {
+        JournalReader { database, modules }
     }
 
     /// What a run without a result asks for, as it came.

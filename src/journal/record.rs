@@ -40,7 +40,7 @@ pub struct Ending {
 }
 
 /// A task that was accepted, and whose end is not recorded. What it asked for
-/// is read when its turn comes: [`super::Reader::request`].
+/// is read when its turn comes: [`super::JournalReader::request`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// The run.

@@ -16,7 +16,7 @@
 
 use super::database::{Open, SharedDatabase, StoreError};
 use super::modules::{Files, ModuleFiles, Shelf};
-use super::reader::{RESULTS, RUNS, ReadError, Reader};
+use super::reader::{JournalReader, RESULTS, RUNS, ReadError};
 use super::record::{Deployed, Finished, Header, Module, Waiting, millis, opened, sealed, time};
 use super::sequence::{Counter, Sequence};
 use super::{Loss, Recovered, Run, Step};
@@ -73,8 +73,8 @@ impl Store {
     }
 
     /// Reads beside it.
-    pub(super) fn reader(&self) -> Reader {
-        Reader::new(self.database.clone(), self.modules.clone())
+    pub(super) fn reader(&self) -> JournalReader {
+        JournalReader::new(self.database.clone(), self.modules.clone())
     }
 
     /// Does all of these steps, or none; they are on the disk when this

@@ -4,7 +4,7 @@ use super::database::StoreError;
 use super::pace::Pace;
 use super::store::Store;
 use super::trim;
-use super::{Reader, Run, RunningTasks, Step};
+use super::{JournalReader, Run, RunningTasks, Step};
 use crate::task::ModuleSource;
 use anyhow::Context as _;
 use std::collections::HashSet;
@@ -42,7 +42,7 @@ pub struct Journal<T> {
     items: Option<Sender<Item<T>>>,
     thread: Option<JoinHandle<()>>,
     marks: RunningTasks,
-    reader: Reader,
+    reader: JournalReader,
     pace: Pace,
     _lock: File,
 }
@@ -93,7 +93,7 @@ impl<T: Send + 'static> Journal<T> {
     }
 
     /// Reads what is on the disk of a run.
-    pub fn reader(&self) -> Reader {
+    pub fn reader(&self) -> JournalReader {
         self.reader.clone()
     }
 

@@ -2,7 +2,7 @@
 //! their end.
 
 use super::history::Remembered;
-use super::{Effect, Effects, Ledger, Notice, Now};
+use super::{Effects, Ledger, LedgerEffect, LedgerNotice, Now};
 use crate::journal::Step;
 use crate::protocol::TaskResult;
 use crate::task::{Failure, Life, Outcome, TaskId};
@@ -22,16 +22,16 @@ impl<A> Ledger<A> {
     /// A running task was found to be a server, which listens.
     pub(super) fn serves(&mut self, id: TaskId, port: u16, now: Now, effects: &mut Effects<A>) {
         let Some(active) = self.active.get_mut(&id) else {
-            return effects.push_back(Effect::Notice(Notice::NeverBegun(id)));
+            return effects.push_back(LedgerEffect::Notice(LedgerNotice::NeverBegun(id)));
         };
         if active.stopped {
             return self.task_ended(id, Outcome::failed(Failure::Stopped), now, effects);
         }
         (active.life, active.starts) = (Life::Server, 0);
         let run = active.run;
-        effects.push_back(Effect::Note(Step::Serves { run, port }));
+        effects.push_back(LedgerEffect::Note(Step::Serves { run, port }));
         self.say_that_it_runs(&id, Some(port), now, effects);
-        effects.push_back(Effect::Serve { run, id });
+        effects.push_back(LedgerEffect::Serve { run, id });
     }
 
     /// A daemon is accepted, or a server listens: the manager hears that it runs,
@@ -65,7 +65,7 @@ impl<A> Ledger<A> {
         let (run, times) = (active.run, active.starts + 1);
         if active.stopped {
             self.active.remove(id);
-            effects.push_back(Effect::Note(Step::Forgotten(run)));
+            effects.push_back(LedgerEffect::Note(Step::Forgotten(run)));
             return None;
         }
         active.starts = times;
@@ -74,8 +74,9 @@ impl<A> Ledger<A> {
             self.not_run_again(id, failure.to_string(), now, effects);
             return None;
         }
-        effects.push_back(Effect::Note(Step::Died { run, times }));
-        effects.push_back(Effect::Notice(Notice::DaemonAgain { id: id.clone(), times }));
+        effects.push_back(LedgerEffect::Note(Step::Died { run, times }));
+        effects
+            .push_back(LedgerEffect::Notice(LedgerNotice::DaemonAgain { id: id.clone(), times }));
         if !self.ended.knows(id) {
             self.say_that_it_runs(id, port, now, effects);
         }
@@ -88,7 +89,7 @@ impl<A> Ledger<A> {
         let daemon = self.active.get_mut(id).filter(|active| active.life.goes_on());
         if let Some(active) = daemon.filter(|active| active.starts > 0) {
             active.starts = 0;
-            effects.push_back(Effect::Note(Step::Died { run: active.run, times: 0 }));
+            effects.push_back(LedgerEffect::Note(Step::Died { run: active.run, times: 0 }));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! From the end of a task to its result.
 
 use super::ended::Remembered;
-use super::{After, Effect, Effects, Ledger, Notice, Now, Publication, Stage, record};
+use super::{After, Effects, Ledger, LedgerEffect, LedgerNotice, Now, Publication, Stage, record};
 use crate::digest::Digest;
 use crate::journal::{Arrival, Ending, Run, Step};
 use crate::protocol::TaskResult;
@@ -14,7 +14,7 @@ impl<A> Ledger<A> {
     pub(super) fn fail(&mut self, id: &TaskId, reason: &str, now: Now, effects: &mut Effects<A>) {
         let Some(active) = self.active.remove(id) else { return };
         if active.life == Life::Latent {
-            effects.push_back(Effect::NotDeployed(id.clone()));
+            effects.push_back(LedgerEffect::NotDeployed(id.clone()));
         }
         let (ack, more) = match active.stage {
             Stage::Admitting { ack, more } => {
@@ -56,7 +56,7 @@ impl<A> Ledger<A> {
         let Remembered { run, fingerprint, state, success, .. } = ended;
         let result = ended.result.clone();
         if let Some(before) = self.ended.insert(id.clone(), ended) {
-            effects.push_back(Effect::Note(Step::Forgotten(before)));
+            effects.push_back(LedgerEffect::Note(Step::Forgotten(before)));
         }
         let arrival = Arrival { id: id.clone(), fingerprint, state };
         let ending = Ending { at: Some(now.wall), success };
@@ -73,11 +73,11 @@ impl<A> Ledger<A> {
         effects: &mut Effects<A>,
     ) {
         let Some(active) = self.active.remove(&id) else {
-            return effects.push_back(Effect::Notice(Notice::NeverBegun(id)));
+            return effects.push_back(LedgerEffect::Notice(LedgerNotice::NeverBegun(id)));
         };
         if active.life.goes_on() && active.stopped {
-            effects.push_back(Effect::Note(Step::Forgotten(active.run)));
-            return effects.push_back(Effect::Notice(Notice::DaemonStopped(id)));
+            effects.push_back(LedgerEffect::Note(Step::Forgotten(active.run)));
+            return effects.push_back(LedgerEffect::Notice(LedgerNotice::DaemonStopped(id)));
         }
         let latent = active.life == Life::Latent;
         let too_late = latent && active.stopped && outcome.verdict.is_ok();
@@ -85,11 +85,11 @@ impl<A> Ledger<A> {
         let success = outcome.verdict.is_ok();
         if latent && success {
             let (run, fingerprint) = (active.run, active.fingerprint);
-            effects.push_back(Effect::Note(Step::Deployed(run)));
-            return effects.push_back(Effect::Deploy { run, id, fingerprint });
+            effects.push_back(LedgerEffect::Note(Step::Deployed(run)));
+            return effects.push_back(LedgerEffect::Deploy { run, id, fingerprint });
         }
         if latent {
-            effects.push_back(Effect::NotDeployed(id.clone()));
+            effects.push_back(LedgerEffect::NotDeployed(id.clone()));
         }
         let result = self.encode(&TaskResult::new(&id, &self.proplet_id, outcome));
         let ended = Remembered {

@@ -1,6 +1,6 @@
 //! What happens to tasks, and what is to be done about it.
 
-use super::Notice;
+use super::LedgerNotice;
 use crate::journal::{Arrival, Fingerprint, Recovered, Run, Step};
 use crate::mqtt::Receipt;
 use crate::protocol::TaskResult;
@@ -55,7 +55,7 @@ pub struct Start<A> {
     clippy::large_enum_variant,
     reason = "it is moved once or twice; a box would be an allocation for each task"
 )]
-pub enum Event<A> {
+pub enum LedgerEvent<A> {
     /// What the last process left. The first event, if there is a journal.
     Recovered(Recovered),
     /// A start message.
@@ -67,7 +67,7 @@ pub enum Event<A> {
         /// The right to acknowledge it.
         ack: A,
     },
-    /// The answer to [`Effect::Admit`].
+    /// The answer to [`LedgerEffect::Admit`].
     Admitted {
         /// The run.
         run: Run,
@@ -76,8 +76,8 @@ pub enum Event<A> {
         /// What was asked for, and what is granted.
         verdict: Result<(TaskRequest, TaskSpec), Rejection>,
     },
-    /// The answer to [`Effect::Submit`], [`Effect::Resubmit`],
-    /// [`Effect::StartAgain`] and [`Effect::Serve`], before any other event.
+    /// The answer to [`LedgerEffect::Submit`], [`LedgerEffect::Resubmit`],
+    /// [`LedgerEffect::StartAgain`] and [`LedgerEffect::Serve`], before any other event.
     Submitted {
         /// The run.
         run: Run,
@@ -137,8 +137,8 @@ pub enum Event<A> {
     clippy::large_enum_variant,
     reason = "it is moved once or twice; a box would be an allocation for each task"
 )]
-pub enum Effect<A> {
-    /// To be written to the journal; `then` comes back as [`Event::Durable`].
+pub enum LedgerEffect<A> {
+    /// To be written to the journal; `then` comes back as [`LedgerEvent::Durable`].
     Record {
         /// What.
         step: Step,
@@ -156,7 +156,7 @@ pub enum Effect<A> {
         /// What is asked for.
         request: TaskRequest,
     },
-    /// To be queued, and held until [`Effect::Release`].
+    /// To be queued, and held until [`LedgerEffect::Release`].
     Submit {
         /// The run.
         run: Run,
@@ -217,7 +217,7 @@ pub enum Effect<A> {
     /// by the worker's own initiative any more.
     Superseded(TaskId),
     /// Somebody may want to know.
-    Notice(Notice),
+    Notice(LedgerNotice),
 }
 
 /// What follows a record once it can't be lost.

@@ -1,6 +1,6 @@
 //! What is known of each task id, and what follows from what happens: a state
-//! machine without I/O, locks or clocks. [`Ledger::on`] takes an [`Event`] and
-//! gives [`Effect`]s, which the worker carries out in their order.
+//! machine without I/O, locks or clocks. [`Ledger::on`] takes an [`LedgerEvent`] and
+//! gives [`LedgerEffect`]s, which the worker carries out in their order.
 //!
 //! ```text
 //!            start, for a new run            Admitted             Submitted
@@ -29,7 +29,7 @@
 //! start of an id that has ended may be a new run, and the older result is then
 //! forgotten as soon as it has been delivered.
 //!
-//! Without a journal each [`Effect::Record`] is answered by [`Event::Durable`]
+//! Without a journal each [`LedgerEffect::Record`] is answered by [`LedgerEvent::Durable`]
 //! at once, and the machine is the same, but for the end: what has not ended
 //! then is answered instead of left to the next process.
 
@@ -47,8 +47,8 @@ mod unacknowledged;
 #[cfg(test)]
 mod tests;
 
-pub use events::{After, Effect, Event, Now, Publication, Start};
-pub use notice::Notice;
+pub use events::{After, LedgerEffect, LedgerEvent, Now, Publication, Start};
+pub use notice::LedgerNotice;
 
 use crate::journal::{Fingerprint, Run, Step};
 use crate::mqtt::Receipt;
@@ -105,7 +105,7 @@ pub struct Ledger<A> {
     receipts: Receipts,
 }
 
-type Effects<A> = VecDeque<Effect<A>>;
+type Effects<A> = VecDeque<LedgerEffect<A>>;
 
 impl<A> Ledger<A> {
     /// Of a worker with this id, whose results have at most `result_limit`
@@ -125,41 +125,41 @@ impl<A> Ledger<A> {
     }
 
     /// Something has happened; what is to be done is appended to `effects`.
-    pub fn on(&mut self, event: Event<A>, now: Now, effects: &mut Effects<A>) {
+    pub fn on(&mut self, event: LedgerEvent<A>, now: Now, effects: &mut Effects<A>) {
         match event {
-            Event::Recovered(recovered) => self.recovered(recovered, now, effects),
-            Event::Start(start) => self.start(start, now, effects),
-            Event::Stop { id, ack } => self.stop(&id, ack, now, effects),
-            Event::Admitted { run, id, verdict } => {
+            LedgerEvent::Recovered(recovered) => self.recovered(recovered, now, effects),
+            LedgerEvent::Start(start) => self.start(start, now, effects),
+            LedgerEvent::Stop { id, ack } => self.stop(&id, ack, now, effects),
+            LedgerEvent::Admitted { run, id, verdict } => {
                 self.admitted(run, &id, verdict, now, effects);
             }
-            Event::Submitted { run, id, request, verdict } => {
+            LedgerEvent::Submitted { run, id, request, verdict } => {
                 self.submitted(run, &id, request, verdict, now, effects);
             }
-            Event::Durable(then) => self.durable(then, now, effects),
-            Event::Ended { id, outcome } => self.task_ended(id, outcome, now, effects),
-            Event::Serves { id, port } => self.serves(id, port, now, effects),
-            Event::CutShort(id) => {
+            LedgerEvent::Durable(then) => self.durable(then, now, effects),
+            LedgerEvent::Ended { id, outcome } => self.task_ended(id, outcome, now, effects),
+            LedgerEvent::Serves { id, port } => self.serves(id, port, now, effects),
+            LedgerEvent::CutShort(id) => {
                 if let Some(active) = self.active.remove(&id)
                     && active.life.goes_on()
                 {
                     // It is not its doing.
-                    effects.push_back(Effect::Note(Step::Died { run: active.run, times: 0 }));
+                    effects.push_back(LedgerEffect::Note(Step::Died { run: active.run, times: 0 }));
                 }
-                effects.push_back(Effect::Notice(Notice::CutShort(id)));
+                effects.push_back(LedgerEffect::Notice(LedgerNotice::CutShort(id)));
             }
-            Event::Lasted(id) => self.lasted(&id, effects),
-            Event::Delivered { run, id } => {
-                effects.push_back(Effect::Note(Step::Delivered(run)));
+            LedgerEvent::Lasted(id) => self.lasted(&id, effects),
+            LedgerEvent::Delivered { run, id } => {
+                effects.push_back(LedgerEffect::Note(Step::Delivered(run)));
                 for forgotten in self.ended.delivered(&id, run) {
-                    effects.push_back(Effect::Note(Step::Forgotten(forgotten)));
+                    effects.push_back(LedgerEffect::Note(Step::Forgotten(forgotten)));
                 }
             }
-            Event::Undeliverable { run, id, instead } => {
+            LedgerEvent::Undeliverable { run, id, instead } => {
                 self.undeliverable(run, id, &instead, now, effects);
             }
-            Event::Acknowledged(receipt) => self.acknowledged(receipt, effects),
-            Event::Draining => self.drain(now, effects),
+            LedgerEvent::Acknowledged(receipt) => self.acknowledged(receipt, effects),
+            LedgerEvent::Draining => self.drain(now, effects),
         }
     }
 
@@ -181,8 +181,8 @@ impl<A> Ledger<A> {
 
     fn stop(&mut self, id: &TaskId, ack: A, now: Now, effects: &mut Effects<A>) {
         let Some(active) = self.active.get_mut(id) else {
-            effects.push_back(Effect::Notice(Notice::NothingToStop(id.clone())));
-            effects.push_back(Effect::Superseded(id.clone()));
+            effects.push_back(LedgerEffect::Notice(LedgerNotice::NothingToStop(id.clone())));
+            effects.push_back(LedgerEffect::Superseded(id.clone()));
             // Later starts must not get the result, in the next process either.
             let step = self.ended.stop(id).map_or(Step::Nothing, Step::Stopped);
             return record(effects, step, After::Acknowledge(ack));
@@ -191,37 +191,37 @@ impl<A> Ledger<A> {
         let (run, admitting) = (active.run, matches!(active.stage, Stage::Admitting { .. }));
         if admitting {
             self.fail(id, &Failure::Stopped.to_string(), now, effects);
-            effects.push_back(Effect::Notice(Notice::Withdrawn(id.clone())));
+            effects.push_back(LedgerEffect::Notice(LedgerNotice::Withdrawn(id.clone())));
             record(effects, Step::Nothing, After::Acknowledge(ack));
         } else {
             // A restart between the stop and its result must not run the task.
             record(effects, Step::Stopped(run), After::Acknowledge(ack));
-            effects.push_back(Effect::Stop(id.clone()));
-            effects.push_back(Effect::Notice(Notice::Stopping(id.clone())));
+            effects.push_back(LedgerEffect::Stop(id.clone()));
+            effects.push_back(LedgerEffect::Notice(LedgerNotice::Stopping(id.clone())));
         }
     }
 
     fn durable(&mut self, then: After<A>, now: Now, effects: &mut Effects<A>) {
         match then {
-            After::Acknowledge(ack) => effects.push_back(Effect::Acknowledge(ack)),
+            After::Acknowledge(ack) => effects.push_back(LedgerEffect::Acknowledge(ack)),
             After::Release { run, id, ack } => {
-                effects.push_back(Effect::Acknowledge(ack));
+                effects.push_back(LedgerEffect::Acknowledge(ack));
                 // It may have ended meanwhile, and another run of this id may be waiting
                 // for its own record.
                 let active = self.active.get(&id).map(|active| active.run);
                 if active.is_none_or(|active| active == run) {
-                    effects.push_back(Effect::Notice(Notice::Accepted(id.clone())));
+                    effects.push_back(LedgerEffect::Notice(LedgerNotice::Accepted(id.clone())));
                 }
                 if active == Some(run) {
-                    effects.push_back(Effect::Release(id.clone()));
+                    effects.push_back(LedgerEffect::Release(id.clone()));
                     if self.is_daemon(&id) {
                         self.say_that_it_runs(&id, None, now, effects);
                     }
                 }
             }
             After::Publish { publication, ack } => {
-                effects.extend(ack.map(Effect::Acknowledge));
-                effects.push_back(Effect::Publish(publication));
+                effects.extend(ack.map(LedgerEffect::Acknowledge));
+                effects.push_back(LedgerEffect::Publish(publication));
             }
         }
     }
@@ -237,7 +237,7 @@ impl<A> Ledger<A> {
                 (Role::Start, None) => self.ended.acknowledged(&id, run),
                 (Role::Answer, _) => self.ended.answer_acknowledged(&id, run, receipt),
             };
-            effects.extend(step.map(Effect::Note));
+            effects.extend(step.map(LedgerEffect::Note));
         }
     }
 
@@ -255,7 +255,7 @@ impl<A> Ledger<A> {
             if self.journaled {
                 // Either the broker still has its message or the journal has it.
                 self.active.remove(&id);
-                effects.push_back(Effect::Notice(Notice::LeftToNext(id)));
+                effects.push_back(LedgerEffect::Notice(LedgerNotice::LeftToNext(id)));
             } else {
                 self.refuse(&id, Rejection::ShuttingDown, now, effects);
             }
@@ -265,5 +265,5 @@ impl<A> Ledger<A> {
 }
 
 fn record<A>(effects: &mut Effects<A>, step: Step, then: After<A>) {
-    effects.push_back(Effect::Record { step, then });
+    effects.push_back(LedgerEffect::Record { step, then });
 }

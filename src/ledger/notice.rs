@@ -6,7 +6,7 @@ use tracing::{debug, error, info, warn};
 
 /// Something that whoever operates the worker may want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub enum LedgerNotice {
     /// A task is on the disk, and will run.
     Accepted(TaskId),
     /// A task was not accepted.
@@ -78,54 +78,56 @@ pub enum Notice {
     NeverBegun(TaskId),
 }
 
-impl Notice {
+impl LedgerNotice {
     /// Writes it to the log.
     pub fn log(&self) {
         match self {
-            Notice::Accepted(id) => info!(task = %id, "task accepted"),
-            Notice::Refused { id, rejection } => warn!(task = %id, "task refused: {rejection}"),
-            Notice::Underway { id, same: true } => {
+            LedgerNotice::Accepted(id) => info!(task = %id, "task accepted"),
+            LedgerNotice::Refused { id, rejection } => {
+                warn!(task = %id, "task refused: {rejection}")
+            }
+            LedgerNotice::Underway { id, same: true } => {
                 debug!(task = %id, "the task is queued or running already");
             }
-            Notice::Underway { id, same: false } => warn!(
+            LedgerNotice::Underway { id, same: false } => warn!(
                 task = %id,
                 "a start with other content for a task that is queued or running was ignored"
             ),
-            Notice::Replayed { id, run } => info!(
+            LedgerNotice::Replayed { id, run } => info!(
                 task = %id,
                 run = run.0,
                 "a repeated start: publishing the task's result again, marked as replayed"
             ),
-            Notice::OnItsWay(id) => {
+            LedgerNotice::OnItsWay(id) => {
                 info!(task = %id, "a repeated start: the task's result is on its way");
             }
-            Notice::Stopping(id) | Notice::Withdrawn(id) => {
+            LedgerNotice::Stopping(id) | LedgerNotice::Withdrawn(id) => {
                 info!(task = %id, "stopping the task");
             }
-            Notice::NothingToStop(id) => {
+            LedgerNotice::NothingToStop(id) => {
                 info!(task = %id, "a stop for a task that is neither queued nor running");
             }
-            Notice::CutShort(id) => {
+            LedgerNotice::CutShort(id) => {
                 info!(task = %id, "cut short: the next process runs the task again");
             }
-            Notice::LeftToNext(id) => {
+            LedgerNotice::LeftToNext(id) => {
                 debug!(task = %id, "shutting down: a start is left to the next process");
             }
-            Notice::TakingOver { tasks, results } => {
+            LedgerNotice::TakingOver { tasks, results } => {
                 info!(tasks, results, "taking over what the last process left");
             }
-            Notice::RunningAgain { id, deaths } => {
+            LedgerNotice::RunningAgain { id, deaths } => {
                 info!(task = %id, deaths, "running the task again");
             }
-            Notice::DaemonAgain { id, times } => {
+            LedgerNotice::DaemonAgain { id, times } => {
                 info!(task = %id, times, "starting the daemon of an earlier process again");
             }
-            Notice::DaemonStopped(id) => info!(task = %id, "the daemon has stopped"),
-            Notice::NotRunAgain { id, why } => {
+            LedgerNotice::DaemonStopped(id) => info!(task = %id, "the daemon has stopped"),
+            LedgerNotice::NotRunAgain { id, why } => {
                 warn!(task = %id, "the task is not run again: {why}");
             }
-            Notice::Lost(loss) => error!("the journal is damaged: {loss}"),
-            Notice::NeverBegun(id) => {
+            LedgerNotice::Lost(loss) => error!("the journal is damaged: {loss}"),
+            LedgerNotice::NeverBegun(id) => {
                 error!(task = %id, "internal error: a task ended that had not begun");
             }
         }

@@ -1,7 +1,7 @@
 //! What the last process left.
 
 use super::ended::Remembered;
-use super::{Active, Effect, Effects, Ledger, Notice, Now, Publication, Stage};
+use super::{Active, Effects, Ledger, LedgerEffect, LedgerNotice, Now, Publication, Stage};
 use crate::journal::{Arrival, Finished, Loss, Recovered, Step, Waiting};
 use crate::protocol::TaskResult;
 use crate::queue::Admission;
@@ -19,7 +19,7 @@ impl<A> Ledger<A> {
         let unsent = finished.iter().filter(|finished| !finished.delivered).count();
         if !waiting.is_empty() || unsent > 0 {
             let (tasks, results) = (waiting.len(), unsent);
-            effects.push_back(Effect::Notice(Notice::TakingOver { tasks, results }));
+            effects.push_back(LedgerEffect::Notice(LedgerNotice::TakingOver { tasks, results }));
         }
         for finished in finished {
             self.take_over(finished, now, effects);
@@ -46,14 +46,14 @@ impl<A> Ledger<A> {
             ..Remembered::new(ending.success, result.clone(), now.instant)
         };
         let before = self.ended.insert(id.clone(), ended);
-        effects.extend(before.map(|before| Effect::Note(Step::Forgotten(before))));
+        effects.extend(before.map(|before| LedgerEffect::Note(Step::Forgotten(before))));
         if finished.delivered {
             for forgotten in self.ended.delivered(&id, run) {
-                effects.push_back(Effect::Note(Step::Forgotten(forgotten)));
+                effects.push_back(LedgerEffect::Note(Step::Forgotten(forgotten)));
             }
         } else {
             let publication = Publication { run, id, result, arrived: None, replay: false };
-            effects.push_back(Effect::Publish(publication));
+            effects.push_back(LedgerEffect::Publish(publication));
         }
     }
 
@@ -64,7 +64,7 @@ impl<A> Ledger<A> {
             let ended = Remembered { run, ..Remembered::new(false, result, now.instant) };
             self.finish(id.clone(), ended, None, None, now, effects);
         }
-        effects.push_back(Effect::Notice(Notice::Lost(loss)));
+        effects.push_back(LedgerEffect::Notice(LedgerNotice::Lost(loss)));
     }
 
     /// Runs a task again that an earlier process has accepted.
@@ -74,7 +74,7 @@ impl<A> Ledger<A> {
         let Arrival { id, fingerprint, state } = arrival;
         if self.active.contains_key(&id) {
             // Two runs of one task never wait at the same time.
-            return effects.push_back(Effect::Note(Step::Forgotten(run)));
+            return effects.push_back(LedgerEffect::Note(Step::Forgotten(run)));
         }
         let stage = Stage::Accepted;
         let arrived = None;
@@ -92,7 +92,7 @@ impl<A> Ledger<A> {
         self.active.insert(id.clone(), active);
         if life.goes_on() {
             if let Some(wait) = self.start_again(&id, port, now, effects) {
-                effects.push_back(Effect::StartAgain { run, id, weight, wait, port });
+                effects.push_back(LedgerEffect::StartAgain { run, id, weight, wait, port });
             }
             return;
         }
@@ -104,12 +104,15 @@ impl<A> Ledger<A> {
         }
         let admission = if suspect {
             // The others may be thousands, and are counted only.
-            effects.push_back(Effect::Notice(Notice::RunningAgain { id: id.clone(), deaths }));
+            effects.push_back(LedgerEffect::Notice(LedgerNotice::RunningAgain {
+                id: id.clone(),
+                deaths,
+            }));
             Admission::Alone
         } else {
             Admission::Again
         };
-        effects.push_back(Effect::Resubmit { run, id, weight, admission });
+        effects.push_back(LedgerEffect::Resubmit { run, id, weight, admission });
     }
 
     pub(super) fn not_run_again(
@@ -120,6 +123,6 @@ impl<A> Ledger<A> {
         effects: &mut Effects<A>,
     ) {
         self.fail(id, &why, now, effects);
-        effects.push_back(Effect::Notice(Notice::NotRunAgain { id: id.clone(), why }));
+        effects.push_back(LedgerEffect::Notice(LedgerNotice::NotRunAgain { id: id.clone(), why }));
     }
 }

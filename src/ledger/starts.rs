@@ -3,7 +3,8 @@
 use super::repeats::Repeat;
 use super::unacknowledged::Role;
 use super::{
-    Active, After, Effect, Effects, Ledger, Notice, Now, Publication, Stage, Start, record,
+    Active, After, Effects, Ledger, LedgerEffect, LedgerNotice, Now, Publication, Stage, Start,
+    record,
 };
 use crate::journal::{Arrival, Run, Step};
 use crate::mqtt::Receipt;
@@ -20,7 +21,7 @@ impl<A> Ledger<A> {
         let id = arrival.id.clone();
         if self.journaled && self.draining {
             // Unacknowledged, it stays with the broker for the next process.
-            return effects.push_back(Effect::Notice(Notice::LeftToNext(id)));
+            return effects.push_back(LedgerEffect::Notice(LedgerNotice::LeftToNext(id)));
         }
         if let Some(active) = self.active.get_mut(&id) {
             let same = active.fingerprint == arrival.fingerprint;
@@ -28,7 +29,7 @@ impl<A> Ledger<A> {
                 // The message that it was started by, once more.
                 self.receipts.expect(receipt, &id, active.run, Role::Start);
             }
-            effects.push_back(Effect::Notice(Notice::Underway { id, same }));
+            effects.push_back(LedgerEffect::Notice(LedgerNotice::Underway { id, same }));
             // Not before the start itself is safe.
             if let Stage::Admitting { more, .. } = &mut active.stage
                 && receipt.is_some()
@@ -40,7 +41,7 @@ impl<A> Ledger<A> {
         if let Some((run, repeat)) = self.ended.repeats(&arrival, duplicate, now.instant) {
             return self.repeat(run, repeat, &arrival, receipt, ack, now, effects);
         }
-        effects.push_back(Effect::Superseded(id.clone()));
+        effects.push_back(LedgerEffect::Superseded(id.clone()));
         let run = self.new_run();
         self.receipts.expect(receipt, &id, run, Role::Start);
         let active = Active {
@@ -64,7 +65,7 @@ impl<A> Ledger<A> {
         });
         match content {
             Ok(request) => {
-                effects.push_back(Effect::Admit { run, request });
+                effects.push_back(LedgerEffect::Admit { run, request });
             }
             Err(rejection) => self.refuse(&id, rejection, now, effects),
         }
@@ -89,11 +90,11 @@ impl<A> Ledger<A> {
         };
         self.receipts.expect(receipt, id, run, role);
         let Some(result) = self.ended.answer(arrival, repeat, receipt) else {
-            effects.push_back(Effect::Notice(Notice::OnItsWay(id.clone())));
+            effects.push_back(LedgerEffect::Notice(LedgerNotice::OnItsWay(id.clone())));
             return record(effects, Step::Nothing, After::Acknowledge(ack));
         };
-        effects.push_back(Effect::Notice(Notice::Replayed { id: id.clone(), run }));
-        effects.push_back(Effect::Superseded(id.clone()));
+        effects.push_back(LedgerEffect::Notice(LedgerNotice::Replayed { id: id.clone(), run }));
+        effects.push_back(LedgerEffect::Superseded(id.clone()));
         let publication = Publication {
             run,
             id: id.clone(),
@@ -121,7 +122,7 @@ impl<A> Ledger<A> {
         }
         match verdict {
             Err(rejection) => self.refuse(id, rejection, now, effects),
-            Ok((request, spec)) => effects.push_back(Effect::Submit { run, request, spec }),
+            Ok((request, spec)) => effects.push_back(LedgerEffect::Submit { run, request, spec }),
         }
     }
 
@@ -165,6 +166,7 @@ impl<A> Ledger<A> {
         effects: &mut Effects<A>,
     ) {
         self.fail(id, &rejection.to_string(), now, effects);
-        effects.push_back(Effect::Notice(Notice::Refused { id: id.clone(), rejection }));
+        effects
+            .push_back(LedgerEffect::Notice(LedgerNotice::Refused { id: id.clone(), rejection }));
     }
 }

@@ -6,7 +6,7 @@ use crate::journal::{Arrival, Ending, Finished, Recovered, Waiting};
 use crate::protocol::TaskResult;
 use crate::queue::Admission;
 use crate::task::{
-    Captured, Entry, Grant, Life, Limits, ModuleSource, Outcome, TaskRequest, TaskSpec, Weight,
+    Captured, EntryPoint, Grant, Life, Limits, ModuleSource, Outcome, TaskRequest, TaskSpec, Weight,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -40,7 +40,7 @@ fn spec(id: &TaskId) -> TaskSpec {
         args: vec![],
         env: vec![],
         dirs: vec![],
-        entry: Entry::Label(String::new()),
+        entry: EntryPoint::Label(String::new()),
         nn: None,
         serving: None,
         notes: vec![],

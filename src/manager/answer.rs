@@ -31,7 +31,7 @@ pub struct ManagerTask {
 
 /// An answer, as far as it matters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum TaskAnswer {
     /// The task, and the manager's clock in seconds since 1970.
     Task(ManagerTask, i64),
     /// 400, 404, or 500 with `task not found`: there is no such task.
@@ -72,11 +72,11 @@ pub enum Over {
 
 /// Whether a result that left `age` ago has to be published again. `worker` is
 /// this one's id.
-pub fn decide(answer: &Answer, worker: &str, age: Duration) -> Decision {
+pub fn decide(answer: &TaskAnswer, worker: &str, age: Duration) -> Decision {
     let (task, now) = match answer {
-        Answer::Task(task, now) => (task, now),
-        Answer::NoTask => return Decision::Over(Over::Unknown),
-        Answer::Failed(reason) => return Decision::AskAgain(reason.clone()),
+        TaskAnswer::Task(task, now) => (task, now),
+        TaskAnswer::NoTask => return Decision::Over(Over::Unknown),
+        TaskAnswer::Failed(reason) => return Decision::AskAgain(reason.clone()),
     };
     if task.state > 2 {
         return Decision::Over(Over::Ended);
@@ -94,11 +94,11 @@ pub fn decide(answer: &Answer, worker: &str, age: Duration) -> Decision {
 }
 
 /// Reads an answer with this status and this `Date`.
-pub(super) fn read(status: u16, date: Option<&str>, body: impl Read) -> Answer {
-    let failed = |reason: String| Answer::Failed(reason);
+pub(super) fn read(status: u16, date: Option<&str>, body: impl Read) -> TaskAnswer {
+    let failed = |reason: String| TaskAnswer::Failed(reason);
     match status {
         200 => {}
-        400 | 404 => return Answer::NoTask,
+        400 | 404 => return TaskAnswer::NoTask,
         401 | 403 => {
             return failed(format!(
                 "the manager, or the proxy before it, refuses the question ({status}): check \
@@ -117,7 +117,7 @@ pub(super) fn read(status: u16, date: Option<&str>, body: impl Read) -> Answer {
             body.take(REFUSAL).read_to_end(&mut text).ok();
             let text = String::from_utf8_lossy(&text);
             return match status {
-                500 if text.contains("task not found") => Answer::NoTask,
+                500 if text.contains("task not found") => TaskAnswer::NoTask,
                 _ => failed(format!("the manager answers with {status}: {}", shown(&text))),
             };
         }
@@ -132,7 +132,7 @@ pub(super) fn read(status: u16, date: Option<&str>, body: impl Read) -> Answer {
     let parsed = fields.deserialize(&mut json);
     // An error after the last field does not count: reading stops there.
     match (fields.task(), parsed) {
-        (Some(task), _) => Answer::Task(task, seconds(now)),
+        (Some(task), _) => TaskAnswer::Task(task, seconds(now)),
         (None, Err(e)) => failed(format!("the manager's answer can't be read: {e}")),
         (None, Ok(())) => failed("the manager's answer has no `state`".into()),
     }

@@ -4,7 +4,7 @@
 //! own asks ([`Asker`]); the worker's loop never does. Redirects are not
 //! followed and no proxy is used: the token goes to the place that was named.
 
-use super::answer::{self, Answer};
+use super::answer::{self, TaskAnswer};
 use super::confirm::Question;
 use super::liveness::Heard;
 use super::{PATH, agent};
@@ -83,7 +83,7 @@ impl ManagerClient {
     }
 
     /// `GET /tasks/{id}`.
-    pub fn task(&self, id: &str) -> Answer {
+    pub fn task(&self, id: &str) -> TaskAnswer {
         let path = format!("/tasks/{}", utf8_percent_encode(id, PATH));
         match self.get(&path) {
             Ok(response) => {
@@ -91,7 +91,7 @@ impl ManagerClient {
                 let date = date(&response).map(str::to_owned);
                 answer::read(status, date.as_deref(), response.into_body().into_reader())
             }
-            Err(reason) => Answer::Failed(reason),
+            Err(reason) => TaskAnswer::Failed(reason),
         }
     }
 
@@ -160,8 +160,8 @@ fn json<T: serde::de::DeserializeOwned>(response: Response<ureq::Body>) -> Resul
 
 fn refused(status: u16, response: Response<ureq::Body>) -> String {
     match answer::read(status, None, response.into_body().into_reader()) {
-        Answer::Failed(reason) => reason,
-        Answer::NoTask | Answer::Task(..) => format!("the manager answers with {status}"),
+        TaskAnswer::Failed(reason) => reason,
+        TaskAnswer::NoTask | TaskAnswer::Task(..) => format!("the manager answers with {status}"),
     }
 }
 
@@ -176,7 +176,7 @@ pub enum Ask {
 
 /// What came of it.
 #[derive(Debug)]
-pub enum Told {
+pub enum ManagerReply {
     /// Of a task.
     Task(Run, answer::Decision),
     /// Of this worker.
@@ -197,7 +197,7 @@ impl Asker {
     pub fn start(
         place: &ManagerPlace,
         worker: &str,
-    ) -> anyhow::Result<(Asker, UnboundedReceiver<Told>)> {
+    ) -> anyhow::Result<(Asker, UnboundedReceiver<ManagerReply>)> {
         let client = ManagerClient::new(place).context("the way to the manager (--manager-url)")?;
         let (questions, asked) = std::sync::mpsc::channel();
         let (tell, told) = unbounded_channel();
@@ -220,14 +220,14 @@ fn ask(
     client: &ManagerClient,
     worker: &str,
     asked: &std::sync::mpsc::Receiver<Ask>,
-    tell: &UnboundedSender<Told>,
+    tell: &UnboundedSender<ManagerReply>,
 ) {
     for question in asked {
         let told = match question {
             Ask::Task(Question { run, id, age }) => {
-                Told::Task(run, answer::decide(&client.task(id.as_str()), worker, age))
+                ManagerReply::Task(run, answer::decide(&client.task(id.as_str()), worker, age))
             }
-            Ask::Heard => Told::Heard(client.heard(worker)),
+            Ask::Heard => ManagerReply::Heard(client.heard(worker)),
         };
         if tell.send(told).is_err() {
             return;

@@ -34,7 +34,7 @@ const TAKEOVERS: u32 = 3;
 /// Most that the time for a write grows by.
 const SLOWEST: u32 = 32;
 
-pub(super) struct Connector {
+pub(super) struct ConnectionLoop {
     options: Options,
     transport: Transport,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -71,14 +71,14 @@ enum ConnectionEnd {
     Failed(ConnectionFailure),
 }
 
-impl Connector {
+impl ConnectionLoop {
     pub(super) fn new(
         options: Options,
         transport: Transport,
         commands: mpsc::UnboundedReceiver<Command>,
         events: mpsc::UnboundedSender<Event>,
-    ) -> Connector {
-        Connector {
+    ) -> ConnectionLoop {
+        ConnectionLoop {
             persistence: Persistence::new(&options),
             options,
             transport,

@@ -31,14 +31,14 @@ pub struct Tls {
 
 /// Username and password.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Login {
+pub struct MqttLogin {
     /// For Propeller: the client id once more.
     pub username: String,
     /// For Propeller: the client key. It never reaches a log or an error.
     pub password: String,
 }
 
-impl fmt::Debug for Login {
+impl fmt::Debug for MqttLogin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login").field("username", &self.username).finish_non_exhaustive()
     }
@@ -55,7 +55,7 @@ pub struct Options {
     /// the same name.
     pub client_id: String,
     /// Who this is.
-    pub login: Option<Login>,
+    pub login: Option<MqttLogin>,
     /// What to subscribe to, on every connection.
     pub subscriptions: Vec<String>,
     /// For the subscriptions and for all that is published, heartbeats apart.

@@ -33,7 +33,7 @@ pub struct NnReport {
 }
 
 /// What the contexts and graphs of one task share.
-pub(super) struct Task {
+pub(super) struct TaskAccount {
     pub(super) cancel: Arc<Cancel>,
     pub(super) limits: NnLimits,
     /// Requests that a graph keeps warm.
@@ -49,9 +49,9 @@ struct Tally {
     tensor_bytes: u64,
 }
 
-impl Task {
-    pub(super) fn new(cancel: Arc<Cancel>, limits: NnLimits, kept: usize) -> Task {
-        Task { cancel, limits, kept, tally: Mutex::default() }
+impl TaskAccount {
+    pub(super) fn new(cancel: Arc<Cancel>, limits: NnLimits, kept: usize) -> TaskAccount {
+        TaskAccount { cancel, limits, kept, tally: Mutex::default() }
     }
 
     /// Keeps a sentence for the task's report.
@@ -110,9 +110,9 @@ impl Task {
     }
 
     /// Counts bytes as the task's until what is returned is dropped.
-    pub(super) fn held(self: &Arc<Task>, bytes: u64) -> Result<Held, Refusal> {
+    pub(super) fn held(self: &Arc<TaskAccount>, bytes: u64) -> Result<HeldBytes, Refusal> {
         self.hold(&mut self.lock(), 0, bytes)?;
-        Ok(Held { task: self.clone(), bytes })
+        Ok(HeldBytes { task: self.clone(), bytes })
     }
 
     /// Counts a context, whose tensors have so many bytes.
@@ -160,12 +160,12 @@ impl Task {
 }
 
 /// Bytes of a tensor of the guest's, counted as the task's.
-pub(super) struct Held {
-    task: Arc<Task>,
+pub(super) struct HeldBytes {
+    task: Arc<TaskAccount>,
     bytes: u64,
 }
 
-impl Drop for Held {
+impl Drop for HeldBytes {
     fn drop(&mut self) {
         let mut tally = self.task.lock();
         tally.tensor_bytes = tally.tensor_bytes.saturating_sub(self.bytes);
@@ -174,7 +174,7 @@ impl Drop for Held {
 
 /// Adds the time of `call` to what `slot` points at.
 pub(super) fn timed<R>(
-    task: &Task,
+    task: &TaskAccount,
     slot: fn(&mut NnReport) -> &mut Duration,
     call: impl FnOnce() -> R,
 ) -> R {

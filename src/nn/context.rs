@@ -12,7 +12,7 @@ use std::sync::Arc;
 use slab::Slab;
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 
-use super::account::{NnReport, Task, timed};
+use super::account::{NnReport, TaskAccount, timed};
 use super::directories;
 use super::execution::{Execution, Loaded, short};
 use super::graph::SharedGraph;
@@ -39,13 +39,13 @@ pub struct NnCtx {
     graphs: Slab<Loaded>,
     named: HashMap<String, Loaded>,
     pub(super) resources: Resources,
-    pub(super) task: Arc<Task>,
+    pub(super) task: Arc<TaskAccount>,
     shared: Arc<NnShared>,
     origins: Option<Box<AskOrigin>>,
 }
 
 impl NnCtx {
-    pub(super) fn new(shared: Arc<NnShared>, task: Arc<Task>) -> NnCtx {
+    pub(super) fn new(shared: Arc<NnShared>, task: Arc<TaskAccount>) -> NnCtx {
         NnCtx {
             executions: Slab::new(),
             graphs: Slab::new(),
@@ -259,7 +259,7 @@ impl NnCtx {
         &self,
         what: &str,
         name: &Arc<str>,
-        load: impl FnOnce(&NnShared, &Task) -> Result<(Arc<SharedGraph>, Found), Halt>,
+        load: impl FnOnce(&NnShared, &TaskAccount) -> Result<(Arc<SharedGraph>, Found), Halt>,
     ) -> Result<Arc<SharedGraph>, Halt> {
         let doing = Doing::Loading(name.clone());
         let load = || self.task.cancel.during(doing, || load(&self.shared, &self.task));

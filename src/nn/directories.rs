@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use wasmtime_wasi_nn::wit::ExecutionTarget;
 
-use super::backends::{Encoding, Served};
+use super::backends::{Encoding, ServedEncoding};
 use super::graph::SharedGraph;
 use super::graphs::{Found, Graphs};
 use super::refusal::{Errno, Halt, Refusal};
@@ -78,7 +78,7 @@ impl Directories {
     pub(super) fn load(
         &self,
         graphs: &Graphs,
-        served: Served<'_>,
+        served: ServedEncoding<'_>,
         dir: &GraphDir,
         max: u64,
         disk: Option<&Arc<DiskCache>>,

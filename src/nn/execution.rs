@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use wasmtime_wasi_nn::wit::TensorType;
 
-use super::account::{Held, Task};
+use super::account::{HeldBytes, TaskAccount};
 use super::backends::Request;
 use super::bytes::{Bytes, Output};
 use super::graph::SharedGraph;
@@ -48,7 +48,7 @@ pub(super) struct Execution {
     graph: Arc<SharedGraph>,
     observer: Observer,
     name: Arc<str>,
-    task: Arc<Task>,
+    task: Arc<TaskAccount>,
     inputs: Vec<Input>,
     /// The outputs are of the inputs as they are set now.
     computed: bool,
@@ -60,7 +60,7 @@ pub(super) struct Execution {
 
 impl Execution {
     /// A context of the graph, within the task's limits.
-    pub(super) fn new(loaded: Loaded, task: Arc<Task>) -> Result<Execution, Refusal> {
+    pub(super) fn new(loaded: Loaded, task: Arc<TaskAccount>) -> Result<Execution, Refusal> {
         let Loaded { graph, observer, name } = loaded;
         task.hold_context(graph.tensor_bytes)?;
         // From here on dropping it gives back what was held.
@@ -166,7 +166,10 @@ impl Execution {
 
     /// An output of the last compute, with its shape, without a copy. Its bytes
     /// count as the task's for as long as it is there.
-    pub(super) fn take_output(&mut self, index: u32) -> Result<(Vec<u32>, Output, Held), Refusal> {
+    pub(super) fn take_output(
+        &mut self,
+        index: u32,
+    ) -> Result<(Vec<u32>, Output, HeldBytes), Refusal> {
         let request = self.computed(index)?;
         let shape = request.output_shape(index as usize)?;
         let mut bytes = size_of_val(shape.as_slice());

@@ -16,12 +16,12 @@ use std::time::Duration;
 use wasmtime_wasi_nn::wit::ExecutionTarget;
 
 use self::fingerprints::Fingerprints;
-use super::backends::{Backend, Encoding, Served};
+use super::backends::{Backend, Encoding, ServedEncoding};
 use super::graph::{SharedGraph, Taken};
 use super::refusal::{Errno, Halt, Refusal};
 use super::source::{Origin, Source};
 use super::stored::StoredGraph;
-use crate::cache::{Cache, CacheLimits, CacheStats, Entry, LookUp};
+use crate::cache::{Cache, CacheEntry, CacheLimits, CacheStats, LookUp};
 use crate::cancel::Cancel;
 use crate::disk::DiskCache;
 
@@ -78,7 +78,7 @@ impl Graphs {
     /// compiled it.
     pub(super) fn load(
         &self,
-        served: Served<'_>,
+        served: ServedEncoding<'_>,
         target: ExecutionTarget,
         parts: &[&[u8]],
         disk: Option<&Arc<DiskCache>>,
@@ -90,7 +90,7 @@ impl Graphs {
     /// The same of parts whose origins are known: of each one that has one.
     pub(super) fn load_known(
         &self,
-        served: Served<'_>,
+        served: ServedEncoding<'_>,
         target: ExecutionTarget,
         (parts, origins): (&[&[u8]], &[Option<Origin>]),
         disk: Option<&Arc<DiskCache>>,
@@ -120,7 +120,7 @@ impl Graphs {
     /// The graphs that were used last, at most so many.
     pub(super) fn kept(&self, most: usize) -> Vec<KeptGraph> {
         let entries = self.cache.entries(most).into_iter();
-        let kept = entries.map(|Entry { value: graph, weight, hits, idle, .. }| {
+        let kept = entries.map(|CacheEntry { value: graph, weight, hits, idle, .. }| {
             let (name, dir) = graph.place().cloned().unzip();
             KeptGraph {
                 name,
@@ -164,7 +164,7 @@ impl Made {
     /// Asks the backends in their order. What none takes is refused with what
     /// each says, and with the errno of the last, which takes what others don't.
     fn by_the_first(
-        served: Served<'_>,
+        served: ServedEncoding<'_>,
         target: ExecutionTarget,
         parts: &[&[u8]],
         disk: Option<&Arc<DiskCache>>,

@@ -72,7 +72,7 @@ pub use operators::{Operators, PROBED};
 pub use shared::NO_BACKEND;
 pub use source::{AskOrigin, Origin};
 
-use self::account::Task;
+use self::account::TaskAccount;
 use self::backends::{Backend, openvino};
 use self::directories::Directories;
 use self::graphs::Graphs;
@@ -202,7 +202,7 @@ impl Nn {
         let shared = &self.shared;
         shared.usable()?;
         let limits = shared.config.limits;
-        let task = Task::new(cancel, limits, KEPT_REQUESTS * shared.cores);
+        let task = TaskAccount::new(cancel, limits, KEPT_REQUESTS * shared.cores);
         let mut context = NnCtx::new(shared.clone(), Arc::new(task));
         for dir in graphs {
             context.preload(dir).map_err(Halt::sentence)?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::backends::{Backend, Encoding, Served};
+use super::backends::{Backend, Encoding, ServedEncoding};
 use super::config::NnConfig;
 use super::directories::Directories;
 use super::graph::SharedGraph;
@@ -51,7 +51,7 @@ impl NnShared {
 
     /// The encoding of that name with its backends, whose libraries may be
     /// missing.
-    pub(super) fn served(&self, encoding: &str) -> Result<Served<'_>, Refusal> {
+    pub(super) fn served(&self, encoding: &str) -> Result<ServedEncoding<'_>, Refusal> {
         let mut backends = Vec::new();
         let mut found = None;
         for backend in &self.backends {
@@ -61,7 +61,7 @@ impl NnShared {
             }
         }
         if let Some(encoding) = found {
-            return Ok(Served { encoding, backends });
+            return Ok(ServedEncoding { encoding, backends });
         }
         let text = match (self.encodings().as_slice(), self.config.backend) {
             ([], _) => NO_BACKEND.to_owned(),

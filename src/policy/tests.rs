@@ -92,7 +92,7 @@ fn the_guides_task_is_admitted() {
     assert_eq!(grant.dirs, [Preopen { host, guest: "fixture".into(), writable: false }]);
     assert_eq!(grant.nn, Some(vec![]));
     assert_eq!(grant.args, ["t1.wasm", "a"]);
-    assert_eq!(grant.entry, Entry::Label("demo".into()));
+    assert_eq!(grant.entry, EntryPoint::Label("demo".into()));
 }
 
 #[test]

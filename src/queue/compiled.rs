@@ -8,12 +8,12 @@ const KNOWN: usize = 4096;
 
 /// Large modules that have been compiled; the oldest go first.
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct CompiledModules {
     digests: HashSet<Digest>,
     order: VecDeque<Digest>,
 }
 
-impl Known {
+impl CompiledModules {
     pub(super) fn has(&self, digest: &Digest) -> bool {
         self.digests.contains(digest)
     }

@@ -6,8 +6,8 @@ fn id(n: u8) -> TaskId {
     TaskId::new(&n.to_string()).expect("an id")
 }
 
-fn bounds(tasks: usize, bytes: usize) -> Bounds {
-    Bounds { tasks, bytes, memory: Some(usize::MAX) }
+fn bounds(tasks: usize, bytes: usize) -> QueueBounds {
+    QueueBounds { tasks, bytes, memory: Some(usize::MAX) }
 }
 
 const HERE: Takers = Takers { alone: false, large: true };
@@ -59,7 +59,7 @@ fn bytes_are_bounded_and_what_is_shared_counts_once() {
 #[test]
 fn memory_keeps_what_it_has_room_for_and_everything_where_there_is_no_disk() {
     let kept = |memory, whole| {
-        let mut queue = Queue::<bool, ()>::new(Bounds { tasks: 9, bytes: 999, memory }, HERE);
+        let mut queue = Queue::<bool, ()>::new(QueueBounds { tasks: 9, bytes: 999, memory }, HERE);
         let mut kept = Vec::new();
         for n in 0..3 {
             let admission = Admission::Ready;
@@ -143,7 +143,7 @@ proptest! {
     fn every_admitted_task_leaves_exactly_once(steps in prop::collection::vec(step(), 0..200)) {
         const TASKS: usize = 5;
         const MEMORY: usize = 13;
-        let bounds = Bounds { tasks: TASKS, bytes: 100, memory: Some(MEMORY) };
+        let bounds = QueueBounds { tasks: TASKS, bytes: 100, memory: Some(MEMORY) };
         let mut queue = Queue::<(u8, bool), u8>::new(bounds, HERE);
         let mut waiting: Vec<Model> = Vec::new();
         let mut running: HashSet<u8> = HashSet::new();
@@ -278,7 +278,7 @@ fn tasks_and_invocations_are_taken_by_turns() {
 
 #[test]
 fn neither_tasks_nor_invocations_take_the_places_of_the_others() {
-    let bounds = Bounds { tasks: 2, bytes: 25, memory: Some(15) };
+    let bounds = QueueBounds { tasks: 2, bytes: 25, memory: Some(15) };
     let mut queue = Queue::new(bounds, HERE);
     for n in [11, 12] {
         let room = invoke(&mut queue, n);

@@ -6,11 +6,11 @@
 //! was compiled before the last restart is found on the disk.
 
 use super::RuntimeConfig;
-use super::code::{Code, Kind};
+use super::code::{CompiledCode, Kind};
 use super::compiler::{Bench, CompileLane, Compiler, Ender, NotCompiled};
 use super::cooldown::{PAUSE, Pauses};
 use super::link::{Artefact, Linkers, Pre};
-use crate::cache::{Cache, CacheLimits, Entry, Flight, LookUp};
+use crate::cache::{Cache, CacheEntry, CacheLimits, Flight, LookUp};
 use crate::cancel::{Cancel, Reason};
 use crate::digest::Digest;
 use crate::disk::DiskCache;
@@ -168,7 +168,7 @@ impl Artefacts {
     /// The code that was used last, at most so many.
     pub(super) fn kept(&self, most: usize) -> Vec<KeptCode> {
         let entries = self.maker.cache.entries(most).into_iter();
-        let kept = entries.map(|Entry { key, value, weight, hits, idle }| KeptCode {
+        let kept = entries.map(|CacheEntry { key, value, weight, hits, idle }| KeptCode {
             digest: key.to_string(),
             kind: match value.as_ref().map(|artefact| &artefact.pre) {
                 Ok(Pre::Module(_)) => "module",
@@ -298,7 +298,7 @@ impl Maker {
         bench: &mut Bench,
     ) -> Result<(Artefact, bool), NotCompiled> {
         let kind = Kind::of(binary).map_err(NotCompiled::Refused)?;
-        let link = |code: &Code| self.linkers.link(code).map_err(NotCompiled::Refused);
+        let link = |code: &CompiledCode| self.linkers.link(code).map_err(NotCompiled::Refused);
         if let Some(code) = self.on_disk(kind, &making.digest) {
             return Ok((link(&code)?, false));
         }
@@ -316,15 +316,15 @@ impl Maker {
     }
 
     /// What an earlier process compiled, if this engine can run it.
-    fn on_disk(&self, kind: Kind, digest: &Digest) -> Option<Code> {
+    fn on_disk(&self, kind: Kind, digest: &Digest) -> Option<CompiledCode> {
         let disk = self.disk.as_ref()?;
         let bytes = disk.get(digest)?;
-        // SAFETY: they are what `Code::serialize` gave this program, whole by
+        // SAFETY: they are what `CompiledCode::serialize` gave this program, whole by
         // their digest, in a folder for code alone that nobody else can write
         // to; that they are of this kind, this version, these settings and this
         // sort of processor is looked at by the engine.
         #[allow(unsafe_code, reason = "compiled code is run as it is found")]
-        let code = unsafe { Code::deserialize(&self.engine, kind, &bytes) };
+        let code = unsafe { CompiledCode::deserialize(&self.engine, kind, &bytes) };
         code.inspect_err(|error| {
             debug!("compiled code on the disk can't be used: {error:#}");
             disk.remove(digest);

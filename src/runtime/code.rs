@@ -71,34 +71,38 @@ fn over_the_pool(sentence: &str) -> Option<(u64, u64)> {
 
 /// Compiled code. Clones share it.
 #[derive(Clone)]
-pub(super) enum Code {
+pub(super) enum CompiledCode {
     /// A core module.
     Module(Module),
     /// A component.
     Component(Component),
 }
 
-impl Code {
+impl CompiledCode {
     /// Compiles `binary`, which is of this kind.
     ///
     /// # Errors
     ///
     /// A sentence for the task's result.
-    pub(super) fn compile(engine: &Engine, kind: Kind, binary: &[u8]) -> Result<Code, String> {
+    pub(super) fn compile(
+        engine: &Engine,
+        kind: Kind,
+        binary: &[u8],
+    ) -> Result<CompiledCode, String> {
         match kind {
             Kind::Module => Module::from_binary(engine, binary)
-                .map(Code::Module)
+                .map(CompiledCode::Module)
                 .map_err(|e| kind.does_not_compile(&e)),
             Kind::Component => {
                 size::check(binary)?;
                 Component::from_binary(engine, binary)
-                    .map(Code::Component)
+                    .map(CompiledCode::Component)
                     .map_err(|e| kind.does_not_compile(&e))
             }
         }
     }
 
-    /// The same for another process: what [`Code::serialize`] would give.
+    /// The same for another process: what [`CompiledCode::serialize`] would give.
     ///
     /// # Errors
     ///
@@ -117,7 +121,7 @@ impl Code {
         }
     }
 
-    /// What [`Code::serialize`] gave. Refuses what is of another kind, another
+    /// What [`CompiledCode::serialize`] gave. Refuses what is of another kind, another
     /// version of the engine, or other settings.
     ///
     /// # Safety
@@ -128,13 +132,13 @@ impl Code {
         engine: &Engine,
         kind: Kind,
         bytes: &[u8],
-    ) -> wasmtime::Result<Code> {
+    ) -> wasmtime::Result<CompiledCode> {
         match kind {
             // SAFETY: the caller's promise.
-            Kind::Module => unsafe { Module::deserialize(engine, bytes) }.map(Code::Module),
+            Kind::Module => unsafe { Module::deserialize(engine, bytes) }.map(CompiledCode::Module),
             Kind::Component => {
                 // SAFETY: the caller's promise.
-                unsafe { Component::deserialize(engine, bytes) }.map(Code::Component)
+                unsafe { Component::deserialize(engine, bytes) }.map(CompiledCode::Component)
             }
         }
     }
@@ -142,16 +146,16 @@ impl Code {
     /// As bytes, for another process of this program.
     pub(super) fn serialize(&self) -> wasmtime::Result<Vec<u8>> {
         match self {
-            Code::Module(module) => module.serialize(),
-            Code::Component(component) => component.serialize(),
+            CompiledCode::Module(module) => module.serialize(),
+            CompiledCode::Component(component) => component.serialize(),
         }
     }
 
     /// Bytes of the compiled code.
     pub(super) fn size(&self) -> usize {
         let image = match self {
-            Code::Module(module) => module.image_range(),
-            Code::Component(component) => component.image_range(),
+            CompiledCode::Module(module) => module.image_range(),
+            CompiledCode::Component(component) => component.image_range(),
         };
         (image.end as usize).saturating_sub(image.start as usize)
     }

@@ -15,7 +15,7 @@ pub use process::{CompileProcesses, VERB, WhenLost};
 #[cfg(target_os = "linux")]
 pub use server::serve;
 
-use super::code::{Code, Kind};
+use super::code::{CompiledCode, Kind};
 use anyhow::Context as _;
 pub(super) use process::Ender;
 use process::Process;
@@ -153,7 +153,7 @@ impl Bench {
         kind: Kind,
         binary: &[u8],
         begins: impl FnOnce(Option<Ender>) -> bool,
-    ) -> Result<Code, NotCompiled> {
+    ) -> Result<CompiledCode, NotCompiled> {
         if self.lane == CompileLane::Quick && binary.len() > QUICK_SIZE {
             return Err(NotCompiled::Patient);
         }
@@ -161,7 +161,7 @@ impl Bench {
             if !begins(None) {
                 return Err(NotCompiled::Ended);
             }
-            return Code::compile(engine, kind, binary).map_err(NotCompiled::Refused);
+            return CompiledCode::compile(engine, kind, binary).map_err(NotCompiled::Refused);
         };
         let lost = |e: &dyn std::fmt::Display| {
             NotCompiled::Failed(format!("the process that compiles can't be had: {e}"))
@@ -186,10 +186,10 @@ impl Bench {
         });
         match answer {
             Ok(CompileAnswer::Code(code)) => {
-                // SAFETY: it is what `Code::precompile` gave in a process of this
+                // SAFETY: it is what `CompiledCode::precompile` gave in a process of this
                 // program, over a line that nobody else has an end of.
                 #[allow(unsafe_code, reason = "compiled code is run as it comes")]
-                let code = unsafe { Code::deserialize(engine, kind, &code) };
+                let code = unsafe { CompiledCode::deserialize(engine, kind, &code) };
                 // This process has the pool, into which it may be too large.
                 code.map_err(|e| NotCompiled::Refused(kind.does_not_compile(&e)))
             }

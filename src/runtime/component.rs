@@ -12,7 +12,7 @@ pub(super) mod wave;
 
 use super::CallError;
 use super::sandbox::TaskState;
-use crate::task::{Entry, Failure};
+use crate::task::{EntryPoint, Failure};
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 use wasmtime_wasi::I32Exit;
@@ -45,7 +45,7 @@ pub(super) fn call(
 /// # Errors
 ///
 /// It can't.
-pub(super) fn check(pre: &InstancePre<TaskState>, entry: &Entry) -> Result<(), Failure> {
+pub(super) fn check(pre: &InstancePre<TaskState>, entry: &EntryPoint) -> Result<(), Failure> {
     match target(pre.component(), entry)?.0 {
         Target::Function(_) => Ok(()),
         Target::Command => as_command(pre).map(drop),

@@ -2,7 +2,7 @@
 //! as `wasmtime run` does.
 
 use super::CallError;
-use crate::task::{Entry, Failure};
+use crate::task::{EntryPoint, Failure};
 use wasmtime::{AsContextMut, Func, Instance, Store, Val, ValType};
 
 /// The default function of a module, in the order of preference.
@@ -14,7 +14,7 @@ const INITIALIZE: &str = "_initialize";
 pub(super) fn call<T>(
     store: &mut Store<T>,
     instance: Instance,
-    entry: &Entry,
+    entry: &EntryPoint,
     inputs: &[String],
 ) -> Result<Vec<String>, CallError> {
     let (name, func) = find(store, instance, entry).map_err(CallError::Refused)?;
@@ -35,12 +35,12 @@ pub(super) fn call<T>(
 fn find<T>(
     store: &mut Store<T>,
     instance: Instance,
-    entry: &Entry,
+    entry: &EntryPoint,
 ) -> Result<(String, Func), Failure> {
     let mut get = |name: &str| Some((name.to_owned(), instance.get_func(&mut *store, name)?));
     let found = match entry {
-        Entry::Invoke(name) => get(name),
-        Entry::Label(label) => Some(label.as_str())
+        EntryPoint::Invoke(name) => get(name),
+        EntryPoint::Label(label) => Some(label.as_str())
             .filter(|label| *label != INITIALIZE)
             .and_then(&mut get)
             .or_else(|| DEFAULTS.into_iter().find_map(&mut get)),
@@ -58,12 +58,12 @@ fn find<T>(
             _ => exports.join(", "),
         };
         Failure::Module(match entry {
-            Entry::Invoke(name) => {
+            EntryPoint::Invoke(name) => {
                 format!(
                     "`--invoke {name}`: the module exports no such function; it exports {exports}"
                 )
             }
-            Entry::Label(_) => format!(
+            EntryPoint::Label(_) => format!(
                 "the module has neither a default export nor `_start`; it exports {exports}: \
                  name one with `--invoke`"
             ),

@@ -25,7 +25,7 @@ pub const THREAD_STACK: usize = MAX_WASM_STACK + crate::nn::STACK;
 /// and, what matters more, its pages resident: with 14 MB of weights to read,
 /// half of a warm task's time was page faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Pool {
+pub struct InstancePool {
     /// Instances at the same time.
     pub instances: u32,
     /// Bytes of the largest linear memory.
@@ -59,7 +59,10 @@ pub(super) const MAX_INSTANCE_SIZE: usize = 16 << 20;
 
 /// Makes the engine that all tasks share; `mapping` says that large files are
 /// mapped into guests' memories, not copied.
-pub(super) fn engine(pool: Option<Pool>, mapping: bool) -> wasmtime::Result<wasmtime::Engine> {
+pub(super) fn engine(
+    pool: Option<InstancePool>,
+    mapping: bool,
+) -> wasmtime::Result<wasmtime::Engine> {
     let mut config = wasmtime::Config::new();
     // Epochs, since fuel would cost two to three times the guest's time.
     config.epoch_interruption(true);
@@ -72,14 +75,14 @@ pub(super) fn engine(pool: Option<Pool>, mapping: bool) -> wasmtime::Result<wasm
     wasmtime::Engine::new(&config)
 }
 
-impl Pool {
+impl InstancePool {
     /// Bytes of address space behind the first of each memory.
     pub(super) fn reserved(self) -> usize {
         usize::try_from(self.memory).unwrap_or(usize::MAX).min(4 << 30)
     }
 }
 
-fn pooling(pool: Pool, mapping: bool) -> wasmtime::PoolingAllocationConfig {
+fn pooling(pool: InstancePool, mapping: bool) -> wasmtime::PoolingAllocationConfig {
     let instances = pool.instances;
     // What was mapped is gone without being written, unless this reaches it.
     let keep = if mapping { KEEP_RESIDENT } else { KEEP_RESIDENT_OF_COPIES };
@@ -251,7 +254,7 @@ mod tests {
     /// ARCHITECTURE.md, case 75. What a guest wrote can be out of the scan's sight.
     #[test]
     fn no_slot_is_cleared_by_what_the_page_map_says() {
-        let pooling = pooling(Pool { instances: 1, memory: 1 << 20 }, true);
+        let pooling = pooling(InstancePool { instances: 1, memory: 1 << 20 }, true);
         let settings = format!("{pooling:?}");
         assert!(settings.contains("pagemap_scan: No"), "{settings}");
     }

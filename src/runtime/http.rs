@@ -24,7 +24,7 @@ use super::output::Capture;
 use super::sandbox::TaskState;
 use super::stores::Stores;
 use crate::cancel::{Cancel, Doing, Reason};
-use crate::task::{Entry, Failure, Serving, TaskSpec};
+use crate::task::{EntryPoint, Failure, Serving, TaskSpec};
 use crew::Crew;
 use std::collections::HashMap;
 use std::io;
@@ -75,8 +75,8 @@ pub struct Door {
 }
 
 /// Whether a task with this entry is a server.
-pub(super) fn serves(component: &Component, entry: &Entry) -> bool {
-    if matches!(entry, Entry::Invoke(_)) {
+pub(super) fn serves(component: &Component, entry: &EntryPoint) -> bool {
+    if matches!(entry, EntryPoint::Invoke(_)) {
         return false;
     }
     let ty = component.component_type();
@@ -124,7 +124,7 @@ pub(super) struct Crews(Arc<Crew>, SharedMemory);
 impl Crews {
     pub(super) fn new(requests: Requests) -> Crews {
         let Requests { at_once, nice, memory } = requests;
-        let threads = crew::Threads { most: at_once, stack: super::THREAD_STACK, nice };
+        let threads = crew::CrewThreads { most: at_once, stack: super::THREAD_STACK, nice };
         Crews(Crew::new(threads), SharedMemory::new(memory))
     }
 }

@@ -2,11 +2,11 @@
 //! runs: what it imports and exports, what memory it takes, what this worker
 //! lacks for it. It is compiled, and no function of it is called.
 
-use super::code::{Code, Kind};
+use super::code::{CompiledCode, Kind};
 use super::component::{imports, signatures};
 use super::link::{Linkers, MODULES};
 use super::{Stdio, engine, sandbox};
-use crate::task::{Entry, Grant, Limits};
+use crate::task::{EntryPoint, Grant, Limits};
 use std::sync::Arc;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
@@ -69,9 +69,9 @@ pub fn inspect(binary: &[u8]) -> Result<GuestDescription, String> {
     let engine = engine::engine(None, false).map_err(failed)?;
     let linkers = Linkers::new(&engine, Stdio::Captured).map_err(failed)?;
     let kind = Kind::of(binary)?;
-    match Code::compile(&engine, kind, binary)? {
-        Code::Module(module) => of_module(&engine, &linkers, &module),
-        Code::Component(component) => Ok(of_component(&component)),
+    match CompiledCode::compile(&engine, kind, binary)? {
+        CompiledCode::Module(module) => of_module(&engine, &linkers, &module),
+        CompiledCode::Component(component) => Ok(of_component(&component)),
     }
 }
 
@@ -182,7 +182,7 @@ fn nothing() -> Grant {
         args: vec![],
         env: vec![],
         dirs: vec![],
-        entry: Entry::Label(String::new()),
+        entry: EntryPoint::Label(String::new()),
         nn: None,
         limits: Limits { timeout: None, run: None, memory: None, output: 0 },
         serving: None,

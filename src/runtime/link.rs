@@ -1,7 +1,7 @@
 //! What guests may import: WASI and wasi-nn, for core modules and for
 //! components, and code with its imports resolved.
 
-use super::code::Code;
+use super::code::CompiledCode;
 use super::component::imports;
 use super::sandbox::TaskState;
 use super::{Stdio, files, sleep};
@@ -10,7 +10,7 @@ use wasmtime::{Engine, ExternType, InstancePre, Linker, Module};
 
 /// Code that is ready to be instantiated.
 pub(super) struct Artefact {
-    pub(super) code: Code,
+    pub(super) code: CompiledCode,
     pub(super) pre: Pre,
     /// Whether it imports anything of wasi-nn.
     pub(super) imports_nn: bool,
@@ -53,10 +53,12 @@ impl Linkers {
     /// # Errors
     ///
     /// A sentence that names an import which is not provided.
-    pub(super) fn link(&self, code: &Code) -> Result<Artefact, String> {
+    pub(super) fn link(&self, code: &CompiledCode) -> Result<Artefact, String> {
         let (pre, imports_nn) = match code {
-            Code::Module(module) => (Pre::Module(self.module(module)?), module_imports_nn(module)),
-            Code::Component(component) => (
+            CompiledCode::Module(module) => {
+                (Pre::Module(self.module(module)?), module_imports_nn(module))
+            }
+            CompiledCode::Component(component) => (
                 Pre::Component(imports::link(&self.components, component)?),
                 component_imports_nn(component),
             ),

@@ -29,7 +29,7 @@ pub use artefacts::KeptCode;
 #[cfg(target_os = "linux")]
 pub use compiler::serve as serve_compiles;
 pub use compiler::{CompileProcesses, VERB as COMPILE_VERB, WhenLost};
-pub use engine::{MAX_WASM_STACK, Pool, THREAD_STACK};
+pub use engine::{InstancePool, MAX_WASM_STACK, THREAD_STACK};
 pub use http::{Door, Requests, Served, TIMES};
 pub use inspect::{GuestDescription, GuestImport, GuestMemory, inspect};
 pub use outgoing::{Connect, Connecting, Outbound};
@@ -69,7 +69,7 @@ pub struct RuntimeConfig {
     pub stdio: Stdio,
     /// Slots for instances; without them each one is mapped anew, and may be
     /// as large as it likes.
-    pub pool: Option<Pool>,
+    pub pool: Option<InstancePool>,
     /// Requests of all HTTP servers at once.
     pub requests: Requests,
     /// How guests reach others; none: they reach nobody.

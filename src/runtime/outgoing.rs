@@ -63,16 +63,16 @@ impl Outbound {
 }
 
 /// What one guest may send, and what it was refused.
-pub(super) struct Outgoing {
+pub(super) struct GuestRequests {
     outbound: Option<Outbound>,
     places: Arc<Semaphore>,
     refused: Arc<Mutex<Option<String>>>,
 }
 
-impl Outgoing {
-    pub(super) fn new(outbound: Option<Outbound>) -> Outgoing {
+impl GuestRequests {
+    pub(super) fn new(outbound: Option<Outbound>) -> GuestRequests {
         let places = Arc::new(Semaphore::new(OF_ONE));
-        Outgoing { outbound, places, refused: Arc::default() }
+        GuestRequests { outbound, places, refused: Arc::default() }
     }
 
     /// What is told of the last request that was refused.
@@ -84,7 +84,7 @@ impl Outgoing {
 
 type Sent = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>)>;
 
-impl WasiHttpHooks for Outgoing {
+impl WasiHttpHooks for GuestRequests {
     fn send_request(
         &mut self,
         request: Request<WasiBody>,

@@ -68,7 +68,7 @@ impl Why {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Refusal {
+struct FileRefusal {
     path: String,
     within: Within,
     why: Why,
@@ -76,13 +76,13 @@ struct Refusal {
 
 /// The last refusals of a task.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(VecDeque<Refusal>);
+pub(super) struct Refusals(VecDeque<FileRefusal>);
 
 impl Refusals {
     /// One more; the same one again is one.
     pub(super) fn add(&mut self, path: &[u8], within: Within, why: Why) {
         let path = String::from_utf8_lossy(&path[..path.len().min(PATH)]);
-        let refusal = Refusal { path: path.into_owned(), within, why };
+        let refusal = FileRefusal { path: path.into_owned(), within, why };
         if self.0.back() == Some(&refusal) {
             return;
         }
@@ -98,7 +98,7 @@ impl Refusals {
     }
 }
 
-impl Refusal {
+impl FileRefusal {
     fn told(&self, dirs: &[Preopen]) -> String {
         let dir = self.dir(dirs);
         let path = escaped(&match dir.map_or("", |dir| dir.guest.as_str()) {

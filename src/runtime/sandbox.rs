@@ -8,7 +8,7 @@ use super::files::{
     mapped::{self, Mapped},
 };
 use super::limiter::{Limiter, SharedMemory};
-use super::outgoing::Outgoing;
+use super::outgoing::GuestRequests;
 use super::output::Capture;
 use super::refusals::Refusals;
 use crate::cancel::{Cancel, Reason};
@@ -37,7 +37,7 @@ pub(super) struct TaskState {
     wasi: WasiP1Ctx,
     pub(super) nn: Option<NnCtx>,
     http: WasiHttpCtx,
-    pub(super) outgoing: Outgoing,
+    pub(super) outgoing: GuestRequests,
     limiter: Limiter,
     pub(super) cancel: Arc<Cancel>,
     /// Zero of the guest's monotonic clock.
@@ -182,7 +182,7 @@ pub(super) fn store(
         wasi,
         nn,
         http: WasiHttpCtx::new(),
-        outgoing: Outgoing::new(None),
+        outgoing: GuestRequests::new(None),
         limiter,
         cancel: cancel.clone(),
         clock_zero,

@@ -5,7 +5,7 @@ use super::engine::Ticker;
 #[cfg(target_os = "linux")]
 use super::files::contents::Contents;
 use super::limiter::SharedMemory;
-use super::outgoing::{Outbound, Outgoing};
+use super::outgoing::{GuestRequests, Outbound};
 use super::output::Capture;
 use super::sandbox::{self, TaskState};
 use crate::cancel::Cancel;
@@ -66,7 +66,7 @@ impl Stores {
             expect(unused_mut, reason = "nothing is mapped there")
         )]
         let mut store = sandbox::store(&self.engine, grant, nn, output, shared, cancel)?;
-        store.data_mut().outgoing = Outgoing::new(self.outbound.clone());
+        store.data_mut().outgoing = GuestRequests::new(self.outbound.clone());
         #[cfg(target_os = "linux")]
         if let Some(contents) = &self.contents {
             store.data_mut().map_contents(contents);

@@ -4,7 +4,7 @@ use super::*;
 use crate::cancel::{Doing, Reason, TaskChange};
 use crate::nn::fake::Stuck;
 use crate::sources::Fetcher;
-use crate::task::{Binary, Entry, Failure, Grant, Limits, ModuleSource, Preopen, TaskId};
+use crate::task::{Binary, EntryPoint, Failure, Grant, Limits, ModuleSource, Preopen, TaskId};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::mpsc;
@@ -32,7 +32,7 @@ pub(super) fn granted(module: ModuleSource, dirs: Vec<Preopen>, limits: Limits) 
         args: vec!["test".into()],
         env: vec![],
         dirs,
-        entry: Entry::Label(String::new()),
+        entry: EntryPoint::Label(String::new()),
         nn: Some(vec![]),
         limits,
         serving: None,
@@ -76,14 +76,14 @@ const COMPUTE: &str = "
 const LOOPS: &str = r#"(module (func (export "_start") (loop $l (br $l))))"#;
 
 pub(super) fn runtime(nn: Nn) -> Runtime {
-    runtime_with(nn, Pool { instances: 2, memory: 1 << 20 })
+    runtime_with(nn, InstancePool { instances: 2, memory: 1 << 20 })
 }
 
-pub(super) fn runtime_with(nn: Nn, pool: Pool) -> Runtime {
+pub(super) fn runtime_with(nn: Nn, pool: InstancePool) -> Runtime {
     pooled(nn, Some(pool))
 }
 
-fn pooled(nn: Nn, pool: Option<Pool>) -> Runtime {
+fn pooled(nn: Nn, pool: Option<InstancePool>) -> Runtime {
     let fetcher = Fetcher::new(1 << 20, None, None);
     let config = RuntimeConfig {
         module_cache: 1 << 20,
@@ -237,7 +237,7 @@ fn component(xml: &str, then: &str, memory: Option<u64>, timeout: Duration) -> T
         args: vec!["test".into()],
         env: vec![],
         dirs: vec![],
-        entry: Entry::Invoke("run".into()),
+        entry: EntryPoint::Invoke("run".into()),
         nn: Some(vec![]),
         limits,
         serving: None,

@@ -8,7 +8,7 @@
 //! ```
 
 use super::name;
-use super::pinned::KeptOnDisk;
+use super::pinned::LastFetchedOnDisk;
 use super::proxy::Proxy;
 use super::registry::{Registry, RegistryPlace};
 use super::{STACK, failed};
@@ -60,7 +60,7 @@ pub struct Images {
     fresh: Cache<Digest, Fetched>,
     fresh_for: Duration,
     sources: Arc<ImageSources>,
-    kept: KeptOnDisk,
+    kept: LastFetchedOnDisk,
 }
 
 struct ImageSources {
@@ -78,11 +78,11 @@ impl Images {
         let fresh = Cache::new(CacheLimits { bytes: FRESH_BYTES, entries: 1024, flights: FETCHES });
         let fresh_for = FRESH;
         let sources = Arc::new(ImageSources { proxy, registry });
-        (Images { fresh, fresh_for, sources, kept: KeptOnDisk::new(kept) }, asked)
+        (Images { fresh, fresh_for, sources, kept: LastFetchedOnDisk::new(kept) }, asked)
     }
 
     /// What their names came to last.
-    pub(super) fn kept(&self) -> &KeptOnDisk {
+    pub(super) fn kept(&self) -> &LastFetchedOnDisk {
         &self.kept
     }
 

@@ -17,15 +17,15 @@ const BYTES: usize = 64 << 20;
 
 /// What was fetched last of each task.
 #[derive(Default)]
-pub(super) struct Kept(Mutex<VecDeque<(String, Binary)>>);
+pub(super) struct LastFetched(Mutex<VecDeque<(String, Binary)>>);
 
 /// What addresses came to last, in a folder of its own or none. Clones share it.
 #[derive(Clone, Default)]
-pub(super) struct KeptOnDisk(Option<Arc<DiskCache>>);
+pub(super) struct LastFetchedOnDisk(Option<Arc<DiskCache>>);
 
-impl KeptOnDisk {
-    pub(super) fn new(disk: Option<Arc<DiskCache>>) -> KeptOnDisk {
-        KeptOnDisk(disk)
+impl LastFetchedOnDisk {
+    pub(super) fn new(disk: Option<Arc<DiskCache>>) -> LastFetchedOnDisk {
+        LastFetchedOnDisk(disk)
     }
 
     /// What was at this address when it was fetched last.
@@ -50,7 +50,7 @@ impl KeptOnDisk {
     }
 }
 
-impl Kept {
+impl LastFetched {
     /// What was fetched for this task, or for the one that this is an
     /// invocation of.
     pub(super) fn get(&self, id: &TaskId) -> Option<Binary> {
@@ -96,7 +96,7 @@ mod tests {
         let files = || std::fs::read_dir(folder.path()).expect("a folder").count();
         let put = |address: &str, binary: &Binary| {
             let disk = open();
-            let kept = KeptOnDisk::new(Some(disk.clone()));
+            let kept = LastFetchedOnDisk::new(Some(disk.clone()));
             kept.put(address, binary);
             let end = std::time::Instant::now() + Duration::from_secs(60);
             while kept.get(address).as_ref() != Some(binary) {
@@ -106,28 +106,28 @@ mod tests {
             disk.close(Duration::from_secs(60));
             files()
         };
-        assert!(KeptOnDisk::default().get("a").is_none());
+        assert!(LastFetchedOnDisk::default().get("a").is_none());
         assert_eq!(put("a", &old), 2);
         // One image of two names is there once.
         assert_eq!(put("b", &old), 3);
         assert_eq!(put("a", &new), 4);
-        let kept = KeptOnDisk::new(Some(open()));
+        let kept = LastFetchedOnDisk::new(Some(open()));
         assert!(kept.get("b") == Some(old));
         assert!(kept.get("c").is_none());
         std::fs::write(folder.path().join(new.digest().to_string()), b"x").expect("written");
         assert!(kept.get("a").is_none(), "damaged");
         // What is used least recently makes room.
         put("d", &Binary::new(vec![4; 9000]));
-        assert!(KeptOnDisk::new(Some(open())).get("b").is_none());
+        assert!(LastFetchedOnDisk::new(Some(open())).get("b").is_none());
     }
 
     #[test]
     fn the_code_of_the_task_that_was_used_least_recently_goes_first() {
-        let has = |kept: &Kept, id: &TaskId, byte: u8| {
+        let has = |kept: &LastFetched, id: &TaskId, byte: u8| {
             kept.get(id).is_some_and(|binary| binary[0] == byte)
         };
         let id = |name: &str| TaskId::new(name).expect("an id");
-        let kept = Kept::default();
+        let kept = LastFetched::default();
         let binary = |byte: u8| Binary::new(vec![byte; BYTES / 2]);
         kept.put(&id("a"), binary(1));
         kept.put(&id("b"), binary(2));

@@ -35,7 +35,7 @@ const WASM: &[u8] = b"\0asm";
 
 /// How a registry knows this worker.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Login {
+pub enum RegistryLogin {
     /// Not at all.
     Anonymous,
     /// By a user and a password.
@@ -44,12 +44,12 @@ pub enum Login {
     Token(String),
 }
 
-impl fmt::Debug for Login {
+impl fmt::Debug for RegistryLogin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Login::Anonymous => "Anonymous",
-            Login::User(..) => "User(…)",
-            Login::Token(_) => "Token(…)",
+            RegistryLogin::Anonymous => "Anonymous",
+            RegistryLogin::User(..) => "User(…)",
+            RegistryLogin::Token(_) => "Token(…)",
         })
     }
 }
@@ -62,7 +62,7 @@ pub struct RegistryPlace {
     /// Without TLS.
     pub plain: bool,
     /// What it asks for. No other registry is told.
-    pub login: Login,
+    pub login: RegistryLogin,
     /// PEM file with the authorities to trust instead of the system's.
     pub ca: Option<PathBuf>,
 }
@@ -151,11 +151,11 @@ impl Registry {
         let place = self.place.as_ref().filter(|place| place.host == image.registry());
         let client = self.client(place, tunnel)?;
         let login = match place.map(|place| &place.login) {
-            None | Some(Login::Anonymous) => RegistryAuth::Anonymous,
-            Some(Login::User(user, password)) => {
+            None | Some(RegistryLogin::Anonymous) => RegistryAuth::Anonymous,
+            Some(RegistryLogin::User(user, password)) => {
                 RegistryAuth::Basic(user.clone(), password.clone())
             }
-            Some(Login::Token(token)) => RegistryAuth::Bearer(token.clone()),
+            Some(RegistryLogin::Token(token)) => RegistryAuth::Bearer(token.clone()),
         };
         let manifest = self.manifest(&client, image, &login).await?;
         let layer = code(&manifest)?;

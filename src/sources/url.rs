@@ -8,7 +8,7 @@
 use super::STACK;
 use super::images::Images;
 use super::name;
-use super::pinned::{Kept, KeptOnDisk};
+use super::pinned::{LastFetched, LastFetchedOnDisk};
 use crate::cancel::Cancel;
 use crate::network::{ConnectError, Hosts};
 use crate::task::{Binary, Code, Life, TaskSpec, is_web_address};
@@ -35,17 +35,17 @@ const CANCEL_CHECK: Duration = Duration::from_millis(10);
 
 /// Gets modules. Connections are kept for the next task.
 pub struct Fetcher {
-    client: Client,
+    client: HttpClient,
     images: Option<Images>,
     /// For invocations of deployed tasks.
-    kept: Kept,
-    kept_on_disk: KeptOnDisk,
+    kept: LastFetched,
+    kept_on_disk: LastFetchedOnDisk,
     /// Each fetch that is under way holds it.
     under_way: Arc<()>,
 }
 
 #[derive(Clone)]
-struct Client {
+struct HttpClient {
     agent: Agent,
     limit: u64,
 }
@@ -66,9 +66,15 @@ impl Fetcher {
             }
             None => config.new_agent(),
         };
-        let client = Client { agent, limit };
+        let client = HttpClient { agent, limit };
         let kept_on_disk = images.as_ref().map(|images| images.kept().clone()).unwrap_or_default();
-        Fetcher { client, images, kept: Kept::default(), kept_on_disk, under_way: Arc::default() }
+        Fetcher {
+            client,
+            images,
+            kept: LastFetched::default(),
+            kept_on_disk,
+            under_way: Arc::default(),
+        }
     }
 
     /// The images, if it gets some.
@@ -158,7 +164,7 @@ impl Fetcher {
     }
 }
 
-impl Client {
+impl HttpClient {
     fn get(&self, url: &str, cancel: &Cancel) -> Result<Vec<u8>, String> {
         let response = self.agent.get(url).call().map_err(|e| failed(url, &e))?;
         if let Some(length) = response.body().content_length()

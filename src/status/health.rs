@@ -2,7 +2,7 @@
 //! may ask.
 
 use super::service;
-pub(crate) use super::state::State;
+pub(crate) use super::state::WorkerState;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ pub(crate) struct Health {
     started: Instant,
     /// When the loop turned last, in milliseconds since the start.
     turned: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<WorkerState>,
     /// What is wrong although the worker serves.
     note: Mutex<Option<String>>,
     /// Why no task can be taken, if none can.
@@ -30,7 +30,7 @@ impl Default for Health {
         Health {
             started: Instant::now(),
             turned: AtomicU64::new(0),
-            state: Mutex::new(State::Connecting),
+            state: Mutex::new(WorkerState::Connecting),
             note: Mutex::new(None),
             unavailable: Mutex::new(None),
             failure: Mutex::new(None),
@@ -46,16 +46,16 @@ impl Health {
     }
 
     /// The state has changed. Draining is for good.
-    pub(crate) fn set(&self, state: State) {
+    pub(crate) fn set(&self, state: WorkerState) {
         let mut current = self.lock();
-        if *current != State::Draining && *current != state {
+        if *current != WorkerState::Draining && *current != state {
             *current = state;
             service::does(state);
         }
     }
 
     /// What the worker does.
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> WorkerState {
         *self.lock()
     }
 
@@ -94,7 +94,7 @@ impl Health {
         self.started.elapsed()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, WorkerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

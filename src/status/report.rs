@@ -37,36 +37,36 @@ pub(crate) struct Report {
     /// Of the settings that bound tasks and caches, by their names.
     pub(crate) limits: BTreeMap<String, String>,
     /// What the loop tells; none if it did not in time.
-    pub(crate) work: Option<Work>,
+    pub(crate) work: Option<LoopReport>,
     /// The runtime's process, or the runtime in this one.
-    pub(crate) runtime: Runtime,
+    pub(crate) runtime: RuntimeReport,
     /// What is kept for the next task, as the runtime told last.
-    pub(crate) caches: Option<Caches>,
+    pub(crate) caches: Option<CachesReport>,
     /// None with `--stateless`.
-    pub(crate) journal: Option<Journal>,
+    pub(crate) journal: Option<JournalReport>,
 }
 
 /// What the loop tells.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Work {
+pub(crate) struct LoopReport {
     /// To the broker.
-    pub(crate) connection: Connection,
+    pub(crate) connection: ConnectionReport,
     /// Tasks and invocations that wait.
     pub(crate) queued: usize,
     /// Tasks and invocations that run.
     pub(crate) running: usize,
     /// The first of those that wait, in the order of their turns.
-    pub(crate) waiting_tasks: Vec<Task>,
+    pub(crate) waiting_tasks: Vec<TaskReport>,
     /// Those that run.
-    pub(crate) running_tasks: Vec<Task>,
+    pub(crate) running_tasks: Vec<TaskReport>,
     /// Daemons, those that wait to be started again included.
-    pub(crate) daemons: Vec<Task>,
+    pub(crate) daemons: Vec<TaskReport>,
     /// What ended last, the last one first.
-    pub(crate) recent: Vec<Recent>,
+    pub(crate) recent: Vec<EndReport>,
     /// Latent tasks that are deployed.
     pub(crate) deployments: usize,
     /// Some of them.
-    pub(crate) deployed_tasks: Vec<Deployed>,
+    pub(crate) deployed_tasks: Vec<DeployedReport>,
     /// Invocations without an answer so far.
     pub(crate) invocations: usize,
     /// Results that the broker has not acknowledged.
@@ -75,7 +75,7 @@ pub(crate) struct Work {
 
 /// To the broker.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Connection {
+pub(crate) struct ConnectionReport {
     /// Connected and subscribed.
     pub(crate) connected: bool,
     /// Since it was made or lost; none before the first.
@@ -88,7 +88,7 @@ pub(crate) struct Connection {
 
 /// A task that waits or runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Task {
+pub(crate) struct TaskReport {
     /// The manager's id; of an invocation its task's, with its number.
     pub(crate) id: String,
     /// Since it was admitted.
@@ -103,8 +103,8 @@ pub(crate) struct Task {
 
 /// A task that has ended.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Recent {
-    /// As in [`Task`].
+pub(crate) struct EndReport {
+    /// As in [`TaskReport`].
     pub(crate) id: String,
     /// `completed`, or what `proplet_tasks_total` counts it as; `refused: ` and
     /// what `proplet_tasks_refused_total` counts it as.
@@ -127,7 +127,7 @@ pub(crate) struct Recent {
 
 /// A latent task that is deployed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Deployed {
+pub(crate) struct DeployedReport {
     /// The manager's id.
     pub(crate) id: String,
     /// Whether its next invocation finds in memory what it needs.
@@ -136,7 +136,7 @@ pub(crate) struct Deployed {
 
 /// What runs guests and models.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Runtime {
+pub(crate) struct RuntimeReport {
     /// `process` or `none`, as the setting has it.
     pub(crate) isolation: String,
     /// The number of the process that tasks run in.
@@ -151,20 +151,20 @@ pub(crate) struct Runtime {
 
 /// What is kept for the next task.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Caches {
+pub(crate) struct CachesReport {
     /// Of all compiled code.
     pub(crate) code_bytes: u64,
     /// What was used last, the last first.
-    pub(crate) code: Vec<Code>,
+    pub(crate) code: Vec<CodeReport>,
     /// Of all graphs.
     pub(crate) graph_bytes: u64,
     /// What was used last, the last first.
-    pub(crate) graphs: Vec<Graph>,
+    pub(crate) graphs: Vec<GraphReport>,
 }
 
 /// Compiled code.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Code {
+pub(crate) struct CodeReport {
     /// Of the binary.
     pub(crate) digest: String,
     /// `module`, `component`, or `refused`: it does not compile.
@@ -179,7 +179,7 @@ pub(crate) struct Code {
 
 /// A compiled graph.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Graph {
+pub(crate) struct GraphReport {
     /// The name that it was loaded by first.
     pub(crate) name: Option<String>,
     /// The directory that it came from, or `handed over by a guest`.
@@ -196,7 +196,7 @@ pub(crate) struct Graph {
 
 /// The journal.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Journal {
+pub(crate) struct JournalReport {
     /// Of its file, without modules.
     pub(crate) bytes: u64,
     /// Transactions since the start.

@@ -1,7 +1,7 @@
 //! What the service manager is told (`Type=notify` of systemd): that the worker
 //! has started, what it does, that it ends. Without one, nothing is told.
 
-use super::state::State;
+use super::state::WorkerState;
 use sd_notify::NotifyState;
 
 /// The worker has started: its configuration is good, its journal is open and
@@ -23,11 +23,13 @@ pub(crate) fn reloaded() {
 }
 
 /// What it does now.
-pub(super) fn does(state: State) {
+pub(super) fn does(state: WorkerState) {
     match state {
-        State::Connecting => tell(&[NotifyState::Status("connecting to the broker")]),
-        State::Serving => tell(&[NotifyState::Status("serving")]),
-        State::Draining => tell(&[NotifyState::Stopping, NotifyState::Status("finishing tasks")]),
+        WorkerState::Connecting => tell(&[NotifyState::Status("connecting to the broker")]),
+        WorkerState::Serving => tell(&[NotifyState::Status("serving")]),
+        WorkerState::Draining => {
+            tell(&[NotifyState::Stopping, NotifyState::Status("finishing tasks")])
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 /// What the worker does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum WorkerState {
     /// It has no connection.
     Connecting,
     /// It is connected and subscribed.

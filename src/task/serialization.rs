@@ -50,8 +50,8 @@ pub(crate) mod path {
 #[cfg(test)]
 mod tests {
     use crate::task::{
-        Binary, Captured, Code, Entry, Failure, Grant, GraphDir, Limits, ModuleSource, Outcome,
-        Preopen, TaskId, TaskSpec,
+        Binary, Captured, Code, EntryPoint, Failure, Grant, GraphDir, Limits, ModuleSource,
+        Outcome, Preopen, TaskId, TaskSpec,
     };
     use serde::{Serialize, de::DeserializeOwned};
     use std::ffi::OsString;
@@ -69,7 +69,7 @@ mod tests {
             args: vec!["guest".into(), "ü".into()],
             env: vec![("A".into(), String::new())],
             dirs: vec![Preopen { host: odd.clone().into(), guest: "/m".into(), writable: true }],
-            entry: Entry::Invoke("f".into()),
+            entry: EntryPoint::Invoke("f".into()),
             nn: Some(vec![GraphDir {
                 encoding: "openvino".into(),
                 dir: odd.into(),

@@ -22,7 +22,7 @@ pub struct Weight {
 
 /// Which function of a module is the task's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Entry {
+pub enum EntryPoint {
     /// `--invoke NAME`: this export, or the task fails.
     Invoke(String),
     /// The export of this name if the module has one, else the default: `""`,
@@ -162,7 +162,7 @@ pub struct Grant {
     /// The directories.
     pub dirs: Vec<Preopen>,
     /// The function.
-    pub entry: Entry,
+    pub entry: EntryPoint,
     /// wasi-nn for a module that imports it, with the graphs to preload; none
     /// if the task forbids it.
     pub nn: Option<Vec<GraphDir>>,

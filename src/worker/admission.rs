@@ -8,7 +8,7 @@
 use super::reload::SharedPolicy;
 use crate::deploy::LoadError;
 use crate::digest::Digest;
-use crate::journal::{ReadError, Reader, Run};
+use crate::journal::{JournalReader, ReadError, Run};
 use crate::policy::Policy;
 use crate::task::{ModuleSource, Rejection, TaskId, TaskRequest, TaskSpec, WeakBinary};
 use anyhow::Context as _;
@@ -34,41 +34,41 @@ pub(super) struct Loaded {
 
 /// What comes of a question.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(super) enum AdmissionAnswer {
     Admitted(Admitted),
     Loaded(Loaded),
 }
 
-enum Question {
+enum AdmissionQuestion {
     Admit(Run, TaskRequest),
     Load(Run, TaskId),
 }
 
 /// The thread. It ends after this.
-pub(super) struct Admission(mpsc::Sender<Question>);
+pub(super) struct AdmissionThread(mpsc::Sender<AdmissionQuestion>);
 
-impl Admission {
+impl AdmissionThread {
     /// `reader`: of the journal, which has the deployed tasks.
     pub(super) fn start(
         policy: SharedPolicy,
-        reader: Option<Reader>,
-    ) -> anyhow::Result<(Admission, UnboundedReceiver<Answer>)> {
-        let (questions, incoming) = mpsc::channel::<Question>();
+        reader: Option<JournalReader>,
+    ) -> anyhow::Result<(AdmissionThread, UnboundedReceiver<AdmissionAnswer>)> {
+        let (questions, incoming) = mpsc::channel::<AdmissionQuestion>();
         let (answers, answered) = unbounded_channel();
         let admit = move || {
             let mut modules = SharedModules::default();
             for question in incoming {
                 let policy = policy.now();
                 let answer = match question {
-                    Question::Admit(run, mut request) => {
+                    AdmissionQuestion::Admit(run, mut request) => {
                         modules.share(&mut request);
                         let id = request.id.clone();
                         let verdict = policy.admit(request.clone()).map(|spec| (request, spec));
-                        Answer::Admitted(Admitted { run, id, verdict })
+                        AdmissionAnswer::Admitted(Admitted { run, id, verdict })
                     }
-                    Question::Load(run, id) => {
+                    AdmissionQuestion::Load(run, id) => {
                         let verdict = load(&policy, reader.as_ref(), run, &mut modules);
-                        Answer::Loaded(Loaded { run, id, verdict })
+                        AdmissionAnswer::Loaded(Loaded { run, id, verdict })
                     }
                 };
                 if answers.send(answer).is_err() {
@@ -78,23 +78,23 @@ impl Admission {
         };
         let thread = std::thread::Builder::new().name("admission".into()).spawn(admit);
         thread.context("starting the thread that admits tasks")?;
-        Ok((Admission(questions), answered))
+        Ok((AdmissionThread(questions), answered))
     }
 
     pub(super) fn admit(&self, run: Run, request: TaskRequest) {
         // Its thread ends after this end of the channel only.
-        self.0.send(Question::Admit(run, request)).ok();
+        self.0.send(AdmissionQuestion::Admit(run, request)).ok();
     }
 
     /// Reads a deployed task back.
     pub(super) fn load(&self, run: Run, id: TaskId) {
-        self.0.send(Question::Load(run, id)).ok();
+        self.0.send(AdmissionQuestion::Load(run, id)).ok();
     }
 }
 
 fn load(
     policy: &Policy,
-    reader: Option<&Reader>,
+    reader: Option<&JournalReader>,
     run: Run,
     modules: &mut SharedModules,
 ) -> Result<TaskSpec, LoadError> {

@@ -2,8 +2,8 @@
 //! the runtime crashes under them.
 
 use super::Worker;
-use crate::executor::{Executor, Leftover, Ran, RunTask, Running, Spent, Task};
-use crate::ledger::Event as Happening;
+use crate::executor::{Executor, Leftover, Ran, RunTask, RunningTask, Spent, Submission};
+use crate::ledger::LedgerEvent;
 use crate::queue::Admission;
 use crate::task::{Failure, Outcome, Rejection, TaskId};
 use std::collections::HashMap;
@@ -96,14 +96,14 @@ impl Worker {
         let lasting: Vec<_> =
             running.chain(monitored).filter(|(_, uptime)| *uptime >= LASTS).collect();
         for (id, _) in lasting {
-            self.on(Happening::Lasted(id));
+            self.on(LedgerEvent::Lasted(id));
         }
         self.status.metrics.living.daemons(self.daemons.pool.load().1);
     }
 
     /// Tasks, invocations and daemons that run and whose use of the machine is
     /// not asked for.
-    pub(super) fn running(&self) -> Vec<Running> {
+    pub(super) fn running(&self) -> Vec<RunningTask> {
         let daemons = self.daemons.pool.running();
         self.executor.running().into_iter().chain(daemons).collect()
     }
@@ -115,7 +115,7 @@ impl Worker {
     }
 
     /// Has a daemon run once it is released.
-    pub(super) fn submit_daemon(&self, task: Task) -> Result<(), Rejection> {
+    pub(super) fn submit_daemon(&self, task: Submission) -> Result<(), Rejection> {
         let (waiting, running) = self.daemons.pool.load();
         let (running, limit) = (waiting + running, self.daemons.limit);
         if running >= limit {

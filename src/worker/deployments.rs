@@ -4,8 +4,8 @@
 use super::Worker;
 use super::admission::Loaded;
 use crate::config::Config;
-use crate::deploy::{Bounds, Deployments, Effect, Event};
-use crate::executor::{Ended, Task};
+use crate::deploy::{DeployBounds, DeployEffect, DeployEvent, Deployments};
+use crate::executor::{Submission, TaskEnd};
 use crate::journal::{Arrival, Deployed, InvocationKey, InvocationMarks, Waiting};
 use crate::mqtt::PublishError;
 use crate::policy;
@@ -25,14 +25,14 @@ type Delivered = (TaskId, Bytes, Result<(), PublishError>);
 pub(super) struct Living {
     deployments: Deployments,
     /// What is still to be done; empty between two events.
-    effects: VecDeque<Effect>,
+    effects: VecDeque<DeployEffect>,
     /// None without a state directory.
     marks: Option<InvocationMarks>,
     answers: JoinSet<Delivered>,
 }
 
 /// Something that the worker has to see to.
-pub(super) enum Happened {
+pub(super) enum DeploymentsEvent {
     /// The time of an invocation is over.
     Due,
     /// An answer has reached the broker, or never will.
@@ -41,13 +41,13 @@ pub(super) enum Happened {
 
 /// How many deployments there may be, and how much of them, by the
 /// configuration. `answer_size`: the most bytes of an answer.
-pub(super) fn bounds(config: &Config, answer_size: usize) -> Bounds {
+pub(super) fn bounds(config: &Config, answer_size: usize) -> DeployBounds {
     let (bytes, memory) = match config.state_dir {
         Some(_) => (config.deployment_bytes, Some(config.queue_memory / 4)),
         // They are nowhere else.
         None => (config.deployment_bytes.min(config.queue_memory), None),
     };
-    Bounds {
+    DeployBounds {
         deployments: config.deployments,
         bytes,
         memory,
@@ -66,7 +66,11 @@ impl Living {
         (deployments.len(), deployments.listed(most), deployments.invocations())
     }
 
-    pub(super) fn new(proplet_id: &str, bounds: Bounds, marks: Option<InvocationMarks>) -> Living {
+    pub(super) fn new(
+        proplet_id: &str,
+        bounds: DeployBounds,
+        marks: Option<InvocationMarks>,
+    ) -> Living {
         Living {
             deployments: Deployments::new(proplet_id, bounds),
             effects: VecDeque::new(),
@@ -76,7 +80,7 @@ impl Living {
     }
 
     /// What happens next. Cancelling the wait loses nothing.
-    pub(super) async fn happened(&mut self) -> Happened {
+    pub(super) async fn happened(&mut self) -> DeploymentsEvent {
         let due = self.deployments.due();
         let time = async {
             match due {
@@ -86,15 +90,15 @@ impl Living {
         };
         tokio::select! {
             biased;
-            Some(Ok(delivered)) = self.answers.join_next() => Happened::Answered(Box::new(delivered)),
-            () = time => Happened::Due,
+            Some(Ok(delivered)) = self.answers.join_next() => DeploymentsEvent::Answered(Box::new(delivered)),
+            () = time => DeploymentsEvent::Due,
         }
     }
 }
 
 impl Worker {
     /// Tells the deployments, and does what they say.
-    pub(super) fn on_living(&mut self, event: Event) {
+    pub(super) fn on_living(&mut self, event: DeployEvent) {
         let now = Instant::now();
         self.living.deployments.on(event, now, &mut self.living.effects);
         while let Some(effect) = self.living.effects.pop_front() {
@@ -106,26 +110,26 @@ impl Worker {
     }
 
     /// Carries an effect out; gives what happens at once because of it.
-    fn carry_out_living(&mut self, effect: Effect) -> Option<Event> {
+    fn carry_out_living(&mut self, effect: DeployEffect) -> Option<DeployEvent> {
         match effect {
-            Effect::Note(step) => self.note(step),
-            Effect::Mark(key) => {
+            DeployEffect::Note(step) => self.note(step),
+            DeployEffect::Mark(key) => {
                 if let Some(marks) = &mut self.living.marks {
                     marks.mark(key);
                 }
             }
-            Effect::Load { run, id } => self.tasks.load(run, id),
-            Effect::Submit { number, run, spec } => {
-                let verdict = self.executor.submit(Task::whole(run, spec), Admission::Ready);
-                return Some(Event::Submitted { number, verdict });
+            DeployEffect::Load { run, id } => self.tasks.load(run, id),
+            DeployEffect::Submit { number, run, spec } => {
+                let verdict = self.executor.submit(Submission::whole(run, spec), Admission::Ready);
+                return Some(DeployEvent::Submitted { number, verdict });
             }
             // One that has ended meanwhile is about to say so.
-            Effect::Cancel(id) => drop(self.executor.stop(&id)),
-            Effect::Answer { task, answer, success } => {
+            DeployEffect::Cancel(id) => drop(self.executor.stop(&id)),
+            DeployEffect::Answer { task, answer, success } => {
                 self.status.metrics.living.answered(success);
                 self.answer(task, answer);
             }
-            Effect::Notice(notice) => notice.log(),
+            DeployEffect::Notice(notice) => notice.log(),
         }
         None
     }
@@ -139,10 +143,10 @@ impl Worker {
         });
     }
 
-    pub(super) fn on_living_happened(&mut self, happened: Happened) {
+    pub(super) fn on_living_happened(&mut self, happened: DeploymentsEvent) {
         match happened {
-            Happened::Due => self.on_living(Event::Due),
-            Happened::Answered(delivered) => {
+            DeploymentsEvent::Due => self.on_living(DeployEvent::Due),
+            DeploymentsEvent::Answered(delivered) => {
                 let (task, answer, delivered) = *delivered;
                 match delivered {
                     Ok(()) => {}
@@ -171,15 +175,15 @@ impl Worker {
         let latent = waiting.iter().filter(|waiting| waiting.life == Life::Latent);
         let preparing = latent.map(|waiting| (waiting.arrival.id.clone(), waiting.weight));
         let preparing = preparing.collect();
-        self.on_living(Event::Recovered { deployed, preparing, invoked });
+        self.on_living(DeployEvent::Recovered { deployed, preparing, invoked });
     }
 
     pub(super) fn on_loaded(&mut self, Loaded { run, id, verdict }: Loaded) {
-        self.on_living(Event::Loaded { run, id, verdict });
+        self.on_living(DeployEvent::Loaded { run, id, verdict });
     }
 
     /// An invocation has ended.
-    pub(super) fn on_invocation_ended(&mut self, Ended { id, outcome, spent }: Ended) {
+    pub(super) fn on_invocation_ended(&mut self, TaskEnd { id, outcome, spent }: TaskEnd) {
         self.report_end(&id, spent);
         let Some(number) = id.invocation() else { return };
         let took = outcome.timings;
@@ -195,7 +199,7 @@ impl Worker {
             }
         }
         self.record.ended(&id, &outcome);
-        self.on_living(Event::Ended { number, outcome });
+        self.on_living(DeployEvent::Ended { number, outcome });
     }
 
     pub(super) fn invoke(&mut self, payload: &[u8]) {
@@ -204,7 +208,7 @@ impl Worker {
             Ok(Some(invoke)) => match policy::check_environment(&invoke.env) {
                 Ok(()) => {
                     let preparing = self.tasks.prepares(&invoke.id);
-                    return self.on_living(Event::Invoke { invoke, preparing });
+                    return self.on_living(DeployEvent::Invoke { invoke, preparing });
                 }
                 Err(rejection) => (invoke.invocation_id, Some(invoke.id), rejection.to_string()),
             },

@@ -1,7 +1,7 @@
 //! What becomes of a message, by its topic.
 
 use super::{Happening, Worker};
-use crate::deploy;
+use crate::deploy::DeployEvent;
 use crate::mqtt::Message;
 use crate::protocol::{self, ImagePart};
 use tracing::{debug, info, trace, warn};
@@ -40,7 +40,7 @@ impl Worker {
             match protocol::decode_stop(&payload, &self.id) {
                 Ok(Some(id)) => {
                     // What it forgets is on the disk before the acknowledgement.
-                    self.on_living(deploy::Event::Stop(id.clone()));
+                    self.on_living(DeployEvent::Stop(id.clone()));
                     return self.on(Happening::Stop { id, ack });
                 }
                 Ok(None) => debug!("a stop for another worker"),

@@ -3,7 +3,7 @@
 //! once more at its end.
 
 use super::{PULSE, Worker};
-use crate::executor::{Running, Spent};
+use crate::executor::{RunningTask, Spent};
 use crate::protocol::{
     Aggregated, CpuMetrics, MemoryMetrics, TaskMetrics, TaskUsage, WorkerMetrics,
 };
@@ -137,10 +137,10 @@ impl Reports {
 
     /// What is known of the tasks that ran at the last report, too: of the
     /// others nothing can be told but that they began.
-    fn tasks(&mut self, now: Instant, running: Vec<Running>) -> Vec<(TaskId, TaskUsage)> {
+    fn tasks(&mut self, now: Instant, running: Vec<RunningTask>) -> Vec<(TaskId, TaskUsage)> {
         let mut before = std::mem::take(&mut self.tasks);
         let mut told = Vec::new();
-        for Running { id, uptime, thread, memory } in running {
+        for RunningTask { id, uptime, thread, memory } in running {
             let Some(used) = thread.and_then(|thread| thread.usage()) else { continue };
             // An id that runs for a shorter time than before is another run.
             let sample = before.remove(&id).filter(|sample| sample.uptime <= uptime);
@@ -324,7 +324,7 @@ mod tests {
             let id = TaskId::new("a").expect("an id");
             let thread = Thread::current();
             let uptime = Duration::from_secs(uptime);
-            let running = Running { id, uptime, thread, memory: 64 << 10 };
+            let running = RunningTask { id, uptime, thread, memory: 64 << 10 };
             reports.tasks(Instant::now(), vec![running]).len()
         };
         // Only where the system tells of threads.

@@ -4,7 +4,7 @@ use super::reload::SharedPolicy;
 use super::servers::Servers;
 use crate::cancel::Cancel;
 use crate::executor::Recall;
-use crate::journal::{ReadError, Reader, Run};
+use crate::journal::{JournalReader, ReadError, Run};
 use crate::policy::Policy;
 use crate::task::{Failure, TaskSpec};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// From the journal, admitted by the policy as it is now.
 pub(super) fn recall(
-    reader: Option<Reader>,
+    reader: Option<JournalReader>,
     policy: SharedPolicy,
     servers: Servers,
 ) -> Box<Recall> {
@@ -26,7 +26,12 @@ pub(super) fn recall(
     })
 }
 
-fn read(reader: &Reader, policy: &Policy, run: Run, cancel: &Cancel) -> Result<TaskSpec, Failure> {
+fn read(
+    reader: &JournalReader,
+    policy: &Policy,
+    run: Run,
+    cancel: &Cancel,
+) -> Result<TaskSpec, Failure> {
     loop {
         match reader.request(run) {
             Ok(request) => {

@@ -3,11 +3,11 @@
 
 use super::{Worker, manager_place};
 use crate::config::Config;
-use crate::journal::{self, Reader, Run, Step};
+use crate::journal::{self, JournalReader, Run, Step};
 use crate::ledger::Publication;
 use crate::manager::{
     self, Action, Ask, Asker, Change, Complaint, Concluded, Confirmations, Decision, Departure,
-    Heard, Hearing, Results, Timing, Told,
+    Heard, Hearing, ManagerReply, Results, Timing,
 };
 use crate::task::{TaskId, humantime};
 use bytes::Bytes;
@@ -28,17 +28,17 @@ pub(super) struct ManagerTraffic {
 struct Questions {
     url: String,
     asker: Asker,
-    told: UnboundedReceiver<Told>,
+    told: UnboundedReceiver<ManagerReply>,
     confirmations: Confirmations,
     hearing: Hearing,
     complaint: Complaint,
     /// Where the results are read back from; none: they are held.
-    reader: Option<Reader>,
-    reads: JoinSet<Read>,
+    reader: Option<JournalReader>,
+    reads: JoinSet<ReadResult>,
 }
 
 /// A result that was read back to be published again.
-pub(super) struct Read {
+pub(super) struct ReadResult {
     id: TaskId,
     found: Result<Bytes, journal::ReadError>,
     /// It is over after that.
@@ -46,15 +46,15 @@ pub(super) struct Read {
 }
 
 /// Something that the worker has to see to.
-pub(super) enum Happened {
+pub(super) enum ResultsEvent {
     /// It is time.
     Due,
     /// A repeat was written, or was not.
     Written(bool),
     /// The manager has answered, or has not.
-    Told(Told),
+    Told(ManagerReply),
     /// A result is there again.
-    Read(Read),
+    Read(ReadResult),
 }
 
 impl ManagerTraffic {
@@ -63,7 +63,10 @@ impl ManagerTraffic {
     /// # Errors
     ///
     /// Settings of the way to the manager that can't work.
-    pub(super) fn start(config: &Config, reader: Option<Reader>) -> anyhow::Result<ManagerTraffic> {
+    pub(super) fn start(
+        config: &Config,
+        reader: Option<JournalReader>,
+    ) -> anyhow::Result<ManagerTraffic> {
         let questions = manager_place(config).map(|place| {
             let (asker, told) = Asker::start(&place, &config.credentials.client_id)?;
             anyhow::Ok(Questions {
@@ -86,7 +89,7 @@ impl ManagerTraffic {
     }
 
     /// What happens next. Cancelling the wait loses nothing.
-    pub(super) async fn happened(&mut self) -> Happened {
+    pub(super) async fn happened(&mut self) -> ResultsEvent {
         let questions = self.questions.as_ref();
         let due = [
             self.results.due(),
@@ -108,8 +111,8 @@ impl ManagerTraffic {
         };
         tokio::select! {
             biased;
-            () = time => Happened::Due,
-            Some(written) = self.repeats.join_next() => Happened::Written(written.unwrap_or(false)),
+            () = time => ResultsEvent::Due,
+            Some(written) = self.repeats.join_next() => ResultsEvent::Written(written.unwrap_or(false)),
             happened = answer => happened,
         }
     }
@@ -150,12 +153,12 @@ impl ManagerTraffic {
 }
 
 impl Questions {
-    async fn answer(&mut self) -> Happened {
+    async fn answer(&mut self) -> ResultsEvent {
         loop {
             tokio::select! {
-                Some(told) = self.told.recv() => return Happened::Told(told),
+                Some(told) = self.told.recv() => return ResultsEvent::Told(told),
                 Some(read) = self.reads.join_next() => match read {
-                    Ok(read) => return Happened::Read(read),
+                    Ok(read) => return ResultsEvent::Read(read),
                     // What panicked in it has been reported by the panic hook.
                     Err(_) => continue,
                 },
@@ -196,19 +199,21 @@ impl Worker {
         self.depart();
     }
 
-    pub(super) fn on_manager(&mut self, happened: Happened) {
+    pub(super) fn on_manager(&mut self, happened: ResultsEvent) {
         match happened {
-            Happened::Due => {}
-            Happened::Written(written) => {
+            ResultsEvent::Due => {}
+            ResultsEvent::Written(written) => {
                 self.manager.results.written();
                 match written {
                     true => self.status.metrics.manager.repeated(),
                     false => self.status.metrics.manager.let_go(1),
                 }
             }
-            Happened::Told(Told::Task(run, decision)) => self.on_decision(run, &decision),
-            Happened::Told(Told::Heard(heard)) => self.on_heard(heard),
-            Happened::Read(Read { id, found, last }) => {
+            ResultsEvent::Told(ManagerReply::Task(run, decision)) => {
+                self.on_decision(run, &decision)
+            }
+            ResultsEvent::Told(ManagerReply::Heard(heard)) => self.on_heard(heard),
+            ResultsEvent::Read(ReadResult { id, found, last }) => {
                 match found {
                     Ok(result) => self.publish_again(&id, result),
                     Err(e) => warn!(task = %id, "the result can't be published again: {e}"),
@@ -288,7 +293,7 @@ impl Worker {
             }
             manager::NextStep::PublishAgain { id, payload: None, last } => {
                 let Some(reader) = questions.reader.clone() else { return };
-                questions.reads.spawn_blocking(move || Read {
+                questions.reads.spawn_blocking(move || ReadResult {
                     id,
                     found: reader.result(run),
                     last,

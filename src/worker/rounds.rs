@@ -3,7 +3,7 @@
 
 use super::Worker;
 use crate::config::Config;
-use crate::executor::{Crash, Ended, Ran, RunTask};
+use crate::executor::{Crash, Ran, RunTask, TaskEnd};
 use crate::journal::UpdateMarks;
 use crate::manager::{RoundServices, Rounds};
 use crate::mqtt::PublishError;
@@ -19,7 +19,7 @@ use std::time::Instant;
 use tracing::warn;
 
 /// The end of a task whose update has gone out, or never will.
-pub(super) type Published = (Ended, Result<(), PublishError>);
+pub(super) type Published = (TaskEnd, Result<(), PublishError>);
 
 /// The services of rounds, by the configuration.
 pub(crate) fn services(config: &crate::config::RoundsConfig, working_dir: &Path) -> RoundServices {
@@ -78,7 +78,7 @@ pub(super) fn with_rounds(
 impl Worker {
     /// Has the update of a task go out that has none else to take it. Gives the
     /// task's end back if there is none.
-    pub(super) fn publish_update(&mut self, mut ended: Ended) -> Option<Ended> {
+    pub(super) fn publish_update(&mut self, mut ended: TaskEnd) -> Option<TaskEnd> {
         let Some(round) = &mut ended.outcome.round else { return Some(ended) };
         let Some(update) = round.unsent.take() else {
             self.status.metrics.rounds.ended(round);

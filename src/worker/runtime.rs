@@ -12,7 +12,7 @@ use crate::config::{Config, Isolation};
 use crate::disk::DiskCache;
 use crate::executor::{Ran, RunTask};
 #[cfg(target_os = "linux")]
-use crate::host::{Condition, Keeper};
+use crate::host::{Keeper, RuntimeCondition};
 use crate::metrics::RuntimeLevels;
 use crate::nn::{Nn, NnConfig};
 use crate::policy::Policy;
@@ -130,11 +130,12 @@ impl Tasker {
     }
 
     /// How the process is that tasks run in.
-    pub(super) fn condition(&self) -> Condition {
+    pub(super) fn condition(&self) -> RuntimeCondition {
         match &self.0 {
-            Runner::Here { .. } => {
-                Condition { process: Some(std::process::id()), ..Condition::default() }
-            }
+            Runner::Here { .. } => RuntimeCondition {
+                process: Some(std::process::id()),
+                ..RuntimeCondition::default()
+            },
             #[cfg(target_os = "linux")]
             Runner::Apart(keeper, ..) => keeper.condition(),
         }

@@ -10,9 +10,9 @@
 
 use super::Worker;
 use crate::cancel::Reason;
-use crate::executor::{Ended, Ran, RunTask, Task, Turn};
+use crate::executor::{Ran, RunTask, Submission, TaskEnd, Turn};
 use crate::journal::Run;
-use crate::ledger::Event as Happening;
+use crate::ledger::LedgerEvent;
 use crate::queue::Admission;
 use crate::runtime::{Door, Served};
 use crate::task::{Bind, Failure, Life, Outcome, Rejection, TaskId, TaskSpec};
@@ -33,11 +33,11 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// See the module's documentation. Clones share them.
 #[derive(Clone, Default)]
-pub(super) struct Servers(Arc<Mutex<HashMap<TaskId, Server>>>);
+pub(super) struct Servers(Arc<Mutex<HashMap<TaskId, ServerTask>>>);
 
 /// A task that is a server.
 #[derive(Default)]
-struct Server {
+struct ServerTask {
     /// What was found to be one, until the loop has it.
     found: Option<TaskSpec>,
     listener: Option<Arc<TcpListener>>,
@@ -63,7 +63,7 @@ impl Servers {
             }
             if let Ok(Outcome { verdict: Err(Failure::Serves), .. }) = &ran.end {
                 let found = Some(turn.spec.serving());
-                servers.lock().insert(id.clone(), Server { found, ..Server::default() });
+                servers.lock().insert(id.clone(), ServerTask { found, ..ServerTask::default() });
             }
             ran
         })
@@ -107,7 +107,7 @@ impl Servers {
 
     /// A server of an earlier process is to listen at its port again.
     pub(super) fn again(&self, id: &TaskId, port: u16) {
-        self.lock().insert(id.clone(), Server { port: Some(port), ..Server::default() });
+        self.lock().insert(id.clone(), ServerTask { port: Some(port), ..ServerTask::default() });
     }
 
     /// What is run of a task: a server, if it is one.
@@ -188,7 +188,7 @@ impl Servers {
     fn overdue(&self) -> Vec<TaskId> {
         let now = Instant::now();
         let servers = self.lock();
-        let over = |server: &Server| server.closing.is_some_and(|(until, _)| until <= now);
+        let over = |server: &ServerTask| server.closing.is_some_and(|(until, _)| until <= now);
         servers.iter().filter(|(_, server)| over(server)).map(|(id, _)| id.clone()).collect()
     }
 
@@ -209,7 +209,7 @@ impl Servers {
     }
 
     // Each change is one step.
-    fn lock(&self) -> MutexGuard<'_, HashMap<TaskId, Server>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TaskId, ServerTask>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -268,7 +268,7 @@ fn shut(listener: &TcpListener) -> bool {
 impl Worker {
     /// A task that an executor has run is a server: it listens from now on, or
     /// fails. Gives back what has ended otherwise.
-    pub(super) fn serve_if_server(&mut self, ended: Ended) -> Option<Ended> {
+    pub(super) fn serve_if_server(&mut self, ended: TaskEnd) -> Option<TaskEnd> {
         if ended.outcome.verdict != Err(Failure::Serves) {
             self.servers.forget(&ended.id);
             return Some(ended);
@@ -276,7 +276,7 @@ impl Worker {
         let id = ended.id.clone();
         let failed = |failure| {
             let outcome = Outcome { verdict: Err(failure), ..ended.outcome.clone() };
-            Some(Ended { outcome, ..ended })
+            Some(TaskEnd { outcome, ..ended })
         };
         let (waiting, running) = self.daemons.pool.load();
         let (running, limit) = (waiting + running, self.daemons.limit);
@@ -287,7 +287,7 @@ impl Worker {
         match self.servers.open(&id) {
             Ok(port) => {
                 info!(task = %id, port, "the task is an HTTP server, and listens");
-                self.on(Happening::Serves { id, port });
+                self.on(LedgerEvent::Serves { id, port });
                 None
             }
             Err(failure) => {
@@ -302,7 +302,7 @@ impl Worker {
         let Some(spec) = self.servers.take(id) else {
             return Err(Rejection::Unsupported("the HTTP server is gone".into()));
         };
-        self.daemons.pool.submit(Task::whole(run, spec), Admission::Again)
+        self.daemons.pool.submit(Submission::whole(run, spec), Admission::Again)
     }
 
     /// Whether this is a server that ends in order now.

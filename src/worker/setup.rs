@@ -11,11 +11,11 @@ use crate::mqtt::{self, CleanSession, SessionKind, SessionMemory};
 use crate::nn::{self, Nn, NnConfig, OpenVinoConfig};
 use crate::policy::{self, Policy, Root, Trust};
 use crate::protocol::{Topics, WorkerMetadata};
-use crate::queue::Bounds;
+use crate::queue::QueueBounds;
 use crate::runtime::{
-    CompileProcesses, MAX_WASM_STACK, Pool, Requests, RuntimeConfig, Stdio, WhenLost,
+    CompileProcesses, InstancePool, MAX_WASM_STACK, Requests, RuntimeConfig, Stdio, WhenLost,
 };
-use crate::sources::{Fetcher, ImageSettings, Images, Login, RegistryPlace};
+use crate::sources::{Fetcher, ImageSettings, Images, RegistryLogin, RegistryPlace};
 use crate::task::{Bind, GraphDir, Limits, Serving};
 use crate::usage::Container;
 use crate::version;
@@ -111,14 +111,14 @@ fn may_take(config: &Config) -> u64 {
 }
 
 /// How much may wait.
-pub fn bounds(config: &Config) -> Bounds {
+pub fn bounds(config: &Config) -> QueueBounds {
     let (bytes, memory) = match config.state_dir {
         // The rest is for what a burst passes through: messages that are being
         // accepted, the journal's pages, holes in the heap.
         Some(_) => (config.queue_bytes, Some(config.queue_memory / 4)),
         None => (config.queue_memory, None),
     };
-    Bounds { tasks: config.queue, bytes, memory }
+    QueueBounds { tasks: config.queue, bytes, memory }
 }
 
 /// The files with the worker's secrets, as far as they are there, and the
@@ -142,13 +142,13 @@ pub(super) fn executors(config: &Config) -> usize {
 
 /// A slot for each of them, and for each task that may be left behind, and one
 /// more, because an instance gives its own back a moment after its task has ended.
-pub(super) fn pool(config: &Config) -> Pool {
+pub(super) fn pool(config: &Config) -> InstancePool {
     let executors = u32::try_from(executors(config)).unwrap_or(u32::MAX);
     // And for each request at once, where there are any.
     let requests = u32::try_from(config.http.requests).unwrap_or(u32::MAX);
     let requests = if config.http.enabled { requests } else { 0 };
     let instances = executors.saturating_mul(2).saturating_add(1).saturating_add(requests);
-    Pool { instances, memory: config.limits.memory }
+    InstancePool { instances, memory: config.limits.memory }
 }
 
 /// Says which roots can't be used.
@@ -233,9 +233,11 @@ pub fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
 pub(crate) fn registry_place(images: &ImagesConfig, working_dir: &Path) -> Option<RegistryPlace> {
     let registry = images.registry.as_ref()?;
     let login = match (&registry.token, &registry.user) {
-        (Some(token), _) => Login::Token(token.expose().to_owned()),
-        (None, Some((user, password))) => Login::User(user.clone(), password.expose().to_owned()),
-        (None, None) => Login::Anonymous,
+        (Some(token), _) => RegistryLogin::Token(token.expose().to_owned()),
+        (None, Some((user, password))) => {
+            RegistryLogin::User(user.clone(), password.expose().to_owned())
+        }
+        (None, None) => RegistryLogin::Anonymous,
     };
     Some(RegistryPlace {
         host: registry.host.clone(),

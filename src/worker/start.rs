@@ -1,7 +1,7 @@
 //! Wires a worker: opens its journal, starts its runtime, its threads and its
 //! connection, and has it serve.
 
-use super::admission::Admission;
+use super::admission::AdmissionThread;
 use super::daemons::{self, Daemons, NotBefore};
 use super::deployments::{self, Living};
 use super::quota::LogQuota;
@@ -12,14 +12,14 @@ use super::status as told;
 use super::tasks::Tasks;
 use super::{Happening, Inputs, Phase, Worker, monitor, recall, results, rounds, setup};
 use crate::config::{Config, Isolation};
-use crate::executor::{Executor, Threads};
+use crate::executor::{Executor, PoolThreads};
 use crate::journal::{InvocationMarks, Journal, Opened, Recovered, UpdateMarks};
 use crate::ledger::{After, Ledger};
 use crate::metrics::Metrics;
 use crate::mqtt::{self, Ack};
 use crate::policy::{self, Policy, Resolve};
 use crate::protocol::Topics;
-use crate::queue::Bounds;
+use crate::queue::QueueBounds;
 use crate::runtime::THREAD_STACK;
 use crate::status::{self, Health, Sources, Status};
 use crate::version;
@@ -96,7 +96,7 @@ async fn start<T>(
     let policy = SharedPolicy::new(policy);
     let servers = Servers::default();
     let reader = journal.as_ref().map(Journal::reader);
-    let threads = Threads {
+    let threads = PoolThreads {
         executors: config.executors.get(),
         stack: THREAD_STACK,
         large: setup::compilers(&config),
@@ -105,7 +105,7 @@ async fn start<T>(
     };
     let not_before = NotBefore::default();
     let (daemons, daemons_ended) = Executor::start(
-        Threads {
+        PoolThreads {
             executors: config.daemons,
             stack: THREAD_STACK,
             large: 0,
@@ -113,7 +113,7 @@ async fn start<T>(
             invocations: false,
         },
         // How many there may be is decided before they come here.
-        Bounds { tasks: usize::MAX, bytes: usize::MAX, memory: None },
+        QueueBounds { tasks: usize::MAX, bytes: usize::MAX, memory: None },
         recall::recall(reader.clone(), policy.clone(), servers.clone()),
         daemons::keep_running(servers.known(tasker.run_or_serve(&servers)), not_before.clone()),
     )?;
@@ -162,7 +162,7 @@ async fn start<T>(
     let about = setup::about(&config);
     let memory = about.total_memory_bytes;
     let result_limit = setup::result_limit(&config, &topics);
-    let (admission, admitted) = Admission::start(policy.clone(), reader)?;
+    let (admission, admitted) = AdmissionThread::start(policy.clone(), reader)?;
     if let Some(reloads) = reloads {
         let reloading = Reloading {
             config: config.clone(),

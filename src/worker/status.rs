@@ -11,8 +11,8 @@ use crate::metrics::{RuntimeLevels, outcome_label, rejection_label};
 use crate::mqtt::ConnectionFailure;
 use crate::status::AskRuntime;
 use crate::status::report::{
-    Caches, Code, Connection, Deployed, Graph, Journal, Recent, Report, Runtime, Task, Work,
-    seconds,
+    CachesReport, CodeReport, ConnectionReport, DeployedReport, EndReport, GraphReport,
+    JournalReport, LoopReport, Report, RuntimeReport, TaskReport, seconds,
 };
 use crate::task::{Outcome, Rejection, TaskId, Timings, milliseconds};
 use crate::version;
@@ -26,7 +26,7 @@ const MOST: usize = 100;
 /// What is remembered for whoever asks.
 #[derive(Default)]
 pub(super) struct Record {
-    recent: VecDeque<Ended>,
+    recent: VecDeque<RecentEnd>,
     connected: bool,
     /// When the connection was made or lost.
     changed: Option<Instant>,
@@ -34,7 +34,7 @@ pub(super) struct Record {
     failure: Option<String>,
 }
 
-struct Ended {
+struct RecentEnd {
     id: TaskId,
     outcome: String,
     at: Instant,
@@ -57,7 +57,7 @@ impl Record {
         if self.recent.len() == MOST {
             self.recent.pop_back();
         }
-        self.recent.push_front(Ended { id: id.clone(), outcome, at: Instant::now(), timings });
+        self.recent.push_front(RecentEnd { id: id.clone(), outcome, at: Instant::now(), timings });
     }
 
     /// The connection was made.
@@ -74,8 +74,8 @@ impl Record {
         (self.connected, self.failure) = (false, Some(failure.to_string()));
     }
 
-    fn connection(&self) -> Connection {
-        Connection {
+    fn connection(&self) -> ConnectionReport {
+        ConnectionReport {
             connected: self.connected,
             since: self.changed.map(|at| seconds(at.elapsed())),
             made: self.made,
@@ -83,8 +83,8 @@ impl Record {
         }
     }
 
-    fn recent(&self) -> Vec<Recent> {
-        let recent = self.recent.iter().map(|ended| Recent {
+    fn recent(&self) -> Vec<EndReport> {
+        let recent = self.recent.iter().map(|ended| EndReport {
             id: ended.id.to_string(),
             outcome: ended.outcome.clone(),
             ago: seconds(ended.at.elapsed()),
@@ -101,13 +101,13 @@ impl Record {
 
 impl Worker {
     /// What it does, for whoever asks.
-    pub(super) fn work(&self) -> Work {
+    pub(super) fn work(&self) -> LoopReport {
         let (queued, running) = self.executor.load();
         let tasks = self.executor.listed(MOST);
         let daemons = self.daemons.pool.listed(MOST);
         let (deployments, deployed, invocations) = self.living.listed(MOST);
         let deployed = deployed.into_iter();
-        Work {
+        LoopReport {
             connection: self.record.connection(),
             queued,
             running,
@@ -117,7 +117,7 @@ impl Worker {
             recent: self.record.recent(),
             deployments,
             deployed_tasks: deployed
-                .map(|(id, in_memory)| Deployed { id: id.to_string(), in_memory })
+                .map(|(id, in_memory)| DeployedReport { id: id.to_string(), in_memory })
                 .collect(),
             invocations,
             outbox: self.tasks.deliveries.len(),
@@ -125,7 +125,7 @@ impl Worker {
     }
 }
 
-fn task(listed: ListedTask) -> Task {
+fn task(listed: ListedTask) -> TaskReport {
     let ListedTask { id, age, uptime, doing } = listed;
     let (phase, graph) = match doing {
         None => ("waiting", None),
@@ -135,7 +135,7 @@ fn task(listed: ListedTask) -> Task {
         Some(Doing::Running) => ("running", None),
         Some(Doing::Computing(graph)) => ("computing", Some(graph)),
     };
-    Task {
+    TaskReport {
         id: id.to_string(),
         age: seconds(age),
         running: uptime.map(seconds),
@@ -145,10 +145,10 @@ fn task(listed: ListedTask) -> Task {
 }
 
 /// How the journal is written.
-pub(super) fn journal(levels: &JournalLevels) -> Journal {
+pub(super) fn journal(levels: &JournalLevels) -> JournalReport {
     let writes = levels.counts.iter().sum::<u64>();
     let mean = levels.total.checked_div(u32::try_from(writes).unwrap_or(u32::MAX));
-    Journal {
+    JournalReport {
         bytes: levels.bytes,
         writes,
         mean_write_ms: milliseconds(mean.unwrap_or_default()),
@@ -186,7 +186,7 @@ pub(super) fn runtime(
     };
     Box::new(move || {
         let condition = tasker.condition();
-        let runtime = Runtime {
+        let runtime = RuntimeReport {
             isolation: isolation.into(),
             pid: condition.process,
             age: condition.age.map(seconds),
@@ -197,13 +197,13 @@ pub(super) fn runtime(
     })
 }
 
-fn caches(levels: RuntimeLevels) -> Caches {
-    Caches {
+fn caches(levels: RuntimeLevels) -> CachesReport {
+    CachesReport {
         code_bytes: levels.module_bytes,
         code: levels
             .code
             .into_iter()
-            .map(|code| Code {
+            .map(|code| CodeReport {
                 digest: code.digest,
                 kind: code.kind,
                 bytes: code.bytes,
@@ -215,7 +215,7 @@ fn caches(levels: RuntimeLevels) -> Caches {
         graphs: levels
             .graphs
             .into_iter()
-            .map(|graph| Graph {
+            .map(|graph| GraphReport {
                 name: graph.name,
                 source: graph.directory.unwrap_or_else(|| "handed over by a guest".into()),
                 backend: graph.backend,

@@ -1,13 +1,15 @@
 //! The hands of the [`ledger`](crate::ledger): what it decides is carried out
 //! here, and what happens is told to it.
 
-use super::admission::{self, Admitted, Answer};
+use super::admission::{AdmissionAnswer, AdmissionThread, Admitted};
 use super::{Worker, oversize};
-use crate::deploy;
+use crate::deploy::DeployEvent;
 use crate::digest::Digest;
-use crate::executor::{Ended, Task};
+use crate::executor::{Submission, TaskEnd};
 use crate::journal::{Arrival, Journal, Run, Step, fingerprint};
-use crate::ledger::{After, Effect, Event, Ledger, Notice, Now, Publication, Start};
+use crate::ledger::{
+    After, Ledger, LedgerEffect, LedgerEvent, LedgerNotice, Now, Publication, Start,
+};
 use crate::manager::Departure;
 use crate::mqtt::{Ack, PublishError};
 use crate::protocol::Malformed;
@@ -24,13 +26,13 @@ pub(super) type Delivered = (Departure, Result<(), PublishError>);
 pub(super) struct Tasks {
     ledger: Ledger<Ack>,
     /// What is still to be done; empty between two events.
-    effects: VecDeque<Effect<Ack>>,
+    effects: VecDeque<LedgerEffect<Ack>>,
     journal: Option<Journal<After<Ack>>>,
     /// Records whose [`After`] has not come back.
     unsettled: usize,
     /// Whether a task may run while its record is on the way to the disk.
     early: bool,
-    admission: admission::Admission,
+    admission: AdmissionThread,
     pub(super) deliveries: JoinSet<Delivered>,
 }
 
@@ -43,7 +45,7 @@ impl Tasks {
         ledger: Ledger<Ack>,
         journal: Option<Journal<After<Ack>>>,
         early: bool,
-        admission: admission::Admission,
+        admission: AdmissionThread,
     ) -> Tasks {
         let (effects, deliveries) = (VecDeque::new(), JoinSet::new());
         Tasks { ledger, effects, journal, unsettled: 0, early, admission, deliveries }
@@ -95,7 +97,7 @@ impl Tasks {
 
 impl Worker {
     /// Tells the ledger, and does what it says.
-    pub(super) fn on(&mut self, event: Event<Ack>) {
+    pub(super) fn on(&mut self, event: LedgerEvent<Ack>) {
         let now = Now::read();
         self.tasks.ledger.on(event, now, &mut self.tasks.effects);
         while let Some(effect) = self.tasks.effects.pop_front() {
@@ -114,25 +116,27 @@ impl Worker {
     }
 
     /// Carries an effect out; gives what happens at once because of it.
-    fn carry_out(&mut self, effect: Effect<Ack>) -> Option<Event<Ack>> {
+    fn carry_out(&mut self, effect: LedgerEffect<Ack>) -> Option<LedgerEvent<Ack>> {
         match effect {
-            Effect::Record { step, then } => match &self.tasks.journal {
+            LedgerEffect::Record { step, then } => match &self.tasks.journal {
                 Some(journal) => {
                     self.tasks.unsettled += 1;
                     journal.record(step, then);
                 }
-                None => return Some(Event::Durable(then)),
+                None => return Some(LedgerEvent::Durable(then)),
             },
             // The manager may not have its result yet.
-            Effect::Note(Step::Forgotten(run)) if self.manager.keeps(run) => {}
-            Effect::Note(step) => self.note(step),
-            Effect::Acknowledge(ack) => self.link.ack(ack),
-            Effect::Admit { run, request } => self.tasks.admission.admit(run, request),
-            Effect::Submit { run, request, spec } => {
+            LedgerEffect::Note(Step::Forgotten(run)) if self.manager.keeps(run) => {}
+            LedgerEffect::Note(step) => self.note(step),
+            LedgerEffect::Acknowledge(ack) => self.link.ack(ack),
+            LedgerEffect::Admit { run, request } => self.tasks.admission.admit(run, request),
+            LedgerEffect::Submit { run, request, spec } => {
                 let id = request.id.clone();
                 let verdict = match spec.life() {
-                    Life::Daemon | Life::Server => self.submit_daemon(Task::whole(run, spec)),
-                    Life::Latent => self.executor.submit(Task::whole(run, spec), Admission::Held),
+                    Life::Daemon | Life::Server => self.submit_daemon(Submission::whole(run, spec)),
+                    Life::Latent => {
+                        self.executor.submit(Submission::whole(run, spec), Admission::Held)
+                    }
                     Life::Once => {
                         // An update that was sent can't be taken back: the mark of its run
                         // is of use only once that is recorded.
@@ -140,48 +144,48 @@ impl Worker {
                             Some(_) => Admission::Held,
                             None => self.tasks.admission_of_a_run(),
                         };
-                        self.executor.submit(Task::whole(run, spec), admission)
+                        self.executor.submit(Submission::whole(run, spec), admission)
                     }
                 };
-                return Some(Event::Submitted { run, id, request: Some(request), verdict });
+                return Some(LedgerEvent::Submitted { run, id, request: Some(request), verdict });
             }
-            Effect::Resubmit { run, id, weight, admission } => {
-                let task = Task::stored(run, id.clone(), weight);
+            LedgerEffect::Resubmit { run, id, weight, admission } => {
+                let task = Submission::stored(run, id.clone(), weight);
                 let verdict = self.executor.submit(task, admission);
-                return Some(Event::Submitted { run, id, request: None, verdict });
+                return Some(LedgerEvent::Submitted { run, id, request: None, verdict });
             }
-            Effect::StartAgain { run, id, weight, wait, port } => {
+            LedgerEffect::StartAgain { run, id, weight, wait, port } => {
                 if let Some(port) = port {
                     self.servers.again(&id, port);
                 }
                 self.daemons.wait(&id, wait);
-                let task = Task::stored(run, id.clone(), weight);
+                let task = Submission::stored(run, id.clone(), weight);
                 let verdict = self.daemons.pool.submit(task, Admission::Again);
-                return Some(Event::Submitted { run, id, request: None, verdict });
+                return Some(LedgerEvent::Submitted { run, id, request: None, verdict });
             }
-            Effect::Serve { run, id } => {
+            LedgerEffect::Serve { run, id } => {
                 let verdict = self.submit_server(run, &id);
-                return Some(Event::Submitted { run, id, request: None, verdict });
+                return Some(LedgerEvent::Submitted { run, id, request: None, verdict });
             }
             // Each is with one of them.
-            Effect::Release(id) => {
+            LedgerEffect::Release(id) => {
                 self.executor.release(&id);
                 self.daemons.pool.release(&id);
             }
             // One that has ended meanwhile is about to say so.
-            Effect::Stop(id) if self.close_server(&id) => {}
-            Effect::Stop(id) => {
+            LedgerEffect::Stop(id) if self.close_server(&id) => {}
+            LedgerEffect::Stop(id) => {
                 let _known = self.executor.stop(&id) || self.daemons.pool.stop(&id);
             }
-            Effect::Publish(publication) => self.manager.publish(publication),
-            Effect::Deploy { run, id, fingerprint } => {
-                self.on_living(deploy::Event::Deployed { run, id, fingerprint });
+            LedgerEffect::Publish(publication) => self.manager.publish(publication),
+            LedgerEffect::Deploy { run, id, fingerprint } => {
+                self.on_living(DeployEvent::Deployed { run, id, fingerprint });
             }
-            Effect::NotDeployed(id) => self.on_living(deploy::Event::NotDeployed(id)),
-            Effect::Superseded(id) => self.supersede(&id),
-            Effect::Notice(notice) => {
+            LedgerEffect::NotDeployed(id) => self.on_living(DeployEvent::NotDeployed(id)),
+            LedgerEffect::Superseded(id) => self.supersede(&id),
+            LedgerEffect::Notice(notice) => {
                 self.count(&notice);
-                let flood = matches!(notice, Notice::Refused { .. });
+                let flood = matches!(notice, LedgerNotice::Refused { .. });
                 if !flood || self.quota.may_write("task refused") {
                     notice.log();
                 }
@@ -190,14 +194,14 @@ impl Worker {
         None
     }
 
-    fn count(&mut self, notice: &Notice) {
+    fn count(&mut self, notice: &LedgerNotice) {
         match notice {
-            Notice::Accepted(_) => self.status.metrics.accepted(),
-            Notice::Refused { id, rejection } => {
+            LedgerNotice::Accepted(_) => self.status.metrics.accepted(),
+            LedgerNotice::Refused { id, rejection } => {
                 self.status.metrics.refused(rejection);
                 self.record.refused(id, rejection);
             }
-            Notice::Withdrawn(id) => {
+            LedgerNotice::Withdrawn(id) => {
                 let outcome = Outcome::failed(Failure::Stopped);
                 self.status.metrics.ended(&outcome);
                 self.record.ended(id, &outcome);
@@ -209,7 +213,7 @@ impl Worker {
     /// A step is on the disk.
     pub(super) fn on_durable(&mut self, then: After<Ack>) {
         self.tasks.unsettled -= 1;
-        self.on(Event::Durable(then));
+        self.on(LedgerEvent::Durable(then));
     }
 
     pub(super) fn start(&mut self, request: TaskRequest, duplicate: bool, ack: Ack) {
@@ -221,11 +225,17 @@ impl Worker {
             }
             if !request.latent {
                 // The id is that of another kind of task now.
-                self.on_living(deploy::Event::Stop(arrival.id.clone()));
+                self.on_living(DeployEvent::Stop(arrival.id.clone()));
             }
         }
         let receipt = ack.receipt();
-        self.on(Event::Start(Start { arrival, content: Ok(request), duplicate, receipt, ack }));
+        self.on(LedgerEvent::Start(Start {
+            arrival,
+            content: Ok(request),
+            duplicate,
+            receipt,
+            ack,
+        }));
     }
 
     pub(super) fn malformed_start(
@@ -243,13 +253,13 @@ impl Worker {
         let arrival = Arrival { id, fingerprint: Digest::of(payload), state: None };
         let content = Err(Rejection::Malformed(malformed.reason));
         let receipt = ack.receipt();
-        self.on(Event::Start(Start { arrival, content, duplicate, receipt, ack }));
+        self.on(LedgerEvent::Start(Start { arrival, content, duplicate, receipt, ack }));
     }
 
-    pub(super) fn on_answer(&mut self, answer: Answer) {
+    pub(super) fn on_answer(&mut self, answer: AdmissionAnswer) {
         match answer {
-            Answer::Admitted(admitted) => self.on_admitted(admitted),
-            Answer::Loaded(loaded) => self.on_loaded(loaded),
+            AdmissionAnswer::Admitted(admitted) => self.on_admitted(admitted),
+            AdmissionAnswer::Loaded(loaded) => self.on_loaded(loaded),
         }
     }
 
@@ -261,15 +271,15 @@ impl Worker {
             }
             Ok((request, spec))
         });
-        self.on(Event::Admitted { run, id, verdict });
+        self.on(LedgerEvent::Admitted { run, id, verdict });
     }
 
-    pub(super) fn on_ended(&mut self, ended: Ended) {
+    pub(super) fn on_ended(&mut self, ended: TaskEnd) {
         if ended.id.invocation().is_some() {
             return self.on_invocation_ended(ended);
         }
         let Some(ended) = self.serve_if_server(ended) else { return };
-        let Some(Ended { id, outcome, spent }) = self.publish_update(ended) else { return };
+        let Some(TaskEnd { id, outcome, spent }) = self.publish_update(ended) else { return };
         self.report_end(&id, spent);
         let took = outcome.timings;
         match &outcome.verdict {
@@ -284,7 +294,7 @@ impl Worker {
                 "task completed"
             ),
             Err(Failure::ShuttingDown) if self.tasks.survive() => {
-                return self.on(Event::CutShort(id));
+                return self.on(LedgerEvent::CutShort(id));
             }
             Err(_) => {
                 if self.quota.may_write("task failed") {
@@ -295,7 +305,7 @@ impl Worker {
         }
         self.status.metrics.ended(&outcome);
         self.record.ended(&id, &outcome);
-        self.on(Event::Ended { id, outcome });
+        self.on(LedgerEvent::Ended { id, outcome });
     }
 
     /// The one way out for results.
@@ -317,15 +327,15 @@ impl Worker {
         }
         let Publication { run, id, result, replay, .. } = publication;
         match delivered {
-            Ok(()) => self.on(Event::Delivered { run, id }),
+            Ok(()) => self.on(LedgerEvent::Delivered { run, id }),
             Err(e @ (PublishError::TooLarge { .. } | PublishError::Rejected { .. })) => {
                 error!(task = %id, "{e}");
                 if replay {
                     // A shorter one would differ from what the broker has had.
-                    return self.on(Event::Delivered { run, id });
+                    return self.on(LedgerEvent::Delivered { run, id });
                 }
                 if let Some(instead) = oversize::smaller(&result, &e) {
-                    self.on(Event::Undeliverable { run, id, instead });
+                    self.on(LedgerEvent::Undeliverable { run, id, instead });
                 }
             }
             Err(e) if self.tasks.survive() => {

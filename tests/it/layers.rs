@@ -1,6 +1,6 @@
-//! The architecture: which module of `src` may use which other one, and which
-//! libraries stay behind which module. The sources are read, tests of theirs
-//! apart.
+//! The architecture: which module of `src` may use which other one, which
+//! libraries stay behind which module, and that no two types which others see share
+//! a name. The sources are read, tests of theirs apart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -143,6 +143,8 @@ struct Uses {
     ours: BTreeMap<String, BTreeSet<PathBuf>>,
     /// First names of other paths.
     others: BTreeMap<String, BTreeSet<PathBuf>>,
+    /// Types that other top-level modules may use: `pub` or `pub(crate)`.
+    types: Vec<(String, PathBuf)>,
 }
 
 #[test]
@@ -196,6 +198,19 @@ fn libraries_stay_behind_their_modules() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What stays within a module may be called as is best there: each format of models
+/// has its `Tensor`, each lock its `State`.
+#[test]
+fn types_that_other_modules_see_have_names_of_their_own() {
+    let mut types = BTreeMap::<String, Vec<PathBuf>>::new();
+    for (name, file) in sources().into_values().flat_map(|uses| uses.types) {
+        types.entry(name).or_default().push(file);
+    }
+    assert!(types.contains_key("TaskSpec") && types.contains_key("LedgerEvent"), "{types:?}");
+    types.retain(|_, files| files.len() > 1);
+    assert!(types.is_empty(), "of each name one type: {types:?}");
+}
+
 #[test]
 fn paths_are_found_in_every_form() {
     let mut uses = Uses::default();
@@ -204,12 +219,16 @@ fn paths_are_found_in_every_form() {
                 fn f() -> crate::queue::Queue { wasmtime::Engine::default(); }\n\
                 // crate::client is only spoken of\n\
                 /// [`crate::doctor`], too\n\
+                pub(crate) enum Verdict { Yes }\n\
+                pub(super) struct Inner;\n\
+                pub const fn not_a_type() {}\n\
                 #[cfg(test)]\n\
                 mod tests { use crate::worker; }\n";
     uses.read(text, Path::new("f.rs"));
     let ours: Vec<&str> = uses.ours.keys().map(String::as_str).collect();
     assert_eq!(ours, ["disk", "nn", "queue", "task"]);
     assert!(uses.others.contains_key("wasmtime") && !uses.others.contains_key("crate"));
+    assert_eq!(uses.types, [("Verdict".to_owned(), PathBuf::from("f.rs"))]);
 }
 
 impl Uses {
@@ -224,6 +243,8 @@ impl Uses {
             .filter(|line| !line.trim_start().starts_with("//"))
             .flat_map(|line| [line, "\n"])
             .collect();
+        let types = code.lines().filter_map(type_seen_by_others);
+        self.types.extend(types.map(|name| (name.to_owned(), file.to_owned())));
         let mut before = "";
         let mut rest = code.as_str();
         while let Some((head, tail)) = rest.split_once("::") {
@@ -244,6 +265,15 @@ impl Uses {
 
 fn is_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
+}
+
+/// The name of the type that a line defines for other modules.
+fn type_seen_by_others(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    let item = line.strip_prefix("pub ").or_else(|| line.strip_prefix("pub(crate) "))?;
+    let (kind, rest) = item.split_once(' ')?;
+    let is_type = matches!(kind, "struct" | "enum" | "trait" | "type" | "union");
+    is_type.then(|| &rest[..rest.find(|c| !is_name(c)).unwrap_or(rest.len())])
 }
 
 /// The first names of what stands behind `crate::`: one, or those in braces.

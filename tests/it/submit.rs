@@ -4,7 +4,7 @@
 use super::support::wat;
 use proplet::broker::{Broker, Settings};
 use proplet::config::{Config, Environment};
-use proplet::mqtt::{self, Address, Event, Login};
+use proplet::mqtt::{self, Address, Event, MqttLogin};
 use proplet::protocol::Topics;
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -101,7 +101,7 @@ impl Channel {
         let address = self.broker.address();
         let address = Address { host: address.ip().to_string(), port: address.port() };
         let mut options = mqtt::Options::new(address, "boss");
-        options.login = Some(Login { username: "boss".into(), password: KEY.into() });
+        options.login = Some(MqttLogin { username: "boss".into(), password: KEY.into() });
         options.subscriptions = vec![Topics::new("domain", "channel").start()];
         let (link, mut events) = {
             let _entered = runtime.enter();

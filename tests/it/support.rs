@@ -39,8 +39,8 @@ use proplet::disk::DiskCache;
 use proplet::nn::{Nn, NnConfig};
 use proplet::policy::{Policy, Root, Trust, kernel_file_systems, resolve_dir, subdirectories};
 use proplet::runtime::{
-    CompileProcesses, MAX_WASM_STACK, Pool, Requests, Runtime, RuntimeConfig, Stdio, THREAD_STACK,
-    WhenLost,
+    CompileProcesses, InstancePool, MAX_WASM_STACK, Requests, Runtime, RuntimeConfig, Stdio,
+    THREAD_STACK, WhenLost,
 };
 use proplet::sources::Fetcher;
 use proplet::task::{Binary, Failure, Limits, ModuleSource, Outcome, TaskId, TaskRequest};
@@ -154,7 +154,7 @@ fn runtime(
         compile_apart,
         fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
         stdio: Stdio::Captured,
-        pool: Some(Pool { instances: 16, memory: 512 << 20 }),
+        pool: Some(InstancePool { instances: 16, memory: 512 << 20 }),
         requests: Requests { at_once: 4, nice: 0, memory: 0 },
         outbound: None,
     };

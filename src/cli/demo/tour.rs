@@ -35,13 +35,13 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Options {
+pub(super) struct TourOptions {
     pub(super) keep: bool,
     /// JSON alone on standard output.
     pub(super) json: bool,
 }
 
-pub(super) fn main(names: &[String], options: Options) -> anyhow::Result<ExitCode> {
+pub(super) fn main(names: &[String], options: TourOptions) -> anyhow::Result<ExitCode> {
     let env = Environment::from_process();
     // What is there to be said, the demo says.
     let quiet = "warn,proplet::mqtt=error,rumqttd=off".to_owned();
@@ -118,7 +118,7 @@ struct Demo {
     left_out: Vec<&'static str>,
     config: Config,
     env: Environment,
-    options: Options,
+    options: TourOptions,
     key: String,
 }
 
@@ -134,7 +134,7 @@ impl Demo {
             // A sender that is gone says the same.
             stopped.await.ok();
         }));
-        let Options { keep, json } = self.options;
+        let TourOptions { keep, json } = self.options;
         let tour = async {
             client.hear(WORKER, PATIENCE).await?;
             let all_ran = if json {

@@ -71,18 +71,18 @@ impl World {
         }
     }
 
-    fn on(&mut self, event: Event) {
+    fn on(&mut self, event: DeployEvent) {
         let now = self.worker.now;
         let mut effects = VecDeque::from(self.worker.on(event));
         while let Some(effect) = effects.pop_front() {
             match effect {
-                Effect::Note(Step::Forgotten(run)) => {
+                DeployEffect::Note(Step::Forgotten(run)) => {
                     assert!(self.disk.remove(&run).is_some(), "{run:?} is forgotten twice");
                 }
-                Effect::Note(step) => panic!("{step:?}"),
-                Effect::Mark(key) => self.marks.push(key),
-                Effect::Load { run, id } => self.loading.push((run, id)),
-                Effect::Submit { number, run, spec } => {
+                DeployEffect::Note(step) => panic!("{step:?}"),
+                DeployEffect::Mark(key) => self.marks.push(key),
+                DeployEffect::Load { run, id } => self.loading.push((run, id)),
+                DeployEffect::Submit { number, run, spec } => {
                     let (id, content) = &self.disk[&run];
                     assert_eq!(spec.grant().args[1], content.to_string(), "another one's code");
                     assert_eq!(spec.id(), &id.with_invocation(number));
@@ -92,19 +92,19 @@ impl World {
                         self.executor.push((number, run));
                         Ok(())
                     };
-                    effects.extend(self.worker.on(Event::Submitted { number, verdict }));
+                    effects.extend(self.worker.on(DeployEvent::Submitted { number, verdict }));
                 }
-                Effect::Cancel(id) => {
+                DeployEffect::Cancel(id) => {
                     let number = id.invocation().expect("an invocation");
                     assert!(self.executor.iter().any(|(known, _)| *known == number));
                 }
-                Effect::Answer { answer, .. } => {
+                DeployEffect::Answer { answer, .. } => {
                     let json: Value = serde_json::from_slice(&answer).expect("JSON");
                     let call = json["invocation_id"].as_str().expect("an id").to_owned();
                     let error = json["error"].as_str().map(str::to_owned);
                     self.answers.entry(call).or_default().push((now, error));
                 }
-                Effect::Notice(_) => {}
+                DeployEffect::Notice(_) => {}
             }
         }
     }
@@ -112,7 +112,7 @@ impl World {
     fn send(&mut self, name: &str, call: String) {
         let preparing = self.preparing.contains_key(&id(name));
         self.sent.entry(call.clone()).or_insert(self.worker.now);
-        self.on(Event::Invoke { invoke: super::call(name, &call), preparing });
+        self.on(DeployEvent::Invoke { invoke: super::call(name, &call), preparing });
     }
 
     fn one(&mut self, deed: &Deed) {
@@ -136,17 +136,17 @@ impl World {
                 let Some((run, content)) = self.preparing.remove(&id) else { return };
                 if *success {
                     self.disk.insert(run, (id.clone(), content));
-                    self.on(Event::Deployed { run, id, fingerprint: fingerprint(content) });
+                    self.on(DeployEvent::Deployed { run, id, fingerprint: fingerprint(content) });
                 } else {
-                    self.on(Event::NotDeployed(id));
+                    self.on(DeployEvent::NotDeployed(id));
                 }
             }
             Deed::Stop(n) => {
                 let id = id(&n.to_string());
-                self.on(Event::Stop(id.clone()));
+                self.on(DeployEvent::Stop(id.clone()));
                 assert!(self.disk.values().all(|(deployed, _)| *deployed != id), "it is removed");
                 if self.preparing.remove(&id).is_some() {
-                    self.on(Event::NotDeployed(id));
+                    self.on(DeployEvent::NotDeployed(id));
                 }
             }
             Deed::Invoke(n) => self.send(&n.to_string(), format!("call {}", self.sent.len())),
@@ -165,18 +165,18 @@ impl World {
                     Some(_) => Err(LoadError::Failed("the directory is gone".into())),
                     None => Err(LoadError::Lost("it is gone".into())),
                 };
-                self.on(Event::Loaded { run, id, verdict });
+                self.on(DeployEvent::Loaded { run, id, verdict });
             }
             Deed::End(n) => {
                 if !self.executor.is_empty() {
                     let (number, _) = self.executor.remove(n % self.executor.len());
-                    self.on(Event::Ended { number, outcome: printed("done") });
+                    self.on(DeployEvent::Ended { number, outcome: printed("done") });
                 }
             }
             Deed::Pass(seconds) => {
                 self.worker.now += Duration::from_secs(*seconds);
                 if self.worker.deployments.due().is_some_and(|due| due <= self.worker.now) {
-                    self.on(Event::Due);
+                    self.on(DeployEvent::Due);
                 }
             }
             Deed::Crash => self.crash(),
@@ -198,7 +198,7 @@ impl World {
         let preparing = self.preparing.iter().map(|(id, (_, c))| (id.clone(), weight(10, *c)));
         let preparing = preparing.collect();
         let invoked = self.marks.clone();
-        self.on(Event::Recovered { deployed, preparing, invoked });
+        self.on(DeployEvent::Recovered { deployed, preparing, invoked });
     }
 
     /// Everything comes to its end.

@@ -7,7 +7,7 @@ use super::super::levels::Tally;
 use super::super::messages::Report;
 use super::super::process::{Lane, Process};
 use super::super::reach::Reach;
-use super::{Condition, Launch};
+use super::{Launch, RuntimeCondition};
 use crate::cancel::{Cancel, Reason};
 use anyhow::Context as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -435,9 +435,9 @@ impl State {
         Some((process.clone(), lane, run))
     }
 
-    pub(super) fn condition(&self) -> Condition {
+    pub(super) fn condition(&self) -> RuntimeCondition {
         let company = self.company.as_ref();
-        Condition {
+        RuntimeCondition {
             process: company.map(|process| process.id),
             age: company.and(self.started).map(|started| started.elapsed()),
             crashes: self.lost,

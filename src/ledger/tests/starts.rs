@@ -22,13 +22,13 @@ fn a_start_of_a_task_that_is_being_admitted_is_not_acknowledged_before_that() {
     let (content, duplicate) = (Ok(request("a", "same")), true);
     let ack = Receipt { connection: 2, number: 0 };
     let start = Start { arrival: same(0), content, duplicate, receipt: Some(ack), ack };
-    let effects = worker.on(Event::Start(start));
-    assert_eq!(effects, [Effect::Notice(Notice::Underway { id: id("a"), same: true })]);
+    let effects = worker.on(LedgerEvent::Start(start));
+    assert_eq!(effects, [LedgerEffect::Notice(LedgerNotice::Underway { id: id("a"), same: true })]);
     worker.on(granted(run));
     let submitted = submitted(run);
     let [
-        Effect::Record { step: Step::Accepted { .. }, .. },
-        Effect::Record { step: Step::Nothing, then: After::Acknowledge(copy) },
+        LedgerEffect::Record { step: Step::Accepted { .. }, .. },
+        LedgerEffect::Record { step: Step::Nothing, then: After::Acknowledge(copy) },
     ] = &worker.on(submitted)[..]
     else {
         panic!("not recorded first")
@@ -137,7 +137,7 @@ fn a_message_that_was_never_taken_runs_although_it_is_marked_as_sent_before() {
         let mut worker = Worker::new(true);
         worker.run(same(number), printed("x"));
         let noted = worker.known();
-        assert_eq!(noted, [Effect::Note(Step::Acknowledged(Run(0)))]);
+        assert_eq!(noted, [LedgerEffect::Note(Step::Acknowledged(Run(0)))]);
         worker.last.connection += 1;
         assert!(matches!(worker.start(same(number), "same", true), Got::Run(_)));
     }
@@ -172,7 +172,7 @@ fn a_stop_forgets_a_result_for_later_starts_but_not_for_the_very_message() {
         let mut worker = Worker::new(true);
         let result = worker.run(same(number), printed("x"));
         let stopped = worker.stop("a");
-        assert!(stopped.contains(&Effect::Superseded(id("a"))), "{stopped:?}");
+        assert!(stopped.contains(&LedgerEffect::Superseded(id("a"))), "{stopped:?}");
         let got = worker.start(same(number), "same", true);
         assert!(matches!(got, Got::Again(again) if is_replay_of(&again, &result)));
         assert!(matches!(worker.start(same(number), "same", false), Got::Run(_)));
@@ -196,7 +196,7 @@ fn what_is_known_of_an_end_is_known_to_the_next_process() {
     let recover = |finished: Finished| {
         let mut worker = Worker::new(true);
         let recovered = Recovered { finished: vec![finished], next: Run(1), ..Default::default() };
-        assert_eq!(worker.on(Event::Recovered(recovered)), []);
+        assert_eq!(worker.on(LedgerEvent::Recovered(recovered)), []);
         worker
     };
     let now = Worker::new(true).now.wall;
@@ -238,14 +238,18 @@ fn a_replay_is_owed_until_it_is_delivered() {
     let arrival = same(2);
     let (content, duplicate) = (Ok(request("a", "same")), false);
     let (receipt, ack) = (None, worker.last);
-    let mut effects = worker.on(Event::Start(Start { arrival, content, duplicate, receipt, ack }));
-    let Some(Effect::Record { step: Step::Undelivered(Run(0)), then }) = effects.pop() else {
+    let mut effects =
+        worker.on(LedgerEvent::Start(Start { arrival, content, duplicate, receipt, ack }));
+    let Some(LedgerEffect::Record { step: Step::Undelivered(Run(0)), then }) = effects.pop() else {
         panic!("{effects:?}")
     };
-    assert!(effects.contains(&Effect::Notice(Notice::Replayed { id: id("a"), run: Run(0) })));
-    worker.on(Event::Durable(then));
-    let delivered = worker.on(Event::Delivered { run: Run(0), id: id("a") });
-    assert_eq!(delivered, [Effect::Note(Step::Delivered(Run(0)))]);
+    assert!(
+        effects
+            .contains(&LedgerEffect::Notice(LedgerNotice::Replayed { id: id("a"), run: Run(0) }))
+    );
+    worker.on(LedgerEvent::Durable(then));
+    let delivered = worker.on(LedgerEvent::Delivered { run: Run(0), id: id("a") });
+    assert_eq!(delivered, [LedgerEffect::Note(Step::Delivered(Run(0)))]);
 }
 
 #[test]
@@ -255,12 +259,17 @@ fn a_task_that_ends_before_its_record_is_on_the_disk_was_accepted_all_the_same()
         panic!("not run")
     };
     let verdict = Ok((request("a", ""), spec(&id("a"))));
-    worker.on(Event::Admitted { run, id: id("a"), verdict });
+    worker.on(LedgerEvent::Admitted { run, id: id("a"), verdict });
     let request = Some(request("a", ""));
-    let submitted = Event::Submitted { run, id: id("a"), request, verdict: Ok(()) };
-    let Some(Effect::Record { then, .. }) = worker.on(submitted).pop() else { panic!("no record") };
-    worker.on(Event::Ended { id: id("a"), outcome: printed("early") });
-    let effects = worker.on(Event::Durable(then));
-    assert!(effects.contains(&Effect::Notice(Notice::Accepted(id("a")))), "{effects:?}");
-    assert!(!effects.contains(&Effect::Release(id("a"))), "{effects:?}");
+    let submitted = LedgerEvent::Submitted { run, id: id("a"), request, verdict: Ok(()) };
+    let Some(LedgerEffect::Record { then, .. }) = worker.on(submitted).pop() else {
+        panic!("no record")
+    };
+    worker.on(LedgerEvent::Ended { id: id("a"), outcome: printed("early") });
+    let effects = worker.on(LedgerEvent::Durable(then));
+    assert!(
+        effects.contains(&LedgerEffect::Notice(LedgerNotice::Accepted(id("a")))),
+        "{effects:?}"
+    );
+    assert!(!effects.contains(&LedgerEffect::Release(id("a"))), "{effects:?}");
 }

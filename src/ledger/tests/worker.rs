@@ -37,7 +37,7 @@ impl Worker {
         self.now.wall += Duration::from_secs(seconds);
     }
 
-    pub(super) fn on(&mut self, event: Event<Receipt>) -> Vec<Effect<Receipt>> {
+    pub(super) fn on(&mut self, event: LedgerEvent<Receipt>) -> Vec<LedgerEffect<Receipt>> {
         self.ledger.on(event, self.now, &mut self.effects);
         self.effects.drain(..).collect()
     }
@@ -47,23 +47,27 @@ impl Worker {
         self.last.number += 1;
         let content = Ok(request(arrival.id.as_str(), content));
         let (receipt, ack) = (Some(self.last), self.last);
-        let effects = self.on(Event::Start(Start { arrival, content, duplicate, receipt, ack }));
+        let effects =
+            self.on(LedgerEvent::Start(Start { arrival, content, duplicate, receipt, ack }));
         self.got(effects, ack)
     }
 
-    pub(super) fn got(&mut self, effects: Vec<Effect<Receipt>>, ack: Receipt) -> Got {
+    pub(super) fn got(&mut self, effects: Vec<LedgerEffect<Receipt>>, ack: Receipt) -> Got {
         for effect in effects {
             match effect {
-                Effect::Admit { run, .. } => return Got::Run(run),
-                Effect::Record { then, .. } => {
-                    let after = self.on(Event::Durable(then));
-                    assert_eq!(after[0], Effect::Acknowledge(ack));
+                LedgerEffect::Admit { run, .. } => return Got::Run(run),
+                LedgerEffect::Record { then, .. } => {
+                    let after = self.on(LedgerEvent::Durable(then));
+                    assert_eq!(after[0], LedgerEffect::Acknowledge(ack));
                     return match after.into_iter().nth(1) {
-                        Some(Effect::Publish(publication)) if publication.replay => {
-                            self.on(Event::Delivered { run: publication.run, id: publication.id });
+                        Some(LedgerEffect::Publish(publication)) if publication.replay => {
+                            self.on(LedgerEvent::Delivered {
+                                run: publication.run,
+                                id: publication.id,
+                            });
                             Got::Again(publication.result)
                         }
-                        Some(Effect::Publish(publication)) => {
+                        Some(LedgerEffect::Publish(publication)) => {
                             let result = TaskResult::decode(&publication.result);
                             Got::Refused(result.expect("a result").error.expect("an error"))
                         }
@@ -79,43 +83,43 @@ impl Worker {
     /// The run is admitted, accepted and released.
     pub(super) fn accept(&mut self, run: Run, name: &str) {
         let verdict = Ok((request(name, ""), spec(&id(name))));
-        let admitted = self.on(Event::Admitted { run, id: id(name), verdict });
-        let [Effect::Submit { .. }] = &admitted[..] else { panic!("{admitted:?}") };
+        let admitted = self.on(LedgerEvent::Admitted { run, id: id(name), verdict });
+        let [LedgerEffect::Submit { .. }] = &admitted[..] else { panic!("{admitted:?}") };
         self.submitted(run, name);
     }
 
     pub(super) fn submitted(&mut self, run: Run, name: &str) {
         let request = Some(request(name, ""));
-        let submitted = Event::Submitted { run, id: id(name), request, verdict: Ok(()) };
+        let submitted = LedgerEvent::Submitted { run, id: id(name), request, verdict: Ok(()) };
         let mut effects = self.on(submitted);
-        let Some(Effect::Record { step: Step::Accepted { .. }, then }) = effects.pop() else {
+        let Some(LedgerEffect::Record { step: Step::Accepted { .. }, then }) = effects.pop() else {
             panic!("{effects:?}")
         };
-        let effects = self.on(Event::Durable(then));
-        assert!(effects.contains(&Effect::Release(id(name))), "{effects:?}");
+        let effects = self.on(LedgerEvent::Durable(then));
+        assert!(effects.contains(&LedgerEffect::Release(id(name))), "{effects:?}");
     }
 
     /// The run ends, and the broker gets its result.
     pub(super) fn end(&mut self, name: &str, outcome: Outcome) -> Bytes {
         let publication = self.ended(name, outcome);
-        self.on(Event::Delivered { run: publication.run, id: id(name) });
+        self.on(LedgerEvent::Delivered { run: publication.run, id: id(name) });
         publication.result
     }
 
     pub(super) fn ended(&mut self, name: &str, outcome: Outcome) -> Publication {
-        let effects = self.on(Event::Ended { id: id(name), outcome });
+        let effects = self.on(LedgerEvent::Ended { id: id(name), outcome });
         self.publication(effects)
     }
 
     /// The result that is recorded and then published.
-    pub(super) fn publication(&mut self, effects: Vec<Effect<Receipt>>) -> Publication {
+    pub(super) fn publication(&mut self, effects: Vec<LedgerEffect<Receipt>>) -> Publication {
         let mut records = effects.into_iter().filter_map(|effect| match effect {
-            Effect::Record { step: Step::Finished { .. }, then } => Some(then),
+            LedgerEffect::Record { step: Step::Finished { .. }, then } => Some(then),
             _ => None,
         });
         let then = records.next().expect("a result is recorded");
-        match self.on(Event::Durable(then)).pop() {
-            Some(Effect::Publish(publication)) => publication,
+        match self.on(LedgerEvent::Durable(then)).pop() {
+            Some(LedgerEffect::Publish(publication)) => publication,
             other => panic!("{other:?}"),
         }
     }
@@ -128,14 +132,14 @@ impl Worker {
         self.end(&name, outcome)
     }
 
-    pub(super) fn stop(&mut self, name: &str) -> Vec<Effect<Receipt>> {
+    pub(super) fn stop(&mut self, name: &str) -> Vec<LedgerEffect<Receipt>> {
         self.last.number += 1;
         let ack = self.last;
-        self.on(Event::Stop { id: id(name), ack })
+        self.on(LedgerEvent::Stop { id: id(name), ack })
     }
 
-    pub(super) fn known(&mut self) -> Vec<Effect<Receipt>> {
-        self.on(Event::Acknowledged(self.last))
+    pub(super) fn known(&mut self) -> Vec<LedgerEffect<Receipt>> {
+        self.on(LedgerEvent::Acknowledged(self.last))
     }
 }
 
@@ -144,14 +148,14 @@ pub(super) fn same(number: u8) -> Arrival {
 }
 
 /// That the task `a` is admitted.
-pub(super) fn granted(run: Run) -> Event<Receipt> {
-    Event::Admitted { run, id: id("a"), verdict: Ok((request("a", "same"), spec(&id("a")))) }
+pub(super) fn granted(run: Run) -> LedgerEvent<Receipt> {
+    LedgerEvent::Admitted { run, id: id("a"), verdict: Ok((request("a", "same"), spec(&id("a")))) }
 }
 
 /// That the queue has taken it.
-pub(super) fn submitted(run: Run) -> Event<Receipt> {
+pub(super) fn submitted(run: Run) -> LedgerEvent<Receipt> {
     let request = Some(request("a", "same"));
-    Event::Submitted { run, id: id("a"), request, verdict: Ok(()) }
+    LedgerEvent::Submitted { run, id: id("a"), request, verdict: Ok(()) }
 }
 
 pub(super) fn failed() -> Outcome {

@@ -130,7 +130,7 @@ impl World {
         }
     }
 
-    fn on(&mut self, event: Event<Ack>) {
+    fn on(&mut self, event: LedgerEvent<Ack>) {
         self.ledger.on(event, self.now, &mut self.effects);
         while let Some(effect) = self.effects.pop_front() {
             if let Some(answer) = self.carry_out(effect) {
@@ -139,14 +139,16 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, effect: Effect<Ack>) -> Option<Event<Ack>> {
+    fn carry_out(&mut self, effect: LedgerEffect<Ack>) -> Option<LedgerEvent<Ack>> {
         match effect {
-            Effect::Record { then, .. } if !self.journaled => return Some(Event::Durable(then)),
-            Effect::Record { step, then } => self.waiting.push_back((step, Some(then))),
-            Effect::Note(step) if self.journaled => self.waiting.push_back((step, None)),
-            Effect::Acknowledge((receipt, _)) => self.acknowledge(receipt),
-            Effect::Admit { run, request } => self.admission.push_back((run, request)),
-            Effect::Submit { run, request, .. } => {
+            LedgerEffect::Record { then, .. } if !self.journaled => {
+                return Some(LedgerEvent::Durable(then));
+            }
+            LedgerEffect::Record { step, then } => self.waiting.push_back((step, Some(then))),
+            LedgerEffect::Note(step) if self.journaled => self.waiting.push_back((step, None)),
+            LedgerEffect::Acknowledge((receipt, _)) => self.acknowledge(receipt),
+            LedgerEffect::Admit { run, request } => self.admission.push_back((run, request)),
+            LedgerEffect::Submit { run, request, .. } => {
                 let id = request.id.clone();
                 let verdict = if self.executor.len() > 3 {
                     Err(Rejection::Busy { running: 0, queued: 4, limit: 4 })
@@ -154,13 +156,13 @@ impl World {
                     self.submit(run, &id, !self.early);
                     Ok(())
                 };
-                return Some(Event::Submitted { run, id, request: Some(request), verdict });
+                return Some(LedgerEvent::Submitted { run, id, request: Some(request), verdict });
             }
-            Effect::Resubmit { run, id, .. } => {
+            LedgerEffect::Resubmit { run, id, .. } => {
                 self.submit(run, &id, false);
-                return Some(Event::Submitted { run, id, request: None, verdict: Ok(()) });
+                return Some(LedgerEvent::Submitted { run, id, request: None, verdict: Ok(()) });
             }
-            Effect::Release(id) => {
+            LedgerEffect::Release(id) => {
                 for (known, run, held, _) in &mut self.executor {
                     if *known == id {
                         let recorded = self.disk.contains_key(run) || !self.journaled;
@@ -169,24 +171,24 @@ impl World {
                     }
                 }
             }
-            Effect::Stop(id) => {
+            LedgerEffect::Stop(id) => {
                 for (known, _, _, stopped) in &mut self.executor {
                     *stopped |= *known == id;
                 }
             }
-            Effect::Publish(publication) => {
+            LedgerEffect::Publish(publication) => {
                 let recorded = !self.journaled || self.disk.contains_key(&publication.run);
                 assert!(recorded, "{publication:?} goes out without being recorded");
                 self.outbox.push_back(publication);
             }
-            Effect::Notice(Notice::NeverBegun(id)) => panic!("{id} had not begun"),
-            Effect::Deploy { .. }
-            | Effect::NotDeployed(_)
-            | Effect::StartAgain { .. }
-            | Effect::Serve { .. } => {
+            LedgerEffect::Notice(LedgerNotice::NeverBegun(id)) => panic!("{id} had not begun"),
+            LedgerEffect::Deploy { .. }
+            | LedgerEffect::NotDeployed(_)
+            | LedgerEffect::StartAgain { .. }
+            | LedgerEffect::Serve { .. } => {
                 panic!("each task runs once here")
             }
-            Effect::Note(_) | Effect::Superseded(_) | Effect::Notice(_) => {}
+            LedgerEffect::Note(_) | LedgerEffect::Superseded(_) | LedgerEffect::Notice(_) => {}
         }
         None
     }
@@ -231,9 +233,9 @@ impl World {
                 let content = Ok(request(id.as_str(), &content));
                 let receipt = Some(receipt);
                 self.owed.push((self.clock, id));
-                self.on(Event::Start(Start { arrival, content, duplicate, receipt, ack }));
+                self.on(LedgerEvent::Start(Start { arrival, content, duplicate, receipt, ack }));
             }
-            None => self.on(Event::Stop { id, ack }),
+            None => self.on(LedgerEvent::Stop { id, ack }),
         }
     }
 
@@ -242,7 +244,7 @@ impl World {
             let Some((step, then)) = self.waiting.pop_front() else { return };
             self.write(step);
             if let Some(then) = then {
-                self.on(Event::Durable(then));
+                self.on(LedgerEvent::Durable(then));
             }
         }
     }
@@ -312,7 +314,7 @@ impl World {
             (false, true) => printed(&format!("output {}", self.outputs)),
             (false, false) => Outcome::failed(Failure::Trap(format!("trap {}", self.outputs))),
         };
-        self.on(Event::Ended { id, outcome });
+        self.on(LedgerEvent::Ended { id, outcome });
     }
 
     fn deliver(&mut self, fits: bool) {
@@ -322,11 +324,11 @@ impl World {
         let taken = self.results.iter().any(|(.., before, _)| *before == result);
         if fits || replay || taken {
             self.results.push((self.clock, id.clone(), run, result, replay));
-            return self.on(Event::Delivered { run, id });
+            return self.on(LedgerEvent::Delivered { run, id });
         }
         let full = TaskResult::decode(&result).expect("a result");
         let instead = full.without_output("too large".into());
-        self.on(Event::Undeliverable { run, id, instead });
+        self.on(LedgerEvent::Undeliverable { run, id, instead });
     }
 
     fn cut(&mut self, lost: usize) {
@@ -378,18 +380,18 @@ impl World {
                 }),
             }
         }
-        self.on(Event::Recovered(recovered));
+        self.on(LedgerEvent::Recovered(recovered));
     }
 
     /// The process ends in good order, and with a journal another one follows.
     fn shutdown(&mut self) {
-        self.on(Event::Draining);
+        self.on(LedgerEvent::Draining);
         for (id, _, held, _) in std::mem::take(&mut self.executor) {
             if !self.journaled {
                 let outcome = Outcome::failed(Failure::ShuttingDown);
-                self.on(Event::Ended { id, outcome });
+                self.on(LedgerEvent::Ended { id, outcome });
             } else if !held {
-                self.on(Event::CutShort(id));
+                self.on(LedgerEvent::CutShort(id));
             }
         }
         self.sync(usize::MAX);
@@ -433,7 +435,7 @@ impl World {
                     true => Ok((request, spec(&id))),
                     false => Err(Rejection::Directory("not there".into())),
                 };
-                self.on(Event::Admitted { run, id, verdict });
+                self.on(LedgerEvent::Admitted { run, id, verdict });
             }
             Deed::Sync(steps) => self.sync(*steps),
             Deed::End(n, success) => self.end(*n, *success),
@@ -442,7 +444,7 @@ impl World {
                 if let Some((receipt, _)) = self.acks.back() {
                     let receipt = *receipt;
                     self.acks.clear();
-                    self.on(Event::Acknowledged(receipt));
+                    self.on(LedgerEvent::Acknowledged(receipt));
                 }
             }
             Deed::Cut(lost) => self.cut(*lost),

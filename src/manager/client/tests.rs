@@ -235,8 +235,8 @@ async fn the_thread_answers_in_order_and_ends_with_its_asker() {
     let id = crate::task::TaskId::new("a").expect("an id");
     asker.ask(Ask::Task(Question { run: Run(7), id, age: Duration::from_secs(15) }));
     asker.ask(Ask::Heard);
-    assert!(matches!(told.recv().await, Some(Told::Task(Run(7), Decision::PublishAgain))));
-    assert!(matches!(told.recv().await, Some(Told::Heard(Ok(Heard::Never)))));
+    assert!(matches!(told.recv().await, Some(ManagerReply::Task(Run(7), Decision::PublishAgain))));
+    assert!(matches!(told.recv().await, Some(ManagerReply::Heard(Ok(Heard::Never)))));
     drop(asker);
     assert!(told.recv().await.is_none());
 }

@@ -5,12 +5,12 @@ use std::ops::ControlFlow;
 use rumqttc::{Event as ClientEvent, EventLoop, Outgoing as Sent, Packet, SubscribeReasonCode};
 use tokio::time::Instant;
 
-use super::{ConnectionEnd, Connector};
+use super::{ConnectionEnd, ConnectionLoop};
 use crate::mqtt::failure::Phase;
 use crate::mqtt::session::{Session, set_timeout};
 use crate::mqtt::{ConnectionFailure, Event, Message};
 
-impl Connector {
+impl ConnectionLoop {
     /// Takes an event of the client, then sends what it makes possible.
     pub(super) async fn handle(
         &mut self,

@@ -1,11 +1,11 @@
 //! Each way in which a broker refuses or goes, against its sentence.
 
 use super::*;
-use crate::mqtt::{Address, Login};
+use crate::mqtt::{Address, MqttLogin};
 
 fn options() -> Options {
     Options {
-        login: Some(Login { username: "me".into(), password: "s3cret".into() }),
+        login: Some(MqttLogin { username: "me".into(), password: "s3cret".into() }),
         ..Options::new(Address { host: "h".into(), port: 1883 }, "worker-1")
     }
 }

@@ -175,7 +175,7 @@ mod embedded {
         };
         let broker = Broker::start_with(settings).expect("a broker on a free port");
         let with = |password: &str| Options {
-            login: Some(Login { username: "user".into(), password: password.into() }),
+            login: Some(MqttLogin { username: "user".into(), password: password.into() }),
             ..options(broker.address(), "user")
         };
         let (_link, mut events) = connect(with("wr0ng")).expect("the options are right");

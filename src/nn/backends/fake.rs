@@ -10,7 +10,7 @@ use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 
 use super::openvino::xml::Bounds;
 use super::openvino::{IR, builders};
-use super::{Backend, Compiled, Encoding, Library, Model, ONNX, Request, Served};
+use super::{Backend, Compiled, Encoding, Library, Model, ONNX, Request, ServedEncoding};
 use crate::cancel::Cancel;
 use crate::nn::bytes::{Bytes, Output};
 use crate::nn::operators::Operators;
@@ -156,8 +156,8 @@ impl Fake {
     }
 
     /// Itself, for its first encoding.
-    pub(in crate::nn) fn served(&self) -> Served<'_> {
-        Served { encoding: &self.encodings()[0], backends: vec![self] }
+    pub(in crate::nn) fn served(&self) -> ServedEncoding<'_> {
+        ServedEncoding { encoding: &self.encodings()[0], backends: vec![self] }
     }
 
     pub(in crate::nn) fn slow(compiles_for: Duration) -> Fake {

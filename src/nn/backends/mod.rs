@@ -89,7 +89,7 @@ pub(super) const ONNX: Encoding =
 /// An encoding with the backends that serve it: a model is the first one's that
 /// takes it.
 #[derive(Clone)]
-pub(super) struct Served<'a> {
+pub(super) struct ServedEncoding<'a> {
     pub(super) encoding: &'static Encoding,
     pub(super) backends: Vec<&'a dyn Backend>,
 }

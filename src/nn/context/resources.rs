@@ -11,7 +11,7 @@ use slab::Slab;
 use wasmtime_wasi_nn::wit::TensorType;
 
 use super::NnCtx;
-use crate::nn::account::Held;
+use crate::nn::account::HeldBytes;
 use crate::nn::bytes::{Bytes, Output};
 use crate::nn::refusal::{Halt, Refusal};
 
@@ -28,7 +28,7 @@ pub(in crate::nn) struct Tensor {
     pub(in crate::nn) shape: Vec<u32>,
     pub(in crate::nn) ty: TensorType,
     data: Data,
-    _held: Held,
+    _held: HeldBytes,
 }
 
 enum Data {

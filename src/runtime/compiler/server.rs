@@ -4,7 +4,7 @@
 //! does. The fork finds the engine ready, where a new program would take
 //! twenty times as long to get there.
 
-use super::super::code::{Code, Kind};
+use super::super::code::{CompiledCode, Kind};
 use super::super::engine;
 use super::STACK;
 use super::wire::{self, CompileAnswer, CompileRequest};
@@ -47,7 +47,7 @@ fn compile(engine: &Engine, kind: Kind, binary: Vec<u8>) -> Result<Vec<u8>, Stri
     let engine = engine.clone();
     std::thread::Builder::new()
         .stack_size(STACK)
-        .spawn(move || Code::precompile(&engine, kind, &binary))
+        .spawn(move || CompiledCode::precompile(&engine, kind, &binary))
         .map_err(|e| format!("starting the thread that compiles: {e}"))?
         .join()
         .unwrap_or_else(|_| Err("the compiler panicked on this code; see the log".into()))

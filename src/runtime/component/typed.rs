@@ -4,7 +4,7 @@
 use super::wave;
 use crate::runtime::CallError;
 use crate::runtime::sandbox::TaskState;
-use crate::task::{Entry, Failure};
+use crate::task::{EntryPoint, Failure};
 use std::fmt;
 use wasmtime::Store;
 use wasmtime::component::types::{ComponentFunc, ComponentItem};
@@ -63,10 +63,10 @@ impl Function {
 /// `--invoke` names no function, or more than one.
 pub(in crate::runtime) fn target(
     component: &Component,
-    entry: &Entry,
+    entry: &EntryPoint,
 ) -> Result<(Target, Option<String>), Failure> {
     match entry {
-        Entry::Invoke(call) => {
+        EntryPoint::Invoke(call) => {
             let (name, written) = match call.find('(') {
                 Some(open) => (call[..open].trim_end(), Some(call[open..].trim_end().to_owned())),
                 None => (call.as_str(), None),
@@ -87,12 +87,12 @@ pub(in crate::runtime) fn target(
             }
         }
         // What managers write there that is meant for no function.
-        Entry::Label(label)
+        EntryPoint::Label(label)
             if label.is_empty() || label == "_start" || label.starts_with("fl-round-") =>
         {
             Ok((Target::Command, None))
         }
-        Entry::Label(label) => {
+        EntryPoint::Label(label) => {
             let mut found = find(component, label);
             Ok(match (found.pop(), found.as_slice()) {
                 (Some(function), []) => (Target::Function(Box::new(function)), None),

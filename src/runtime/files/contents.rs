@@ -105,7 +105,7 @@ impl Draft {
     }
 }
 
-struct Kept {
+struct KeptContent {
     content: Arc<Content>,
     bytes: u64,
     used: u64,
@@ -113,7 +113,7 @@ struct Kept {
 
 #[derive(Default)]
 struct State {
-    kept: HashMap<Stretch, Kept>,
+    kept: HashMap<Stretch, KeptContent>,
     bytes: u64,
     /// Counts uses.
     clock: u64,
@@ -204,7 +204,7 @@ impl Contents {
         let mut state = self.lock();
         let bytes = weight(&stretch);
         let used = state.clock;
-        let before = state.kept.insert(stretch, Kept { content, bytes, used });
+        let before = state.kept.insert(stretch, KeptContent { content, bytes, used });
         state.bytes += bytes;
         let mut gone: Vec<_> = before.into_iter().collect();
         state.bytes -= gone.iter().map(|kept| kept.bytes).sum::<u64>();

@@ -1,12 +1,12 @@
 //! Large reads: what guests get, and that nobody gets it who did not read it.
 
 use super::super::tests::{LONG, binary, granted, runtime_with};
-use super::super::{Pool, Runtime};
+use super::super::{InstancePool, Runtime};
 use super::contents::Contents;
 use crate::cancel::{Cancel, Reason};
 use crate::nn::Nn;
 use crate::task::{
-    Binary, Entry, Failure, Grant, Limits, ModuleSource, Outcome, Preopen, TaskId, TaskSpec,
+    Binary, EntryPoint, Failure, Grant, Limits, ModuleSource, Outcome, Preopen, TaskId, TaskSpec,
 };
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -190,7 +190,7 @@ impl Fixture {
     fn new() -> Fixture {
         let dir = tempfile::tempdir().expect("a folder");
         fs::write(dir.path().join("file"), bytes(0)).expect("written");
-        let mut runtime = runtime_with(Nn::fake(), Pool { instances: 1, memory: 8 << 20 });
+        let mut runtime = runtime_with(Nn::fake(), InstancePool { instances: 1, memory: 8 << 20 });
         // For it, the file has long been as it is.
         let later = || SystemTime::now() + Duration::from_secs(3600);
         let contents = Arc::new(Contents::with_clock(4 << 20, later));
@@ -209,7 +209,7 @@ impl Fixture {
         let limits = Limits { timeout: None, run: None, memory: Some(8 << 20), output: 100 };
         let module = ModuleSource::Bytes(self.module.clone());
         let spec = granted(module.clone(), dirs, limits);
-        let entry = Entry::Invoke(function.into());
+        let entry = EntryPoint::Invoke(function.into());
         let grant = Grant { entry, ..spec.grant().clone() };
         TaskSpec::new(TaskId::new("t").expect("an id"), module, grant)
     }

@@ -12,17 +12,17 @@ use tokio::time::Sleep;
 const LEAST: usize = 64 << 10;
 
 /// See the module's documentation.
-pub(super) struct Client<S> {
+pub(super) struct ClientStream<S> {
     stream: S,
     within: Duration,
     /// While something is to be sent that the client has no room for.
     waits: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
-impl<S> Client<S> {
+impl<S> ClientStream<S> {
     /// One that has this long for each [`LEAST`] bytes.
-    pub(super) fn new(stream: S, within: Duration) -> Client<S> {
-        Client { stream, within, waits: None }
+    pub(super) fn new(stream: S, within: Duration) -> ClientStream<S> {
+        ClientStream { stream, within, waits: None }
     }
 
     fn wrote(
@@ -52,7 +52,7 @@ impl<S> Client<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Client<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -62,7 +62,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Client<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Client<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -104,7 +104,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_does_not_read_is_given_up() {
         let (here, _there) = tokio::io::duplex(64);
-        let mut client = Client::new(here, Duration::from_millis(20));
+        let mut client = ClientStream::new(here, Duration::from_millis(20));
         let error = client.write_all(&[0; 1000]).await.expect_err("nobody reads");
         assert_eq!(error.kind(), ErrorKind::TimedOut);
     }
@@ -112,7 +112,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_reads_gets_all_of_it() {
         let (here, mut there) = tokio::io::duplex(64);
-        let mut client = Client::new(here, Duration::from_secs(90));
+        let mut client = ClientStream::new(here, Duration::from_secs(90));
         let reads = tokio::spawn(async move {
             let mut all = Vec::new();
             there.read_to_end(&mut all).await.map(|_| all)

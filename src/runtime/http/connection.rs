@@ -2,7 +2,7 @@
 //! answered where the guest does not.
 
 use super::Server;
-use super::client::Client;
+use super::client::ClientStream;
 use super::exchange::{Answered, Exchange};
 use super::request;
 use http_body_util::{BodyExt as _, Limited};
@@ -47,7 +47,7 @@ pub(super) async fn serve(
             .timer(TokioTimer::new())
             .header_read_timeout(SLOW)
             .max_buf_size(HEAD)
-            .serve_connection(TokioIo::new(Client::new(stream, SLOW)), service)
+            .serve_connection(TokioIo::new(ClientStream::new(stream, SLOW)), service)
     );
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -22,7 +22,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// How threads are made, and how many.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Threads {
+pub(super) struct CrewThreads {
     /// Requests at work at the same time; as many more may wait.
     pub(super) most: usize,
     /// Bytes of stack of each.
@@ -58,14 +58,14 @@ struct State {
 
 /// See the module's documentation.
 pub(super) struct Crew {
-    threads: Threads,
+    threads: CrewThreads,
     at_once: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 impl Crew {
-    pub(super) fn new(threads: Threads) -> Arc<Crew> {
+    pub(super) fn new(threads: CrewThreads) -> Arc<Crew> {
         let at_once = thread::available_parallelism().map_or(1, usize::from).min(threads.most);
         Arc::new(Crew { threads, at_once, state: Mutex::default(), changed: Condvar::new() })
     }
@@ -210,7 +210,7 @@ mod tests {
     use std::sync::mpsc;
 
     fn crew(most: usize) -> Arc<Crew> {
-        Crew::new(Threads { most, stack: 256 << 10, nice: 0 })
+        Crew::new(CrewThreads { most, stack: 256 << 10, nice: 0 })
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,7 +16,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::{HyperIncomingBody, HyperOutgoingBody};
 
 /// What a guest answers.
-pub(super) type Answer = Result<Response<HyperOutgoingBody>, ErrorCode>;
+pub(super) type GuestAnswer = Result<Response<HyperOutgoingBody>, ErrorCode>;
 
 /// Has the guest answer, on this thread. Whatever it does, this returns when it
 /// has ended, with the status for a client that it left without an answer.
@@ -24,7 +24,7 @@ pub(super) fn run(
     server: &Server,
     exchange: &Exchange,
     request: Request<HyperIncomingBody>,
-    reply: oneshot::Sender<Answer>,
+    reply: oneshot::Sender<GuestAnswer>,
 ) -> StatusCode {
     // Unwind safe: what a panic may leave half done is dropped with the store.
     let ended = catch_unwind(AssertUnwindSafe(|| attempt(server, exchange, request, reply)));
@@ -37,7 +37,7 @@ fn attempt(
     server: &Server,
     exchange: &Exchange,
     request: Request<HyperIncomingBody>,
-    reply: oneshot::Sender<Answer>,
+    reply: oneshot::Sender<GuestAnswer>,
 ) -> Result<(), Failure> {
     let Server { stores, artefact, stdout, stderr, .. } = server;
     let cancel = &exchange.cancel;
@@ -75,7 +75,7 @@ fn call(
     server: &Server,
     store: &mut Store<TaskState>,
     request: Request<HyperIncomingBody>,
-    reply: oneshot::Sender<Answer>,
+    reply: oneshot::Sender<GuestAnswer>,
 ) -> wasmtime::Result<()> {
     let proxy = server.proxy.instantiate(&mut *store)?;
     let mut http = store.data_mut().http();

@@ -5,7 +5,7 @@ use crate::cancel::Doing;
 use crate::config::{Config, LogFormat};
 use crate::executor::{Crash, Elsewhere, Ran, RunTask, Turn};
 use crate::host::confine::Confinement;
-use crate::host::{Caches, End, Keeper, Launch, Log, Setup, TaskPlace};
+use crate::host::{Caches, Keeper, Launch, LogSetup, RunEnd, Setup, TaskPlace};
 use crate::metrics::RuntimeLevels;
 use crate::nn::NnConfig;
 use crate::policy::Policy;
@@ -104,7 +104,7 @@ fn launch(config: &Config, policy: &Policy) -> anyhow::Result<(Launch, Confine)>
         nn,
         disk: None,
         preload: true,
-        log: tracing::dispatcher::has_been_set().then_some(Log { directives, json }),
+        log: tracing::dispatcher::has_been_set().then_some(LogSetup { directives, json }),
     };
     let program = config.program.clone().context(
         "the system does not tell this program's file, which a process for guests and models is \
@@ -199,12 +199,12 @@ fn run_turn(keeper: &Keeper, fetcher: &Fetcher, servers: &Servers, turn: &Turn<'
         || turn.guest_began(),
     );
     match end {
-        End::Outcome { outcome, beside, .. } if beside && lacked_memory(&outcome) => {
+        RunEnd::Outcome { outcome, beside, .. } if beside && lacked_memory(&outcome) => {
             let how = "its process had no memory left beside other tasks".into();
             Ran::new(Err(Crash { how, alone: false }), None)
         }
-        End::Outcome { outcome, used, .. } => Ran::new(Ok(outcome), used),
-        End::Crash(how, alone) => Ran::new(Err(Crash { how, alone }), None),
+        RunEnd::Outcome { outcome, used, .. } => Ran::new(Ok(outcome), used),
+        RunEnd::Crash(how, alone) => Ran::new(Err(Crash { how, alone }), None),
     }
 }
 

@@ -11,7 +11,7 @@
 use super::guests;
 use crate::support::{Bench, fixtures, wat};
 use proplet::nn::{Nn, NnConfig};
-use proplet::runtime::{Pool, Requests, Runtime, RuntimeConfig, Stdio};
+use proplet::runtime::{InstancePool, Requests, Runtime, RuntimeConfig, Stdio};
 use proplet::sources::Fetcher;
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -113,7 +113,7 @@ fn bench() -> Bench {
         compile_apart: None,
         fetch: Arc::new(move |spec, cancel| fetcher.code(spec, cancel)),
         stdio: Stdio::Captured,
-        pool: Some(Pool { instances: 2, memory: 64 << 20 }),
+        pool: Some(InstancePool { instances: 2, memory: 64 << 20 }),
         requests: Requests { at_once: 4, nice: 0, memory: 0 },
         outbound: None,
     };

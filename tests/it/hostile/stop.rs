@@ -2,9 +2,9 @@
 
 use crate::support::{Bench, PATIENCE};
 use proplet::cancel::{Cancel, Doing};
-use proplet::executor::{Executor, Task, Threads, Turn};
+use proplet::executor::{Executor, PoolThreads, Submission, Turn};
 use proplet::journal::Run;
-use proplet::queue::{Admission, Bounds};
+use proplet::queue::{Admission, QueueBounds};
 use proplet::runtime::THREAD_STACK;
 use proplet::task::{Failure, TaskSpec};
 use std::sync::{Arc, mpsc};
@@ -25,15 +25,20 @@ fn stop(bench: &Bench, task: impl Fn() -> TaskSpec, going: fn(&Doing) -> bool) -
         begun.send(turn.cancel.clone()).expect("the test waits");
         runtime.run(turn.spec, turn.cancel).into()
     });
-    let bounds = Bounds { tasks: 1, bytes: 1 << 20, memory: None };
+    let bounds = QueueBounds { tasks: 1, bytes: 1 << 20, memory: None };
     let recall = Box::new(|_, _: &_| unreachable!("all is in memory"));
-    let threads =
-        Threads { executors: 1, stack: THREAD_STACK, large: 0, apart: false, invocations: false };
+    let threads = PoolThreads {
+        executors: 1,
+        stack: THREAD_STACK,
+        large: 0,
+        apart: false,
+        invocations: false,
+    };
     let (executor, mut results) = Executor::start(threads, bounds, recall, run).expect("threads");
     let times = (0..ROUNDS).map(|_| {
         let spec = task();
         let id = spec.id().clone();
-        executor.submit(Task::whole(Run(0), spec), Admission::Ready).expect("room");
+        executor.submit(Submission::whole(Run(0), spec), Admission::Ready).expect("room");
         let cancel = begins.recv_timeout(PATIENCE).expect("it begins");
         let end = Instant::now() + PATIENCE;
         while !going(&cancel.doing()) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::lanes::Lanes;
-use super::native::{Context, Failure, Loaded, refusal};
+use super::native::{Context, Loaded, ShimFailure, refusal};
 use crate::cancel::Cancel;
 use crate::nn::backends::{Model, Request};
 use crate::nn::bytes::{Bytes, Output};
@@ -97,7 +97,7 @@ impl Request for TorchRequest {
         })?;
         self.context = Some(context);
         ran.map_err(|failed| match (failed.0, cancel.reason()) {
-            (Failure::Cancelled, Some(reason)) => Halt::Cancelled(reason),
+            (ShimFailure::Cancelled, Some(reason)) => Halt::Cancelled(reason),
             _ => refusal(failed, "libtorch's inference failed").into(),
         })
     }

@@ -23,7 +23,7 @@ const MAX_ERROR: usize = 16 << 10;
 
 /// What went wrong, as the shim tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum ShimFailure {
     Refused,
     Failed,
     Cancelled,
@@ -31,14 +31,14 @@ pub(super) enum Failure {
 }
 
 /// A failure with its text.
-pub(super) type Failed = (Failure, String);
+pub(super) type Failed = (ShimFailure, String);
 
 /// The errno and the sentence for what the shim has told.
 pub(super) fn refusal((failure, text): Failed, what: &str) -> Refusal {
     let errno = match failure {
-        Failure::Refused => Errno::UnsupportedOperation,
-        Failure::Failed | Failure::Cancelled => Errno::RuntimeError,
-        Failure::TooLarge => Errno::TooLarge,
+        ShimFailure::Refused => Errno::UnsupportedOperation,
+        ShimFailure::Failed | ShimFailure::Cancelled => Errno::RuntimeError,
+        ShimFailure::TooLarge => Errno::TooLarge,
     };
     Refusal::new(errno, format!("{what}: {text}"))
 }
@@ -98,7 +98,8 @@ impl Shim {
         memory: u64,
         flag: &Flag,
     ) -> Result<Loaded, Failed> {
-        let operators = CString::new(operators).map_err(|e| (Failure::Failed, e.to_string()))?;
+        let operators =
+            CString::new(operators).map_err(|e| (ShimFailure::Failed, e.to_string()))?;
         let mut model = ptr::null_mut();
         let load = self.functions.load;
         // SAFETY: the bytes are read until this returns, and so are list and flag.
@@ -344,10 +345,10 @@ fn called(call: impl FnOnce(ErrorText) -> Status) -> Result<(), Failed> {
     let status = call(ErrorText { text: buffer.as_mut_ptr().cast(), size: buffer.len() });
     let failure = match status {
         0 => return Ok(()),
-        1 => Failure::Refused,
-        3 => Failure::Cancelled,
-        4 => Failure::TooLarge,
-        _ => Failure::Failed,
+        1 => ShimFailure::Refused,
+        3 => ShimFailure::Cancelled,
+        4 => ShimFailure::TooLarge,
+        _ => ShimFailure::Failed,
     };
     let text = CStr::from_bytes_until_nul(&buffer).map(CStr::to_string_lossy).unwrap_or_default();
     Err((failure, sentence(&text)))
@@ -372,7 +373,7 @@ fn sentence(text: &str) -> String {
 }
 
 fn nothing() -> Failed {
-    (Failure::Failed, "libtorch gave nothing".to_owned())
+    (ShimFailure::Failed, "libtorch gave nothing".to_owned())
 }
 
 /// # Safety

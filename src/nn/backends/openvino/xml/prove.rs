@@ -8,7 +8,7 @@ use super::bodies;
 use super::layers::{Layer, Layers};
 use super::malformed;
 use super::rewrite::Plan;
-use super::values::Known;
+use super::values::KnownValues;
 use crate::nn::operators::{self, Condition, Doubt, Fact};
 use crate::nn::refusal::Refusal;
 
@@ -42,7 +42,7 @@ pub(super) fn prove<'l, 'a>(
     let mut plan = Plan::new(layers);
     let mut steps = 0;
     for (number, scope) in layers.scopes.iter().enumerate() {
-        let mut known = Known::of(scope, number == 0, weights)?;
+        let mut known = KnownValues::of(scope, number == 0, weights)?;
         for (at, layer) in scope.layers.iter().enumerate() {
             let refused = |doubt: Doubt| doubt.refusal(layer.ty, layer.name);
             operators::in_an_opset(layer.version).map_err(refused)?;

@@ -17,7 +17,7 @@ const MOST: usize = 4096;
 const MOST_DIMS: usize = 64;
 
 /// What is known of the values of one scope.
-pub(super) struct Known<'l, 'a> {
+pub(super) struct KnownValues<'l, 'a> {
     scope: &'l Scope<'a>,
     /// Whether its `Parameter`s are the model's own inputs.
     outermost: bool,
@@ -30,7 +30,7 @@ pub(super) struct Known<'l, 'a> {
     pub(super) steps: u64,
 }
 
-impl<'l, 'a> Known<'l, 'a> {
+impl<'l, 'a> KnownValues<'l, 'a> {
     pub(super) fn of(
         scope: &'l Scope<'a>,
         outermost: bool,
@@ -42,7 +42,7 @@ impl<'l, 'a> Known<'l, 'a> {
                 return Err(unconnected(edge.to.0, "an input with two edges"));
             }
         }
-        Ok(Known { scope, outermost, weights, edges, facts: HashMap::new(), steps: 0 })
+        Ok(KnownValues { scope, outermost, weights, edges, facts: HashMap::new(), steps: 0 })
     }
 
     /// The outputs that a layer's inputs come from: layer and port, by their ids.

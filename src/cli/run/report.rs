@@ -21,15 +21,15 @@ use std::time::Duration;
 const TRAPPED: u8 = 134;
 
 /// What is told of a run, and how many there are.
-pub(super) struct Told {
+pub(super) struct RunReport {
     pub(super) json: bool,
     timings: bool,
     repeat: u64,
 }
 
-impl Told {
-    pub(super) fn from_matches(matches: &ArgMatches) -> Told {
-        Told {
+impl RunReport {
+    pub(super) fn from_matches(matches: &ArgMatches) -> RunReport {
+        RunReport {
             json: matches.get_flag("json"),
             timings: matches.get_flag("timings"),
             repeat: matches.get_one("repeat").copied().unwrap_or(1),
