@@ -24,6 +24,7 @@ mod settings;
 mod sources;
 mod state;
 mod submit;
+mod unknown;
 mod value;
 mod worker;
 

@@ -2,34 +2,29 @@
 //! OpenMetrics.
 //!
 //! What happens is counted as it happens, through the methods of [`Metrics`];
-//! what is (caches, memory) is asked of its owner when somebody looks. Labels
+//! what is (caches, memory) is asked of its owner when somebody looks ([`levels`]). Labels
 //! take their values from fixed lists (of graphs, from a bounded number of names),
 //! so that no task can make the number of series grow.
 
 mod deployments;
 mod labels;
+mod levels;
 mod manager;
 mod propeller;
 mod rounds;
 mod servers;
 
 use self::labels::{KINDS, OUTCOMES, PHASES, REASONS, kind};
-use self::propeller::{LastLook, PropellerMetrics};
-use crate::journal::{JOURNAL_BUCKETS, JournalLevels};
+use self::levels::{AskedJournal, AskedRuntime};
+use self::propeller::PropellerMetrics;
+use crate::journal::JournalLevels;
 use crate::mqtt::FailureKind;
-use crate::nn::{INFERENCE_BUCKETS, InferenceTimes, KeptGraph, NnStats};
-use crate::runtime::{KeptCode, Served};
-use crate::task::{Outcome, Rejection, TaskId, Timings};
-use crate::usage::Usage;
+use crate::task::{Outcome, Rejection, Timings};
 use crate::version;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, NoLabelSet, text,
-};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
@@ -38,6 +33,7 @@ use std::time::Duration;
 
 pub use deployments::LivingMetrics;
 pub use labels::{outcome_label, rejection_label};
+pub use levels::RuntimeLevels;
 pub use manager::ManagerMetrics;
 pub use rounds::RoundMetrics;
 
@@ -50,29 +46,6 @@ const BUCKETS: [f64; 16] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 100.0,
     300.0,
 ];
-
-/// What the runtime's caches hold and what it has done, at the moment.
-#[derive(Clone, Debug, Default)]
-pub struct RuntimeLevels {
-    /// Modules compiled since the start.
-    pub modules_compiled: u64,
-    /// Bytes of compiled modules, if they are counted.
-    pub module_bytes: u64,
-    /// wasi-nn's own counters.
-    pub nn: NnStats,
-    /// By graph.
-    pub inferences: Vec<InferenceTimes>,
-    /// The number of the process that tasks run in, if it is another one.
-    pub process: Option<u32>,
-    /// Bytes of code that were fetched.
-    pub fetched_bytes: u64,
-    /// Compiled code that is kept, what was used last first.
-    pub code: Vec<KeptCode>,
-    /// Graphs that are kept, likewise.
-    pub graphs: Vec<KeptGraph>,
-    /// By HTTP server, whose number is bounded.
-    pub servers: Vec<(TaskId, Served)>,
-}
 
 /// The worker's metrics. Everything is cheap enough for each task.
 pub struct Metrics {
@@ -117,12 +90,6 @@ struct ByPhase {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByKind {
     kind: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByGraph {
-    graph: String,
-    backend: String,
 }
 
 impl Metrics {
@@ -221,7 +188,7 @@ impl Metrics {
         ] {
             registry.register(name, help, gauge.clone());
         }
-        registry.register_collector(Box::new(Asked { levels, last: LastLook::new() }));
+        registry.register_collector(Box::new(AskedRuntime::new(levels)));
     }
 
     /// The same with a journal, which is asked at each look.
@@ -321,125 +288,6 @@ impl Drop for OutgoingGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
-}
-
-/// What is asked for at each look.
-struct Asked<F> {
-    levels: F,
-    last: LastLook,
-}
-
-impl<F> fmt::Debug for Asked<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Asked")
-    }
-}
-
-impl<F: Fn() -> RuntimeLevels + Send + Sync + 'static> Collector for Asked<F> {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let mut levels = (self.levels)();
-        encode_inferences(std::mem::take(&mut levels.inferences), &mut encoder)?;
-        servers::encode(&levels.servers, &mut encoder)?;
-        let nn = levels.nn;
-        for (name, help, count) in [
-            ("proplet_modules_compiled", "Modules compiled", levels.modules_compiled),
-            ("proplet_graphs_compiled", "Graphs compiled", nn.graphs_compiled),
-            ("proplet_graph_cache_hits", "Loads that found their graph compiled", nn.cache_hits),
-            ("proplet_graph_cache_evictions", "Graphs that made room for others", nn.evicted),
-        ] {
-            let counter = ConstCounter::new(count);
-            counter.encode(encoder.encode_descriptor(
-                name,
-                help,
-                None,
-                counter.metric_type(),
-            )?)?;
-        }
-        let usage = Usage::now();
-        propeller::encode(&levels, &usage, &self.last, &mut encoder)?;
-        for (name, help, unit, level) in [
-            (
-                "proplet_module_cache",
-                "Compiled modules kept",
-                Some(&Unit::Bytes),
-                levels.module_bytes,
-            ),
-            ("proplet_graph_cache", "Compiled graphs kept", Some(&Unit::Bytes), nn.cached_bytes),
-            ("proplet_graph_cache_graphs", "Compiled graphs kept", None, nn.cached_graphs),
-            ("process_resident_memory", "Resident memory", Some(&Unit::Bytes), usage.resident),
-        ] {
-            let gauge = ConstGauge::new(level);
-            gauge.encode(encoder.encode_descriptor(name, help, unit, gauge.metric_type())?)?;
-        }
-        let processor = ConstCounter::new(usage.processor().as_secs_f64());
-        processor.encode(encoder.encode_descriptor(
-            "process_cpu",
-            "Processor time",
-            Some(&Unit::Seconds),
-            processor.metric_type(),
-        )?)
-    }
-}
-
-/// The journal, asked at each look.
-struct AskedJournal<F>(F);
-
-impl<F> fmt::Debug for AskedJournal<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AskedJournal")
-    }
-}
-
-impl<F: Fn() -> JournalLevels + Send + Sync + 'static> Collector for AskedJournal<F> {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let JournalLevels { bytes, total, counts, .. } = (self.0)();
-        let size = ConstGauge::new(bytes);
-        size.encode(encoder.encode_descriptor(
-            "proplet_journal",
-            "The journal's file, without modules",
-            Some(&Unit::Bytes),
-            size.metric_type(),
-        )?)?;
-        let bounds = JOURNAL_BUCKETS.into_iter().chain([f64::INFINITY]);
-        let buckets: Vec<_> = bounds.zip(counts).collect();
-        encoder
-            .encode_descriptor(
-                "proplet_journal_write",
-                "Time of the journal's transactions, until they are on the disk",
-                Some(&Unit::Seconds),
-                MetricType::Histogram,
-            )?
-            .encode_histogram::<NoLabelSet>(
-                total.as_secs_f64(),
-                counts.iter().sum(),
-                &buckets,
-                None,
-            )
-    }
-}
-
-fn encode_inferences(
-    graphs: Vec<InferenceTimes>,
-    encoder: &mut DescriptorEncoder<'_>,
-) -> Result<(), fmt::Error> {
-    let mut series = encoder.encode_descriptor(
-        "proplet_inference",
-        "Time of inferences by graph and backend, failed ones included (bytes: models that guests brought \
-         along; other: what has one name too many)",
-        Some(&Unit::Seconds),
-        MetricType::Histogram,
-    )?;
-    let bounds = INFERENCE_BUCKETS.into_iter().chain([f64::INFINITY]);
-    for InferenceTimes { graph, backend, total, counts } in graphs {
-        let buckets: Vec<_> = bounds.clone().zip(counts).collect();
-        series.encode_family(&ByGraph { graph, backend })?.encode_histogram::<NoLabelSet>(
-            total.as_secs_f64(),
-            counts.iter().sum(),
-            &buckets,
-            None,
-        )?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -33,15 +33,19 @@ unsafe impl Send for RawRequest {}
 // only cancels, which OpenVINO documents for any thread at any moment.
 unsafe impl Sync for RawRequest {}
 
-impl InferRequest {
-    /// A request that the library has just made of this model.
-    pub(super) fn new(
-        request: NonNull<ov::ov_infer_request_t>,
-        model: CompiledModel,
-    ) -> InferRequest {
-        InferRequest(Arc::new(RawRequest { request, given: Mutex::default(), model }))
+impl CompiledModel {
+    /// A new request.
+    pub(in super::super) fn request(&self) -> Result<InferRequest, String> {
+        let model = self.as_ptr();
+        // SAFETY: the model is live, and the request keeps it so.
+        let request =
+            owned(|request| unsafe { ov::ov_compiled_model_create_infer_request(model, request) })?;
+        let (given, model) = (Mutex::default(), self.clone());
+        Ok(InferRequest(Arc::new(RawRequest { request, given, model })))
     }
+}
 
+impl InferRequest {
     /// Starts an inference.
     pub(in super::super) fn start(&mut self) -> Result<(), String> {
         // SAFETY: the request is live, and `&mut` keeps other calls away. The memory
