@@ -45,7 +45,7 @@ pub fn arguments(data: &[u8]) {
         output: 1 << 18,
     };
     let policy = Policy {
-        trust: Trust::Stranger {
+        trust: Trust::Remote {
             roots: vec![root("/models", false), root("/data", true), root("/data/in", false)],
         },
         proplet_id: None,

@@ -123,7 +123,7 @@ impl FromStr for HostEntry {
     fn from_str(text: &str) -> Result<HostEntry, String> {
         let wrong = || {
             format!(
-                "`{text}` is no host: write a name (`api.example.org`), names below one \
+                "`{text}` is not a host: write a name (`api.example.org`), names below one \
                  (`*.example.org`), an address (`10.0.0.5`, `[fd00::5]`) or `*` for any public one, \
                  with `:port` or without"
             )

@@ -79,15 +79,15 @@ pub struct Root {
 /// Whose tasks these are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Tasks of others: only what the roots, the limits and the list of
-    /// arguments allow.
-    Stranger {
+    /// Tasks that came from the broker: only what the roots, the limits and the list
+    /// of arguments allow.
+    Remote {
         /// Directories that `--dir` may name, and that a task gets without it.
         roots: Vec<Root>,
     },
-    /// The user's own guest on his own terminal: any directory, read-write,
-    /// and `--env NAME` inherits from `env`.
-    OwnHand {
+    /// A guest that the user runs at a terminal: any directory, read-write, and
+    /// `--env NAME` inherits from `env`.
+    Local {
         /// The environment to inherit from.
         env: BTreeMap<String, String>,
     },
@@ -248,7 +248,7 @@ impl Policy {
 
     fn host_access(&self, flags: &RunFlags) -> Result<(), Rejection> {
         match (&self.trust, flags.host_access.first()) {
-            (Trust::Stranger { .. }, Some(option)) => Err(Rejection::Argument(format!(
+            (Trust::Remote { .. }, Some(option)) => Err(Rejection::Argument(format!(
                 "`-S {option}` would let the guest reach the host: this worker grants no network, \
                  no inherited environment and no descriptors"
             ))),
@@ -261,7 +261,7 @@ impl Policy {
         flags: &RunFlags,
         mut env: BTreeMap<String, String>,
     ) -> Result<Vec<(String, String)>, Rejection> {
-        if let Trust::OwnHand { env: host } = &self.trust
+        if let Trust::Local { env: host } = &self.trust
             && flags.host_access.iter().any(|option| option == "inherit-env")
         {
             for (name, value) in host {
@@ -273,8 +273,8 @@ impl Policy {
                 (Some(value), _) => Some(value.clone()),
                 // What the shell-out worker inherited was the task's own.
                 (None, _) if env.contains_key(name) => continue,
-                (None, Trust::OwnHand { env: host }) => host.get(name).cloned(),
-                (None, Trust::Stranger { .. }) => {
+                (None, Trust::Local { env: host }) => host.get(name).cloned(),
+                (None, Trust::Remote { .. }) => {
                     return Err(Rejection::Argument(format!(
                         "`--env {name}` would hand the worker's own environment to the guest: \
                          write `--env {name}=VALUE`, or put it into the task's `env`"
@@ -295,7 +295,7 @@ impl Policy {
         {
             return Err(Rejection::Argument(format!(
                 "`-W max-wasm-stack={asked}`: the stack belongs to the engine that all tasks \
-                 share and has {} bytes; a smaller one can't be had",
+                 share and has {} bytes; it can't be smaller for one task",
                 self.max_wasm_stack
             )));
         }

@@ -182,7 +182,7 @@ struct InRound {
 
 fn policy(env: &Environment) -> Policy {
     Policy {
-        trust: Trust::OwnHand {
+        trust: Trust::Local {
             // WASI's variables are text.
             env: env
                 .variables()

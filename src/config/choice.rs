@@ -104,7 +104,7 @@ pub(super) fn load_bytes(text: &str) -> Result<LoadBytes, String> {
         match LoadBytes::ENCODINGS.contains(&&*name) {
             true => Ok(name),
             false => Err(format!(
-                "not true, false or a list of encodings: `{name}` is none of {}",
+                "not true, false or a list of encodings: `{name}` is not one of {}",
                 LoadBytes::ENCODINGS.join(", ")
             )),
         }

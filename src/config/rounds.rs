@@ -39,7 +39,7 @@ fn hosts(text: &str) -> Result<Vec<HostPort>, String> {
     let host = |text: &String| {
         let has_port = text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         let found = place(&format!("http://{text}")).filter(|_| has_port && !text.contains('/'));
-        found.ok_or_else(|| format!("`{text}` is no host with a port, such as registry:8081"))
+        found.ok_or_else(|| format!("`{text}` is not a host with a port, such as registry:8081"))
     };
     hosts.iter().map(host).collect()
 }

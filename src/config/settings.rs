@@ -59,7 +59,7 @@ pub static SETTINGS: &[Setting] = &[
         "WHEN",
         Text("auto"),
         "Whether the broker forgets the worker at each end of the connection, and what is sent \
-         meanwhile: true, false, or auto: only if it drops whoever asks for a persistent session",
+         meanwhile: true, false, or auto: only if it drops clients that ask for a persistent session",
     ),
     setting(
         Group::Connection,
@@ -355,7 +355,7 @@ pub static SETTINGS: &[Setting] = &[
         "round-missing-data",
         "WHAT",
         Text("fail"),
-        "What a task does whose model or data set can't be had: fail, or run without, as Propeller's own worker lets it",
+        "What a task does whose model or data set can't be fetched: fail, or run without, as Propeller's own worker lets it",
     ),
     setting(
         Group::Images,

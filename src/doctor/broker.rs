@@ -227,7 +227,7 @@ async fn session(config: &Config) -> Finding {
         Err(failure) => failure,
     };
     if failure.kind != FailureKind::Dropped {
-        let text = format!("a persistent one could not be had, nor a reason be told ({failure})");
+        let text = format!("a persistent one was refused, for no known reason ({failure})");
         return Finding::warning("session", text);
     }
     let earlier = journal::exists(directory).then_some(SessionKind::Persistent);
@@ -241,7 +241,7 @@ async fn session(config: &Config) -> Finding {
         }
         _ => {
             return clean(
-                "because the broker drops whoever asks for a persistent one (as FluxMQ does without \
+                "because the broker drops clients that ask for a persistent one (as FluxMQ does without \
                  a cluster)",
             );
         }
@@ -249,7 +249,7 @@ async fn session(config: &Config) -> Finding {
     Finding::failed(
         "session",
         format!(
-            "the broker drops whoever asks for a persistent one, and {bound}, so it will not connect; \
+            "the broker drops clients that ask for a persistent one, and {bound}, so it will not connect; \
              if this broker keeps none (FluxMQ without a cluster does not), set {SETTING}=true: {LOST}"
         ),
     )

@@ -11,7 +11,7 @@ const DEPTH: usize = 3;
 const ENTRIES: usize = 10_000;
 
 pub(super) fn directories(policy: &Policy) -> Vec<Finding> {
-    let Trust::Stranger { roots, .. } = &policy.trust else { return Vec::new() };
+    let Trust::Remote { roots, .. } = &policy.trust else { return Vec::new() };
     if roots.is_empty() {
         return vec![Finding::warning(
             "directories",

@@ -223,7 +223,7 @@ fn start(
     let preload = move || {
         // So that the first task finds them, too.
         for e in nn.missing() {
-            warn!("tasks with wasi-nn will fail until this is mended: {e}");
+            warn!("tasks with wasi-nn will fail until this is fixed: {e}");
         }
         nn.preload(|graph, loaded| match loaded {
             Ok(()) => info!(graph = graph.name, dir = %graph.dir.display(), "preloaded a graph"),

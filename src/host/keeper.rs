@@ -324,7 +324,7 @@ fn converse(
             Ok(Some((answer, _))) => told(answer),
             Ok(None) => return None,
             Err(e) => {
-                error!("the runtime's process says what makes no sense: {e}");
+                error!("the runtime's process sent an invalid message: {e}");
                 return None;
             }
         }

@@ -84,7 +84,7 @@ pub fn budget(set: Option<u64>, settings: u64, there: Memory) -> Budget {
 pub fn enforce(pid: u32, budget: u64) -> anyhow::Result<()> {
     use anyhow::Context as _;
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
-    let has = data(pid).with_context(|| format!("reading what process {pid} has of memory"))?;
+    let has = data(pid).with_context(|| format!("reading the memory use of process {pid}"))?;
     let limit = has.saturating_add(budget);
     let process = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no process's number")?;
     let data = Rlimit { current: Some(limit), maximum: Some(limit) };

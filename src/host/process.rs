@@ -181,7 +181,9 @@ impl Process {
                 threads
             }
             Some((Report::Failed(reason), _)) => bail!("{reason}"),
-            Some((Report::Levels(..), _)) => bail!("the runtime's process says what was not asked"),
+            Some((Report::Levels(..), _)) => {
+                bail!("the runtime's process sent an unexpected message")
+            }
             Some((Report::Connect(..), _)) => bail!("the runtime asks before it is there"),
             None => bail!("the runtime's process ended: {}", process.fate()),
         };

@@ -26,6 +26,8 @@ struct Parts {
     fuse: AtomicUsize,
     /// Bytes that all may have; 0: any number.
     room: AtomicU64,
+    /// How often there was none.
+    full: AtomicUsize,
     /// The sequence beside the database, and what of it would survive a loss
     /// of power.
     counter: Mutex<[Vec<u8>; 2]>,
@@ -90,6 +92,7 @@ impl Disk {
     fn may(&self, size: u64) -> io::Result<()> {
         let room = self.0.room.load(Ordering::SeqCst);
         if room > 0 && size > room {
+            self.0.full.fetch_add(1, Ordering::SeqCst);
             return Err(io::ErrorKind::StorageFull.into());
         }
         let burnt =
@@ -574,7 +577,10 @@ fn a_full_disk_accepts_nothing_lets_results_through_and_recovers() {
     disk.0.room.store(disk.used(), Ordering::SeqCst);
     journal.record(accepted(1, &module(1, 8 << 20)), 1);
     journal.record(Step::Nothing, 2);
-    std::thread::sleep(Duration::from_millis(300));
+    // The large one has been tried.
+    while disk.0.full.load(Ordering::SeqCst) == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     journal.record(finished(0, "done"), 3);
     assert_eq!(next(&mut durable), Some(3), "a result fits where its task was");
     assert!(durable.try_recv().is_err());

@@ -170,7 +170,7 @@ impl Rounds {
                 Ok(None) => {}
                 Err(reason) => {
                     let name = service.name();
-                    let reason = format!("{variable} can't be had of the {name}: {reason}");
+                    let reason = format!("{variable} can't be fetched from the {name}: {reason}");
                     match self.services.missing {
                         MissingData::Fail => return Err(Failure::Round(reason)),
                         MissingData::Run => given.notes.push(reason),
@@ -225,7 +225,7 @@ impl Rounds {
         let update = &outcome.stdout;
         if update.dropped > 0 {
             end.note = Some(
-                "the guest's output is longer than --task-output, so that it is no whole update: \
+                "the guest's output is longer than --task-output, so it is not a whole update: \
                  nothing was sent"
                     .into(),
             );
@@ -234,7 +234,7 @@ impl Rounds {
         let object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>;
         if let Err(e) = object(&update.bytes) {
             end.note = Some(format!(
-                "the guest's output is no JSON object, so that it is no update: nothing was sent ({e})"
+                "the guest's output is not a JSON object, so it is not an update: nothing was sent ({e})"
             ));
             return Ok(());
         }

@@ -24,7 +24,7 @@ pub enum ConnectError {
     #[error("it is not among the hosts that may be reached")]
     NotAllowed,
     /// The host is, but this is no public address, nor in the list.
-    #[error("its address {0} is no public one, and not named as that very address")]
+    #[error("its address {0} is not public, and is not listed as an address itself")]
     Prohibited(String),
     /// The name has no address.
     #[error("its name could not be resolved: {0}")]

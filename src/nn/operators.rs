@@ -183,7 +183,7 @@ pub(in crate::nn) fn in_an_opset(version: &str) -> Result<(), Doubt> {
     let opset = version.strip_prefix("opset").and_then(|number| number.parse().ok());
     match opset.is_some_and(|number: u32| (1..=OPSETS).contains(&number)) {
         true => Ok(()),
-        false => Err(Doubt::plain("it is of none of OpenVINO's opsets")),
+        false => Err(Doubt::plain("it is in none of OpenVINO's opsets")),
     }
 }
 
@@ -267,7 +267,7 @@ mod tests {
         assert!(why("Gather", &unknown).contains("no fixed shape"));
         for axis in [constant(&[], &[2]), constant(&[], &[-3]), constant(&[0], &[]), shape(&[])] {
             let inputs = [shape(&[5, 2]), constant(&[1], &[0]), axis];
-            assert!(why("Gather", &inputs).contains("is no dimension"));
+            assert!(why("Gather", &inputs).contains("is not a dimension"));
         }
     }
 

@@ -118,7 +118,7 @@ impl Policy {
     /// own it gets the subdirectories without. A guest that its user runs directly
     /// gets nothing.
     pub fn unasked(&self) -> Granted {
-        let Trust::Stranger { roots, .. } = &self.trust else { return Granted::default() };
+        let Trust::Remote { roots, .. } = &self.trust else { return Granted::default() };
         let roots = self.canonical(roots);
         let mut granted = Granted::default();
         let mut places = Vec::new();
@@ -189,7 +189,7 @@ impl Policy {
     ) -> Result<(PathBuf, bool), Rejection> {
         let path = self.working_dir.join(typed);
         let found = (self.resolve)(&path);
-        let Trust::Stranger { roots, .. } = &self.trust else {
+        let Trust::Remote { roots, .. } = &self.trust else {
             let host = found.map_err(|e| cant_open(&format!("`{argument}`"), typed, &e))?;
             return Ok((host, true));
         };
@@ -255,7 +255,7 @@ impl Policy {
     }
 
     fn under_root_as_written(&self, path: &Path) -> bool {
-        let Trust::Stranger { roots, .. } = &self.trust else { return true };
+        let Trust::Remote { roots, .. } = &self.trust else { return true };
         roots.iter().any(|root| lexically_under(path, &self.working_dir.join(&root.path)))
     }
 }

@@ -45,7 +45,7 @@ fn subdirectories(dir: &Path) -> io::Result<Vec<String>> {
 fn worker() -> Policy {
     let root = |path: &str, writable| Root { path: path.into(), writable };
     Policy {
-        trust: Trust::Stranger {
+        trust: Trust::Remote {
             roots: vec![root("/models", false), root("/data", true), root(".", false)],
         },
         proplet_id: None,
@@ -129,7 +129,7 @@ fn unasked(policy: &Policy) -> Vec<String> {
 fn with_roots(roots: &[(&str, bool)]) -> Policy {
     let root = |(path, writable): &(&str, bool)| Root { path: path.into(), writable: *writable };
     let roots = roots.iter().map(root).collect();
-    Policy { trust: Trust::Stranger { roots }, private: vec![], ..worker() }
+    Policy { trust: Trust::Remote { roots }, private: vec![], ..worker() }
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn no_root_reaches_a_file_system_of_the_kernel() {
 #[test]
 fn the_users_own_hand_is_told_what_it_gives_with_the_kernels_file_systems() {
     let policy = Policy {
-        trust: Trust::OwnHand { env: BTreeMap::new() },
+        trust: Trust::Local { env: BTreeMap::new() },
         resolve: |path| Ok(path.to_owned()),
         ..worker()
     };
@@ -277,7 +277,7 @@ fn a_directory_with_the_workers_own_secrets_is_not_granted() {
 #[test]
 fn a_read_only_root_is_not_written_through_a_writable_one_above_it() {
     let mut policy = worker();
-    let Trust::Stranger { roots, .. } = &mut policy.trust else { unreachable!() };
+    let Trust::Remote { roots, .. } = &mut policy.trust else { unreachable!() };
     roots.push(Root { path: "/data/in".into(), writable: false });
     let writable = |dir: &str| {
         let spec = policy.admit(request(&["--dir", dir])).expect("admitted");
@@ -332,7 +332,7 @@ fn what_is_not_built_yet_is_said() {
 #[test]
 fn the_users_own_hand_opens_anything_and_inherits() {
     let policy = Policy {
-        trust: Trust::OwnHand { env: BTreeMap::from([("HOME".into(), "/h".into())]) },
+        trust: Trust::Local { env: BTreeMap::from([("HOME".into(), "/h".into())]) },
         limits: Limits { timeout: None, run: None, memory: None, output: 0 },
         ..worker()
     };

@@ -164,7 +164,7 @@ impl Bench {
             return CompiledCode::compile(engine, kind, binary).map_err(NotCompiled::Refused);
         };
         let lost = |e: &dyn std::fmt::Display| {
-            NotCompiled::Failed(format!("the process that compiles can't be had: {e}"))
+            NotCompiled::Failed(format!("there is no compiler process: {e}"))
         };
         let process = match &mut self.process {
             Some(process) => process,
@@ -207,7 +207,7 @@ impl Bench {
                      than there is (signal {signal})"
                 ),
                 libc::SIGKILL => "the system ended the compiler, probably for memory".to_owned(),
-                0 => "the compiler ended without a word".to_owned(),
+                0 => "the compiler exited without an answer".to_owned(),
                 signal => format!("the compiler was ended by signal {signal}"),
             })),
             Err(e) => {

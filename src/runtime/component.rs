@@ -55,7 +55,7 @@ pub(super) fn check(pre: &InstancePre<TaskState>, entry: &EntryPoint) -> Result<
 fn as_command(pre: &InstancePre<TaskState>) -> Result<CommandPre<TaskState>, Failure> {
     CommandPre::new(pre.clone()).map_err(|_| {
         Failure::Module(format!(
-            "the component is no command: it does not export `wasi:cli/run@0.2`, but {}: name one \
+            "the component is not a command: it does not export `wasi:cli/run@0.2`, but {}: name one \
              with `--invoke` or as the task's name",
             typed::exports(pre.component())
         ))

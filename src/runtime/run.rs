@@ -206,9 +206,7 @@ impl TaskRun<'_> {
             return not_served("is not invoked: start it without `latent`");
         }
         let Some(serving) = &grant.serving else {
-            return not_served(
-                "this worker does not serve: PROPLET_HTTP_ENABLED=true has it do so",
-            );
+            return not_served("this worker does not serve: PROPLET_HTTP_ENABLED=true lets it");
         };
         let Some(door) = self.door.take() else { return Err(Failure::Serves) };
         let parts = http::Parts {

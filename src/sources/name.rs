@@ -32,7 +32,9 @@ pub(super) fn parse(name: &str, registry: Option<&str>) -> Result<Reference, Str
         _ => name.to_owned(),
     };
     whole.parse::<Reference>().map_err(|e| {
-        format!("it is no name of an image ({e}): write it like registry.example/team/guest:v1")
+        format!(
+            "it is not the name of an image ({e}): write it like registry.example/team/guest:v1"
+        )
     })
 }
 

@@ -53,7 +53,7 @@ pub(crate) fn ask_status(listen: SocketAddr) -> anyhow::Result<(Report, String)>
         )
     })?;
     let report = serde_json::from_str(&body).with_context(|| {
-        format!("what answers at {url} is no worker of this version; choose another PROPLET_METRICS_PORT")
+        format!("what answers at {url} is not a worker of this version; choose another PROPLET_METRICS_PORT")
     })?;
     Ok((report, body))
 }

@@ -182,7 +182,7 @@ pub(crate) struct CodeReport {
 pub(crate) struct GraphReport {
     /// The name that it was loaded by first.
     pub(crate) name: Option<String>,
-    /// The directory that it came from, or `handed over by a guest`.
+    /// The directory that it came from, or `supplied by a guest`.
     pub(crate) source: String,
     /// The backend's name.
     pub(crate) backend: String,

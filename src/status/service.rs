@@ -35,6 +35,6 @@ pub(super) fn does(state: WorkerState) {
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(states) {
-        tracing::warn!("the service manager can't be told of the worker's state: {e}");
+        tracing::warn!("the service manager can't be notified: {e}");
     }
 }

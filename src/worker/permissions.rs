@@ -79,8 +79,8 @@ pub fn permissions(config: &Config) -> Permissions {
     });
     let fixed = runtime::fixed_limits().into_iter().chain(nn::fixed_limits());
     let roots = match &policy.trust {
-        Trust::Stranger { roots } => roots.as_slice(),
-        Trust::OwnHand { .. } => &[],
+        Trust::Remote { roots } => roots.as_slice(),
+        Trust::Local { .. } => &[],
     };
     let directories = roots.iter().map(|root| {
         let found = (policy.resolve)(&policy.working_dir.join(&root.path));

@@ -194,7 +194,7 @@ pub(super) fn preload(nn: Nn) {
     tokio::task::spawn_blocking(move || {
         // So that the first task finds them, too.
         for e in nn.missing() {
-            warn!("tasks with wasi-nn will fail until this is mended: {e}");
+            warn!("tasks with wasi-nn will fail until this is fixed: {e}");
         }
         nn.preload(|GraphDir { name, dir, .. }, loaded| match loaded {
             Ok(()) => info!(graph = name, dir = %dir.display(), "preloaded a graph"),

@@ -217,7 +217,7 @@ fn caches(levels: RuntimeLevels) -> CachesReport {
             .into_iter()
             .map(|graph| GraphReport {
                 name: graph.name,
-                source: graph.directory.unwrap_or_else(|| "handed over by a guest".into()),
+                source: graph.directory.unwrap_or_else(|| "supplied by a guest".into()),
                 backend: graph.backend,
                 bytes: graph.bytes,
                 hits: graph.hits,

@@ -45,10 +45,10 @@ fn a_call_that_fits_nothing_is_told_what_there_is(on: On) {
     let count = stage.run(typed().set("name", "greet"));
     count.failed(&["takes 1 values, and the task has 0 inputs", greet]);
     // A name that is no function's is a label, and this is said.
-    stage.run(typed().set("name", "my task")).failed(&["the component is no command", greet]);
+    stage.run(typed().set("name", "my task")).failed(&["the component is not a command", greet]);
     let labelled = stage.run(Task::wat("component-hello").set("name", "my-task"));
     labelled.succeeded("hello\n");
-    assert!(labelled.diagnostics()[0].contains("`my-task` is no function"), "{labelled:?}");
+    assert!(labelled.diagnostics()[0].contains("`my-task` is not a function"), "{labelled:?}");
 }
 
 fn what_runs_after_the_call_runs_once_and_its_trap_is_its_tasks_error(on: On) {

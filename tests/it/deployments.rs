@@ -132,7 +132,7 @@ fn what_can_not_be_prepared_is_a_failed_task_and_no_deployment(on: On) {
         (latent("hello").args(&["--dir=/etc"]), "outside the allowed directories"),
         (latent("hello").args(&["-S", "nn-graph=openvino::models/none"]), "models/none"),
         (typed().args(&["--invoke", "nope"]), "exports no such function"),
-        (typed().set("name", ""), "is no command"),
+        (typed().set("name", ""), "is not a command"),
     ];
     for (task, expected) in cases {
         let id = stage.start(task);

@@ -11,7 +11,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn dir() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory")
@@ -56,16 +56,11 @@ fn a_module_that_compiles_for_long_holds_up_nobody_and_ends_at_its_limit() {
         let mut bombs = vec![];
         for _ in 0..3 {
             let task = hurried.guest(bomb.clone());
-            bombs.push(scope.spawn(move || {
-                let begun = Instant::now();
-                (task.run().verdict, begun.elapsed())
-            }));
+            bombs.push(scope.spawn(move || task.run().verdict));
         }
         stdout(&bench.wat("hello").run());
         for bomb in bombs {
-            let (verdict, took) = bomb.join().expect("no panic");
-            assert_eq!(verdict, Err(Failure::Timeout(limit)));
-            assert!(took < Duration::from_secs(10), "{took:?}");
+            assert_eq!(bomb.join().expect("no panic"), Err(Failure::Timeout(limit)));
         }
     });
     // The bomb's one compile may still go on.

@@ -191,7 +191,7 @@ fn labels_axes_and_sizes_out_of_range_are_refused() {
         expected[at] = 4.0;
     }
     gives(&dft(1), &f32s(&expected));
-    refused(&dft(100), &["DFT (layer `layer2`)", "its axis 100 is no dimension"]);
+    refused(&dft(100), &["DFT (layer `layer2`)", "its axis 100 is not a dimension"]);
 
     let mut net = Net::default();
     let x = net.input("f32", "1,12,9", &[1, 12, 9], f32s(&[1.0; 108]));
@@ -302,6 +302,6 @@ fn operators_that_are_in_no_opset_are_refused() {
         let x = net.input("f32", "2,3", &[2, 3], f32s(&[1.0; 6]));
         let own = net.layer(operator, set, "", &[x], ("f32", "2,3"));
         let layer = format!("{operator} (layer `layer1`)");
-        refused(&net.model(own), &[&layer, "it is of none of OpenVINO's opsets"]);
+        refused(&net.model(own), &[&layer, "it is in none of OpenVINO's opsets"]);
     }
 }

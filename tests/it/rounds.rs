@@ -152,7 +152,7 @@ fn what_can_not_be_had_fails_the_task_with_the_cause() {
     for (route, habits, expected) in cases {
         services.answers(route, &habits);
         let Answered(result) = stage.run(client().env("MODEL_URI", "m_v0"));
-        Answered(result.clone()).failed(&[expected, "can't be had"]);
+        Answered(result.clone()).failed(&[expected, "can't be fetched"]);
         assert_eq!(result["results"]["update"], "none", "{result:#}");
     }
     assert_eq!(services.posts(), 0);
@@ -184,7 +184,7 @@ fn a_slow_service_is_named_with_the_time_that_it_had() {
     let _worker = hasty(&stage, &settings(&given, &[]));
     services.answers(Route::Model, &vec![Habit::Hold; 3]);
     let result = stage.run(client().env("MODEL_URI", "m_v0"));
-    result.failed(&["MODEL_DATA can't be had", "/models/0 did not answer within 300ms"]);
+    result.failed(&["MODEL_DATA can't be fetched", "/models/0 did not answer within 300ms"]);
     let asked = services.requests().iter().filter(|r| r.contains("/models/")).count();
     assert_eq!((asked, services.posts()), (3, 0));
     // It is asked again where that changes nothing, and is not sent to twice.
@@ -280,7 +280,7 @@ fn services_are_trusted_by_a_file_of_their_authority() {
         let result = stage.run(client());
         match is_right {
             true => assert_eq!(result.0["results"]["update"], "accepted", "{result:?}"),
-            false => result.failed(&["DATASET_DATA can't be had", "no way to https://"]),
+            false => result.failed(&["DATASET_DATA can't be fetched", "no way to https://"]),
         }
         worker.shut_down();
         worker.ended();
@@ -321,7 +321,7 @@ fn a_client_runs_without_its_data_where_that_is_wanted() {
     let _worker = stage.worker(&settings(&given, &[("round-missing-data", "run")]));
     let result = stage.run(client().env("MODEL_URI", "m_v7"));
     let told = result.diagnostics().join("\n");
-    for part in ["MODEL_DATA can't be had", "DATASET_DATA can't be had", "404"] {
+    for part in ["MODEL_DATA can't be fetched", "DATASET_DATA can't be fetched", "404"] {
         assert!(told.contains(part), "{told}");
     }
     assert_eq!(result.0["results"]["update"], "accepted", "{:#}", result.0);
@@ -356,7 +356,7 @@ fn a_guest_has_its_data(isolation: &str) {
     assert_eq!(result["results"]["update"], "none");
     assert!(result["error"].is_null(), "{result:#}");
     let note = result["results"]["note"].as_str().expect("a note");
-    assert!(note.contains("no JSON object") && note.contains("nothing was sent"), "{note}");
+    assert!(note.contains("not a JSON object") && note.contains("nothing was sent"), "{note}");
     let before = services.requests().len();
     let plain = stage.run(task());
     assert!(!plain.stdout().contains("_DATA="), "{plain:?}");

@@ -76,7 +76,7 @@ impl Bench {
 
     pub fn with_nn(nn: Nn) -> Bench {
         let policy = Policy {
-            trust: Trust::Stranger { roots: vec![] },
+            trust: Trust::Remote { roots: vec![] },
             proplet_id: None,
             limits: Limits {
                 timeout: Some(Duration::from_secs(60)),
@@ -112,7 +112,7 @@ impl Bench {
 
     /// Allows `path`, read-only or not.
     pub fn root(mut self, path: impl Into<PathBuf>, writable: bool) -> Bench {
-        let Trust::Stranger { roots, .. } = &mut self.policy.trust else { unreachable!() };
+        let Trust::Remote { roots, .. } = &mut self.policy.trust else { unreachable!() };
         roots.push(Root { path: path.into(), writable });
         self
     }

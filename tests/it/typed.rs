@@ -83,8 +83,12 @@ fn a_call_that_fits_no_function_is_told_what_there_is() {
     assert!(several.contains("several interfaces have that function"), "{several}");
     // A name is a label where it is no function's; this component is no command.
     let outcome = named(&bench, "nope", &[]);
-    assert!(error(&outcome).contains("is no command"), "{}", error(&outcome));
-    assert!(outcome.diagnostics[0].contains("`nope` is no function"), "{:?}", outcome.diagnostics);
+    assert!(error(&outcome).contains("is not a command"), "{}", error(&outcome));
+    assert!(
+        outcome.diagnostics[0].contains("`nope` is not a function"),
+        "{:?}",
+        outcome.diagnostics
+    );
     let outcome = bench.wat("component-hello").named("my-task").run();
     assert_eq!(stdout(&outcome), "hello\n");
     assert!(outcome.diagnostics[0].contains("ran as a command"), "{:?}", outcome.diagnostics);

@@ -160,7 +160,7 @@ fn fetch(env: &Environment, checkout: &Path) -> anyhow::Result<()> {
             )
         })?;
     if !status.success() {
-        bail!("the demo's set-up failed, see above; once that is mended, run the demo again");
+        bail!("the demo's set-up failed, see above; once that is fixed, run the demo again");
     }
     eprintln!();
     Ok(())

@@ -201,7 +201,7 @@ impl Shared {
         // One that is being started now is of the one before: its reach tells.
         (state.confinement, state.reach) = (confinement, reach);
         if let Some(process) = state.company.clone() {
-            info!("the configuration has changed: another process has it");
+            info!("the configuration has changed: a new process takes over");
             process.retire();
             state.retire(&process);
         }
@@ -219,7 +219,7 @@ impl Shared {
         }
         (state.confinement, state.reach) = (confinement, Arc::new(reach));
         if let Some(process) = state.company.clone() {
-            info!("directories for tasks have come or changed: another process has those");
+            info!("directories for tasks were added or changed: a new process takes over");
             process.retire();
             state.retire(&process);
         }

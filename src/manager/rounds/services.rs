@@ -116,8 +116,8 @@ impl RoundServices {
             return Ok(self.configured(service).cloned());
         };
         let variable = service.variable();
-        let place =
-            place(named).ok_or_else(|| format!("`{variable}` of the task is no http(s) URL"))?;
+        let place = place(named)
+            .ok_or_else(|| format!("`{variable}` of the task is not an http(s) URL"))?;
         let all = [Service::Coordinator, Service::Registry, Service::Store];
         let configured = all.into_iter().filter_map(|service| self.configured(service));
         let mut places = configured.filter_map(|url| self::place(url));
@@ -125,7 +125,7 @@ impl RoundServices {
             return Ok(Some(named.trim_end_matches('/').to_owned()));
         }
         Err(format!(
-            "`{variable}` of the task names {}:{}, which is none of this worker's services of \
+            "`{variable}` of the task names {}:{}, which is not one of this worker's services of \
              federated rounds: add it to --round-hosts if tasks may have the worker speak to it",
             place.host, place.port
         ))

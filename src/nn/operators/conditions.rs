@@ -52,13 +52,13 @@ pub(in crate::nn) fn holds(
             let (Some(places), Some(dims)) = (values(indices), shape(of)) else {
                 return doubt(format!(
                     "its indices (input {indices}) are not constants, or what they select from \
-                     (input {of}) is of no fixed shape"
+                     (input {of}) has no fixed shape"
                 ));
             };
             let selected = values(axis).and_then(|axis| axis.first());
             let size = selected.and_then(|&axis| dims.get(place(axis, dims.len())?));
             let Some(&size) = size else {
-                return doubt(format!("its axis (input {axis}) is no dimension of input {of}"));
+                return doubt(format!("its axis (input {axis}) is not a dimension of input {of}"));
             };
             within(condition, places, size, indices)
         }
@@ -67,7 +67,7 @@ pub(in crate::nn) fn holds(
             let Some(((places, rows), dims)) = known else {
                 return doubt(format!(
                     "its indices (input {indices}) are not constants, or what they select from \
-                     (input {of}) is of no fixed shape"
+                     (input {of}) has no fixed shape"
                 ));
             };
             let width = rows.last().map_or(0, |&width| width as usize);
@@ -95,12 +95,12 @@ pub(in crate::nn) fn holds(
             let (Some(axes), Some(dims)) = (values(axes), shape(of)) else {
                 return doubt(format!(
                     "its axes (input {axes}) are not constants, or what they are of (input {of}) \
-                     is of no fixed shape"
+                     has no fixed shape"
                 ));
             };
             let wrong = axes.iter().find(|&&axis| place(axis, dims.len()).is_none());
             match wrong {
-                Some(axis) => doubt(format!("its axis {axis} is no dimension of input {of}")),
+                Some(axis) => doubt(format!("its axis {axis} is not a dimension of input {of}")),
                 None => Ok(()),
             }
         }
@@ -120,7 +120,7 @@ pub(in crate::nn) fn holds(
         Condition::Fixed { input } => match inputs.get(input) {
             None => Ok(()),
             Some(fact) if fact.is_fixed() && fact.is_filled() => Ok(()),
-            Some(_) => doubt(format!("its input {input} is of no fixed shape")),
+            Some(_) => doubt(format!("its input {input} has no fixed shape")),
         },
         Condition::Absent { input } => match inputs.get(input) {
             None => Ok(()),

@@ -160,7 +160,7 @@ impl Parser {
                 continue;
             }
             let output = output.ok_or_else(|| {
-                wrong(&format!("has an input `{}`, which is no name", short(input)))
+                wrong(&format!("has an input `{}`, which is not a name", short(input)))
             })?;
             node.inputs.push((place, output));
         }

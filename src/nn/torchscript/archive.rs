@@ -103,7 +103,7 @@ fn read<'a>(bytes: &[u8], archive: &'a ZipSliceArchive<&'a [u8]>) -> Result<Entr
         let name = path.as_ref();
         let plain = |byte: &u8| byte.is_ascii_graphic() && !b"\\:".contains(byte);
         if name.is_empty() || name.len() > MAX_NAME || !name.iter().all(plain) {
-            return Err(refused("an entry has a name that libtorch gives none"));
+            return Err(refused("an entry has a name that libtorch does not write"));
         }
         let name = String::from_utf8_lossy(name);
         let (first, below) = name
@@ -176,7 +176,10 @@ impl<'n> Place<'n> {
             return Ok(Place::Unread);
         }
         // `model.json`, `attributes.pkl` and `tensors/` are of PyTorch before 1.2.
-        Err(refused(format!("`{}` is no entry of archives of PyTorch 1.4 and later", short(name))))
+        Err(refused(format!(
+            "`{}` is not an entry of archives of PyTorch 1.4 or later",
+            short(name)
+        )))
     }
 }
 

@@ -96,7 +96,7 @@ fn module(name: &str) -> Result<String, Refusal> {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     };
     let path = path.filter(|path| path.split('/').all(is_name) && path.starts_with("__torch__"));
-    let path = path.ok_or_else(|| refused(format!("`{}` is no file of code", short(name))))?;
+    let path = path.ok_or_else(|| refused(format!("`{}` is not a code file", short(name))))?;
     let module = path.replace('/', ".");
     match module.contains("torch.classes") {
         true => Err(refused(format!("`{}` is a class of libtorch's own", short(name)))),

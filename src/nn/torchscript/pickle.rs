@@ -318,7 +318,7 @@ impl<'a> Machine<'a, '_> {
         self.deepen(list, depth)?;
         match &mut self.values[list].kind {
             Kind::List(Elements::Any(all)) => all.extend(elements),
-            _ => return Err("something is appended to what is no new list".to_owned()),
+            _ => return Err("something is appended to what is not a new list".to_owned()),
         }
         Ok(())
     }

@@ -213,7 +213,7 @@ fn pickles_make_nothing_but_modules() {
     refused(b"ctorch._utils\n_rebuild_qtensor\n)R", "it makes `torch._utils._rebuild_qtensor`");
     refused(b"ctorch\nQUInt8Storage\n", "it makes `torch.QUInt8Storage`");
     // In libtorch a function is its number.
-    refused(b"K\x00)R", "something is called that is no function");
+    refused(b"K\x00)R", "something is called that is not a function");
     refused(b"c__torch__\nModel\n", "made of what is only to be called");
     refused(b"c__torch__\nModel\n)\x81", "made of what is only to be called");
     refused(b"c__torch__\nModel\n)\x81q\x00}b", "remembered before it is there");
@@ -336,11 +336,11 @@ fn archives_are_bounded_and_whole() {
         (&[("model/data/0", &b"1"[..]), ("model/data/0", b"2")][..], "there are two entries"),
         (&[("other/data/1", b"")], "is in another folder"),
         (&[("data.pkl", b"")], "is in no folder"),
-        (&[("model/model.json", b"{}")], "`model.json` is no entry"),
-        (&[("model/tensors/0", b"")], "`tensors/0` is no entry"),
-        (&[("model/data/a/b", b"")], "`data/a/b` is no entry"),
-        (&[("model/code/a.py", b"")], "is no file of code"),
-        (&[("model/code/__torch__/a-b.py", b"")], "is no file of code"),
+        (&[("model/model.json", b"{}")], "`model.json` is not an entry"),
+        (&[("model/tensors/0", b"")], "`tensors/0` is not an entry"),
+        (&[("model/data/a/b", b"")], "`data/a/b` is not an entry"),
+        (&[("model/code/a.py", b"")], "is not a code file"),
+        (&[("model/code/__torch__/a-b.py", b"")], "is not a code file"),
         (&[("model/code/__torch__/torch/classes/a.py", b"")], "a class of libtorch's own"),
         (&[("model/version", b"three")], "its version is not a number"),
         (&[("model/byteorder", b"big")], "not in the order of this machine"),

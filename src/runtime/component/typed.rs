@@ -99,7 +99,7 @@ pub(in crate::runtime) fn target(
                 (None, _) => {
                     let note = || {
                         format!(
-                            "the task's name `{label}` is no function that the component exports: \
+                            "the task's name `{label}` is not a function that the component exports: \
                              it ran as a command"
                         )
                     };

@@ -20,7 +20,7 @@ pub fn policy(config: &Config) -> Policy {
         None => vec![Root { path: PathBuf::from("."), writable: false }],
     };
     Policy {
-        trust: Trust::Stranger { roots },
+        trust: Trust::Remote { roots },
         proplet_id: Some(config.credentials.client_id.clone()),
         limits: Limits {
             timeout: config.limits.timeout,
@@ -50,8 +50,8 @@ pub fn policy(config: &Config) -> Policy {
 /// configuration, OpenVINO. What it keeps on the disk it is given when it starts.
 pub fn confinement(policy: &Policy, nn: &NnConfig) -> Confinement {
     let allowed = match &policy.trust {
-        Trust::Stranger { roots } => roots.as_slice(),
-        Trust::OwnHand { .. } => &[],
+        Trust::Remote { roots } => roots.as_slice(),
+        Trust::Local { .. } => &[],
     };
     let allowed = allowed.iter().filter_map(|root| {
         let host = (policy.resolve)(&policy.working_dir.join(&root.path)).ok()?;
@@ -91,7 +91,7 @@ fn private(config: &Config) -> Vec<PathBuf> {
 /// One that reaches a file system of the kernel: whoever lists it gives more
 /// away than he can mean.
 pub(in crate::worker) fn check_roots(config: &Config, policy: &Policy) -> anyhow::Result<()> {
-    let Trust::Stranger { roots } = &policy.trust else { return Ok(()) };
+    let Trust::Remote { roots } = &policy.trust else { return Ok(()) };
     for root in roots {
         let path = policy.working_dir.join(&root.path);
         match (policy.resolve)(&path) {

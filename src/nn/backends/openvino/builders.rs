@@ -37,7 +37,7 @@ pub(in crate::nn) fn check(parts: &[&[u8]], bounds: Bounds) -> Result<Scan, Refu
     if let Some(what) = not_a_model::pointer(weights) {
         return Err(Refusal::new(
             Errno::InvalidEncoding,
-            format!("the second builder ({} bytes) is no weights; {what}", weights.len()),
+            format!("the second builder ({} bytes) is not weights; {what}", weights.len()),
         ));
     }
     xml::scan(xml, weights, bounds)

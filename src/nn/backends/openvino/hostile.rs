@@ -223,7 +223,7 @@ fn a_library_that_is_too_old_leaves_room_for_the_next() {
     let page = dir.path().join("page.so");
     std::fs::write(&page, "<html>").expect("written");
     let error = native::load(&page).expect_err("a page");
-    assert_eq!(error, format!("`{}` is no shared library", page.display()));
+    assert_eq!(error, format!("`{}` is not a shared library", page.display()));
     let path = dir.path().as_os_str();
     let search =
         SearchEnv::from_lookup(beside, |name| (name == "LD_LIBRARY_PATH").then(|| path.to_owned()));

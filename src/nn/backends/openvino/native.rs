@@ -198,9 +198,7 @@ fn call(call: impl FnOnce() -> Status) -> Result<(), String> {
     made.map_err(|(status, text)| match text {
         Some(text) => text,
         None if has_message(status) => {
-            format!(
-                "{status:?} (what it said of it can't be told from what it said of other calls)"
-            )
+            format!("{status:?} (its message can't be told apart from those of other calls)")
         }
         None => format!("{status:?}"),
     })

@@ -64,7 +64,7 @@ fn prove_ours(folder: &Path) -> Result<(), String> {
     let ours = found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0;
     if !found.is_dir() || !ours {
         return Err(format!(
-            "the folder of links {} is no folder that belongs to this user alone: remove it",
+            "the folder of links {} is not a folder that belongs to this user alone: remove it",
             folder.display()
         ));
     }

@@ -11,7 +11,7 @@ use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 
 use super::xml::Bounds;
 use super::*;
-use crate::cancel::{Cancel, Reason};
+use crate::cancel::{Cancel, Doing, Reason};
 use crate::nn::assets::assets;
 use crate::nn::backends::{Backend as _, BackendName};
 use crate::nn::context::NnCtx;
@@ -299,24 +299,24 @@ fn a_long_inference_is_cancelled() {
     let nn = nn();
     let cancel = Arc::new(Cancel::default());
     let mut task = nn.context(&[], cancel.clone()).expect("a context");
-    // Some 17 GFLOP each.
+    // Some 17 GFLOP each: without the stop it takes half a minute and succeeds.
     let graph = load(&mut task, &slow(400)).expect("a graph");
     let context = task.init_execution_context(graph).expect("a context");
     let input = vec![0; 16 << 20];
     task.set_input(context, 0, 1, &[2048, 2048], &input).expect("set");
     let stop = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(300));
-        let stopped = Instant::now();
+        while !matches!(cancel.doing(), Doing::Computing(_)) {
+            thread::sleep(Duration::from_millis(1));
+        }
         cancel.cancel(Reason::Stopped);
-        stopped
+        Instant::now()
     });
     let computed = task.compute(context);
     let ended = Instant::now();
     assert_eq!(computed, Err(Halt::Cancelled(Reason::Stopped)));
-    let took = ended.duration_since(stop.join().expect("no panic"));
+    let stopped = stop.join().expect("no panic");
     // The operator that runs ends first: some 0.1 s here.
-    println!("cancelled after {took:?}");
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    println!("cancelled after {:?}", ended.saturating_duration_since(stopped));
 }
 
 #[test]

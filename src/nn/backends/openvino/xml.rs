@@ -112,7 +112,7 @@ impl<'a> Element<'_, 'a> {
     fn number(&self, key: &str) -> Result<u64, Refusal> {
         let value = self.attribute(key).and_then(|value| number(value.as_bytes()));
         value.ok_or_else(|| {
-            malformed(self.at, &format!("has an element whose `{key}` is no number"))
+            malformed(self.at, &format!("has an element whose `{key}` is not a number"))
         })
     }
 }

@@ -118,7 +118,7 @@ mod tests {
     }
 
     fn no<T>(_: &Path) -> Result<T, String> {
-        Err("it is none".to_owned())
+        Err("it is not a library".to_owned())
     }
 
     #[test]
@@ -133,11 +133,11 @@ mod tests {
         for explicit in [dir.path(), &file] {
             assert_eq!(find(Some(explicit), &env, |path| Ok(path.to_owned())), found);
             let text = find::<()>(Some(explicit), &env, no).expect_err("it does not load");
-            assert!(text.contains("it is none; no other place was looked at"), "{text}");
+            assert!(text.contains("it is not a library; no other place was looked at"), "{text}");
         }
         let text = find::<()>(None, &env, no).expect_err("it does not load");
         assert!(
-            text.contains("can't be used: it is none") && text.contains("libtorch-dev"),
+            text.contains("can't be used: it is not a library") && text.contains("libtorch-dev"),
             "{text}"
         );
     }

@@ -43,10 +43,10 @@ impl<'a> Machine<'a, '_> {
     pub(super) fn call(&mut self) -> Step<()> {
         let (arguments, function) = (self.pop()?, self.pop()?);
         let Kind::Global(global) = self.values[function].kind else {
-            return Err("something is called that is no function".to_owned());
+            return Err("something is called that is not a function".to_owned());
         };
         let Kind::Tuple(arguments) = &self.values[arguments].kind else {
-            return Err("a function's arguments are no tuple".to_owned());
+            return Err("a function's arguments are not a tuple".to_owned());
         };
         let arguments = arguments.clone();
         let depth = self.depth_of(&arguments);
@@ -86,10 +86,10 @@ impl<'a> Machine<'a, '_> {
                 let Kind::Text(tag) = self.values[tag].kind else { return Err(other("a type")) };
                 let plain = |c: char| c.is_ascii_alphanumeric() || "_.[], ".contains(c);
                 if tag.len() > 1024 || !tag.chars().all(plain) || tag.contains("torch.classes") {
-                    return Err("a type has a name that libtorch gives none".to_owned());
+                    return Err("a type has a name that libtorch does not write".to_owned());
                 }
                 if !matches!(self.values[value].kind, Kind::List(_) | Kind::Dict) {
-                    return Err("a type is said of what is neither a list nor a dictionary".into());
+                    return Err("a type tag is on what is neither a list nor a dictionary".into());
                 }
                 if tag.matches('[').count() > usize::from(MAX_DEPTH) {
                     return Err("a type is too deep".to_owned());
@@ -98,7 +98,7 @@ impl<'a> Machine<'a, '_> {
                 Ok(())
             }
             Global::OrderedDict | Global::Class | Global::Storage { .. } => {
-                Err("something is called that is no function".to_owned())
+                Err("something is called that is not a function".to_owned())
             }
         }
     }
@@ -108,7 +108,7 @@ impl<'a> Machine<'a, '_> {
         let none = matches!(&self.values[arguments].kind, Kind::Tuple(parts) if parts.is_empty());
         match self.values[class].kind {
             Kind::Global(Global::Class) if none => self.push(Kind::New, 0),
-            _ => Err("an object is made of what is no class of the archive".to_owned()),
+            _ => Err("an object is made of what is not a class of the archive".to_owned()),
         }
     }
 
@@ -116,7 +116,7 @@ impl<'a> Machine<'a, '_> {
         let (attributes, object) = (self.pop()?, self.pop()?);
         let made = matches!(self.values[object].kind, Kind::New);
         if !made || !matches!(self.values[attributes].kind, Kind::Dict) {
-            return Err("an object's attributes are no dictionary".to_owned());
+            return Err("an object's attributes are not a dictionary".to_owned());
         }
         let depth = self.values[attributes].depth + 1;
         self.push(Kind::Object, depth)
@@ -150,7 +150,7 @@ impl<'a> Machine<'a, '_> {
         let data = data.ok_or_else(|| format!("there is no entry of numbers `{}`", short(key)))?;
         if count.checked_mul(size) != Some(data.len() as u64) {
             return Err(format!(
-                "the entry of numbers `{}` has {} bytes, and is to hold {count} of {size}",
+                "the entry of numbers `{}` has {} bytes, and should hold {count} of {size}",
                 short(key),
                 data.len()
             ));

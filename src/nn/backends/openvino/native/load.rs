@@ -76,7 +76,7 @@ pub(in super::super) fn load(path: &Path) -> Result<String, String> {
     let at = path.display();
     let file = fs::read(path).map_err(|error| format!("`{at}` can't be read: {error}"))?;
     if !is_shared_library(&file) {
-        return Err(format!("`{at}` is no shared library"));
+        return Err(format!("`{at}` is not a shared library"));
     }
     let names: std::collections::HashSet<&[u8]> = file.split(|&byte| byte == 0).collect();
     let exported = |name: &&&str| {
