@@ -40,7 +40,7 @@ use tokio::sync::watch as tokio_watch;
 
 /// How a task is run: [`crate::runtime::Runtime::run`], a process that does, or
 /// a test's own.
-pub type RunTask = dyn Fn(&Turn<'_>) -> Ran + Send + Sync;
+pub type RunTask = dyn Fn(&Turn<'_>) -> TurnEnd + Send + Sync;
 
 /// How a task is read back that waited on the disk; what fails is its error.
 pub type Recall = dyn Fn(Run, &Cancel) -> Result<TaskSpec, Failure> + Send + Sync;
@@ -67,7 +67,7 @@ impl Turn<'_> {
     }
 
     /// It runs there and not on the executor's own thread.
-    pub fn runs_at(&self, place: impl Elsewhere + 'static) {
+    pub fn runs_at(&self, place: impl RemoteRun + 'static) {
         self.handle.runs_at(Box::new(place), self.spec.monitoring());
     }
 
@@ -82,7 +82,7 @@ impl Turn<'_> {
 }
 
 /// Where a task runs that does not on its executor's thread.
-pub trait Elsewhere: Send + Sync {
+pub trait RemoteRun: Send + Sync {
     /// The thread.
     fn thread(&self) -> Thread;
     /// Bytes of the guest's linear memories; none once it has ended.
@@ -93,7 +93,7 @@ pub trait Elsewhere: Send + Sync {
 
 /// What came of a turn.
 #[derive(Debug)]
-pub struct Ran {
+pub struct TurnEnd {
     /// The task's end, or that of the process that it ran in.
     pub end: Result<Outcome, Crash>,
     /// What its thread used, if that was another one than the executor's and
@@ -103,16 +103,16 @@ pub struct Ran {
     pub remains: Option<Box<dyn Any>>,
 }
 
-impl Ran {
+impl TurnEnd {
     /// Of which nothing remains.
-    pub fn new(end: Result<Outcome, Crash>, used: Option<ThreadUsage>) -> Ran {
-        Ran { end, used, remains: None }
+    pub fn new(end: Result<Outcome, Crash>, used: Option<ThreadUsage>) -> TurnEnd {
+        TurnEnd { end, used, remains: None }
     }
 }
 
-impl From<Outcome> for Ran {
-    fn from(outcome: Outcome) -> Ran {
-        Ran::new(Ok(outcome), None)
+impl From<Outcome> for TurnEnd {
+    fn from(outcome: Outcome) -> TurnEnd {
+        TurnEnd::new(Ok(outcome), None)
     }
 }
 

@@ -1,15 +1,15 @@
-//! A worker of the Propeller WebAssembly orchestrator that runs its tasks in
-//! one process: Wasmtime, wasi-nn and OpenVINO are linked in, so nothing is
-//! spawned, written to temporary files or loaded twice.
+//! A worker of the Propeller WebAssembly orchestrator. Wasmtime and wasi-nn are linked
+//! in, so that no task spawns a process, writes a temporary file or loads a model twice;
+//! guests and models run in one long-lived process of the worker's own ([`host`]).
 //!
 //! # The way of a task
 //!
 //! ```text
-//! mqtt ──bytes──▶ protocol ──TaskRequest──▶ policy ──TaskSpec──▶ queue ──▶ executor
-//!   ▲                                         │ Rejection          │          │
-//!   │                                         ▼                    │     runtime: engine, modules, sandbox
-//!   └──bytes── protocol ◀──TaskResult── worker ◀───────Outcome─────┴─────────┤
-//!                                                                            └── nn: graphs, openvino
+//! mqtt ──bytes──▶ protocol ──TaskRequest──▶ policy ──TaskSpec──▶ ledger ──effects──▶ queue ──▶ executor
+//!   ▲                                         │ Rejection          │                             │
+//!   │                                         ▼                    ▼ journal      runtime: engine, modules, sandbox
+//!   └──bytes── protocol ◀──TaskResult── worker ◀───────Outcome─────┴─────────────────────────────┤
+//!                     ▲ manager: when a result leaves, and whether it arrived                    └── nn: abi, graphs, backends
 //! ```
 //!
 //! What follows from what happens to a task the [`ledger`] decides, without

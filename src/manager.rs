@@ -27,7 +27,7 @@ mod liveness;
 mod results;
 mod rounds;
 
-pub use answer::{Decision, ManagerTask, Over, TaskAnswer, decide};
+pub use answer::{Decision, ManagerTask, Resolution, TaskAnswer, decide};
 pub use client::{Ask, Asker, ManagerClient, ManagerPlace, ManagerReply};
 pub use confirm::{Concluded, Confirmations, NextStep, Question};
 pub use liveness::{Change, Complaint, DEAF, Heard, Hearing};

@@ -31,7 +31,7 @@ use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::time::Duration;
 
-pub use deployments::LivingMetrics;
+pub use deployments::DeploymentMetrics;
 pub use labels::{outcome_label, rejection_label};
 pub use levels::RuntimeLevels;
 pub use manager::ManagerMetrics;
@@ -67,7 +67,7 @@ pub struct Metrics {
     /// Of results on their way to the manager.
     pub manager: ManagerMetrics,
     /// Of deployed tasks.
-    pub living: LivingMetrics,
+    pub deployments: DeploymentMetrics,
     /// Of federated rounds.
     pub rounds: RoundMetrics,
 }
@@ -97,7 +97,7 @@ impl Metrics {
     pub fn new(levels: impl Fn() -> RuntimeLevels + Send + Sync + 'static) -> Metrics {
         let mut registry = Registry::default();
         let manager = ManagerMetrics::new(&mut registry);
-        let living = LivingMetrics::new(&mut registry);
+        let deployments = DeploymentMetrics::new(&mut registry);
         let rounds = RoundMetrics::new(&mut registry);
         let propeller = PropellerMetrics::new(&mut registry);
         let mut metrics = Metrics {
@@ -117,7 +117,7 @@ impl Metrics {
             inferences_running: Gauge::default(),
             propeller,
             manager,
-            living,
+            deployments,
             rounds,
         };
         metrics.register(levels);

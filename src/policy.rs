@@ -2,45 +2,8 @@
 //!
 //! The one place that grants anything. Where a grant depends on what is on the
 //! disk (a directory's canonical path), the lookup is a [`Resolve`] that tests
-//! replace.
-//!
-//! # What is promised
-//!
-//! A guest, its arguments and its messages come from people whom the operator
-//! does not know. Such a guest can end its own task badly and nothing else:
-//!
-//! - it reads and writes below the granted directories alone, through no link,
-//!   and writes only where the root says `:rw` and no read-only root lies
-//!   below; a directory that holds the worker's own secrets is not granted, nor
-//!   is `/proc`, `/sys` or `/dev`;
-//! - it has no network, no standard input, no variable of the worker's;
-//! - its time, memory, output, open files, graphs, contexts and tensors are
-//!   bounded; `stop` and the time limit end it whatever it does: computing,
-//!   sleeping, inferring, waiting for a compile;
-//! - a panic on its behalf is its task's error.
-//!
-//! # What is not
-//!
-//! - OpenVINO runs in this process. What can be proven of a model before is
-//!   (its XML's form, depth and size, its constants against its weights), but
-//!   its parsing and compiling can neither be interrupted nor bounded in
-//!   memory, and a crash in it ends the process. Where guests are not trusted
-//!   set `nn-load-bytes` to false: then models come from allowed directories
-//!   alone, which no stranger should be able to write to. Have the worker
-//!   restarted when it ends, and give its container a memory limit.
-//! - Compiling a module can't be interrupted either. Its task ends in time,
-//!   the compile goes on on one of a few threads, and is not begun again.
-//! - Disk space below `:rw` roots: use a quota.
-//! - Caches are shared, so how long a load takes tells whether another task
-//!   has loaded the same bytes; there are no defences against side channels of
-//!   the processor beyond Wasmtime's own.
-//! - `image_url` is fetched by the worker, from wherever the worker gets to; an
-//!   image comes unchecked through the registry proxy unless its name has a digest.
-//! - Whoever may publish on the channel may start and stop any task on it.
-//!
-//! How it is tested: `tests/it/hostile.rs` and its neighbours have a guest for
-//! each way out that is known, the tests beside this file the grants, and `fuzz/` whatever is
-//! read of a message, of arguments, of a model and of calls of wasi-nn.
+//! replace. What is promised of guests with that, what is not, and how it is tested
+//! is in `SECURITY.md`.
 
 use crate::flags::{self, RunFlags};
 use crate::task::{

@@ -141,7 +141,7 @@ struct Worker {
     reports: monitor::Reports,
     phase: Phase,
     tasks: Tasks,
-    living: deployments::Living,
+    deployed: deployments::DeployedTasks,
     manager: results::ManagerTraffic,
     tasker: Arc<runtime::Tasker>,
     fetcher: Arc<Fetcher>,
@@ -189,13 +189,13 @@ impl Worker {
                 }
                 Some(Ok(published)) = self.updates.join_next() => self.on_update(published),
                 happened = self.manager.happened() => self.on_manager(happened),
-                happened = self.living.happened() => self.on_living_happened(happened),
+                happened = self.deployed.happened() => self.on_deployments_event(happened),
                 noted = &mut shutdown, if self.phase == Phase::Serving => {
                     self.tasks.exonerate();
                     drop(noted);
                     self.status.health.set(WorkerState::Draining);
                     self.on(LedgerEvent::Draining);
-                    self.on_living(DeployEvent::Draining);
+                    self.on_deploy(DeployEvent::Draining);
                     let survive = self.tasks.survive();
                     let leftover = if survive { Leftover::Leave } else { Leftover::Report };
                     self.executor.drain(leftover);

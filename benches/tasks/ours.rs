@@ -5,7 +5,7 @@ use crate::place::Place;
 use anyhow::Context as _;
 use proplet::cancel::Cancel;
 use proplet::config::Isolation;
-use proplet::executor::{Executor, PoolThreads, Ran, RunTask, Submission, TaskEnd};
+use proplet::executor::{Executor, PoolThreads, RunTask, Submission, TaskEnd, TurnEnd};
 use proplet::journal::Run;
 use proplet::nn::Nn;
 use proplet::policy::Policy;
@@ -50,7 +50,7 @@ impl Ours {
                 let runtime = Runtime::new(&worker::runtime_config(&config), nn)?;
                 Box::new(move |turn| {
                     let (outcome, remains) = runtime.answer(turn.spec, turn.cancel);
-                    Ran { remains: Some(Box::new(remains)), ..outcome.into() }
+                    TurnEnd { remains: Some(Box::new(remains)), ..outcome.into() }
                 })
             }
         };

@@ -2,7 +2,7 @@
 
 use super::job::Reply;
 use super::watch::Turn;
-use super::{Elsewhere, ListedTask, RunningTask, Spent};
+use super::{ListedTask, RemoteRun, RunningTask, Spent};
 use crate::cancel::{Cancel, Doing};
 use crate::queue::Taker;
 use crate::task::{Monitoring, TaskId};
@@ -15,7 +15,7 @@ pub(super) struct Began {
     pub(super) at: Instant,
     thread: Option<Thread>,
     /// Where it runs, if it is not on this thread.
-    elsewhere: Option<Box<dyn Elsewhere>>,
+    elsewhere: Option<Box<dyn RemoteRun>>,
     /// How its use is asked for, if it is.
     monitoring: Option<Monitoring>,
     /// What the thread had used before, if the task's use is asked for.
@@ -44,7 +44,7 @@ impl Handle {
         *held(&self.began) = Some(Began { at, thread, elsewhere: None, monitoring, usage });
     }
 
-    pub(super) fn runs_at(&self, place: Box<dyn Elsewhere>, monitoring: Option<Monitoring>) {
+    pub(super) fn runs_at(&self, place: Box<dyn RemoteRun>, monitoring: Option<Monitoring>) {
         let thread = place.thread();
         if let Some(began) = held(&self.began).as_mut() {
             began.usage = monitoring.and_then(|_| thread.usage());

@@ -3,7 +3,7 @@
 use super::handle::{Handle, held};
 use super::job::Job;
 use super::watch::{Turn as TurnNumber, Watch};
-use super::{PoolThreads, Ran, Recall, RunTask, TaskEnd, Turn};
+use super::{PoolThreads, Recall, RunTask, TaskEnd, Turn, TurnEnd};
 use crate::cancel::{Cancel, Doing, TaskChange};
 use crate::queue::{Queue, QueueBounds, Taker, Takers};
 use crate::task::{Failure, Outcome, Weight};
@@ -284,7 +284,7 @@ impl Pool {
                 pool: self,
             })
         }));
-        let Ran { end, used, remains: _remains } = ran.unwrap_or_else(|_| {
+        let TurnEnd { end, used, remains: _remains } = ran.unwrap_or_else(|_| {
             Outcome::failed(Failure::Internal("panic outside the guest; see the log".into())).into()
         });
         self.watch.end(handle.turn);

@@ -300,7 +300,7 @@ fn crashing_pool() -> (Executor, UnboundedReceiver<TaskEnd>) {
             }
             _ => Ok(done()),
         };
-        Ran::new(end, None)
+        TurnEnd::new(end, None)
     };
     let bounds = QueueBounds { tasks: 8, bytes: 1 << 20, memory: None };
     let recall = |_: Run, _: &Cancel| unreachable!("all is in memory");

@@ -46,14 +46,14 @@ pub enum Decision {
     /// The manager has missed the result.
     PublishAgain,
     /// Nothing more is to be done.
-    Over(Over),
+    Over(Resolution),
     /// Nothing is known, with the reason.
     AskAgain(String),
 }
 
 /// Why a result needs no confirmation any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Over {
+pub enum Resolution {
     /// The manager has an end of the task.
     Ended,
     /// It has started the task again since.
@@ -75,20 +75,22 @@ pub enum Over {
 pub fn decide(answer: &TaskAnswer, worker: &str, age: Duration) -> Decision {
     let (task, now) = match answer {
         TaskAnswer::Task(task, now) => (task, now),
-        TaskAnswer::NoTask => return Decision::Over(Over::Unknown),
+        TaskAnswer::NoTask => return Decision::Over(Resolution::Unknown),
         TaskAnswer::Failed(reason) => return Decision::AskAgain(reason.clone()),
     };
     if task.state > 2 {
-        return Decision::Over(Over::Ended);
+        return Decision::Over(Resolution::Ended);
     }
     if !task.proplet_id.is_empty() && task.proplet_id != worker {
-        return Decision::Over(Over::Elsewhere);
+        return Decision::Over(Resolution::Elsewhere);
     }
     // By the manager's clock, which need not be ours.
     let left = now.saturating_sub_unsigned(age.as_secs());
     match task.start_time {
         None => Decision::AskAgain("the manager's answer has no `start_time`".into()),
-        Some(start) if start > left.saturating_add(LATE) => Decision::Over(Over::StartedAgain),
+        Some(start) if start > left.saturating_add(LATE) => {
+            Decision::Over(Resolution::StartedAgain)
+        }
         Some(_) => Decision::PublishAgain,
     }
 }

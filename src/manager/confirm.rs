@@ -11,7 +11,7 @@
 //! them at a time. A result's bytes are read back from the journal when they
 //! are wanted; only without one they are held here.
 
-use super::answer::{Decision, Over};
+use super::answer::{Decision, Resolution};
 use crate::journal::Run;
 use crate::task::TaskId;
 use bytes::Bytes;
@@ -48,7 +48,7 @@ pub struct Concluded {
     /// The run.
     pub run: Run,
     /// Why.
-    pub why: Over,
+    pub why: Resolution,
     /// Nobody else needs its record in the journal: [`Confirmations::keep`] had
     /// been asked about it.
     pub forget: bool,
@@ -130,7 +130,7 @@ impl Confirmations {
         while (self.entries.len() > WAITING || self.bytes > most)
             && let Some((&oldest, _)) = self.entries.first_key_value()
         {
-            over.extend(self.remove(oldest, Over::LetGo));
+            over.extend(self.remove(oldest, Resolution::LetGo));
         }
         over
     }
@@ -138,7 +138,7 @@ impl Confirmations {
     /// The task was started again or stopped, or has another result.
     pub fn replaced(&mut self, id: &TaskId) -> Option<Concluded> {
         let number = *self.by_id.get(id)?;
-        self.remove(number, Over::Replaced)
+        self.remove(number, Resolution::Replaced)
     }
 
     /// Whether the journal has to keep the record of this run. If so, the
@@ -197,7 +197,7 @@ impl Confirmations {
                 self.due.insert((entry.due, number));
                 None
             }
-            None => self.remove(number, Over::GivenUp),
+            None => self.remove(number, Resolution::GivenUp),
         };
         match decision {
             Decision::PublishAgain => NextStep::PublishAgain { id, payload, last },
@@ -215,7 +215,7 @@ impl Confirmations {
         self.entries.is_empty()
     }
 
-    fn remove(&mut self, number: u64, why: Over) -> Option<Concluded> {
+    fn remove(&mut self, number: u64, why: Resolution) -> Option<Concluded> {
         let entry = self.entries.remove(&number)?;
         self.by_id.remove(&entry.id);
         self.by_run.remove(&entry.run);

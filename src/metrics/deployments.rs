@@ -8,14 +8,14 @@ use prometheus_client::registry::Registry;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct LivingMetrics {
+pub struct DeploymentMetrics {
     daemons: Gauge,
     deployments: Gauge,
     invocations: Family<ByOutcome, Counter>,
 }
 
-impl LivingMetrics {
-    pub(super) fn new(registry: &mut Registry) -> LivingMetrics {
+impl DeploymentMetrics {
+    pub(super) fn new(registry: &mut Registry) -> DeploymentMetrics {
         let (daemons, deployments) = (Gauge::default(), Gauge::default());
         let invocations = Family::default();
         registry.register("proplet_daemons", "Daemons that run", daemons.clone());
@@ -25,7 +25,7 @@ impl LivingMetrics {
             "Invocations answered, by how",
             Family::clone(&invocations),
         );
-        let metrics = LivingMetrics { daemons, deployments, invocations };
+        let metrics = DeploymentMetrics { daemons, deployments, invocations };
         // A series that begins with 1 has no rate.
         for outcome in ["completed", "failed"] {
             drop(metrics.invocations.get_or_create(&ByOutcome { outcome }));

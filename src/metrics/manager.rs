@@ -1,6 +1,6 @@
 //! What became of results on their way to the manager.
 
-use crate::manager::Over;
+use crate::manager::Resolution;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -24,25 +24,25 @@ struct ByHow {
     how: &'static str,
 }
 
-const OVER: [Over; 7] = [
-    Over::Ended,
-    Over::StartedAgain,
-    Over::Elsewhere,
-    Over::Unknown,
-    Over::GivenUp,
-    Over::LetGo,
-    Over::Replaced,
+const OVER: [Resolution; 7] = [
+    Resolution::Ended,
+    Resolution::StartedAgain,
+    Resolution::Elsewhere,
+    Resolution::Unknown,
+    Resolution::GivenUp,
+    Resolution::LetGo,
+    Resolution::Replaced,
 ];
 
-fn how(over: Over) -> &'static str {
+fn how(over: Resolution) -> &'static str {
     match over {
-        Over::Ended => "ended",
-        Over::StartedAgain => "started_again",
-        Over::Elsewhere => "elsewhere",
-        Over::Unknown => "unknown",
-        Over::GivenUp => "given_up",
-        Over::LetGo => "let_go",
-        Over::Replaced => "replaced",
+        Resolution::Ended => "ended",
+        Resolution::StartedAgain => "started_again",
+        Resolution::Elsewhere => "elsewhere",
+        Resolution::Unknown => "unknown",
+        Resolution::GivenUp => "given_up",
+        Resolution::LetGo => "let_go",
+        Resolution::Replaced => "replaced",
     }
 }
 
@@ -107,7 +107,7 @@ impl ManagerMetrics {
     }
 
     /// A result needs no confirmation any more.
-    pub fn over(&self, over: Over) {
+    pub fn over(&self, over: Resolution) {
         self.over.get_or_create(&ByHow { how: how(over) }).inc();
     }
 

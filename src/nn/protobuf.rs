@@ -118,7 +118,6 @@ impl<'a> Reader<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// A message.
     pub(super) fn message(&self) -> Result<Reader<'a>, Refusal> {
         self.bytes().map(|(rest, at)| Reader { format: self.format, rest, at })
     }

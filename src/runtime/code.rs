@@ -8,9 +8,7 @@ use wasmtime::{Engine, Module};
 /// What a binary is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A core module.
     Module,
-    /// A component.
     Component,
 }
 
@@ -72,9 +70,7 @@ fn over_the_pool(sentence: &str) -> Option<(u64, u64)> {
 /// Compiled code. Clones share it.
 #[derive(Clone)]
 pub(super) enum CompiledCode {
-    /// A core module.
     Module(Module),
-    /// A component.
     Component(Component),
 }
 

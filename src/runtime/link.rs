@@ -18,9 +18,7 @@ pub(super) struct Artefact {
 
 /// Code with its imports resolved.
 pub(super) enum Pre {
-    /// A core module.
     Module(InstancePre<TaskState>),
-    /// A component.
     Component(component::InstancePre<TaskState>),
 }
 

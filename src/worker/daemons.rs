@@ -2,7 +2,7 @@
 //! the runtime crashes under them.
 
 use super::Worker;
-use crate::executor::{Executor, Leftover, Ran, RunTask, RunningTask, Spent, Submission};
+use crate::executor::{Executor, Leftover, RunTask, RunningTask, Spent, Submission, TurnEnd};
 use crate::ledger::LedgerEvent;
 use crate::queue::Admission;
 use crate::task::{Failure, Outcome, Rejection, TaskId};
@@ -54,7 +54,7 @@ impl Daemons {
 pub(super) fn keep_running(run: Box<RunTask>, not_before: NotBefore) -> Box<RunTask> {
     Box::new(move |turn| {
         let id = turn.spec.id();
-        let ended = |failure: Failure| Ran::from(Outcome::failed(failure));
+        let ended = |failure: Failure| TurnEnd::from(Outcome::failed(failure));
         let at = not_before.lock().remove(id);
         if let Some(at) = at
             && let Err(reason) = turn.cancel.wait_until(at)
@@ -98,7 +98,7 @@ impl Worker {
         for (id, _) in lasting {
             self.on(LedgerEvent::Lasted(id));
         }
-        self.status.metrics.living.daemons(self.daemons.pool.load().1);
+        self.status.metrics.deployments.daemons(self.daemons.pool.load().1);
     }
 
     /// Tasks, invocations and daemons that run and whose use of the machine is

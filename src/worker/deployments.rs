@@ -22,7 +22,7 @@ use tracing::{debug, error, info, warn};
 type Delivered = (TaskId, Bytes, Result<(), PublishError>);
 
 /// The deployments, and what their effects need.
-pub(super) struct Living {
+pub(super) struct DeployedTasks {
     deployments: Deployments,
     /// What is still to be done; empty between two events.
     effects: VecDeque<DeployEffect>,
@@ -58,7 +58,7 @@ pub(super) fn bounds(config: &Config, answer_size: usize) -> DeployBounds {
     }
 }
 
-impl Living {
+impl DeployedTasks {
     /// How many tasks are deployed, some of them, and how many invocations have
     /// no answer so far.
     pub(super) fn listed(&self, most: usize) -> (usize, Vec<(TaskId, bool)>, usize) {
@@ -70,8 +70,8 @@ impl Living {
         proplet_id: &str,
         bounds: DeployBounds,
         marks: Option<InvocationMarks>,
-    ) -> Living {
-        Living {
+    ) -> DeployedTasks {
+        DeployedTasks {
             deployments: Deployments::new(proplet_id, bounds),
             effects: VecDeque::new(),
             marks,
@@ -98,23 +98,23 @@ impl Living {
 
 impl Worker {
     /// Tells the deployments, and does what they say.
-    pub(super) fn on_living(&mut self, event: DeployEvent) {
+    pub(super) fn on_deploy(&mut self, event: DeployEvent) {
         let now = Instant::now();
-        self.living.deployments.on(event, now, &mut self.living.effects);
-        while let Some(effect) = self.living.effects.pop_front() {
-            if let Some(answer) = self.carry_out_living(effect) {
-                self.living.deployments.on(answer, now, &mut self.living.effects);
+        self.deployed.deployments.on(event, now, &mut self.deployed.effects);
+        while let Some(effect) = self.deployed.effects.pop_front() {
+            if let Some(answer) = self.carry_out_deploy(effect) {
+                self.deployed.deployments.on(answer, now, &mut self.deployed.effects);
             }
         }
-        self.status.metrics.living.deployed(self.living.deployments.len());
+        self.status.metrics.deployments.deployed(self.deployed.deployments.len());
     }
 
     /// Carries an effect out; gives what happens at once because of it.
-    fn carry_out_living(&mut self, effect: DeployEffect) -> Option<DeployEvent> {
+    fn carry_out_deploy(&mut self, effect: DeployEffect) -> Option<DeployEvent> {
         match effect {
             DeployEffect::Note(step) => self.note(step),
             DeployEffect::Mark(key) => {
-                if let Some(marks) = &mut self.living.marks {
+                if let Some(marks) = &mut self.deployed.marks {
                     marks.mark(key);
                 }
             }
@@ -126,7 +126,7 @@ impl Worker {
             // One that has ended meanwhile is about to say so.
             DeployEffect::Cancel(id) => drop(self.executor.stop(&id)),
             DeployEffect::Answer { task, answer, success } => {
-                self.status.metrics.living.answered(success);
+                self.status.metrics.deployments.answered(success);
                 self.answer(task, answer);
             }
             DeployEffect::Notice(notice) => notice.log(),
@@ -137,15 +137,15 @@ impl Worker {
     fn answer(&mut self, task: TaskId, answer: Bytes) {
         let delivery = self.link.publish(&self.topics.invoke_results(), answer.clone());
         let outgoing = self.status.metrics.outgoing();
-        self.living.answers.spawn(async move {
+        self.deployed.answers.spawn(async move {
             let _outgoing = outgoing;
             (task, answer, delivery.await)
         });
     }
 
-    pub(super) fn on_living_happened(&mut self, happened: DeploymentsEvent) {
+    pub(super) fn on_deployments_event(&mut self, happened: DeploymentsEvent) {
         match happened {
-            DeploymentsEvent::Due => self.on_living(DeployEvent::Due),
+            DeploymentsEvent::Due => self.on_deploy(DeployEvent::Due),
             DeploymentsEvent::Answered(delivered) => {
                 let (task, answer, delivered) = *delivered;
                 match delivered {
@@ -175,11 +175,11 @@ impl Worker {
         let latent = waiting.iter().filter(|waiting| waiting.life == Life::Latent);
         let preparing = latent.map(|waiting| (waiting.arrival.id.clone(), waiting.weight));
         let preparing = preparing.collect();
-        self.on_living(DeployEvent::Recovered { deployed, preparing, invoked });
+        self.on_deploy(DeployEvent::Recovered { deployed, preparing, invoked });
     }
 
     pub(super) fn on_loaded(&mut self, Loaded { run, id, verdict }: Loaded) {
-        self.on_living(DeployEvent::Loaded { run, id, verdict });
+        self.on_deploy(DeployEvent::Loaded { run, id, verdict });
     }
 
     /// An invocation has ended.
@@ -199,7 +199,7 @@ impl Worker {
             }
         }
         self.record.ended(&id, &outcome);
-        self.on_living(DeployEvent::Ended { number, outcome });
+        self.on_deploy(DeployEvent::Ended { number, outcome });
     }
 
     pub(super) fn invoke(&mut self, payload: &[u8]) {
@@ -208,7 +208,7 @@ impl Worker {
             Ok(Some(invoke)) => match policy::check_environment(&invoke.env) {
                 Ok(()) => {
                     let preparing = self.tasks.prepares(&invoke.id);
-                    return self.on_living(DeployEvent::Invoke { invoke, preparing });
+                    return self.on_deploy(DeployEvent::Invoke { invoke, preparing });
                 }
                 Err(rejection) => (invoke.invocation_id, Some(invoke.id), rejection.to_string()),
             },
@@ -231,13 +231,13 @@ impl Worker {
     pub(super) fn reserve(&mut self, id: &TaskId, spec: &TaskSpec) -> Result<(), Rejection> {
         // What is in the journal is read back when it is invoked.
         let held = (!self.tasks.survive()).then(|| spec.clone());
-        self.living.deployments.reserve(id, spec.weight(), held)
+        self.deployed.deployments.reserve(id, spec.weight(), held)
     }
 
     /// A start of a latent task that is deployed just so. It is acknowledged,
     /// and changes nothing.
     pub(super) fn is_deployed(&self, arrival: &Arrival) -> bool {
-        let same = self.living.deployments.has(&arrival.id, &arrival.fingerprint);
+        let same = self.deployed.deployments.has(&arrival.id, &arrival.fingerprint);
         if same {
             info!(task = %arrival.id, "a start of a task that is deployed just so");
         }

@@ -40,7 +40,7 @@ impl Worker {
             match protocol::decode_stop(&payload, &self.id) {
                 Ok(Some(id)) => {
                     // What it forgets is on the disk before the acknowledgement.
-                    self.on_living(DeployEvent::Stop(id.clone()));
+                    self.on_deploy(DeployEvent::Stop(id.clone()));
                     return self.on(Happening::Stop { id, ack });
                 }
                 Ok(None) => debug!("a stop for another worker"),

@@ -3,7 +3,7 @@
 
 use super::Worker;
 use crate::config::Config;
-use crate::executor::{Crash, Ran, RunTask, TaskEnd};
+use crate::executor::{Crash, RunTask, TaskEnd, TurnEnd};
 use crate::journal::UpdateMarks;
 use crate::manager::{RoundServices, Rounds};
 use crate::mqtt::PublishError;
@@ -71,7 +71,7 @@ pub(super) fn with_rounds(
             outcome.timings.compiled += fetched;
             outcome
         });
-        Ran::new(end, used.take())
+        TurnEnd::new(end, used.take())
     })
 }
 

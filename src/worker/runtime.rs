@@ -10,7 +10,7 @@ use super::servers::Servers;
 use super::{outbound, setup};
 use crate::config::{Config, Isolation};
 use crate::disk::DiskCache;
-use crate::executor::{Ran, RunTask};
+use crate::executor::{RunTask, TurnEnd};
 #[cfg(target_os = "linux")]
 use crate::host::{Keeper, RuntimeCondition};
 use crate::metrics::RuntimeLevels;
@@ -79,7 +79,7 @@ impl Tasker {
                     Ok(Some(door)) => runtime.serve(turn.spec, door, turn.cancel).into(),
                     Ok(None) => {
                         let (outcome, remains) = runtime.answer(turn.spec, turn.cancel);
-                        Ran { remains: Some(Box::new(remains)), ..outcome.into() }
+                        TurnEnd { remains: Some(Box::new(remains)), ..outcome.into() }
                     }
                     Err(failure) => Outcome::failed(failure).into(),
                 })

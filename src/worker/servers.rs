@@ -10,7 +10,7 @@
 
 use super::Worker;
 use crate::cancel::Reason;
-use crate::executor::{Ran, RunTask, Submission, TaskEnd, Turn};
+use crate::executor::{RunTask, Submission, TaskEnd, Turn, TurnEnd};
 use crate::journal::Run;
 use crate::ledger::LedgerEvent;
 use crate::queue::Admission;
@@ -70,7 +70,7 @@ impl Servers {
     }
 
     /// The end of a server that was closed is why it was closed.
-    fn judge(&self, id: &TaskId, mut ran: Ran) -> Ran {
+    fn judge(&self, id: &TaskId, mut ran: TurnEnd) -> TurnEnd {
         let mut servers = self.lock();
         let Some(server) = servers.get_mut(id) else { return ran };
         server.serving = false;

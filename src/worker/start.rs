@@ -3,7 +3,7 @@
 
 use super::admission::AdmissionThread;
 use super::daemons::{self, Daemons, NotBefore};
-use super::deployments::{self, Living};
+use super::deployments::{self, DeployedTasks};
 use super::quota::LogQuota;
 use super::reload::{Reloading, Reloads, SharedPolicy};
 use super::runtime::Tasker;
@@ -174,7 +174,7 @@ async fn start<T>(
         };
         tokio::spawn(reloading.run(reloads));
     }
-    let living = deployments::bounds(&config, result_limit);
+    let bounds = deployments::bounds(&config, result_limit);
     let ledger = Ledger::new(&id, result_limit, journal.is_some());
     // With one process for all, a task that crashes it is known by its record.
     let early = config.isolation == Isolation::Process;
@@ -193,7 +193,7 @@ async fn start<T>(
         link,
         phase: Phase::Serving,
         tasks: Tasks::new(ledger, journal, early, admission),
-        living: Living::new(&config.credentials.client_id, living, invocations),
+        deployed: DeployedTasks::new(&config.credentials.client_id, bounds, invocations),
         manager,
         tasker: tasker.clone(),
         fetcher,

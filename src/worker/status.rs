@@ -105,7 +105,7 @@ impl Worker {
         let (queued, running) = self.executor.load();
         let tasks = self.executor.listed(MOST);
         let daemons = self.daemons.pool.listed(MOST);
-        let (deployments, deployed, invocations) = self.living.listed(MOST);
+        let (deployments, deployed, invocations) = self.deployed.listed(MOST);
         let deployed = deployed.into_iter();
         LoopReport {
             connection: self.record.connection(),

@@ -179,9 +179,9 @@ impl Worker {
             }
             LedgerEffect::Publish(publication) => self.manager.publish(publication),
             LedgerEffect::Deploy { run, id, fingerprint } => {
-                self.on_living(DeployEvent::Deployed { run, id, fingerprint });
+                self.on_deploy(DeployEvent::Deployed { run, id, fingerprint });
             }
-            LedgerEffect::NotDeployed(id) => self.on_living(DeployEvent::NotDeployed(id)),
+            LedgerEffect::NotDeployed(id) => self.on_deploy(DeployEvent::NotDeployed(id)),
             LedgerEffect::Superseded(id) => self.supersede(&id),
             LedgerEffect::Notice(notice) => {
                 self.count(&notice);
@@ -225,7 +225,7 @@ impl Worker {
             }
             if !request.latent {
                 // The id is that of another kind of task now.
-                self.on_living(DeployEvent::Stop(arrival.id.clone()));
+                self.on_deploy(DeployEvent::Stop(arrival.id.clone()));
             }
         }
         let receipt = ack.receipt();

@@ -12,7 +12,6 @@ use std::path::PathBuf;
 pub(super) struct Row {
     /// What it is about.
     pub(super) title: &'static str,
-    /// Its model.
     pub(super) model: &'static str,
     /// In which encoding that is.
     pub(super) encoding: &'static str,

@@ -41,9 +41,9 @@ fn a_start_time_may_be_ten_seconds_later_by_the_managers_clock() {
     // The result left at 23:52:15 by it.
     for (time, expected) in [
         ("2026-11-24T23:52:25.999999999Z", Decision::PublishAgain),
-        ("2026-11-24T23:52:26Z", Decision::Over(Over::StartedAgain)),
+        ("2026-11-24T23:52:26Z", Decision::Over(Resolution::StartedAgain)),
         ("2026-11-25T01:52:25.5+02:00", Decision::PublishAgain),
-        ("2026-11-24T18:52:26.5-05:00", Decision::Over(Over::StartedAgain)),
+        ("2026-11-24T18:52:26.5-05:00", Decision::Over(Resolution::StartedAgain)),
     ] {
         assert_eq!(asked(200, &running("start_time", &format!("{time:?}"))), expected, "{time}");
     }
@@ -52,7 +52,7 @@ fn a_start_time_may_be_ten_seconds_later_by_the_managers_clock() {
 #[test]
 fn any_end_will_do() {
     for state in ["3", "4", "5", "6", "7"] {
-        let over = Decision::Over(Over::Ended);
+        let over = Decision::Over(Resolution::Ended);
         assert_eq!(asked(200, &running("state", state)), over, "{state}");
     }
 }
@@ -60,12 +60,12 @@ fn any_end_will_do() {
 #[test]
 fn what_another_worker_has_is_not_ours() {
     let other = running("proplet_id", "\"other\"");
-    assert_eq!(asked(200, &other), Decision::Over(Over::Elsewhere));
+    assert_eq!(asked(200, &other), Decision::Over(Resolution::Elsewhere));
 }
 
 #[test]
 fn an_unknown_task_is_over() {
-    let unknown = Decision::Over(Over::Unknown);
+    let unknown = Decision::Over(Resolution::Unknown);
     assert_eq!(asked(400, "{\"error\":\"invalid query parameters\"}"), unknown);
     assert_eq!(asked(404, "{\"error\":\"not found\"}"), unknown);
     assert_eq!(asked(500, "{\"error\":\"task not found\"}"), unknown);
@@ -116,7 +116,10 @@ impl Read for Endless<'_> {
 #[test]
 fn an_answer_is_read_no_further_than_it_matters() {
     let mut ended = Endless(b"{\"id\":\"a\",\"state\":3,\"results\":\"", 0);
-    assert_eq!(decide(&read(200, Some(DATE), &mut ended), "wrk", AGE), Decision::Over(Over::Ended));
+    assert_eq!(
+        decide(&read(200, Some(DATE), &mut ended), "wrk", AGE),
+        Decision::Over(Resolution::Ended)
+    );
     assert!(ended.1 <= 64 << 10, "{}", ended.1);
     let mut running = Endless(b"{\"id\":\"a\",\"state\":2,\"results\":\"", 0);
     assert!(again(&decide(&read(200, Some(DATE), &mut running), "wrk", AGE)));

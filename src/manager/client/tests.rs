@@ -1,7 +1,7 @@
 //! The client against servers that answer well, badly, slowly or not at all.
 
 use super::*;
-use crate::manager::{Decision, Over, decide};
+use crate::manager::{Decision, Resolution, decide};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use std::io::{BufRead as _, BufReader, Read, Write};
@@ -89,10 +89,10 @@ fn a_question_names_the_task_and_carries_the_token() {
 fn each_answer_has_its_decision() {
     for (answer, expected) in [
         (ok(TASK), Decision::PublishAgain),
-        (ok(r#"{"id":"a","state":4}"#), Decision::Over(Over::Ended)),
+        (ok(r#"{"id":"a","state":4}"#), Decision::Over(Resolution::Ended)),
         (
             "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".into(),
-            Decision::Over(Over::Unknown),
+            Decision::Over(Resolution::Unknown),
         ),
     ] {
         assert_eq!(decision(&client(answering(answer).0)), expected);

@@ -36,7 +36,7 @@ fn a_result_that_is_missed_is_asked_about_for_three_quarters_of_an_hour() {
         }
         assert_eq!(asked, [15, 45, 105, 225, 465, 945, 1845, 2745]);
         assert_eq!(published, if decision == Decision::PublishAgain { 8 } else { 0 });
-        assert_eq!(over.map(|over| over.why), Some(Over::GivenUp));
+        assert_eq!(over.map(|over| over.why), Some(Resolution::GivenUp));
         assert!(confirmations.is_empty());
     }
 }
@@ -46,8 +46,11 @@ fn a_result_that_arrived_is_over() {
     let (mut confirmations, start) = (Confirmations::default(), Instant::now());
     confirmations.left(Run(1), id("a"), Duration::ZERO, 1, None, start);
     confirmations.question(start + FIRST).expect("a question");
-    let step = confirmations.answered(Run(1), &Decision::Over(Over::Ended), start + FIRST);
-    assert_eq!(step, NextStep::Over(Concluded { run: Run(1), why: Over::Ended, forget: false }));
+    let step = confirmations.answered(Run(1), &Decision::Over(Resolution::Ended), start + FIRST);
+    assert_eq!(
+        step,
+        NextStep::Over(Concluded { run: Run(1), why: Resolution::Ended, forget: false })
+    );
     assert_eq!(confirmations.due(), None);
 }
 
@@ -57,7 +60,7 @@ fn an_answer_that_comes_after_a_new_start_is_not_heeded() {
     confirmations.left(Run(1), id("a"), Duration::ZERO, 1, None, start);
     confirmations.question(start + FIRST).expect("a question");
     let replaced = confirmations.replaced(&id("a"));
-    assert_eq!(replaced.map(|over| over.why), Some(Over::Replaced));
+    assert_eq!(replaced.map(|over| over.why), Some(Resolution::Replaced));
     let now = start + FIRST;
     assert_eq!(confirmations.answered(Run(1), &Decision::PublishAgain, now), NextStep::Wait);
     // The next result of the task is another matter.
@@ -71,7 +74,7 @@ fn a_result_of_an_earlier_process_is_asked_about_by_its_age() {
     confirmations.left(Run(1), id("a"), 10 * SECOND, 1, None, now);
     confirmations.left(Run(2), id("b"), 100 * SECOND, 1, None, now);
     assert_eq!(confirmations.question(now).map(|question| question.age), Some(100 * SECOND));
-    confirmations.answered(Run(2), &Decision::Over(Over::Ended), now);
+    confirmations.answered(Run(2), &Decision::Over(Resolution::Ended), now);
     assert_eq!(confirmations.due(), Some(now + 5 * SECOND));
     let question = confirmations.question(now + 5 * SECOND).expect("a question");
     assert_eq!((question.run, question.age), (Run(1), FIRST));
@@ -89,7 +92,7 @@ fn no_more_than_ten_questions_are_asked_within_a_second() {
         now = now.max(due);
         let question = confirmations.question(now).expect("it is time");
         assert_eq!(confirmations.question(now), None, "one at a time");
-        confirmations.answered(question.run, &Decision::Over(Over::Ended), now);
+        confirmations.answered(question.run, &Decision::Over(Resolution::Ended), now);
         asked.push(now);
     }
     assert_eq!(asked.len(), 35);
@@ -106,7 +109,7 @@ fn of_more_than_ten_thousand_the_oldest_is_let_go() {
         let id = id(&run.to_string());
         over.extend(confirmations.left(Run(run), id, Duration::ZERO, 1, None, now));
     }
-    assert_eq!(over, [Concluded { run: Run(0), why: Over::LetGo, forget: false }]);
+    assert_eq!(over, [Concluded { run: Run(0), why: Resolution::LetGo, forget: false }]);
     let (mut confirmations, half) = (Confirmations::default(), vec![0; HELD / 2]);
     for run in 0..3_u64 {
         let id = id(&run.to_string());
@@ -177,7 +180,7 @@ proptest! {
                 Event::Answer(kind) => {
                     let Some(run) = asking.take() else { continue };
                     let decision = match kind {
-                        0 => Decision::Over(Over::Ended),
+                        0 => Decision::Over(Resolution::Ended),
                         1 => again(),
                         _ => Decision::PublishAgain,
                     };

@@ -31,7 +31,6 @@ impl Object {
         self.named(name, if value { b"\x88" } else { b"\x89" })
     }
 
-    /// A number.
     pub(crate) fn number(self, name: &str, value: i32) -> Object {
         self.named(name, &number(value))
     }

@@ -3,7 +3,7 @@
 use super::Runner;
 use crate::cancel::Doing;
 use crate::config::{Config, LogFormat};
-use crate::executor::{Crash, Elsewhere, Ran, RunTask, Turn};
+use crate::executor::{Crash, RemoteRun, RunTask, Turn, TurnEnd};
 use crate::host::confine::Confinement;
 use crate::host::{Caches, Keeper, Launch, LogSetup, RunEnd, Setup, TaskPlace};
 use crate::metrics::RuntimeLevels;
@@ -134,7 +134,7 @@ async fn follow(keeper: Keeper, mut changes: watch::Receiver<String>) {
 /// Where a task runs.
 struct At(TaskPlace);
 
-impl Elsewhere for At {
+impl RemoteRun for At {
     fn thread(&self) -> Thread {
         self.0.thread()
     }
@@ -172,7 +172,7 @@ fn directories(spec: &TaskSpec) -> impl Iterator<Item = &Path> {
     grant.dirs.iter().map(|dir| dir.host.as_path()).chain(graphs)
 }
 
-fn run_turn(keeper: &Keeper, fetcher: &Fetcher, servers: &Servers, turn: &Turn<'_>) -> Ran {
+fn run_turn(keeper: &Keeper, fetcher: &Fetcher, servers: &Servers, turn: &Turn<'_>) -> TurnEnd {
     let began = Instant::now();
     let code = match fetcher.code(turn.spec, turn.cancel) {
         Ok(code) => code,
@@ -201,10 +201,10 @@ fn run_turn(keeper: &Keeper, fetcher: &Fetcher, servers: &Servers, turn: &Turn<'
     match end {
         RunEnd::Outcome { outcome, beside, .. } if beside && lacked_memory(&outcome) => {
             let how = "its process had no memory left beside other tasks".into();
-            Ran::new(Err(Crash { how, alone: false }), None)
+            TurnEnd::new(Err(Crash { how, alone: false }), None)
         }
-        RunEnd::Outcome { outcome, used, .. } => Ran::new(Ok(outcome), used),
-        RunEnd::Crash(how, alone) => Ran::new(Err(Crash { how, alone }), None),
+        RunEnd::Outcome { outcome, used, .. } => TurnEnd::new(Ok(outcome), used),
+        RunEnd::Crash(how, alone) => TurnEnd::new(Err(Crash { how, alone }), None),
     }
 }
 

@@ -35,7 +35,6 @@ const MAX_ATTRIBUTES: usize = 64;
 pub(in crate::nn) struct Scan {
     /// The model has operators that keep a state between inferences.
     pub(in crate::nn) stateful: bool,
-    /// Its elements.
     pub(in crate::nn) elements: usize,
     /// The XML with layers in it that keep others from memory that is not
     /// theirs, and without what only the library's own parts should say, if it

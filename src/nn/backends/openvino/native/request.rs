@@ -239,7 +239,6 @@ impl Tensor<'_> {
         call(|| unsafe { ov::ov_tensor_set_shape(self.0.as_ptr(), shape) })
     }
 
-    /// The shape.
     pub(in super::super) fn shape(&self) -> Result<Vec<u32>, String> {
         let mut shape = ov::ov_shape_t { rank: 0, dims: ptr::null_mut() };
         let mut scalar = false;
