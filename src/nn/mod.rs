@@ -34,7 +34,6 @@ mod inferences;
 mod inspect;
 mod not_a_model;
 mod onnx;
-mod operators;
 mod protobuf;
 mod refusal;
 mod shared;
@@ -61,6 +60,7 @@ pub use abi::witx::{MODULE, add_to_linker};
 pub use account::NnReport;
 #[cfg(test)]
 pub(crate) use backends::fake;
+pub use backends::openvino::operators::{Operators, PROBED};
 pub use backends::openvino::{Devices, Hint, OpenVinoConfig, Precision, SearchEnv};
 pub use backends::{BackendName, Library};
 pub use config::{LoadBytes, NnConfig, NnLimits};
@@ -68,7 +68,6 @@ pub use context::NnCtx;
 pub use graphs::KeptGraph;
 pub use inferences::{INFERENCE_BUCKETS, InferenceTimes};
 pub use inspect::{Inspection, PortDescription};
-pub use operators::{Operators, PROBED};
 pub use shared::NO_BACKEND;
 pub use source::{AskOrigin, Origin};
 

@@ -26,7 +26,8 @@ pub(super) fn instead(bytes: &[u8]) -> Option<&'static str> {
     } else if bytes.get(4..8) == Some(b"TFL3") {
         "it is a TensorFlow Lite model: its encoding is `tensorflowlite`"
     } else if bytes.starts_with(b"PK\x03\x04") {
-        "it is a zip archive, as PyTorch writes its models: export it to ONNX"
+        "it is a zip archive, as PyTorch writes its models: the encoding of TorchScript is \
+         `pytorch`; export others to ONNX"
     } else if bytes.starts_with(b"\x89HDF") {
         "it is an HDF5 file, as Keras writes its models: convert it to ONNX"
     } else if bytes.starts_with(b"\x1f\x8b") {

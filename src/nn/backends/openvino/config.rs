@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::library::{self, SearchEnv};
+use super::operators::Operators;
 use super::paths;
-use crate::nn::operators::Operators;
 
 /// What OpenVINO optimises for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

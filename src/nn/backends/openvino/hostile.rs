@@ -6,11 +6,11 @@ use std::sync::Barrier;
 
 use wasmtime_wasi_nn::wit::TensorType;
 
+use super::operators::Operators;
 use super::tests::{context, floats, layer, load, net, nn, nn_with};
 use super::*;
 use crate::cancel::Cancel;
 use crate::nn::backends::{Backend as _, Request};
-use crate::nn::operators::Operators;
 
 /// `x` through an operator that keeps its shape; `""` is a scalar's.
 fn through(operator: &str, data: &str, shape: &str) -> (Vec<u8>, Vec<u8>) {

@@ -9,6 +9,7 @@ pub(in crate::nn) mod builders;
 mod config;
 mod library;
 mod onnx;
+pub(in crate::nn) mod operators;
 #[cfg_attr(not(target_os = "linux"), path = "paths/missing.rs")]
 mod paths;
 mod tensorflow;

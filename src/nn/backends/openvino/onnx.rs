@@ -12,9 +12,9 @@ mod values;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::operators::Operators;
 use super::xml::Bounds;
 use crate::nn::onnx::{self, rewrite};
-use crate::nn::operators::Operators;
 use crate::nn::refusal::Refusal;
 
 /// Proves the one builder of an ONNX model and gives what OpenVINO is to read:

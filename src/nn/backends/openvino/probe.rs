@@ -11,9 +11,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
 use super::builders;
+use super::operators::{self, Condition, PROBED, Rule};
 use super::xml::Bounds;
 use crate::nn::assets::assets;
-use crate::nn::operators::{self, Condition, PROBED, Rule};
 
 /// What the probe saw of the supported version.
 const TABLE: &str = include_str!("../../../../tests/probe/table.txt");
@@ -95,7 +95,7 @@ fn every_operator_of_the_installed_version_is_in_the_list() {
     let listed = run(&["operators"], None);
     let unknown: Vec<_> = listed.lines().filter(|name| operators::rule(name).is_none()).collect();
     assert!(listed.lines().count() > 200, "{listed}");
-    assert!(unknown.is_empty(), "not in src/nn/operators/list.rs: {unknown:?}");
+    assert!(unknown.is_empty(), "not in src/nn/backends/openvino/operators/list.rs: {unknown:?}");
 }
 
 /// What a mend may bring about.

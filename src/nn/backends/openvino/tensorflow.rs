@@ -10,8 +10,8 @@ pub(super) mod table;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::operators::Operators;
 use super::xml::Bounds;
-use crate::nn::operators::Operators;
 use crate::nn::refusal::Refusal;
 use crate::nn::tensorflow;
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 
+use super::operators::Operators;
 use super::xml::Bounds;
 use super::*;
 use crate::cancel::{Cancel, Doing, Reason};
@@ -16,7 +17,6 @@ use crate::nn::assets::assets;
 use crate::nn::backends::{Backend as _, BackendName};
 use crate::nn::context::NnCtx;
 use crate::nn::graph::SharedGraph;
-use crate::nn::operators::Operators;
 use crate::nn::refusal::Halt;
 use crate::nn::source::Source;
 use crate::nn::tensors::Element;

@@ -4,8 +4,8 @@
 mod prove;
 pub(super) mod table;
 
+use super::operators::Operators;
 use super::xml::Bounds;
-use crate::nn::operators::Operators;
 use crate::nn::refusal::Refusal;
 use crate::nn::tflite;
 

@@ -1,7 +1,7 @@
 //! What OpenVINO's frontends make of the operators of an encoding: which of its
 //! own operators, and from which of their inputs.
 
-use crate::nn::operators::{Condition, Fact};
+use super::operators::{Condition, Fact};
 
 /// An encoding's operators, and those of OpenVINO's that the frontend puts in the
 /// place of each, in the order of the names.
@@ -51,8 +51,8 @@ impl Arranged {
 
 #[cfg(test)]
 mod tests {
+    use crate::nn::backends::openvino::operators::{Rule, rule};
     use crate::nn::backends::openvino::{onnx, tensorflow, tflite};
-    use crate::nn::operators::{Rule, rule};
 
     #[test]
     fn each_table_is_in_order_and_names_operators_that_the_list_takes() {

@@ -6,7 +6,7 @@
 //! passes are kept, and held to the list of operators at the end.
 
 use self::layers::Layers;
-use crate::nn::operators::Operators;
+use super::operators::Operators;
 use crate::nn::refusal::{Errno, Refusal};
 
 mod bodies;

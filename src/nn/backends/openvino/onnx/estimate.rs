@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::nn::backends::openvino::operators::{Step, peak};
 use crate::nn::onnx::{Graph, Node, Type};
-use crate::nn::operators::{Step, peak};
 use crate::nn::refusal::Refusal;
 
 /// Refuses what declares that its tensors take more than `most` bytes at one

@@ -6,9 +6,9 @@
 //! an error or the nearest element, never memory that is not the model's.
 
 use super::guard::constant;
+use crate::nn::backends::openvino::operators::Fact;
 use crate::nn::onnx::write::{attribute, list, node};
 use crate::nn::onnx::{Node, Setting};
-use crate::nn::operators::Fact;
 
 /// The most indices that become slices.
 const MOST_SLICES: usize = 64;

@@ -2,9 +2,9 @@
 //! frontend puts them into another order, and makes some of its own.
 
 use super::values;
+use crate::nn::backends::openvino::operators::Fact;
 use crate::nn::backends::openvino::translated::{Argument, Arranged};
 use crate::nn::onnx::Node;
-use crate::nn::operators::Fact;
 
 /// The inputs of an operator that stands for this node, of whose inputs this is
 /// known.

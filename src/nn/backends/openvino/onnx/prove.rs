@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, HashMap};
 use super::inputs::arranged;
 use super::values;
 use super::{gather, guard, table};
+use crate::nn::backends::openvino::operators::{self, Condition, Doubt, Fact};
 use crate::nn::backends::openvino::translated::Argument;
 use crate::nn::onnx::{Graph, Model, Node, with_inputs};
-use crate::nn::operators::{self, Condition, Doubt, Fact};
 use crate::nn::refusal::Refusal;
 
 /// What a model needs so that it is proven.

@@ -1,7 +1,7 @@
 //! What is known of the values that a node makes.
 
+use crate::nn::backends::openvino::operators::{Fact, Window, made};
 use crate::nn::onnx::{Element, Node, Setting, Tensor};
-use crate::nn::operators::{Fact, Window, made};
 
 /// The most numbers of a constant that are looked at.
 const MOST: usize = 4096;

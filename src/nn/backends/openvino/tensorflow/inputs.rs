@@ -1,8 +1,8 @@
 //! Which of a node's inputs are those that the list's conditions speak of: the
 //! frontend puts them into another order, and makes some of its own.
 
+use crate::nn::backends::openvino::operators::Fact;
 use crate::nn::backends::openvino::translated::{Argument, Arranged};
-use crate::nn::operators::Fact;
 use crate::nn::tensorflow::Node;
 
 /// The inputs of an operator that stands for this node.

@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::inputs::arranged;
 use super::{guard, table};
+use crate::nn::backends::openvino::operators::{
+    self, Condition, Doubt, Fact, Window, made as extent,
+};
 use crate::nn::backends::openvino::translated::Argument;
-use crate::nn::operators::{self, Condition, Doubt, Fact, Window, made as extent};
 use crate::nn::refusal::Refusal;
 use crate::nn::tensorflow::{Attribute, Node, with_inputs};
 

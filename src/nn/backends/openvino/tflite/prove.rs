@@ -7,7 +7,7 @@
 //! shapes alone, and then all values have elements.
 
 use super::table;
-use crate::nn::operators::{self, Doubt, Fact, Window, made};
+use crate::nn::backends::openvino::operators::{self, Doubt, Fact, Window, made};
 use crate::nn::refusal::Refusal;
 use crate::nn::tflite::{Model, Operator};
 

@@ -2,7 +2,7 @@
 //! gives, since other layers of the model read it.
 
 use super::layers::{Layer, Layers};
-use crate::nn::operators::{Condition, Doubt, Fact};
+use crate::nn::backends::openvino::operators::{Condition, Doubt, Fact};
 
 /// Proves a layer with bodies, from what is known of its inputs. The layers in
 /// the bodies are proven on their own.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::layers::Layers;
-use crate::nn::operators::{Step, peak};
+use crate::nn::backends::openvino::operators::{Step, peak};
 use crate::nn::refusal::Refusal;
 
 /// Refuses what declares that its tensors take more than `most` bytes at one

@@ -9,7 +9,7 @@ use super::layers::{Layer, Layers};
 use super::malformed;
 use super::rewrite::Plan;
 use super::values::KnownValues;
-use crate::nn::operators::{self, Condition, Doubt, Fact};
+use crate::nn::backends::openvino::operators::{self, Condition, Doubt, Fact};
 use crate::nn::refusal::Refusal;
 
 /// Attributes that say to the library how a layer is to be computed.

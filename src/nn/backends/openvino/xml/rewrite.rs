@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 
 use super::layers::{Layers, Scope};
 use super::malformed;
-use crate::nn::operators::{self, Condition, Fact};
+use crate::nn::backends::openvino::operators::{self, Condition, Fact};
 use crate::nn::refusal::Refusal;
 
 /// The largest dimension within which a `Clamp` is exact: its bounds are f32 to

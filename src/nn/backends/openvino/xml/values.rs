@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::layers::{Layer, Scope};
 use super::number;
-use crate::nn::operators::{Fact, Window, made};
+use crate::nn::backends::openvino::operators::{Fact, Window, made};
 use crate::nn::refusal::{Errno, Refusal};
 
 /// The most numbers of a constant that are looked at.

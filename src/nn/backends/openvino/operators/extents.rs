@@ -171,7 +171,7 @@ pub(in crate::nn) fn made(operator: &str, inputs: &[Fact], window: Window) -> Fa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::operators::{LIST, Rule, rule};
+    use crate::nn::backends::openvino::operators::{LIST, Rule, rule};
     use std::cmp::Ordering;
 
     fn shaped(dims: &[u64]) -> Fact {

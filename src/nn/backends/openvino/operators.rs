@@ -6,7 +6,7 @@
 //! the heap. So each operator is safe whatever it is given, or safe when what
 //! its [`Condition`]s say is proven of its inputs, or refused; one that is not
 //! in the list is refused, too. The list is held to what `tests/probe` saw
-//! of the supported version. Nothing here knows a backend or an encoding.
+//! of the supported version. Nothing here knows an encoding.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(in crate::nn) use self::conditions::{Attributes, dimension, holds};
 pub(in crate::nn) use self::extents::{Window, made};
 use self::list::LIST;
 pub(in crate::nn) use self::memory::{Step, peak};
-use super::refusal::{Errno, Refusal};
+use crate::nn::refusal::{Errno, Refusal};
 
 /// The version of OpenVINO whose operators were probed for the list.
 pub const PROBED: &str = "2026.4.1";
