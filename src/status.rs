@@ -20,7 +20,7 @@ mod state;
 
 pub(crate) use ask::{ask, ask_status};
 pub(crate) use health::{Health, WorkerState};
-pub(crate) use server::{StatusServer, serve};
+pub(crate) use server::serve;
 
 use crate::metrics::Metrics;
 use std::sync::{Arc, PoisonError, RwLock};

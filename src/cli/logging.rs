@@ -110,7 +110,7 @@ pub(super) fn start(config: &LogConfig, captured: Option<&CapturedStderr>) -> an
 
 /// Starts logging as the worker says that started this process.
 #[cfg(target_os = "linux")]
-pub(super) fn start_as(log: &host::Log) -> anyhow::Result<host::child::LogControl> {
+pub(super) fn start_as(log: &host::LogSetup) -> anyhow::Result<host::child::LogControl> {
     let format = if log.json { LogFormat::Json } else { LogFormat::Text };
     let mut captured = native::capture()?;
     let log = start(&LogConfig { directives: log.directives.clone(), format }, Some(&captured))?;

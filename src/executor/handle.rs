@@ -1,7 +1,7 @@
 //! A task that runs, for whoever ends it or looks at what it uses.
 
 use super::job::Reply;
-use super::watch::Turn;
+use super::watch::TurnNumber;
 use super::{ListedTask, RemoteRun, RunningTask, Spent};
 use crate::cancel::{Cancel, Doing};
 use crate::queue::Taker;
@@ -26,7 +26,7 @@ pub(super) struct Began {
 #[derive(Clone)]
 pub(super) struct Handle {
     pub(super) id: TaskId,
-    pub(super) turn: Turn,
+    pub(super) turn: TurnNumber,
     pub(super) cancel: Arc<Cancel>,
     /// The number of its thread, and what that one takes.
     pub(super) thread: u64,

@@ -2,7 +2,7 @@
 
 use super::handle::{Handle, held};
 use super::job::Job;
-use super::watch::{Turn as TurnNumber, Watch};
+use super::watch::{TurnNumber, Watch};
 use super::{PoolThreads, Recall, RunTask, TaskEnd, Turn, TurnEnd};
 use crate::cancel::{Cancel, Doing, TaskChange};
 use crate::queue::{Queue, QueueBounds, Taker, Takers};

@@ -1,7 +1,8 @@
 //! What becomes of a message, by its topic.
 
-use super::{Happening, Worker};
+use super::Worker;
 use crate::deploy::DeployEvent;
+use crate::ledger::LedgerEvent;
 use crate::mqtt::Message;
 use crate::protocol::{self, ImagePart};
 use tracing::{debug, info, trace, warn};
@@ -41,7 +42,7 @@ impl Worker {
                 Ok(Some(id)) => {
                     // What it forgets is on the disk before the acknowledgement.
                     self.on_deploy(DeployEvent::Stop(id.clone()));
-                    return self.on(Happening::Stop { id, ack });
+                    return self.on(LedgerEvent::Stop { id, ack });
                 }
                 Ok(None) => debug!("a stop for another worker"),
                 Err(malformed) => warn!("a stop message was dropped: {malformed}"),

@@ -10,11 +10,11 @@ use super::runtime::Tasker;
 use super::servers::Servers;
 use super::status as told;
 use super::tasks::Tasks;
-use super::{Happening, Inputs, Phase, Worker, monitor, recall, results, rounds, setup};
+use super::{Inputs, Phase, Worker, monitor, recall, results, rounds, setup};
 use crate::config::{Config, Isolation};
 use crate::executor::{Executor, PoolThreads};
 use crate::journal::{InvocationMarks, Journal, Opened, Recovered, UpdateMarks};
-use crate::ledger::{After, Ledger};
+use crate::ledger::{After, Ledger, LedgerEvent};
 use crate::metrics::Metrics;
 use crate::mqtt::{self, Ack};
 use crate::policy::{self, Policy, Resolve};
@@ -205,7 +205,7 @@ async fn start<T>(
     let (deployed, invoked) =
         (std::mem::take(&mut recovered.deployed), std::mem::take(&mut recovered.invoked));
     worker.take_over_deployments(deployed, &recovered.waiting, invoked);
-    worker.on(Happening::Recovered(recovered));
+    worker.on(LedgerEvent::Recovered(recovered));
     let wanted_images = wanted_images.unwrap_or_else(|| unbounded_channel().1);
     let inputs = Inputs { events, admitted, ended, daemons_ended, durable, wanted_images, asked };
     let served =
