@@ -1,6 +1,7 @@
 //! The page that a scraper reads.
 
 use super::*;
+use crate::nn::{INFERENCE_BUCKETS, InferenceTimes};
 use crate::task::{Failure, Reuse};
 
 fn metrics(levels: impl Fn() -> RuntimeLevels + Send + Sync + 'static) -> Metrics {
