@@ -2,10 +2,11 @@
 //! OpenMetrics.
 //!
 //! What happens is counted as it happens, through the methods of [`Metrics`];
-//! what is (caches, memory) is asked of its owner when somebody looks ([`levels`]). Labels
+//! what is (caches, memory) is asked of its owner when somebody looks ([`collectors`]). Labels
 //! take their values from fixed lists (of graphs, from a bounded number of names),
 //! so that no task can make the number of series grow.
 
+mod collectors;
 mod deployments;
 mod labels;
 mod levels;
@@ -14,8 +15,8 @@ mod propeller;
 mod rounds;
 mod servers;
 
+use self::collectors::{AskedJournal, AskedRuntime};
 use self::labels::{KINDS, OUTCOMES, PHASES, REASONS, kind};
-use self::levels::{AskedJournal, AskedRuntime};
 use self::propeller::PropellerMetrics;
 use crate::journal::JournalLevels;
 use crate::mqtt::FailureKind;
