@@ -34,8 +34,10 @@ const ATEN: &[&str] = &[
     "split split_with_sizes squeeze stack swapaxes t tensor_split tile transpose tril triu unbind unflatten unfold",
     "unsqueeze view view_as",
     "constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d",
-    "upsample_bicubic2d upsample_bilinear2d upsample_linear1d",
-    "upsample_nearest1d upsample_nearest2d",
+    // With a size or with factors, which `factors.h` sees to.
+    "upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_trilinear3d _upsample_bicubic2d_aa",
+    "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_bilinear2d_aa",
+    "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d",
     // Elements by index, each of which is checked.
     "gather index index_put index_put_ index_select masked_fill masked_fill_ scatter scatter_ where",
     // Sums and order.

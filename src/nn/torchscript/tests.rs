@@ -451,7 +451,11 @@ fn instructions_of_texts_and_numbers_are_those_of_pickles() {
 /// SECURITY.md, what an archive may not have: each row has its tests.
 #[test]
 fn what_is_promised_of_archives_has_its_tests() {
-    let tests = [include_str!("tests.rs"), include_str!("../backends/torch/tests/refused.rs")];
+    let tests = [
+        include_str!("tests.rs"),
+        include_str!("../backends/torch/tests/refused.rs"),
+        include_str!("../backends/torch/tests/resize.rs"),
+    ];
     let table = include_str!("../../../SECURITY.md");
     let rows = table.lines().skip_while(|line| !line.starts_with("| what an archive may not have"));
     let rows: Vec<_> = rows.skip(2).take_while(|line| line.starts_with('|')).collect();

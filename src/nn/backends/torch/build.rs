@@ -9,9 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
     "src/nn/backends/torch/shim.cpp",
     "src/nn/backends/torch/shim.h",
+    "src/nn/backends/torch/factors.h",
     "src/nn/backends/torch/memory.h",
     "src/nn/backends/torch/outputs.h",
     "src/nn/backends/torch/proofs.h",

@@ -1,6 +1,7 @@
 // What of a model is proven when libtorch has read it, before anything of it runs: the operators of its
 // methods, how far they come, and the types of its attributes.
 #pragma once
+#include "factors.h"
 #include "memory.h"
 
 #include <ATen/core/Tensor.h>
@@ -51,28 +52,14 @@ bool holds_class(const c10::TypePtr &type) {
   return false;
 }
 
-// Factors become steps through memory that are not checked when they are far out.
+// What is computed is looked at when it is there.
 bool is_tame_factor(const jit::Value *value) {
   const jit::Node *node = value->node();
   if (node->kind() == c10::prim::ListConstruct) {
     return std::all_of(node->inputs().begin(), node->inputs().end(), is_tame_factor);
   }
   auto constant = jit::toIValue(value);
-  if (!constant) return false;
-  auto tame = [](double factor) { return factor >= 1e-3 && factor <= 1e3; };
-  if (constant->isNone()) return true;
-  if (constant->isDouble()) return tame(constant->toDouble());
-  if (constant->isDoubleList()) {
-    auto factors = constant->toDoubleVector();
-    return std::all_of(factors.begin(), factors.end(), tame);
-  }
-  return false;
-}
-
-bool is_of_factors(c10::TypePtr type) {
-  if (auto optional = type->cast<c10::OptionalType>()) type = optional->getElementType();
-  if (auto list = type->cast<c10::ListType>()) type = list->getElementType();
-  return type->kind() == c10::TypeKind::FloatType;
+  return !constant || are_tame(*constant);
 }
 
 void check_node(const jit::Node *node, const Allowed &allowed, const std::string &method) {
@@ -98,12 +85,12 @@ void check_node(const jit::Node *node, const Allowed &allowed, const std::string
     if (allowed.overloads.count(name + "." + schema->overload_name()) > 0) {
       refuse("the operator `" + name + "." + schema->overload_name() + "` is not allowed");
     }
-    bool resizes = name.rfind("aten::upsample_", 0) == 0;
+    bool resizes = is_resize(name);
     for (size_t n = 0; n < schema->arguments().size() && n < node->inputs().size(); n++) {
       const c10::Argument &argument = schema->arguments()[n];
       if (argument.is_out()) refuse("`" + name + "` writes into a tensor that it is given");
       if (resizes && is_of_factors(argument.type()) && !is_tame_factor(node->input(n))) {
-        refuse("`" + name + "` has factors that are not constants between 0.001 and 1000");
+        refuse("`" + name + "` has factors that are not between 0.001 and 1000");
       }
     }
   }

@@ -1,6 +1,7 @@
 //! Models of a few lines, written here, on libtorch itself.
 
 mod refused;
+mod resize;
 mod state;
 
 use std::path::PathBuf;

@@ -1,6 +1,7 @@
 // Each operator that a method calls, with the numbers that it is called with: where a run can be ended,
 // and where numbers are refused with which libtorch's own sums would go round.
 #pragma once
+#include "factors.h"
 #include "memory.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -47,6 +48,7 @@ void watched(const c10::OperatorHandle &called, torch::jit::Stack *stack) {
   if (running != nullptr && running->is_cancelled()) throw Cancelled();
   const c10::FunctionSchema &schema = called.schema();
   const auto &arguments = schema.arguments();
+  if (is_resize(schema.name())) check_resize(schema, *stack);
   for (size_t n = 0; n < arguments.size(); n++) {
     const c10::IValue &value = torch::jit::peek(*stack, n, arguments.size());
     if (are_small(value) || !is_number(arguments[n].type())) continue;
