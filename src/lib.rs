@@ -56,6 +56,7 @@ mod certificates;
 pub mod cli;
 pub mod client;
 pub mod config;
+mod cooldown;
 pub mod deploy;
 pub mod digest;
 mod directory;

@@ -12,7 +12,7 @@ use super::process::COMPILER_LOST;
 use super::task_states::Notes;
 use crate::cancel::{Cancel, Doing, TaskChange};
 use crate::disk::DiskCache;
-use crate::nn::{Nn, NnConfig};
+use crate::nn::{ModelPauses, Nn, NnConfig, PausedModel};
 use crate::process;
 use crate::runtime::{
     CompileProcesses, Door, Outbound, Runtime, RuntimeConfig, Stdio, THREAD_STACK, WhenLost,
@@ -25,6 +25,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::{error, info, info_span, warn};
 
 /// The most bytes of a message from the worker, which is trusted.
@@ -78,7 +79,7 @@ pub fn main(log: impl FnOnce(&LogSetup) -> anyhow::Result<LogControl>) -> anyhow
         };
         sockets.push(socket);
     }
-    let started = match start(&setup, log, sockets, Notes::from(notes), &connections) {
+    let started = match start(&setup, log, sockets, Notes::from(notes), &sender, &connections) {
         Ok(mut started) => {
             let threads = std::mem::take(&mut started.threads);
             let missing = std::mem::take(&mut started.missing);
@@ -99,6 +100,7 @@ pub fn main(log: impl FnOnce(&LogSetup) -> anyhow::Result<LogControl>) -> anyhow
                 let levels = Box::new(levels(&started.runtime));
                 sender.send(&Report::Levels(question, levels), None, Wait::Yes)?;
             }
+            Order::Paused(paused) => started.pauses.adopt(paused),
             Order::LogLevel(directives) => {
                 // Without a log there is none to change.
                 if let Some(Err(e)) = started.set_level.as_ref().map(|set| set(&directives)) {
@@ -143,6 +145,8 @@ struct ChildRuntime {
     missing: Vec<String>,
     disks: Vec<Arc<DiskCache>>,
     running: Running,
+    /// Models that are not compiled for a while.
+    pauses: Arc<ModelPauses>,
     /// How its log is changed, if it has one.
     set_level: Option<SetLevel>,
 }
@@ -152,6 +156,7 @@ fn start(
     log: impl FnOnce(&LogSetup) -> anyhow::Result<LogControl>,
     sockets: Vec<OwnedFd>,
     notes: Notes,
+    line: &Sender,
     connections: &Arc<Connections>,
 ) -> anyhow::Result<ChildRuntime> {
     let log = setup.log.as_ref().map(log).transpose()?;
@@ -166,7 +171,9 @@ fn start(
         set_level
     });
     let [modules, graphs] = setup.disk.as_ref().map(CacheFolders::open).unwrap_or_default();
-    let nn = Nn::new(NnConfig { disk: graphs.clone(), ..setup.nn.clone() });
+    let (pauses, told) = pauses(setup);
+    let nn = NnConfig { disk: graphs.clone(), pauses: pauses.clone(), ..setup.nn.clone() };
+    let nn = Nn::new(nn);
     let config = RuntimeConfig {
         module_cache: setup.module_cache,
         file_cache: setup.file_cache,
@@ -190,6 +197,7 @@ fn start(
     let handle = tokio.handle().clone();
     // Until the process ends.
     std::mem::forget(tokio);
+    handle.spawn(tell_pauses(told, line.clone()));
     let runtime = {
         let _entered = handle.enter();
         Arc::new(Runtime::new(&config, nn.clone())?)
@@ -234,7 +242,27 @@ fn start(
         handle.spawn_blocking(preload);
     }
     let disks = [modules, graphs].into_iter().flatten().collect();
-    Ok(ChildRuntime { runtime, threads, missing, disks, running, set_level })
+    Ok(ChildRuntime { runtime, threads, missing, disks, running, pauses, set_level })
+}
+
+/// Those that the setup has, and what is to be told of those that come.
+fn pauses(setup: &Setup) -> (Arc<ModelPauses>, UnboundedReceiver<PausedModel>) {
+    let (tell, told) = unbounded_channel();
+    // Its other end lives as long as the process.
+    let pauses = ModelPauses::told(move |paused| {
+        tell.send(paused).ok();
+    });
+    setup.paused.iter().for_each(|paused| pauses.adopt(*paused));
+    (Arc::new(pauses), told)
+}
+
+/// Tells the worker, which has the next process hear of it.
+async fn tell_pauses(mut told: UnboundedReceiver<PausedModel>, line: Sender) {
+    while let Some(paused) = told.recv().await {
+        if let Err(e) = line.send(&Report::Paused(paused), None, Wait::No) {
+            warn!("the next process may compile a model again at once: {e}");
+        }
+    }
 }
 
 /// It may start no process that compiles, and has one too few.

@@ -4,6 +4,7 @@
 //! control:  Setup, then a descriptor for each lane ─▶      ◀─ Ready or Failed
 //!           Stop, LogLevel, End ─▶
 //!           Levels ─▶                                      ◀─ Levels
+//!           Paused ─▶                                      ◀─ Paused
 //!           Connected, with the connection ─▶              ◀─ Connect
 //! a lane:   Run ─▶   (◀─ Code   Code ─▶)   (◀─ Began)   ◀─ Ended
 //!           Run, with the listener of a server ─▶   (◀─ Served, ◀─ Stuck)   ◀─ Ended
@@ -17,7 +18,7 @@ use super::confine::Confinement;
 use super::levels::Levels;
 use crate::cancel::Reason;
 use crate::network::ConnectError;
-use crate::nn::NnConfig;
+use crate::nn::{NnConfig, PausedModel};
 use crate::runtime::{InstancePool, Requests, Served};
 use crate::task::{Outcome, TaskSpec};
 use crate::usage::ThreadUsage;
@@ -43,6 +44,8 @@ pub struct Setup {
     pub trusted: Option<Vec<Vec<u8>>>,
     /// wasi-nn.
     pub nn: NnConfig,
+    /// Models that are not compiled for a while; given to each process that is started.
+    pub paused: Vec<PausedModel>,
     /// Where it keeps what it compiles; given to each process that is started.
     pub disk: Option<CacheFolders>,
     /// Whether the configuration's graphs are loaded at the start.
@@ -73,6 +76,8 @@ pub(super) enum Order {
     Stop(u32, u64, Reason),
     /// How the runtime stands is asked for, by the number of the question.
     Levels(u64),
+    /// Another process was compiling this model when its task ended.
+    Paused(PausedModel),
     /// What is logged from now on.
     LogLevel(String),
     /// The connection that was asked for with this number, or why there is none.
@@ -90,6 +95,8 @@ pub(super) enum Report {
     Failed(String),
     /// How it stands, by the number of the question.
     Levels(u64, Box<Levels>),
+    /// No task waits any more for this model, which it compiles, or has compiled after all.
+    Paused(PausedModel),
     /// A guest wants a connection to this host and port: a number for the answer.
     Connect(u64, String, u16),
 }

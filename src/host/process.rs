@@ -8,6 +8,7 @@ use super::messages::{Order, Report, Setup};
 use super::task_states::Notes;
 use crate::cancel::{Doing, Reason};
 use crate::network::ConnectError;
+use crate::nn::PausedModel;
 use crate::process::{RUNNING, no_output};
 use anyhow::{Context as _, bail};
 use std::collections::HashMap;
@@ -184,7 +185,9 @@ impl Process {
             Some((Report::Levels(..), _)) => {
                 bail!("the runtime's process sent an unexpected message")
             }
-            Some((Report::Connect(..), _)) => bail!("the runtime asks before it is there"),
+            Some((Report::Connect(..) | Report::Paused(_), _)) => {
+                bail!("the runtime asks before it is there")
+            }
             None => bail!("the runtime's process ended: {}", process.fate()),
         };
         if let Err(e) = memory::enforce(id, memory) {
@@ -317,6 +320,12 @@ impl Process {
     pub(super) fn ask(&self, question: u64) {
         // One that does not read its line answers to nothing else either.
         self.control.send(&Order::Levels(question), None, Wait::No).ok();
+    }
+
+    /// Has the process compile this model no sooner than others do.
+    pub(super) fn pause(&self, paused: PausedModel) {
+        // One that does not read its line compiles nothing either.
+        self.control.send(&Order::Paused(paused), None, Wait::No).ok();
     }
 
     /// Has the process log this from now on.

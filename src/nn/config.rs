@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::backends::BackendName;
 use super::backends::openvino::OpenVinoConfig;
 use super::backends::torch;
+use super::cooldown::ModelPauses;
 use crate::disk::DiskCache;
 use crate::task::GraphDir;
 
@@ -100,6 +101,9 @@ pub struct NnConfig {
     /// Where compiled graphs are kept for the next start, if anywhere.
     #[serde(skip)]
     pub disk: Option<Arc<DiskCache>>,
+    /// Models that are not compiled for a while.
+    #[serde(skip)]
+    pub pauses: Arc<ModelPauses>,
 }
 
 impl NnConfig {

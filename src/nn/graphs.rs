@@ -7,22 +7,25 @@
 //! is still a file's content that was compared before ([`Origin`]). While a model is compiled, other tasks
 //! that ask for it wait; a task that is stopped stops waiting. (A compile itself
 //! can't be interrupted by every backend: the task that runs it ends behind it,
-//! and what it made is kept for the next one.)
+//! and what it made is kept for the next one.) One that nobody waits for any more
+//! is not begun again for a while, unless it comes to its end after all.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use wasmtime_wasi_nn::wit::ExecutionTarget;
 
 use self::fingerprints::Fingerprints;
 use super::backends::{Backend, Encoding, ServedEncoding};
+use super::cooldown::{self, ModelPauses};
 use super::graph::{SharedGraph, Taken};
 use super::refusal::{Errno, Halt, Refusal};
 use super::source::{Origin, Source};
 use super::stored::StoredGraph;
-use crate::cache::{Cache, CacheEntry, CacheLimits, CacheStats, LookUp};
-use crate::cancel::Cancel;
+use crate::cache::{Cache, CacheEntry, CacheLimits, CacheStats, Flight, LookUp, Waiter};
+use crate::cancel::{Cancel, Waking};
+use crate::digest::Digest;
 use crate::disk::DiskCache;
 
 mod fingerprints;
@@ -59,6 +62,7 @@ pub(super) struct Graphs {
     budget: u64,
     fingerprints: Fingerprints,
     compiled: AtomicU64,
+    pauses: Arc<ModelPauses>,
 }
 
 impl Graphs {
@@ -70,7 +74,13 @@ impl Graphs {
             budget,
             fingerprints: Fingerprints::default(),
             compiled: AtomicU64::new(0),
+            pauses: Arc::default(),
         }
+    }
+
+    /// The same, which does not compile what pauses here.
+    pub(super) fn pausing(self, pauses: Arc<ModelPauses>) -> Graphs {
+        Graphs { pauses, ..self }
     }
 
     /// The graph of these bytes: the one that is there, or a new one by the
@@ -103,6 +113,11 @@ impl Graphs {
             LookUp::Found(graph) => return Ok((graph, Found::Reused)),
             LookUp::Claimed(flight) => flight,
         };
+        let model = cooldown::identity(served.encoding, target, parts);
+        if let Some(refusal) = self.pauses.refusal(&model) {
+            return Err(refusal.into());
+        }
+        let compiling = Compiling::begin(flight, model, &self.pauses, cancel)?;
         let made = Made::by_the_first(served, target, parts, disk, cancel)?;
         let graph = Arc::new(SharedGraph::new(made.taken, made.source, fingerprint)?);
         self.compiled.fetch_add(u64::from(made.compiled), Ordering::Relaxed);
@@ -110,7 +125,8 @@ impl Graphs {
             // Those who asked for it keep it.
             tracing::debug!(weight = graph.weight(), "a graph is larger than the cache");
         }
-        flight.land(graph.clone(), graph.weight());
+        compiling.land(&graph);
+        self.pauses.compiled(model);
         if let Some(new) = made.new {
             new.keep(&graph);
         }
@@ -148,6 +164,66 @@ impl Graphs {
     pub(super) fn hit(&self, graph: &Arc<SharedGraph>) {
         self.cache.used(graph.fingerprint(), |other| Arc::ptr_eq(other, graph));
     }
+}
+
+/// A model that is being compiled. The task that does so waits for it like others,
+/// and leaves it when it is to end: a backend that can't be interrupted goes on
+/// then for those who still wait, or for nobody.
+struct Compiling<'a> {
+    flight: Option<Flight<u64, Arc<SharedGraph>>>,
+    place: Place,
+    _leaves: Waking<'a>,
+}
+
+/// A task's place among those who wait, until it leaves.
+type Place = Arc<Mutex<Option<Waiter<u64, Arc<SharedGraph>>>>>;
+
+impl<'a> Compiling<'a> {
+    /// # Errors
+    ///
+    /// The task is to end.
+    fn begin(
+        flight: Flight<u64, Arc<SharedGraph>>,
+        model: Digest,
+        pauses: &Arc<ModelPauses>,
+        cancel: &'a Cancel,
+    ) -> Result<Compiling<'a>, Halt> {
+        let (pauses, since) = (pauses.clone(), Instant::now());
+        flight.when_deserted(move || {
+            pauses.deserted(model, since);
+            // It may come to its end after all.
+            false
+        });
+        let place = Place::new(Mutex::new(Some(flight.join())));
+        let leaves = {
+            let place = place.clone();
+            cancel.wakes(move || leave(&place))
+        };
+        let compiling = Compiling { flight: Some(flight), place, _leaves: leaves };
+        // It may have come before there was anyone to wake.
+        cancel.reason().map_or(Ok(compiling), |reason| Err(Halt::Cancelled(reason)))
+    }
+
+    fn land(mut self, graph: &Arc<SharedGraph>) {
+        if let Some(flight) = self.flight.take() {
+            flight.land(graph.clone(), graph.weight());
+        }
+    }
+}
+
+impl Drop for Compiling<'_> {
+    fn drop(&mut self) {
+        // First, so that a compile that has ended is left by nobody; and the place here,
+        // since the waker goes under the lock of the task's `Cancel`.
+        drop(self.flight.take());
+        leave(&self.place);
+    }
+}
+
+fn leave(place: &Place) {
+    // It is taken in one step.
+    let waiter = place.lock().unwrap_or_else(PoisonError::into_inner).take();
+    drop(waiter);
 }
 
 /// A model as a backend has taken it.

@@ -26,6 +26,7 @@ mod backends;
 mod bytes;
 mod config;
 mod context;
+mod cooldown;
 mod directories;
 mod execution;
 mod graph;
@@ -65,6 +66,7 @@ pub use backends::openvino::{Devices, Hint, OpenVinoConfig, Precision, SearchEnv
 pub use backends::{BackendName, Library};
 pub use config::{LoadBytes, NnConfig, NnLimits};
 pub use context::NnCtx;
+pub use cooldown::{ModelPauses, PausedModel};
 pub use graphs::KeptGraph;
 pub use inferences::{INFERENCE_BUCKETS, InferenceTimes};
 pub use inspect::{Inspection, PortDescription};
@@ -140,7 +142,7 @@ impl Nn {
         let shared = NnShared {
             inferences: Inferences::new(&config.graphs, &backends),
             backends,
-            graphs: Graphs::new(config.cache_bytes, cores),
+            graphs: Graphs::new(config.cache_bytes, cores).pausing(config.pauses.clone()),
             directories: Directories::default(),
             config,
             cores,

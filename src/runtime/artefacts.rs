@@ -8,10 +8,10 @@
 use super::RuntimeConfig;
 use super::code::{CompiledCode, Kind};
 use super::compiler::{Bench, CompileLane, Compiler, Ender, NotCompiled};
-use super::cooldown::{PAUSE, Pauses};
 use super::link::{Artefact, Linkers, Pre};
 use crate::cache::{Cache, CacheEntry, CacheLimits, Flight, LookUp};
 use crate::cancel::{Cancel, Reason};
+use crate::cooldown::{PAUSE, Pauses, SHORT};
 use crate::digest::Digest;
 use crate::disk::DiskCache;
 use crate::task::Binary;
@@ -22,9 +22,6 @@ use std::time::{Duration, Instant};
 use tracing::debug;
 use wasmtime::Engine;
 
-/// A compile that was ended sooner has cost next to nothing, and may begin again
-/// at once.
-const SHORT: Duration = Duration::from_secs(1);
 /// Artefacts in memory, whose number is bounded since what the engine keeps of a
 /// small module besides its code is more than its code. The disk may have more.
 const MAX_ENTRIES: usize = 1024;
@@ -58,7 +55,8 @@ struct Maker {
     engine: Engine,
     linkers: Linkers,
     cache: Cache<Digest, Compilation>,
-    pauses: Arc<Pauses>,
+    /// Each with the sentence for its tasks.
+    pauses: Arc<Pauses<Arc<str>>>,
     disk: Option<Arc<DiskCache>>,
     compiled: AtomicU64,
 }
@@ -126,7 +124,7 @@ impl Artefacts {
             LookUp::Found(compiled) => return Ok((compiled, true)),
             LookUp::Claimed(flight) => flight,
         };
-        if let Some(reason) = self.maker.pauses.reason(&digest, Instant::now()) {
+        if let Some((_, reason)) = self.maker.pauses.reason(&digest, Instant::now()) {
             flight.give(Err(reason.clone()));
             return Ok((Err(reason), true));
         }
@@ -218,7 +216,7 @@ impl ArtefactWork {
 
     /// Ends what nobody waits for any more, if that is possible: else tasks that
     /// time out could pile up compiles.
-    fn give_up(&self, pauses: &Pauses) -> bool {
+    fn give_up(&self, pauses: &Pauses<Arc<str>>) -> bool {
         let mut stage = self.stage();
         match &*stage {
             WorkStage::Queued(_) | WorkStage::Taken | WorkStage::GivenUp => {}

@@ -6,7 +6,6 @@ mod artefacts;
 mod code;
 mod compiler;
 mod component;
-mod cooldown;
 mod core;
 mod daemon_log;
 mod engine;

@@ -107,6 +107,7 @@ pub fn nn_config(config: &Config, policy: &Policy) -> NnConfig {
             tensor_bytes: config.limits.tensor_bytes,
         },
         disk: None,
+        pauses: Arc::default(),
     }
 }
 

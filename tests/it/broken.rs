@@ -110,19 +110,21 @@ fn daemons_go_on_in_another_process_when_theirs_is_retired() {
 
 /// ARCHITECTURE.md, case 64: nothing but the end of its process ends it.
 #[test]
-fn a_model_that_loads_without_end_is_ended_with_its_process() {
+fn a_model_that_loads_without_end_is_ended_with_its_process_and_not_begun_again_for_a_while() {
     let (stage, broken) = (Stage::new(On::Embedded), Broken::new(assets()));
-    let worker = start(&broken, &stage, &[("executors", "1"), ("task-timeout", "2s")]);
+    let worker = start(&broken, &stage, &[("executors", "1"), ("task-timeout", "5s")]);
     let retired = runtimes(&worker)[0];
     broken.order(&["at a load", "hang"]);
     let stuck = stage.start(inference());
     until("it hangs", || broken.path().join("out/hangs").exists().then_some(()));
     broken.obey_no_more();
     let result = stage.result(&stuck);
-    result.failed(&["2s"]);
+    result.failed(&["5s"]);
     let said = result.diagnostics().join("\n");
     assert!(said.contains("while the graph tiny was loaded"), "{said}");
     until("it is ended", || (!runtimes(&worker).contains(&retired)).then_some(()));
+    // Nothing hangs any more, and it is another process.
+    stage.run(inference()).failed(&["graph `tiny`", "it is not begun again for "]);
     stage.run(Task::wat("hello")).succeeded("hello\n");
 }
 

@@ -23,15 +23,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("task", &["digest", "escape"]),
     ("cancel", &[]),
     ("cache", &["cancel"]),
+    ("cooldown", &["digest"]),
     // What runs guests. It is to become a process of its own, so that it knows
     // nothing of messages, settings or the journal.
-    ("nn", &["cache", "cancel", "digest", "directory", "disk", "task"]),
+    ("nn", &["cache", "cancel", "cooldown", "digest", "directory", "disk", "task"]),
     (
         "runtime",
         &[
             "cache",
             "cancel",
             "certificates",
+            "cooldown",
             "digest",
             "directory",
             "disk",

@@ -9,6 +9,7 @@ use super::super::process::{Lane, Process};
 use super::super::reach::Reach;
 use super::{Launch, RuntimeCondition};
 use crate::cancel::{Cancel, Reason};
+use crate::nn::ModelPauses;
 use anyhow::Context as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -60,6 +61,9 @@ pub(super) struct State {
     /// Runs that were to end, and when they are looked at.
     pub(super) stops: Vec<(Instant, Arc<Process>, u32, u64)>,
     pub(super) tally: Tally,
+    /// Models that were being compiled when the last task that waited for them ended:
+    /// the next process does not begin that again at once.
+    pauses: ModelPauses,
     /// What is logged, if that has changed.
     pub(super) directives: Option<String>,
     /// Nothing is started any more.

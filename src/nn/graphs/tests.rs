@@ -1,10 +1,12 @@
 use std::sync::{Barrier, mpsc};
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use super::super::backends::fake::{Fake, MODEL, WEIGHT};
+use super::super::directories::Directories;
 use super::*;
 use crate::cancel::Reason;
+use crate::task::GraphDir;
 
 fn load(graphs: &Graphs, fake: &Fake, xml: &[u8]) -> Result<(Arc<SharedGraph>, Found), Halt> {
     graphs.load(fake.served(), ExecutionTarget::Cpu, &[xml, b"weights"], None, &Cancel::default())
@@ -166,4 +168,75 @@ fn a_task_that_is_stopped_does_not_wait_for_another_ones_compile() {
         drop(held);
         assert_eq!(waited, Ok(Some(Halt::Cancelled(Reason::Stopped))));
     });
+}
+
+/// ARCHITECTURE.md, case 64: of a backend that can't be interrupted.
+#[test]
+fn a_model_whose_compile_nobody_waits_for_is_not_begun_again_for_a_while() {
+    let pauses = Arc::new(ModelPauses::default().of_any());
+    let (graphs, fake) = (Graphs::new(1 << 20, 1).pausing(pauses.clone()), Fake::default());
+    let (graphs, fake) = (&graphs, &fake);
+    let load_until = |cancel: &Cancel| {
+        let parts: [&[u8]; 2] = [MODEL, b"weights"];
+        graphs.load(fake.served(), ExecutionTarget::Cpu, &parts, None, cancel).map(drop)
+    };
+    let (first, second) = (Arc::<Cancel>::default(), Arc::<Cancel>::default());
+    thread::scope(|scope| {
+        let held = fake.hold();
+        let compiles = scope.spawn(|| load_until(&first));
+        fake.until_compiling();
+        let waits = scope.spawn(|| load_until(&second));
+        while !second.wakes_somebody() {
+            thread::yield_now();
+        }
+        first.cancel(Reason::Stopped);
+        let before = pauses.all();
+        second.cancel(Reason::Stopped);
+        let waited = waits.join().expect("no panic");
+        // In the process that comes after the one in which it is still compiled.
+        let next = ModelPauses::default();
+        pauses.all().into_iter().for_each(|paused| next.adopt(paused));
+        let next = Graphs::new(1 << 20, 1).pausing(Arc::new(next));
+        let other = Fake::default();
+        let refused = [load(&next, &other, MODEL).err(), by_name(&next, &other).err()];
+        let compiled = other.compiled();
+        let another = load(&next, &other, &model(1)).is_ok();
+        // The threads end, whatever came.
+        drop(held);
+        compiles.join().expect("no panic").expect("it comes to its end");
+        assert_eq!(before, [], "one waits for it");
+        assert_eq!(waited, Err(Halt::Cancelled(Reason::Stopped)));
+        for refused in refused {
+            let Some(Halt::Refused(refusal)) = refused else { panic!("{refused:?}") };
+            let text = refusal.text;
+            assert!(text.contains("it is not begun again for "), "{text}");
+        }
+        assert_eq!(compiled, 0);
+        assert!(another, "another model is compiled");
+    });
+    assert_eq!(pauses.all(), [], "it was compiled after all");
+    assert_eq!(load(graphs, fake, MODEL).expect("a graph").1, Found::Reused);
+}
+
+/// The same model out of a directory.
+fn by_name(graphs: &Graphs, fake: &Fake) -> Result<(Arc<SharedGraph>, Found), Halt> {
+    let folder = tempfile::tempdir().expect("a directory");
+    fs::write(folder.path().join("model.xml"), MODEL).expect("written");
+    fs::write(folder.path().join("model.bin"), b"weights").expect("written");
+    let (dir, name) = (folder.path().to_owned(), "g".to_owned());
+    let dir = GraphDir { encoding: "openvino".into(), dir, name };
+    let directories = Directories::default();
+    directories.load(graphs, fake.served(), &dir, 1 << 20, None, &Cancel::default())
+}
+
+#[test]
+fn a_compile_that_fails_or_panics_is_no_pause() {
+    let pauses = Arc::new(ModelPauses::default().of_any());
+    let (graphs, fake) = (Graphs::new(1 << 20, 1).pausing(pauses.clone()), Fake::default());
+    assert!(load(&graphs, &fake, b"<bad/>").is_err());
+    let panicked = thread::scope(|scope| {
+        scope.spawn(|| drop(load(&graphs, &fake, b"<panic/>"))).join().is_err()
+    });
+    assert!(panicked);
+    assert_eq!(pauses.all(), []);
 }

@@ -102,6 +102,7 @@ fn launch(config: &Config, policy: &Policy) -> anyhow::Result<(Launch, Confine)>
         trusted: outbound::trusted(&config.http.outbound, &config.working_dir)?,
         confinement: confine.now(),
         nn,
+        paused: Vec::new(),
         disk: None,
         preload: true,
         log: tracing::dispatcher::has_been_set().then_some(LogSetup { directives, json }),

@@ -7,6 +7,7 @@ use super::super::super::process::Process;
 use super::super::super::reach::Reach;
 use super::super::Launch;
 use super::{CRASHES, FIRST_WAIT, Shared};
+use crate::nn::PausedModel;
 use anyhow::Context as _;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Instant;
@@ -91,6 +92,7 @@ impl Shared {
                     // They may have changed while it was started.
                     process.log(directives);
                 }
+                state.pauses.all().into_iter().for_each(|paused| process.pause(paused));
                 state.failed = None;
                 state.started = Some(Instant::now());
                 state.company = Some(process);
@@ -141,6 +143,7 @@ impl Shared {
             log.directives.clone_from(directives);
         }
         setup.confinement.clone_from(&state.confinement);
+        setup.paused = state.pauses.all();
         let reach = state.reach.clone();
         drop(state);
         let own = caches.as_ref().and_then(|caches| {
@@ -170,6 +173,19 @@ impl Shared {
         });
     }
 
+    /// A model that a process compiles, or has compiled after all: the others hear
+    /// of it, and those to come.
+    fn pause(&self, process: &Weak<Process>, paused: PausedModel) {
+        let state = self.lock();
+        state.pauses.adopt(paused);
+        let others = [state.company.clone(), state.alone.clone()];
+        drop(state);
+        let others = others.iter().flatten();
+        others
+            .filter(|other| Arc::as_ptr(other) != process.as_ptr())
+            .for_each(|other| other.pause(paused));
+    }
+
     /// Hears what a process says beside its lanes, until it ends: that of one
     /// that runs no task would not be noticed otherwise.
     fn hear(&self, mut reports: Receiver, process: &Weak<Process>) {
@@ -178,6 +194,10 @@ impl Shared {
                 Report::Levels(question, levels) => (question, levels),
                 Report::Connect(number, host, port) => {
                     self.connect(process.clone(), number, host, port);
+                    continue;
+                }
+                Report::Paused(paused) => {
+                    self.pause(process, paused);
                     continue;
                 }
                 Report::Ready(..) | Report::Failed(_) => break,
