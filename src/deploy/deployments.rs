@@ -4,7 +4,7 @@ use super::DeployBounds;
 use crate::journal::{Deployed, Fingerprint, Run};
 use crate::queue::Load;
 use crate::task::{Rejection, TaskId, TaskSpec, Weight};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// A task that takes invocations.
@@ -16,6 +16,9 @@ pub(super) struct Deployment {
     spec: Spec,
     /// When it was used last, by a count of all uses.
     used: u64,
+    /// This worker's runtime has prepared or invoked it, and it was not the end of
+    /// a process.
+    warm: bool,
 }
 
 /// What is granted to a task.
@@ -27,6 +30,16 @@ enum Spec {
     Loading,
     /// In memory.
     Loaded(Arc<TaskSpec>),
+}
+
+/// How a deployed task is prepared again.
+#[derive(Debug)]
+pub(super) enum Again {
+    Prepare(Arc<TaskSpec>),
+    /// It has to be read back first: of this run, if that is not under way.
+    Load(Option<Run>),
+    /// Not at all.
+    No,
 }
 
 /// See the module's documentation.
@@ -112,6 +125,7 @@ impl DeploymentStore {
         for Deployed { run, arrival, weight } in deployed {
             self.prepare(&arrival.id, weight, None);
             replaced.extend(self.deploy(run, &arrival.id, arrival.fingerprint));
+            self.cool(&arrival.id);
         }
         for (id, weight) in preparing {
             self.prepare(&id, weight, None);
@@ -128,7 +142,9 @@ impl DeploymentStore {
     ) -> Option<Run> {
         let (weight, spec) = self.preparing.remove(id)?;
         let before = self.remove(id);
-        let deployment = Deployment { run, fingerprint, weight, spec: Spec::Stored, used: 0 };
+        self.uses += 1;
+        let (used, warm) = (self.uses, true);
+        let deployment = Deployment { run, fingerprint, weight, spec: Spec::Stored, used, warm };
         self.deployed.insert(id.clone(), deployment);
         if let Some(spec) = spec {
             self.loaded(id, spec);
@@ -151,8 +167,41 @@ impl DeploymentStore {
         let deployment = self.deployed.get_mut(id)?;
         let Spec::Loaded(spec) = &deployment.spec else { return None };
         self.uses += 1;
-        deployment.used = self.uses;
+        (deployment.used, deployment.warm) = (self.uses, true);
         Some((deployment.run, spec.clone()))
+    }
+
+    /// Those that the runtime has prepared or invoked, the one used last first.
+    pub(super) fn warm(&self, most: usize) -> VecDeque<TaskId> {
+        let warm = self.deployed.iter().filter(|(_, deployment)| deployment.warm);
+        let mut warm: Vec<_> = warm.map(|(id, deployment)| (deployment.used, id)).collect();
+        warm.sort_unstable_by(|one, other| other.cmp(one));
+        warm.into_iter().take(most).map(|(_, id)| id.clone()).collect()
+    }
+
+    /// It is prepared again only once it has been invoked.
+    pub(super) fn cool(&mut self, id: &TaskId) {
+        if let Some(deployment) = self.deployed.get_mut(id) {
+            deployment.warm = false;
+        }
+    }
+
+    /// What is to be done to prepare a deployed task again, if it is in memory or may
+    /// come there without another one's leaving it.
+    pub(super) fn again(&mut self, id: &TaskId) -> Again {
+        let Some(deployment) = self.deployed.get_mut(id) else { return Again::No };
+        match &deployment.spec {
+            Spec::Loaded(spec) => Again::Prepare(spec.clone()),
+            Spec::Loading => Again::Load(None),
+            Spec::Stored => {
+                let memory = self.bounds.memory;
+                if memory.is_some_and(|memory| self.in_memory.with(deployment.weight) > memory) {
+                    return Again::No;
+                }
+                deployment.spec = Spec::Loading;
+                Again::Load(Some(deployment.run))
+            }
+        }
     }
 
     /// It is to be read back; gives its run, unless that is under way.

@@ -6,6 +6,7 @@ use crate::protocol::Invoke;
 use crate::task::{Outcome, Rejection, TaskId, TaskSpec, Weight};
 use bytes::Bytes;
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 /// What happens.
 #[derive(Debug)]
@@ -66,6 +67,17 @@ pub enum DeployEvent {
         /// What came of it.
         outcome: Outcome,
     },
+    /// The runtime has another process, in which nothing is prepared.
+    Renewed,
+    /// The answer to [`Effect::Prepare`].
+    Prepared {
+        /// Its number.
+        number: u64,
+        /// The task.
+        id: TaskId,
+        /// It was not lost with its process, and has ended in time.
+        ended: bool,
+    },
     /// The time of [`Deployments::due`](super::Deployments::due) has come.
     Due,
     /// The worker ends: nothing more is taken.
@@ -103,6 +115,14 @@ pub enum DeployEffect {
         run: Run,
         /// What is to run.
         spec: TaskSpec,
+    },
+    /// A deployed task is to be prepared in the process that the runtime has now, in
+    /// place of whatever is being prepared.
+    Prepare {
+        /// For the answer.
+        number: u64,
+        /// What prepares it.
+        spec: Arc<TaskSpec>,
     },
     /// A queued or running invocation is to end.
     Cancel(TaskId),

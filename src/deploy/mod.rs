@@ -21,6 +21,11 @@
 //!   memory as long as there is room.
 //! - *waiting*: the task is being prepared or read back.
 //!
+//! When the runtime has another process, what was prepared or invoked in the one
+//! before is prepared there: one task after the other, the one used last first,
+//! beside what runs. One with which a process was lost is left out until it is
+//! invoked again.
+//!
 //! An invocation that was taken has one answer, whatever happens: its outcome,
 //! or an error when its time is over, its task is stopped or the worker ends.
 //! One whose `invocation_id` was taken before, by the last process too, is
@@ -43,7 +48,7 @@ pub use notice::DeployNotice;
 use crate::journal::{Fingerprint, InvocationKey, Run, Step};
 use crate::protocol::Invoke;
 use crate::task::{Failure, Rejection, TaskId, TaskSpec, Weight};
-use deployments::DeploymentStore;
+use deployments::{Again, DeploymentStore};
 use invocation_keys::SeenInvocations;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroU64;
@@ -100,8 +105,23 @@ pub struct Deployments {
     deadlines: VecDeque<(Instant, NonZeroU64)>,
     seen: SeenInvocations,
     next: NonZeroU64,
+    preparing: Preparing,
     draining: bool,
 }
+
+/// What is to be prepared again in the runtime's new process.
+#[derive(Debug, Default)]
+struct Preparing {
+    next: VecDeque<TaskId>,
+    /// What is read back for that, or being prepared.
+    now: Option<TaskId>,
+    /// Of the last one.
+    number: u64,
+}
+
+/// As many as there is compiled code in the runtime's memory: those in front would go
+/// again.
+const MOST_PREPARED: usize = 1024;
 
 type Effects = VecDeque<DeployEffect>;
 
@@ -118,6 +138,7 @@ impl Deployments {
             deadlines: VecDeque::new(),
             seen: SeenInvocations::default(),
             next: NonZeroU64::MIN,
+            preparing: Preparing::default(),
             draining: false,
         }
     }
@@ -201,6 +222,19 @@ impl Deployments {
                 // Or it had its answer already.
                 if let Some(invocation) = self.remove(number) {
                     self.answer(&invocation, outcome, effects);
+                }
+            }
+            DeployEvent::Renewed => {
+                self.preparing.next = self.held.warm(MOST_PREPARED);
+                self.prepare_next(effects);
+            }
+            DeployEvent::Prepared { number, id, ended } => {
+                if !ended {
+                    self.held.cool(&id);
+                    self.preparing.next.retain(|next| *next != id);
+                }
+                if number == self.preparing.number && self.preparing.now.as_ref() == Some(&id) {
+                    self.prepare_next(effects);
                 }
             }
             DeployEvent::Due => self.time_is_over(now, effects),
@@ -335,8 +369,9 @@ impl Deployments {
     ) {
         if !self.held.loads(id, run) {
             // It has been stopped, or replaced.
-            return;
+            return self.prepare_loaded(id, false, effects);
         }
+        let is_there = verdict.is_ok();
         match verdict {
             Ok(spec) => {
                 self.held.loaded(id, spec);
@@ -355,6 +390,42 @@ impl Deployments {
                 )));
                 self.refuse_waiting(id, &format!("{}: {reason}", unknown(id)), effects);
             }
+        }
+        self.prepare_loaded(id, is_there, effects);
+    }
+
+    fn prepare_next(&mut self, effects: &mut Effects) {
+        self.preparing.now = None;
+        while let Some(id) = self.preparing.next.pop_front() {
+            if self.prepares(&id, effects) {
+                self.preparing.now = Some(id);
+                return;
+            }
+        }
+    }
+
+    /// Has a deployed task prepared again, or read back for that.
+    fn prepares(&mut self, id: &TaskId, effects: &mut Effects) -> bool {
+        match self.held.again(id) {
+            Again::Prepare(spec) => {
+                self.preparing.number += 1;
+                effects.push_back(DeployEffect::Prepare { number: self.preparing.number, spec });
+            }
+            Again::Load(run) => {
+                // Whatever ends from now on was prepared for another process.
+                self.preparing.number += 1;
+                effects.extend(run.map(|run| DeployEffect::Load { run, id: id.clone() }));
+            }
+            Again::No => return false,
+        }
+        true
+    }
+
+    /// What was to be prepared was read back, or can't be.
+    fn prepare_loaded(&mut self, id: &TaskId, is_there: bool, effects: &mut Effects) {
+        let awaited = self.preparing.now.as_ref() == Some(id);
+        if awaited && !(is_there && self.prepares(id, effects)) {
+            self.prepare_next(effects);
         }
     }
 
@@ -375,6 +446,7 @@ impl Deployments {
 
     fn drain(&mut self, effects: &mut Effects) {
         self.draining = true;
+        self.preparing = Preparing { number: self.preparing.number + 1, ..Preparing::default() };
         let waiting: Vec<_> = self.waiting.values().flatten().copied().collect();
         for number in waiting {
             self.end(number, Failure::ShuttingDown, effects);

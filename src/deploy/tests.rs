@@ -421,3 +421,87 @@ fn an_answer_fits_its_message_and_is_text_whatever_was_written() {
     assert!(answer.len() <= 20_000, "{}", answer.len());
     assert!(answers(&effects)[0].1.starts_with("{\"base64\":\"/"), "{effects:?}");
 }
+
+/// What is to be prepared, with the number.
+fn prepared(effects: &[DeployEffect]) -> Vec<(u64, &str)> {
+    let prepared = effects.iter().filter_map(|effect| match effect {
+        DeployEffect::Prepare { number, spec } => Some((*number, spec.id().as_str())),
+        _ => None,
+    });
+    prepared.collect()
+}
+
+/// A worker whose deployments have been invoked, in this order.
+fn used(names: &[&str]) -> Worker {
+    let mut worker = Worker::new(DeployBounds { memory: Some(1000), ..bounds() });
+    for (run, name) in (1..).zip(names) {
+        worker.deploy(run, name, 1);
+        worker.invoke(name, &format!("first of {name}"));
+        worker.load(run, name, 1);
+    }
+    worker
+}
+
+#[test]
+fn what_was_in_use_is_prepared_in_a_new_process_one_after_the_other() {
+    let mut worker = used(&["a", "b", "c"]);
+    worker.invoke("a", "last");
+    assert_eq!(prepared(&worker.on(DeployEvent::Renewed)), [(1, "a")]);
+    let ended = |number, name| DeployEvent::Prepared { number, id: id(name), ended: true };
+    assert_eq!(prepared(&worker.on(ended(1, "a"))), [(2, "c")]);
+    // Meanwhile there is another one; what was under way was in the one before.
+    worker.on(DeployEvent::Stop(id("b")));
+    assert_eq!(prepared(&worker.on(DeployEvent::Renewed)), [(3, "a")]);
+    assert_eq!(worker.on(ended(2, "c")), []);
+    assert_eq!(prepared(&worker.on(ended(3, "a"))), [(4, "c")]);
+    assert_eq!(worker.on(ended(4, "c")), []);
+    // A worker that ends prepares nothing more.
+    worker.on(DeployEvent::Renewed);
+    worker.on(DeployEvent::Draining);
+    assert_eq!(worker.on(ended(5, "a")), []);
+}
+
+#[test]
+fn what_a_process_was_lost_with_is_prepared_again_once_it_was_invoked() {
+    let mut worker = used(&["a", "b"]);
+    assert_eq!(prepared(&worker.on(DeployEvent::Renewed)), [(1, "b")]);
+    let lost = |number, name| DeployEvent::Prepared { number, id: id(name), ended: false };
+    assert_eq!(prepared(&worker.on(lost(1, "b"))), [(2, "a")]);
+    assert_eq!(prepared(&worker.on(DeployEvent::Renewed)), [(3, "a")]);
+    // It may be told late.
+    worker.on(DeployEvent::Renewed);
+    assert_eq!(prepared(&worker.on(lost(3, "a"))), []);
+    assert_eq!(prepared(&worker.on(DeployEvent::Renewed)), []);
+    worker.invoke("b", "once more");
+    assert_eq!(prepared(&worker.on(DeployEvent::Renewed)), [(5, "b")]);
+}
+
+#[test]
+fn what_is_on_the_disk_alone_is_read_back_to_be_prepared_where_there_is_room() {
+    let mut worker = Worker::new(bounds());
+    for (run, name, content) in [(1, "a", 1), (2, "b", 2), (3, "c", 3)] {
+        worker.deploy(run, name, content);
+    }
+    let loads = |effects: &[DeployEffect]| {
+        let loads = effects.iter().filter_map(|effect| match effect {
+            DeployEffect::Load { id, .. } => Some(id.as_str().to_owned()),
+            _ => None,
+        });
+        loads.collect::<Vec<_>>()
+    };
+    // Two of 110 bytes fit into 250.
+    assert_eq!(loads(&worker.on(DeployEvent::Renewed)), ["c"]);
+    let effects = worker.load(3, "c", 3);
+    let [(number, "c")] = prepared(&effects)[..] else { panic!("{effects:?}") };
+    let effects = worker.on(DeployEvent::Prepared { number, id: id("c"), ended: true });
+    assert_eq!(loads(&effects), ["b"]);
+    let effects = worker.load(2, "b", 2);
+    let [(number, "b")] = prepared(&effects)[..] else { panic!("{effects:?}") };
+    assert_eq!(worker.on(DeployEvent::Prepared { number, id: id("b"), ended: true }), []);
+    // What was left by an earlier worker is loaded when it is invoked.
+    let mut next = Worker::new(bounds());
+    let arrival = Arrival { id: id("a"), fingerprint: fingerprint(1), state: None };
+    let deployed = vec![Deployed { run: Run(1), arrival, weight: weight(10, 1) }];
+    next.on(DeployEvent::Recovered { deployed, preparing: vec![], invoked: vec![] });
+    assert_eq!(next.on(DeployEvent::Renewed), []);
+}

@@ -19,6 +19,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tracing::{error, info};
 
 /// How long a task may go on after it was to end, before its process is retired.
@@ -116,6 +117,16 @@ impl TaskPlace {
     }
 }
 
+/// Which process a task runs in.
+#[derive(Clone, Copy)]
+struct How {
+    /// That of suspects.
+    alone: bool,
+    /// It does not end by itself, or nobody waits for it: a process that is retired
+    /// does not wait either.
+    goes_on: bool,
+}
+
 /// The runtime's processes. See the module's documentation.
 #[derive(Clone)]
 pub struct Keeper(Arc<Shared>);
@@ -144,12 +155,25 @@ impl Keeper {
         began: impl Fn(),
     ) -> RunEnd {
         let _suspect = alone.then(|| Suspect::new(&self.0));
+        let how = How { alone, goes_on: spec.life().goes_on() };
         loop {
-            if let Some(end) = self.run_once(spec, code, door, alone, cancel, &runs_at, &began) {
+            if let Some(end) = self.run_once(spec, code, door, how, cancel, &runs_at, &began) {
                 return end;
             }
             info!("the runtime's process was retired: the daemon is started again in another one");
         }
+    }
+
+    /// Prepares a latent task in the process for all, which does not wait for it when
+    /// it is retired: there is nothing to be told then.
+    pub fn prepare(&self, spec: &TaskSpec, code: &Binary, cancel: &Arc<Cancel>) -> Option<RunEnd> {
+        let how = How { alone: false, goes_on: true };
+        self.run_once(spec, code, None, how, cancel, &|_| {}, &|| {})
+    }
+
+    /// Changes when another process takes the place of the one for all.
+    pub fn renewed(&self) -> watch::Receiver<u64> {
+        self.0.lock().renewed.subscribe()
     }
 
     /// Returns nothing of a daemon whose process was ended for the sake of others.
@@ -159,13 +183,12 @@ impl Keeper {
         spec: &TaskSpec,
         code: &Binary,
         door: Option<&Door>,
-        alone: bool,
+        how: How,
         cancel: &Arc<Cancel>,
         runs_at: &impl Fn(TaskPlace),
         began: &impl Fn(),
     ) -> Option<RunEnd> {
-        let goes_on = spec.life().goes_on();
-        let (process, mut lane, run) = match self.0.take(alone, goes_on, cancel) {
+        let (process, mut lane, run) = match self.0.take(how.alone, how.goes_on, cancel) {
             Ok(taken) => taken,
             Err(reason) => return Some(RunEnd::cancelled(reason)),
         };

@@ -3,6 +3,7 @@
 
 use super::Worker;
 use super::admission::Loaded;
+use crate::cancel::{Cancel, Reason};
 use crate::config::Config;
 use crate::deploy::{DeployBounds, DeployEffect, DeployEvent, Deployments};
 use crate::executor::{Submission, TaskEnd};
@@ -14,7 +15,10 @@ use crate::queue::Admission;
 use crate::task::{Life, Rejection, TaskId, TaskSpec, milliseconds};
 use bytes::Bytes;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
@@ -29,6 +33,38 @@ pub(super) struct DeployedTasks {
     /// None without a state directory.
     marks: Option<InvocationMarks>,
     answers: JoinSet<Delivered>,
+    preparing: Preparing,
+}
+
+/// What is prepared again when tasks run in another process.
+struct Preparing {
+    /// Changes when they do, where that may be.
+    renewed: Option<watch::Receiver<u64>>,
+    /// Ends the last one.
+    last: Option<Arc<Cancel>>,
+    ended: (UnboundedSender<Prepared>, UnboundedReceiver<Prepared>),
+}
+
+/// A preparation by its number, its task, and whether it has ended well.
+type Prepared = (u64, TaskId, bool);
+
+impl Drop for Preparing {
+    fn drop(&mut self) {
+        if let Some(last) = &self.last {
+            last.cancel(Reason::ShuttingDown);
+        }
+    }
+}
+
+/// Ready when tasks run in another process; never, if they don't.
+async fn renewed(changes: &mut Option<watch::Receiver<u64>>) {
+    let changed = match changes {
+        Some(changes) => changes.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        std::future::pending().await
+    }
 }
 
 /// Something that the worker has to see to.
@@ -37,6 +73,10 @@ pub(super) enum DeploymentsEvent {
     Due,
     /// An answer has reached the broker, or never will.
     Answered(Box<Delivered>),
+    /// Tasks run in another process from now on.
+    Renewed,
+    /// A deployed task is prepared there, or is not.
+    Prepared(Prepared),
 }
 
 /// How many deployments there may be, and how much of them, by the
@@ -66,16 +106,19 @@ impl DeployedTasks {
         (deployments.len(), deployments.listed(most), deployments.invocations())
     }
 
+    /// `renewed`: changes when tasks run in another process.
     pub(super) fn new(
         proplet_id: &str,
         bounds: DeployBounds,
         marks: Option<InvocationMarks>,
+        renewed: Option<watch::Receiver<u64>>,
     ) -> DeployedTasks {
         DeployedTasks {
             deployments: Deployments::new(proplet_id, bounds),
             effects: VecDeque::new(),
             marks,
             answers: JoinSet::new(),
+            preparing: Preparing { renewed, last: None, ended: unbounded_channel() },
         }
     }
 
@@ -88,10 +131,13 @@ impl DeployedTasks {
                 None => std::future::pending().await,
             }
         };
+        let Preparing { renewed: changes, ended: (_, ended), .. } = &mut self.preparing;
         tokio::select! {
             biased;
             Some(Ok(delivered)) = self.answers.join_next() => DeploymentsEvent::Answered(Box::new(delivered)),
             () = time => DeploymentsEvent::Due,
+            () = renewed(changes) => DeploymentsEvent::Renewed,
+            Some(prepared) = ended.recv() => DeploymentsEvent::Prepared(prepared),
         }
     }
 }
@@ -123,6 +169,7 @@ impl Worker {
                 let verdict = self.executor.submit(Submission::whole(run, spec), Admission::Ready);
                 return Some(DeployEvent::Submitted { number, verdict });
             }
+            DeployEffect::Prepare { number, spec } => return self.prepare_again(number, spec),
             // One that has ended meanwhile is about to say so.
             DeployEffect::Cancel(id) => drop(self.executor.stop(&id)),
             DeployEffect::Answer { task, answer, success } => {
@@ -132,6 +179,40 @@ impl Worker {
             DeployEffect::Notice(notice) => notice.log(),
         }
         None
+    }
+
+    /// Has a deployed task prepared in the process that there is now, on a thread of
+    /// its own: it may take as long as its task may. Gives its end if there is none.
+    fn prepare_again(&mut self, number: u64, spec: Arc<TaskSpec>) -> Option<DeployEvent> {
+        let cancel = Arc::<Cancel>::default();
+        if let Some(before) = self.deployed.preparing.last.replace(cancel.clone()) {
+            // Of a process that has gone, if it has not ended.
+            before.cancel(Reason::Stopped);
+        }
+        let limit = spec.grant().limits.timeout;
+        let ends = limit.map(|limit| {
+            let cancel = cancel.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(limit).await;
+                cancel.cancel(Reason::Timeout(limit));
+            })
+        });
+        let (tasker, told) = (self.tasker.clone(), self.deployed.preparing.ended.0.clone());
+        let id = spec.id().clone();
+        let of = id.clone();
+        let prepare = move || {
+            let ended = tasker.prepare(&spec, &cancel);
+            if let Some(ends) = ends {
+                ends.abort();
+            }
+            // A worker that is gone does not listen.
+            told.send((number, of, ended)).ok();
+        };
+        let started = std::thread::Builder::new().name("prepare".into()).spawn(prepare);
+        started.err().map(|e| {
+            warn!(task = %id, "no thread to prepare it in the runtime's new process: {e}");
+            DeployEvent::Prepared { number, id, ended: true }
+        })
     }
 
     fn answer(&mut self, task: TaskId, answer: Bytes) {
@@ -146,6 +227,10 @@ impl Worker {
     pub(super) fn on_deployments_event(&mut self, happened: DeploymentsEvent) {
         match happened {
             DeploymentsEvent::Due => self.on_deploy(DeployEvent::Due),
+            DeploymentsEvent::Renewed => self.on_deploy(DeployEvent::Renewed),
+            DeploymentsEvent::Prepared((number, id, ended)) => {
+                self.on_deploy(DeployEvent::Prepared { number, id, ended });
+            }
             DeploymentsEvent::Answered(delivered) => {
                 let (task, answer, delivered) = *delivered;
                 match delivered {

@@ -8,6 +8,7 @@ mod apart;
 use self::apart::Confine;
 use super::servers::Servers;
 use super::{outbound, setup};
+use crate::cancel::Cancel;
 use crate::config::{Config, Isolation};
 use crate::disk::DiskCache;
 use crate::executor::{RunTask, TurnEnd};
@@ -19,9 +20,10 @@ use crate::policy::Policy;
 use crate::process;
 use crate::runtime::{Runtime, RuntimeConfig, WhenLost};
 use crate::sources::{self, Fetcher};
-use crate::task::Outcome;
+use crate::task::{Outcome, TaskSpec};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How long what was compiled may take to be kept on the disk.
 const KEEP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -126,6 +128,26 @@ impl Tasker {
             Runner::Here { .. } => Ok(()),
             #[cfg(target_os = "linux")]
             Runner::Apart(keeper, confine, _) => apart::renew(keeper, confine, config, policy),
+        }
+    }
+
+    /// Prepares a deployed task where tasks run now, and waits for that. False if it
+    /// took its process along, or did not end in time.
+    pub(super) fn prepare(&self, spec: &TaskSpec, cancel: &Arc<Cancel>) -> bool {
+        match &self.0 {
+            // It is where it was.
+            Runner::Here { .. } => true,
+            #[cfg(target_os = "linux")]
+            Runner::Apart(keeper, _, fetcher) => apart::prepare(keeper, fetcher, spec, cancel),
+        }
+    }
+
+    /// Changes when tasks run in another process from then on; none if they never do.
+    pub(super) fn renewed(&self) -> Option<watch::Receiver<u64>> {
+        match &self.0 {
+            Runner::Here { .. } => None,
+            #[cfg(target_os = "linux")]
+            Runner::Apart(keeper, ..) => Some(keeper.renewed()),
         }
     }
 

@@ -193,7 +193,12 @@ async fn start<T>(
         link,
         phase: Phase::Serving,
         tasks: Tasks::new(ledger, journal, early, admission),
-        deployed: DeployedTasks::new(&config.credentials.client_id, bounds, invocations),
+        deployed: DeployedTasks::new(
+            &config.credentials.client_id,
+            bounds,
+            invocations,
+            tasker.renewed(),
+        ),
         manager,
         tasker: tasker.clone(),
         fetcher,

@@ -4,7 +4,7 @@
 mod library;
 
 use crate::isolation::{crash, runtimes};
-use crate::support::{On, Process, Stage, Task, assets, fixtures, until};
+use crate::support::{Call, On, Process, Stage, Task, assets, fixtures, until};
 use library::Broken;
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -106,6 +106,33 @@ fn daemons_go_on_in_another_process_when_theirs_is_retired() {
     stage.stop(&daemon);
     worker.logs("the daemon has stopped");
     assert_eq!(stage.results_in_the_end(&daemon), 1);
+}
+
+/// The next one finds what the one before it had.
+#[test]
+fn deployments_are_prepared_in_another_process_when_theirs_is_retired() {
+    let (stage, broken) = (Stage::new(On::Embedded), Broken::new(assets()));
+    let worker = start(&broken, &stage, &[("executors", "1")]);
+    let deployed = stage.start(inference().set("latent", true));
+    stage.call(Call::of(&deployed)).succeeded(INFERRED);
+    let prepared = "is prepared in the runtime's new process";
+    assert!(!worker.log().iter().any(|line| line.contains(prepared)));
+    broken.order(&["at an inference", "hang"]);
+    let stuck = stage.start(inference());
+    until("it hangs", || broken.path().join("out/hangs").exists().then_some(()));
+    broken.obey_no_more();
+    stage.stop(&stuck);
+    stage.result(&stuck).failed(&["stopped"]);
+    let line = worker.logs(prepared);
+    assert!(line.contains(&deployed), "{line}");
+    let answer = stage.call(Call::of(&deployed));
+    answer.succeeded(INFERRED);
+    let reused = &answer.0["reused"];
+    assert_eq!(reused["module"], true, "{answer:?}");
+    assert_eq!(reused["graphs_loaded"], 0, "{answer:?}");
+    stage.settle();
+    let results = stage.seen().into_iter().filter(|seen| seen.topic == "results");
+    assert_eq!(results.filter(|seen| seen.json["task_id"] == deployed.as_str()).count(), 0);
 }
 
 /// ARCHITECTURE.md, case 64: nothing but the end of its process ends it.

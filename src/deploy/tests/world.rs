@@ -15,6 +15,8 @@ struct World {
     preparing: HashMap<TaskId, (Run, u8)>,
     loading: Vec<(Run, TaskId)>,
     executor: Vec<(NonZeroU64, Run)>,
+    /// Preparations that were asked for, in the order of their numbers.
+    prepared: Vec<(u64, TaskId)>,
     /// Invocations that were sent, by when; and what was answered to each.
     sent: BTreeMap<String, Instant>,
     answers: BTreeMap<String, Vec<(Instant, Option<String>)>>,
@@ -36,6 +38,10 @@ enum Deed {
     /// One that was sent before comes again.
     Again(usize),
     Load(u8),
+    /// The runtime has another process.
+    Renew,
+    /// A preparation ends.
+    Warm(usize, bool),
     End(usize),
     Pass(u64),
     Crash,
@@ -49,6 +55,8 @@ fn deed() -> impl Strategy<Value = Deed> {
         8 => (0..4_u8).prop_map(Deed::Invoke),
         2 => (0..30_usize).prop_map(Deed::Again),
         5 => (0..4_u8).prop_map(Deed::Load),
+        1 => Just(Deed::Renew),
+        3 => (0..3_usize, any::<bool>()).prop_map(|(n, ended)| Deed::Warm(n, ended)),
         6 => (0..4_usize).prop_map(Deed::End),
         2 => (0..20_u64).prop_map(Deed::Pass),
         1 => Just(Deed::Crash),
@@ -65,6 +73,7 @@ impl World {
             preparing: HashMap::new(),
             loading: Vec::new(),
             executor: Vec::new(),
+            prepared: Vec::new(),
             sent: BTreeMap::new(),
             answers: BTreeMap::new(),
             crashed_with: HashSet::new(),
@@ -93,6 +102,17 @@ impl World {
                         Ok(())
                     };
                     effects.extend(self.worker.on(DeployEvent::Submitted { number, verdict }));
+                }
+                DeployEffect::Prepare { number, spec } => {
+                    let last = self.prepared.last().map_or(0, |(number, _)| *number);
+                    assert!(number > last, "{number} after {last}");
+                    assert_eq!(spec.life(), Life::Latent);
+                    let content = &spec.grant().args[1];
+                    let known = |(id, on_disk): &(TaskId, u8)| {
+                        id == spec.id() && on_disk.to_string() == *content
+                    };
+                    assert!(self.disk.values().any(known), "{} is not deployed", spec.id());
+                    self.prepared.push((number, spec.id().clone()));
                 }
                 DeployEffect::Cancel(id) => {
                     let number = id.invocation().expect("an invocation");
@@ -167,6 +187,14 @@ impl World {
                 };
                 self.on(DeployEvent::Loaded { run, id, verdict });
             }
+            Deed::Renew => self.on(DeployEvent::Renewed),
+            Deed::Warm(n, ended) => {
+                if !self.prepared.is_empty() {
+                    // The thread of an earlier one may be slow.
+                    let (number, id) = self.prepared.remove(n % self.prepared.len());
+                    self.on(DeployEvent::Prepared { number, id, ended: *ended });
+                }
+            }
             Deed::End(n) => {
                 if !self.executor.is_empty() {
                     let (number, _) = self.executor.remove(n % self.executor.len());
@@ -189,6 +217,7 @@ impl World {
         self.worker.deployments = Deployments::new("w", bounds());
         self.loading.clear();
         self.executor.clear();
+        self.prepared.clear();
         let deployed = self.disk.iter().map(|(run, (id, content))| Deployed {
             run: *run,
             arrival: Arrival { id: id.clone(), fingerprint: fingerprint(*content), state: None },
@@ -203,8 +232,13 @@ impl World {
 
     /// Everything comes to its end.
     fn settle(&mut self) {
-        while !self.preparing.is_empty() || !self.loading.is_empty() || !self.executor.is_empty() {
+        while !self.preparing.is_empty()
+            || !self.loading.is_empty()
+            || !self.executor.is_empty()
+            || !self.prepared.is_empty()
+        {
             (0..4).for_each(|n| self.one(&Deed::Prepared(n, true)));
+            self.one(&Deed::Warm(0, true));
             self.one(&Deed::Load(1));
             self.one(&Deed::End(0));
         }
@@ -240,5 +274,7 @@ proptest! {
         prop_assert_eq!(world.worker.deployments.due(), None);
         prop_assert!(world.worker.deployments.invocations.is_empty());
         prop_assert_eq!(world.worker.deployments.waits, (0, 0));
+        let preparing = &world.worker.deployments.preparing;
+        prop_assert!(preparing.now.is_none() && preparing.next.is_empty(), "{:?}", preparing);
     }
 }

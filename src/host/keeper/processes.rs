@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tracing::{error, info};
 
 /// A process that has ended a task and lived this long was of use: another one is
@@ -64,6 +65,8 @@ pub(super) struct State {
     /// Models that were being compiled when the last task that waited for them ended:
     /// the next process does not begin that again at once.
     pauses: ModelPauses,
+    /// How often another process has taken the place of the one for all.
+    pub(super) renewed: watch::Sender<u64>,
     /// What is logged, if that has changed.
     pub(super) directives: Option<String>,
     /// Nothing is started any more.

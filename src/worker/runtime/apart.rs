@@ -1,7 +1,7 @@
 //! The runtime in a process of its own, as the worker has it.
 
 use super::Runner;
-use crate::cancel::Doing;
+use crate::cancel::{Cancel, Doing, Reason};
 use crate::config::{Config, LogFormat};
 use crate::executor::{Crash, RemoteRun, RunTask, Turn, TurnEnd};
 use crate::host::confine::Confinement;
@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::{info, warn};
 
 /// What an outcome may have beside its two outputs: sentences.
 const SENTENCES: u64 = 4 << 20;
@@ -171,6 +171,47 @@ fn directories(spec: &TaskSpec) -> impl Iterator<Item = &Path> {
     let grant = spec.grant();
     let graphs = grant.nn.iter().flatten().map(|graph| graph.dir.as_path());
     grant.dirs.iter().map(|dir| dir.host.as_path()).chain(graphs)
+}
+
+/// Prepares a deployed task in the process that there is now. False if that was lost
+/// with it, or did not end in time.
+pub(super) fn prepare(
+    keeper: &Keeper,
+    fetcher: &Fetcher,
+    spec: &TaskSpec,
+    cancel: &Arc<Cancel>,
+) -> bool {
+    let task = spec.id();
+    if !directories(spec).all(|directory| keeper.reaches(directory)) {
+        // Its invocation has another process started.
+        return true;
+    }
+    let code = match fetcher.code(spec, cancel) {
+        Ok(code) => code,
+        Err(e) => {
+            info!(%task, "a deployed task is not prepared in the runtime's new process: {e}");
+            return true;
+        }
+    };
+    match keeper.prepare(spec, &code, cancel) {
+        None => true,
+        Some(_) if cancel.reason().is_some() => {
+            !matches!(cancel.reason(), Some(Reason::Timeout(_)))
+        }
+        Some(RunEnd::Outcome { outcome, .. }) => {
+            match &outcome.verdict {
+                Ok(()) => info!(%task, "a deployed task is prepared in the runtime's new process"),
+                Err(e) => {
+                    info!(%task, "a deployed task can't be prepared in the runtime's new process: {e}");
+                }
+            }
+            true
+        }
+        Some(RunEnd::Crash(how, _)) => {
+            warn!(%task, "the process ended while a deployed task was prepared there: {how}");
+            false
+        }
+    }
 }
 
 fn run_turn(keeper: &Keeper, fetcher: &Fetcher, servers: &Servers, turn: &Turn<'_>) -> TurnEnd {

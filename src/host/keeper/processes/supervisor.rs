@@ -93,6 +93,9 @@ impl Shared {
                     process.log(directives);
                 }
                 state.pauses.all().into_iter().for_each(|paused| process.pause(paused));
+                if !first {
+                    state.renewed.send_modify(|times| *times += 1);
+                }
                 state.failed = None;
                 state.started = Some(Instant::now());
                 state.company = Some(process);
