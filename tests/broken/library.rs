@@ -121,6 +121,17 @@ fn obey(when: &str) {
     match lines.next() {
         Some("crash") => crash(),
         Some("hang") => hang(),
+        Some("crash once") => {
+            if is_first(&folder) {
+                crash();
+            }
+        }
+        Some("crash, then hang") => {
+            if is_first(&folder) {
+                crash();
+            }
+            hang();
+        }
         Some("attack") => {
             let mut next = || lines.next().expect("all that is known of the victim");
             let victim = Victim {
@@ -139,6 +150,11 @@ fn obey(when: &str) {
         }
         other => panic!("no such order: {other:?}"),
     }
+}
+
+/// Whether this is the first time, in whatever process.
+fn is_first(folder: &Path) -> bool {
+    std::fs::File::create_new(folder.join("out/crashed")).is_ok()
 }
 
 fn crash() {

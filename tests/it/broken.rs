@@ -135,6 +135,35 @@ fn deployments_are_prepared_in_another_process_when_theirs_is_retired() {
     assert_eq!(results.filter(|seen| seen.json["task_id"] == deployed.as_str()).count(), 0);
 }
 
+#[test]
+fn an_invocation_whose_process_crashes_runs_again_while_its_time_allows() {
+    let (stage, broken) = (Stage::new(On::Embedded), Broken::new(assets()));
+    let _worker = start(&broken, &stage, &[("executors", "1")]);
+    let deployed = stage.start(inference().set("latent", true));
+    stage.call(Call::of(&deployed)).succeeded(INFERRED);
+    broken.order(&["at an inference", "crash once"]);
+    stage.call(Call::of(&deployed)).succeeded(INFERRED);
+    assert!(broken.path().join("out/crashed").exists(), "it crashed");
+}
+
+#[test]
+fn an_invocation_whose_time_is_over_after_a_crash_is_an_error() {
+    let (stage, broken) = (Stage::new(On::Embedded), Broken::new(assets()));
+    let settings = [("executors", "1"), ("invoke-timeout", "5s")];
+    let _worker = start(&broken, &stage, &settings);
+    let deployed = stage.start(inference().set("latent", true));
+    // Over when its task has been prepared, however long that takes.
+    stage.until("it is deployed", || stage.call(Call::of(&deployed)).0["error"].is_null());
+    broken.order(&["at an inference", "crash, then hang"]);
+    let call = stage.invoke(Call::of(&deployed));
+    stage.answer(&call).failed(&["timeout: the invocation", "5s"]);
+    assert!(broken.path().join("out/crashed").exists(), "it crashed");
+    broken.obey_no_more();
+    stage.run(Task::wat("hello")).succeeded("hello\n");
+    stage.settle();
+    assert_eq!(stage.answers(&call), 1);
+}
+
 /// ARCHITECTURE.md, case 64: nothing but the end of its process ends it.
 #[test]
 fn a_model_that_loads_without_end_is_ended_with_its_process_and_not_begun_again_for_a_while() {
