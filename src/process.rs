@@ -69,6 +69,28 @@ pub fn hide_memory() {
     }
 }
 
+/// Has this process, and those that it starts, have as many descriptors open as it may
+/// give itself (`ulimit -Hn`): servers with many connections need more than the 1024
+/// that most systems begin with.
+pub(crate) fn raise_descriptors() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        // Where it can't be had, there are fewer.
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).ok();
+    }
+}
+
+/// How many descriptors this process may have open; none if there is no limit, or
+/// nobody says.
+pub(crate) fn descriptors() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    return rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
 /// Whether [`hide_memory`] has done it.
 pub fn memory_is_hidden() -> bool {
     #[cfg(target_os = "linux")]

@@ -64,6 +64,7 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         writeln!(std::io::stdout(), "{text}").context("printing the policy")?;
         return Ok(ExitCode::SUCCESS);
     }
+    process::raise_descriptors();
     // Where models run, libraries write to standard error, too.
     let mut captured = match config.isolation {
         Isolation::None => Some(native::capture()?),

@@ -24,14 +24,15 @@ use super::output::Capture;
 use super::sandbox::TaskState;
 use super::stores::Stores;
 use crate::cancel::{Cancel, Doing, Reason};
+use crate::process;
 use crate::task::{EntryPoint, Failure, Serving, TaskSpec};
 use crew::Crew;
 use std::collections::HashMap;
 use std::io;
-use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, warn};
@@ -43,7 +44,9 @@ pub use served::{Served, TIMES};
 
 /// What a component exports that is a server.
 const HANDLER: &str = "wasi:http/incoming-handler";
-/// Connections of a server at a time. More wait in the system's queue.
+/// Connections of a server at a time. More wait in the system's queue, as do those
+/// of all servers that are over half of the process's descriptors: the rest is left
+/// to guests' files and to whatever else opens one.
 const CONNECTIONS: usize = 400;
 /// How often a server looks after its requests, and says what it has served.
 const PULSE: Duration = Duration::from_secs(1);
@@ -67,7 +70,7 @@ pub struct Requests {
 pub struct Door {
     /// Bound, and does not block. Once it is shut down, no more come, and the
     /// server ends with the last request.
-    pub listener: TcpListener,
+    pub listener: std::net::TcpListener,
     /// Is told what the server has served, from time to time, and at its end.
     pub served: Box<dyn Fn(&Served) + Send + Sync>,
     /// Is told that a request is stuck in native code, for good.
@@ -94,6 +97,8 @@ struct Server {
     crew: Arc<Crew>,
     /// What guests of all servers have together.
     memory: SharedMemory,
+    /// For connections of all servers.
+    places: Arc<Semaphore>,
     /// Where guests write.
     stdout: Capture,
     stderr: Capture,
@@ -117,15 +122,17 @@ struct Running {
     overdue: u32,
 }
 
-/// The threads that requests run on and the memory of their guests, which all
-/// servers share.
-pub(super) struct Crews(Arc<Crew>, SharedMemory);
+/// The threads that requests run on, the memory of their guests and the places for
+/// connections, which all servers share.
+pub(super) struct Crews(Arc<Crew>, SharedMemory, Arc<Semaphore>);
 
 impl Crews {
     pub(super) fn new(requests: Requests) -> Crews {
         let Requests { at_once, nice, memory } = requests;
         let threads = crew::CrewThreads { most: at_once, stack: super::THREAD_STACK, nice };
-        Crews(Crew::new(threads), SharedMemory::new(memory))
+        let half = process::descriptors().and_then(|all| usize::try_from(all / 2).ok());
+        let places = half.unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
+        Crews(Crew::new(threads), SharedMemory::new(memory), Arc::new(Semaphore::new(places)))
     }
 }
 
@@ -165,6 +172,7 @@ pub(super) fn serve(
         proxy,
         crew: parts.crews.0.clone(),
         memory: parts.crews.1.clone(),
+        places: parts.crews.2.clone(),
         stdout: parts.stdout.clone(),
         stderr: parts.stderr.clone(),
         faults: parts.faults,
@@ -191,7 +199,7 @@ pub(super) fn serve(
 impl Server {
     /// Takes connections and serves them.
     async fn accept(self: Arc<Server>, door: Door, cancelled: &Notify) -> io::Result<()> {
-        let listener = tokio::net::TcpListener::from_std(door.listener)?;
+        let listener = TcpListener::from_std(door.listener)?;
         let (closing, closed) = watch::channel(false);
         let mut connections = JoinSet::new();
         let mut pulse = tokio::time::interval(PULSE);
@@ -207,17 +215,21 @@ impl Server {
                     (door.served)(&self.served.read());
                 }
                 Some(_) = connections.join_next() => {}
-                accepted = accept(open.as_ref()), if connections.len() < CONNECTIONS => match accepted {
-                    Ok(stream) => {
-                        let server = self.clone();
-                        connections.spawn(connection::serve(server, stream, closed.clone()));
+                accepted = accept(open.as_ref(), &self.places), if connections.len() < CONNECTIONS => match accepted {
+                    Ok((stream, place)) => {
+                        let serving = connection::serve(self.clone(), stream, closed.clone());
+                        connections.spawn(async move {
+                            serving.await;
+                            drop(place);
+                        });
                     }
                     Err(e) if is_shut(&e) => {
                         open = None;
                         closing.send_replace(true);
                     }
                     Err(e) => {
-                        // Out of file descriptors, most likely: it passes.
+                        // Out of descriptors, most likely, and it passes; but the system
+                        // says so at once as long as it does not.
                         debug!("a connection was not taken: {e}");
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
@@ -293,12 +305,15 @@ impl Server {
     }
 }
 
-/// The next connection; none comes where nothing is listened to.
-async fn accept(listener: Option<&tokio::net::TcpListener>) -> io::Result<tokio::net::TcpStream> {
-    match listener {
-        Some(listener) => listener.accept().await.map(|(stream, _)| stream),
-        None => std::future::pending().await,
-    }
+/// The next connection, once there is a place for it; none comes where nothing is
+/// listened to.
+async fn accept(
+    listener: Option<&TcpListener>,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let Some(listener) = listener else { return std::future::pending().await };
+    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+    listener.accept().await.map(|(stream, _)| (stream, place))
 }
 
 /// Whether this is what a listener gives that was shut down.

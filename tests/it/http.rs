@@ -335,25 +335,120 @@ fn a_server_that_is_stopped_ends_with_the_requests_that_it_has() {
         let _worker = stage.worker(&settings);
         let id = stage.start(server());
         let port = port(&stage, &id);
-        let mut stream = connect(port);
-        // Its guest runs, since it answers in part.
-        stream
-            .write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
-            .expect("sent");
-        let mut begun = [0; 12];
-        stream.read_exact(&mut begun).expect("the head");
-        assert_eq!(&begun, b"HTTP/1.1 200");
+        let begun = begin(port);
         stage.stop(&id);
         closed(&stage, port);
-        stream.write_all(b"def").expect("sent");
-        let mut rest = Vec::new();
-        stream.read_to_end(&mut rest).expect("an end");
-        let rest = String::from_utf8_lossy(&rest);
-        assert!(
-            rest.contains("abc") && rest.contains("def") && rest.ends_with("0\r\n\r\n"),
-            "{rest}"
-        );
+        finish(begun);
         assert_eq!(stage.results_in_the_end(&id), 1);
+    }
+}
+
+/// A request under way: its guest runs, since it answers in part.
+fn begin(port: u16) -> TcpStream {
+    let mut stream = connect(port);
+    stream
+        .write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
+        .expect("sent");
+    let mut begun = [0; 12];
+    stream.read_exact(&mut begun).expect("the head");
+    assert_eq!(&begun, b"HTTP/1.1 200");
+    stream
+}
+
+/// Sends the rest of it, and has all of the answer.
+fn finish(mut begun: TcpStream) {
+    begun.write_all(b"def").expect("sent");
+    let mut rest = Vec::new();
+    begun.read_to_end(&mut rest).expect("an end");
+    let rest = String::from_utf8_lossy(&rest);
+    let whole = rest.contains("abc") && rest.contains("def") && rest.ends_with("0\r\n\r\n");
+    assert!(whole, "{rest}");
+}
+
+/// Sends nothing more: its connection is ended, and the answer is not a whole one.
+fn is_ended(mut begun: TcpStream) {
+    let mut rest = Vec::new();
+    // It may be reset.
+    let ended = begun.read_to_end(&mut rest);
+    if let Err(e) = ended {
+        assert_ne!(e.kind(), std::io::ErrorKind::WouldBlock, "it goes on");
+    }
+    assert!(!String::from_utf8_lossy(&rest).ends_with("0\r\n\r\n"), "it looks whole");
+}
+
+#[test]
+fn a_request_that_goes_on_after_the_drain_deadline_of_its_server_is_ended() {
+    for settings in isolations() {
+        let stage = Stage::new(On::Embedded);
+        let own = [("drain-timeout", "300ms"), ("http-timeout", "1h")];
+        let _worker = stage.worker(&[&settings[..], &own].concat());
+        let id = stage.start(server());
+        let port = port(&stage, &id);
+        let begun = begin(port);
+        stage.stop(&id);
+        closed(&stage, port);
+        is_ended(begun);
+        assert_eq!(stage.results_in_the_end(&id), 1);
+        stage.run(Task::wat("hello")).succeeded("hello\n");
+    }
+}
+
+#[test]
+fn a_worker_that_ends_lets_requests_end_until_its_drain_deadline() {
+    for settings in isolations() {
+        for (drain_timeout, in_time) in [("10m", true), ("300ms", false)] {
+            let stage = Stage::new(On::Embedded);
+            let own = [("drain-timeout", drain_timeout), ("http-timeout", "1h")];
+            let mut worker = stage.process(&[&settings[..], &own].concat());
+            let port = port(&stage, &stage.start(server()));
+            let begun = begin(port);
+            worker.signal("TERM");
+            closed(&stage, port);
+            if in_time {
+                finish(begun);
+            } else {
+                is_ended(begun);
+            }
+            assert!(worker.ended().success());
+        }
+    }
+}
+
+/// As `ulimit -n` limits it: what is over that waits, and keeps nothing else from
+/// opening a file.
+#[cfg(target_os = "linux")]
+#[test]
+fn connections_leave_descriptors_for_everything_else() {
+    const LIMIT: usize = 200;
+    for settings in isolations() {
+        let stage = Stage::new(On::Embedded);
+        let environment = stage.environment(stage.address, &settings);
+        let mut command = std::process::Command::new("/bin/sh");
+        command.args(["-c", &format!("ulimit -n {LIMIT} && exec \"$0\" worker")]);
+        command.arg(env!("CARGO_BIN_EXE_proplet")).env_clear().envs(environment.variables());
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let _worker = Process::spawn(command.current_dir(environment.working_dir()));
+        stage.wait("the worker's introduction", |seen| {
+            seen.iter().any(|seen| seen.topic == "create").then_some(())
+        });
+        let port = port(&stage, &stage.start(server()));
+        let mut all: Vec<TcpStream> = (0..LIMIT).map(|_| connect(port)).collect();
+        all.iter_mut().for_each(|stream| send(stream, "/", b""));
+        let statuses = |streams: &mut [TcpStream]| {
+            let status = |stream| read(stream).map_or(0, |answer| answer.status);
+            streams.iter_mut().map(status).collect::<Vec<u16>>()
+        };
+        // Those that are taken are kept open by their clients.
+        let mut later = all.split_off(LIMIT / 2);
+        let first = statuses(&mut all);
+        let cat = Task::wat("cat").args(&["--dir=files"]).inputs(&["rain.csv"]);
+        assert!(stage.run(cat).0["error"].is_null(), "a guest opens a file");
+        drop(all);
+        for statuses in [first, statuses(&mut later)] {
+            assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+        }
+        drop(later);
+        hello(port);
     }
 }
 

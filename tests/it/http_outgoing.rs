@@ -222,12 +222,16 @@ fn whoever_is_asked_and_does_not_answer_in_order_costs_that_request() {
 }
 
 #[test]
-fn a_guest_of_proplet_run_reaches_the_hosts_that_are_named() {
+fn a_guest_of_proplet_run_reaches_the_hosts_that_are_named_by_no_proxy() {
     let asked = Asked::start(Habit::Fine);
     let guest = fixtures().join("guests/bin/http.wasm");
     for (hosts, status) in [(None, 502), (Some(format!("127.0.0.1:{}", asked.port)), 200)] {
         let mut command = program();
         command.arg("run");
+        // Nobody is there, and nobody is asked: a proxy would decide on addresses.
+        for variable in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+            command.env(variable, format!("http://127.0.0.1:{}", free_port()));
+        }
         if let Some(hosts) = hosts {
             command.args(["--allow-hosts", &hosts]);
         }
