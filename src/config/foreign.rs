@@ -39,6 +39,7 @@ const KNOWN: &[(&str, ForeignSetting)] = &[
     ("INSTANCE_ID", NoEffect),
     ("KBS_URI", NoEffect),
     ("LAYER_STORE_PATH", NoEffect),
+    ("MQTT_INFLIGHT", NoEffect),
     ("OTEL_URL", NoEffect),
     ("TRACE_RATIO", NoEffect),
     ("USB_ENABLED", NoEffect),

@@ -385,6 +385,7 @@ fn unknown_names_are_warned_about_and_not_refused() {
     let config = Setup::guide()
         .file("config.toml", "[proplet]\nquue = 1\nusb_enabled = true\nclient_kye = \"s3cret\"\n")
         .with("PROPLET_EXECUTOR", "4")
+        .with("PROPLET_MQTT_INFLIGHT", "10")
         .with("PROPLET_OTEL_URL", "http://otel")
         .with("PROPLET_HAL_ENABLED", "false")
         .with("PROPLET_EMPTY", "")
@@ -396,7 +397,7 @@ fn unknown_names_are_warned_about_and_not_refused() {
         &[
             "PROPLET_EXECUTOR is not a setting; did you mean PROPLET_EXECUTORS?",
             "`quue` in section [proplet] of config.toml is not a setting",
-            "PROPLET_OTEL_URL, `usb_enabled` in section [proplet] of config.toml have no effect",
+            "PROPLET_MQTT_INFLIGHT, PROPLET_OTEL_URL, `usb_enabled` in section [proplet] of config.toml have no effect",
             "PROPLET_MQTT_TLS_CA_CERT",
         ],
     );

@@ -1,5 +1,6 @@
 //! What the README and the other pages say, held against the program.
 
+use proplet::nn::{BackendName, LoadBytes};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -87,7 +88,9 @@ fn each_message_field_and_failure_of_the_tables_has_its_tests() {
     for folder in ["src", "tests"] {
         functions(&source(folder), &mut names);
     }
-    for section in ["## The wire", "## Parts of an image", "## Federated rounds"] {
+    let sections =
+        ["## The wire", "## Hazards of components", "## Parts of an image", "## Federated rounds"];
+    for section in sections {
         let (_, text) = architecture.split_once(section).expect(section);
         let (text, _) = text.split_once("\n## ").expect("what follows it");
         each_row_has_its_tests(text, &names);
@@ -107,6 +110,45 @@ fn each_row_has_its_tests(text: &str, names: &BTreeSet<String>) {
         for test in tests {
             assert!(names.contains(test), "there is no test `{test}`: {row}");
         }
+    }
+}
+
+/// Each encoding has a test for each backend that takes it, by bytes and by name.
+#[test]
+fn each_encoding_has_its_tests_by_bytes_and_by_name() {
+    let architecture = read(&source("ARCHITECTURE.md"));
+    let mut names = BTreeSet::new();
+    for folder in ["src", "tests"] {
+        functions(&source(folder), &mut names);
+    }
+    let (_, table) =
+        architecture.split_once("| encoding | backend | by bytes |").expect("the table");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let (mut encoding, mut served) = (String::new(), BTreeSet::new());
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [own, backend, bytes, name] = cells[..] else { panic!("four cells: {row}") };
+        if let Some(first) = own.split('`').nth(1) {
+            first.clone_into(&mut encoding);
+        }
+        served.insert((encoding.clone(), backend.to_owned()));
+        for cell in [bytes, name] {
+            let tests: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
+            assert!(!tests.is_empty() || cell == "the same", "no test: {row}");
+            for test in tests {
+                assert!(names.contains(test), "there is no test `{test}`: {row}");
+            }
+        }
+    }
+    for encoding in LoadBytes::ENCODINGS {
+        assert!(
+            served.iter().any(|(known, _)| known == encoding),
+            "{encoding} is not in the table"
+        );
+    }
+    for backend in BackendName::ALL {
+        let known = served.iter().any(|(_, known)| *known == backend.name());
+        assert!(known, "{} is not in the table", backend.name());
     }
 }
 
