@@ -5,7 +5,10 @@
 #   docker/check.sh static [BINARY]           builds it, unless one is given
 #   docker/check.sh image BINARY [LIBS]       an image around BINARY, a worker built with `--no-default-features
 #                                             --features onnx,openvino`, and LIBS, OpenVINO's folder (target/openvino/libs)
+#   docker/check.sh torch BINARY [LIBS]       the same with libtorch, around a worker built with `--no-default-features
+#                                             --features onnx,openvino,pytorch`, beside which is libproplet_torch.so
 #   docker/check.sh run IMAGE                 an image that `buildah` has built in target/ship/storage
+#   docker/check.sh run IMAGE torch           the same of one with libtorch
 #
 # All but the compiling needs root, for chroot, port 53 and a network of its own, and is run with sudo by
 # anybody else. Needs mosquitto, mosquitto-clients, openssl and python3; for images buildah, debootstrap
@@ -96,15 +99,15 @@ END
     started+=($!)
 }
 
-# start ID GUEST [CLI_ARG...]
+# start ID GUEST [CLI_ARG...]; its inputs, a JSON list, are in $inputs.
 start() {
-    local id=$1 guest=$2 args=null; shift 2
+    local id=$1 guest=$2 args=null inputs=${inputs:-null}; shift 2
     if [ $# != 0 ]; then
         args=$(printf ',"%s"' "$@")
         args="[${args#,}]"
     fi
-    printf '{"id":"%s","name":"%s","file":"%s","cli_args":%s,"proplet_id":"w"}' \
-        "$id" "$id" "$(base64 -w 0 "$guest")" "$args" \
+    printf '{"id":"%s","name":"%s","file":"%s","cli_args":%s,"inputs":%s,"proplet_id":"w"}' \
+        "$id" "$id" "$(base64 -w 0 "$guest")" "$args" "$inputs" \
         | mosquitto_pub -p "$port" -u manager -P manager-key -q 1 -t "$topic/manager/start" -s
 }
 
@@ -242,26 +245,44 @@ base() {
 image() {
     local binary=${1:?which worker? docker/check.sh image target/debug/proplet} libs=${2:-$target/openvino/libs}
     root image "$binary" "$libs"
+    around "$binary" "$libs" localhost/proplet:check
+    run localhost/proplet:check
+}
+
+torch() {
+    local binary=${1:?which worker? docker/check.sh torch target/debug/proplet} libs=${2:-$target/openvino/libs}
+    root torch "$binary" "$libs"
+    "$binary" --version | grep -q "torch, openvino" || fail "$binary was built without \`--features pytorch\`"
+    around "$binary" "$libs" localhost/proplet:check-torch "$(dirname "$binary")/libproplet_torch.so"
+    run localhost/proplet:check-torch torch
+}
+
+# around BINARY LIBS IMAGE [LIBRARY]: an image around them, with libtorch if the worker's library for it is given.
+around() {
+    local binary=$1 libs=$2 image=$3 library=${4:-}
     need buildah strip
     "$binary" --version | grep -q "openvino, rten" || fail "$binary was built without \`--features onnx,openvino\`"
     no_demo "$binary"
     [ -e "$libs" ] || fail "$libs is not there: fixtures/setup.py makes it"
     base
     local context=$work/context
-    mkdir -p "$context/prebuilt/openvino"
+    mkdir -p "$context/prebuilt/openvino" "$context/prebuilt/torch"
+    [ -z "$library" ] || cp "$library" "$context/prebuilt/torch"
     strip -o "$context/prebuilt/proplet" "$binary"
     cp -rL "$libs" "$context/prebuilt/openvino/libs"
     build build --isolation chroot --format docker --build-arg RUNTIME_IMAGE=localhost/base:check \
-        --build-arg WORKER=prebuilt --build-arg OPENVINO=prebuilt \
-        -f docker/Dockerfile -t localhost/proplet:check "$context" > "$work/build.log" 2>&1 \
+        --build-arg WORKER=prebuilt --build-arg OPENVINO=prebuilt --build-arg TORCH="$([ -z "$library" ] && echo 0 || echo 1)" \
+        -f docker/Dockerfile -t "$image" "$context" > "$work/build.log" 2>&1 \
         || { tail -30 "$work/build.log" >&2; fail "the image was not built"; }
     echo "ok: the image is built"
-    run localhost/proplet:check
 }
 
 run() {
-    root run "${1:?which image?}"
-    alone run "$1"
+    root run "${1:?which image?}" "${@:2}"
+    alone run "$@"
+    # With Debian's libtorch comes what that needs.
+    local most=300000000 torch=${2:-}
+    [ -z "$torch" ] || most=1300000000
     need buildah pgrep
     container=$(build from "$1")
     local root; root=$(build mount "$container")
@@ -270,13 +291,14 @@ run() {
         bytes=$(du -s --apparent-size --block-size=1 "$part" | cut -f1)
         printf '%6d.%d MB image:%s\n' $((bytes / 1000000)) $((bytes / 100000 % 10)) "${part#"$root"}"
     done
-    [ "$bytes" -lt 300000000 ] || fail "the image has $bytes bytes, and 300 MB is all it may have"
+    [ "$bytes" -lt "$most" ] || fail "the image has $bytes bytes, and $((most / 1000000)) MB is all it may have"
 
     broker
     local environment=()
     for name in $(compgen -e | grep ^PROPLET_ | grep -v STATE_DIR); do environment+=(--env "$name=${!name}"); done
     local inside=(build run --isolation chroot "${environment[@]}" --env "PROPLET_MQTT_ADDRESS=localhost:$port"
-        --volume "$(realpath "$target/fixtures/mobilenet"):/fixture:ro" "$container" --)
+        --volume "$(realpath "$target/fixtures/mobilenet"):/fixture:ro"
+        ${torch:+--volume "$(realpath "$target/fixtures/resnet"):/models/resnet:ro"} "$container" --)
     "${inside[@]}" sh -c 'echo "user $(id -u), in $(pwd), $PROPLET_DIRS"'
     "${inside[@]}" proplet worker 2> "$work/worker.log" &
     local runner=$!
@@ -287,6 +309,11 @@ run() {
     result classify 'InferenceResult'
     start onnx src/doctor/self-test-onnx.wasm -S nn
     result onnx '"results":"2\\n0\\n6\\n4\\n","error":null.*"backends":\["openvino"\]'
+    if [ -n "$torch" ]; then
+        inputs='["name","resnet"]' start torch fixtures/guests/bin/classification-component.wasm \
+            -S nn-graph=pytorch::/models/resnet --dir=fixture --env INPUT=x
+        result torch 'InferenceResult.*"error":null.*"backends":\["torch"\]'
+    fi
     stop_in_container "$runner"
     compose "$1"
 }
@@ -336,6 +363,6 @@ END
 }
 
 case ${1:-} in
-    static | image | run) "$@" ;;
+    static | image | torch | run) "$@" ;;
     *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2 ;;
 esac
