@@ -7,28 +7,37 @@
 //! shapes alone, and then all values have elements.
 
 use super::table;
-use crate::nn::backends::openvino::operators::{self, Doubt, Fact, Window, made};
+use crate::nn::backends::openvino::operators::{self, Doubt, Fact, Step, Window, made, peak};
 use crate::nn::refusal::Refusal;
 use crate::nn::tflite::{Model, Operator};
 
 /// The most numbers of a constant that are looked at.
 const MOST: usize = 4096;
 
-/// Refuses a model that says that one of its tensors takes more than `most`
-/// bytes.
+/// Refuses what declares that its tensors take more than `most` bytes at one
+/// time: those that a later operator still reads, and the outputs.
 pub(super) fn sizes(model: &Model<'_>, most: u64) -> Result<(), Refusal> {
-    let made = model.tensors.iter().filter(|tensor| tensor.data.is_none());
-    for tensor in made {
-        let bytes = tensor.bytes().unwrap_or(u64::MAX);
-        if bytes > most {
-            return Err(Refusal::too_large(format!(
-                "the model's tensor `{}` would take {bytes} bytes, more than \
-                 --task-tensor-memory, {most}",
-                tensor.name.chars().take(80).collect::<String>()
-            )));
+    let bytes = |&at: &usize| (at, model.tensors[at].bytes().unwrap_or(u64::MAX));
+    let mut steps =
+        vec![Step { makes: model.inputs.iter().map(bytes).collect(), reads: Vec::new() }];
+    steps.extend(model.operators.iter().map(|operator| Step {
+        makes: operator.outputs.iter().map(bytes).collect(),
+        reads: operator.inputs.iter().flatten().copied().collect(),
+    }));
+    steps.push(Step { makes: Vec::new(), reads: model.outputs.clone() });
+    let Some((at, all, own)) = peak(&steps, most) else { return Ok(()) };
+    let what = match at.checked_sub(1).and_then(|at| model.operators.get(at)) {
+        Some(operator) => {
+            let name = operator.outputs.first().map_or("", |&output| model.tensors[output].name);
+            let name: String = name.chars().take(80).collect();
+            format!("the operator {} (layer `{name}`, {own} bytes)", operator.op)
         }
-    }
-    Ok(())
+        None => format!("its inputs ({own} bytes)"),
+    };
+    Err(Refusal::too_large(format!(
+        "the model's tensors would take {all} bytes at {what}, more than --task-tensor-memory, \
+         {most}"
+    )))
 }
 
 /// Proves a model's operators.

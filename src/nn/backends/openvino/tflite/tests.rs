@@ -112,9 +112,20 @@ fn operators_are_held_to_the_list() {
 
 #[test]
 fn tensors_over_the_tasks_memory_are_refused() {
-    let bounds = Bounds { tensor_bytes: 15, ..Bounds::default() };
-    let text = check(&[&add()], bounds).expect_err("refused").text;
-    assert!(text.contains("`x` would take 16 bytes, more than --task-tensor-memory, 15"), "{text}");
+    let within = |tensor_bytes| check(&[&add()], Bounds { tensor_bytes, ..Bounds::default() });
+    let refused = |bytes| within(bytes).expect_err("refused").text;
+    assert_eq!(
+        refused(15),
+        "the model's tensors would take 16 bytes at its inputs (16 bytes), more than \
+         --task-tensor-memory, 15"
+    );
+    assert_eq!(
+        refused(31),
+        "the model's tensors would take 32 bytes at the operator ADD (layer `sum`, 16 bytes), \
+         more than --task-tensor-memory, 31"
+    );
+    // What is read no more makes room; both outputs are kept.
+    assert_eq!(within(32), Ok(2));
 }
 
 #[test]
