@@ -24,6 +24,7 @@ use crate::nn::{Nn, NnConfig, NnLimits, NnReport};
 
 #[cfg(target_os = "linux")]
 mod exported;
+mod figures;
 mod kinds;
 
 /// wasi-nn with the library that the fixtures' setup puts under the build
@@ -455,39 +456,4 @@ fn costs() {
     show("get_output", 100, &mut || {
         task.get_output(context, 0, &mut output).map(drop).expect("an output");
     });
-}
-
-/// Prints what the check of real models takes, `cargo test --release` for figures that mean something.
-#[test]
-#[ignore = "figures, by hand"]
-fn figures_of_the_check_of_real_models() {
-    const RUNS: usize = 21;
-    let file = |name: &str| std::fs::read(assets().join("fixtures").join(name)).expect(name);
-    let median = |check: &dyn Fn()| {
-        let mut times = [Duration::ZERO; RUNS];
-        for time in &mut times {
-            let begun = Instant::now();
-            check();
-            *time = begun.elapsed();
-        }
-        times.sort_unstable();
-        times[RUNS / 2].as_secs_f64() * 1e3
-    };
-    let print = |name: &str, bytes: usize, ms: f64| {
-        println!("| {name} | {:.1} MB | {ms:.3} ms |", bytes as f64 / 1e6);
-    };
-    for folder in ["mobilenet", "real/efficientnet"] {
-        let [xml, weights] =
-            ["model.xml", "model.bin"].map(|part| file(&format!("{folder}/{part}")));
-        let check = || drop(builders::check(&[&xml, &weights], Bounds::default()).expect("proven"));
-        print(folder, xml.len() + weights.len(), median(&check));
-    }
-    for name in ["real/efficientnet/model.onnx", "real/line/model.onnx"] {
-        let model = file(name);
-        let check = || drop(onnx::check(&[&model], Bounds::default()).expect("proven"));
-        print(name, model.len(), median(&check));
-    }
-    let model = file("real/faces/model.tflite");
-    let check = || assert!(tflite::check(&[&model], Bounds::default()).expect("proven") > 0);
-    print("real/faces/model.tflite", model.len(), median(&check));
 }
