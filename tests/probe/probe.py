@@ -4,31 +4,50 @@
     probe.py operators [--own]                          those of the installed library
     probe.py cases [--op NAME].. [--each N] > CASES     models, a JSON object a line
     probe.py cases --honest > CASES                     those that mean no harm
-    probe.py run CASES > RESULTS                        each in a process of its own: what came of
+    probe.py run CASES [--known RESULTS] > RESULTS      each in a process of its own: what came of
                                                         it, and a digest of what it gave
     probe.py table RESULTS                              the sums by operator
 
-`run` wants `guard.c` (see there) preloaded, and looks for bytes in the outputs that are of nothing
-that the model was given: those that memory was filled with, and those that change with it.
+`run` loads the library once, in a process of one thread, which forks for each model. It has `guard.c`
+(see there) preloaded, and looks for bytes in the outputs that are of nothing that the model was
+given: those that memory was filled with, and those that change with it.
 """
 
 import argparse
 import base64
+import collections
 import ctypes
+import gc
 import hashlib
+import itertools
 import json
 import os
 import re
 import resource
-import select
+import selectors
+import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 
-import numpy as np
+HERE = os.path.dirname(os.path.abspath(__file__))
+# Where `fixtures/setup.py` puts the library and numpy.
+sys.path.insert(0, os.path.join(os.environ.get("PROBE_TARGET", os.path.join(HERE, "..", "..", "target")), "python"))
 
+# A fork takes no other thread along, and these would start one.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+sys.modules["openvino_telemetry"] = None
+
+import numpy as np  # noqa: E402
+
+# What new memory is filled with, one after the other; freed memory has the complement.
 FILLS = (0xA5, 0x3C)
-SECONDS = 8
+PATTERNS = [bytes([byte ^ other]) * 4 for byte in FILLS for other in (0, 0xFF)]
+# What a model may compute, and how long it may do nothing.
+SECONDS = 6
+WAIT = 120
 MEMORY = 3 << 30
 PRECISIONS = {"float32": ("f32", "FP32"), "float16": ("f16", "FP16"), "int32": ("i32", "I32"), "int64": ("i64", "I64"),
               "uint8": ("u8", "U8"), "bool": ("boolean", "BOOL")}
@@ -46,8 +65,22 @@ class Input:
         declared = None if self.declared is None else ["?"] * array.ndim
         return Input(np.asarray(array, dtype=self.array.dtype), self.constant, declared)
 
+    def along(self, axis, array):
+        """The array in its place, with this one of its dimensions open."""
+        declared = list(self.array.shape)
+        declared[axis] = "?"
+        return Input(np.asarray(array, dtype=self.array.dtype), False, declared)
+
     def opened(self):
         return self if self.constant else Input(self.array, False, ["?"] * self.array.ndim)
+
+
+def fed(array):
+    """What an input is given."""
+    if array.dtype.kind == "U":
+        return dict(type="string", shape=list(array.shape), data=array.tolist())
+    data = base64.b64encode(array.tobytes()).decode()
+    return dict(type=PRECISIONS[array.dtype.name][0], shape=list(array.shape), data=data)
 
 
 def model(kind, opset, attributes, inputs, outputs):
@@ -66,8 +99,7 @@ def model(kind, opset, attributes, inputs, outputs):
             data += f' offset="{len(weights)}" size="{len(raw)}"'
             weights += raw
         else:
-            feed.append(dict(type=types[0], shape=list(it.array.shape), data=it.array.tolist()
-                             if types[0] == "string" else base64.b64encode(it.array.tobytes()).decode()))
+            feed.append(fed(it.array))
         layers.append(f'<layer id="{i}" name="in{i}" type="{"Const" if it.constant else "Parameter"}" version="opset1">'
                       f'<data {data}/><output><port id="0" precision="{types[1]}">{dims}</port></output></layer>')
         edges.append((i, 0, len(inputs), i))
@@ -107,18 +139,25 @@ def arrays(array):
             yield f" last={value}", changed
 
 
-def shapes(array):
-    """The same elements in other shapes."""
-    def of(shape):
-        return np.resize(array, shape) if array.size else np.zeros(shape, array.dtype)
+def resized(array, shape):
+    return np.resize(array, shape) if array.size else np.zeros(shape, array.dtype)
 
+
+def along(array):
+    """`(axis, size, array)`: the same elements with another size of the first or the last dimension."""
     dims = list(array.shape)
     for axis in sorted({0, len(dims) - 1}) if dims else ():
         for size in (0, 1, dims[axis] + 1, dims[axis] * 3 + 2):
-            yield f" dim{axis}={size}", of(dims[:axis] + [size] + dims[axis + 1:])
-    yield " rank+1", of([1] + dims)
-    if dims:
-        yield " rank-1", of(dims[1:])
+            yield axis, size, resized(array, dims[:axis] + [size] + dims[axis + 1:])
+
+
+def shapes(array):
+    """The same elements in other shapes."""
+    for axis, size, changed in along(array):
+        yield f" dim{axis}={size}", changed
+    yield " rank+1", resized(array, [1, *array.shape])
+    if array.ndim:
+        yield " rank-1", resized(array, array.shape[1:])
 
 
 def attribute_values(value):
@@ -165,6 +204,10 @@ def hostile(kind, opset, attributes, inputs, outputs):
             for form, given in (("", inputs), (" open", opened)):
                 changed = given[:i] + [given[i].replaced(array)] + given[i + 1:]
                 yield f"in{i}{what}{form}", (kind, opset, attributes, changed, outputs)
+        # The library works out more of a shape of which one dimension alone is open.
+        for axis, size, array in () if it.constant else along(it.array):
+            changed = inputs[:i] + [it.along(axis, array)] + inputs[i + 1:]
+            yield f"in{i} dim{axis}={size} alone open", (kind, opset, attributes, changed, outputs)
         if it.array.dtype.kind == "f" and i == 0:
             for dtype in (np.int32, np.int64, np.uint8, np.float16):
                 array = (it.array * 9).astype(dtype)
@@ -201,9 +244,10 @@ def cases(names, each, only_honest=False):
             xml, weights, feed = model(*parts)
             yield dict(op=kind, case=f"{kind}-{opset}.{number} {what}", xml=xml, weights=base64.b64encode(weights).decode(),
                        feed=feed)
-    if only_honest:
-        return
-    for kind, what, xml, weights, feed in [*bodies.models(), *owned()]:
+    others = [] if only_honest else [bodies.models(), owned()]
+    if not wanted or any(name.startswith("fused/") for name in wanted):
+        others.append(fused(only_honest))
+    for kind, what, xml, weights, feed in itertools.chain(*others):
         if not wanted or kind.lower() in wanted:
             yield dict(op=kind, case=f"{kind} {what}", xml=xml, weights=base64.b64encode(weights).decode(), feed=feed)
 
@@ -220,12 +264,17 @@ def owned():
                     yield (f"{opset}/{name}", f"{count} of {array.dtype.name} {array.shape}", *model(name, opset, {}, given, 1))
 
 
+def fused(only_honest):
+    """Models that the library makes other operators of."""
+    import fused as models
+
+    for kind, what, xml, weights, given in models.models(openvino(), None if only_honest else (arrays, along, shapes)):
+        yield kind, what, xml, weights, [fed(array) for array in given]
+
+
 # --- Runs ---------------------------------------------------------------------
 
 def openvino():
-    here = os.path.dirname(os.path.abspath(__file__))
-    target = os.environ.get("PROBE_TARGET", os.path.join(here, "..", "..", "target"))
-    sys.path.insert(0, os.path.join(target, "python"))
     import openvino as ov
     return ov
 
@@ -270,13 +319,13 @@ def outputs(ov, compiled, feed):
     return found
 
 
-def verdict(ov, core, memory, case):
+def verdict(ov, core, memory, threads, case):
     memory.filled(FILLS[0])
     weights = base64.b64decode(case["weights"])
     held = np.frombuffer(weights, dtype=np.uint8) if weights else np.zeros(0, np.uint8)
     try:
         read = core.read_model(case["xml"].encode(), ov.Tensor(held)) if weights else core.read_model(case["xml"].encode(), b"")
-        settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+        settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
         compiled = core.compile_model(read, "CPU", settings)
         first = outputs(ov, compiled, case["feed"])
         memory.filled(FILLS[1])
@@ -286,67 +335,143 @@ def verdict(ov, core, memory, case):
     # An operator that goes on from the last inference differs in that alone.
     if first != second and outputs(ov, core.compile_model(read, "CPU", settings), case["feed"]) != first:
         return "foreign", "the outputs change with what memory was filled with"
-    for byte, out in ((FILLS[0], first), (FILLS[1], second)):
-        if any(bytes([byte]) * 4 in out_i for out_i in out):
-            return "foreign", f"an output holds {byte:02x}{byte:02x}{byte:02x}{byte:02x}"
+    for pattern in PATTERNS:
+        if any(pattern in output for output in first + second):
+            return "foreign", f"an output holds {pattern.hex()}"
     return "ran", hashlib.sha256(b"".join(first)).hexdigest()
 
 
-def alone(ov, core, memory, case):
-    """The verdict of a process of its own."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
+class Zygote:
+    """A process of one thread that has the library loaded, and forks for each case."""
+
+    def __init__(self, threads=1):
+        self.threads = threads
+        self.ov = openvino()
+        self.core = self.ov.Core()
+        self.core.get_property("CPU", "FULL_DEVICE_NAME")
+        # This loads what reads models, too.
+        xml, _, _ = model("Relu", 1, {}, [Input(np.ones(1, np.float32))], 1)
+        self.core.read_model(xml.encode(), b"")
+        self.memory = Memory()
+        threads = os.listdir("/proc/self/task")
+        if len(threads) != 1:
+            sys.exit(f"probe.py: {len(threads)} threads before the first fork")
+        # What is there now is not looked at again, so that pages stay shared.
+        gc.collect()
+        gc.freeze()
+
+    def begin(self, case):
+        """Starts a case; its process's id, and what its verdict is read from until it ends."""
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child:
+            os.close(writer)
+            return child, reader
         os.close(reader)
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-        found = "refused", ""
+        for what, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, MEMORY), (resource.RLIMIT_CPU, SECONDS)):
+            resource.setrlimit(what, (most, most))
         try:
-            found = verdict(ov, core, memory, case)
+            found = verdict(self.ov, self.core, self.memory, self.threads, case)
         except BaseException as error:  # noqa: B902: what is not OpenVINO's is a fault of the probe
             found = "broken", repr(error)[:200]
         os.write(writer, json.dumps(found).encode())
         os._exit(0)
-    os.close(writer)
-    ready, _, _ = select.select([reader], [], [], SECONDS)
-    told = os.read(reader, 4096) if ready else b""
-    os.close(reader)
-    if not ready:
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if not ready:
-        return "stuck", f"over {SECONDS} s"
-    if os.WIFSIGNALED(status) and not told:
-        return "crashed", signal.Signals(os.WTERMSIG(status)).name
-    return json.loads(told) if told else ("crashed", f"exit {os.WEXITSTATUS(status)}")
+
+    def verdicts(self, cases, jobs):
+        """`(case, verdict)` as they end, so many at a time."""
+        cases, running, ready = iter(cases), {}, selectors.DefaultSelector()
+        while True:
+            while len(running) < jobs and (case := next(cases, None)) is not None:
+                child, reader = self.begin(case)
+                running[reader] = case, child, time.monotonic() + WAIT
+                ready.register(reader, selectors.EVENT_READ)
+            if not running:
+                return
+            for key, _ in ready.select(1):
+                case, child, _ = running.pop(key.fd)
+                ready.unregister(key.fd)
+                # It ends right after it has told, or without.
+                told = os.read(key.fd, 4096)
+                os.close(key.fd)
+                yield case, ended(os.waitpid(child, 0)[1], told)
+            for case, child, until in running.values():
+                if time.monotonic() > until:
+                    os.kill(child, signal.SIGKILL)
 
 
-def run(path):
-    ov = openvino()
-    core = ov.Core()
-    core.get_property("CPU", "FULL_DEVICE_NAME")
-    memory = Memory()
-    if memory.fill is None:
-        sys.exit("probe.py run: guard.c is not preloaded (LD_PRELOAD)")
-    print(json.dumps(dict(version=ov.__version__)), flush=True)
+def ended(status, told):
+    if told:
+        return tuple(json.loads(told))
+    if not os.WIFSIGNALED(status):
+        return "crashed", f"exit {os.WEXITSTATUS(status)}"
+    by = os.WTERMSIG(status)
+    # At the limit of what it may compute, or of waiting for it.
+    return ("stuck", f"over {SECONDS} s") if by in (signal.SIGKILL, signal.SIGXCPU) else ("crashed", signal.Signals(by).name)
+
+
+def guarded():
+    """Begins again with `guard.c` preloaded, if it is not."""
+    if hasattr(ctypes.CDLL(None), "probe_fill"):
+        shutil.rmtree(os.environ.pop("PROBE_GUARD", ""), ignore_errors=True)
+        return
+    folder = tempfile.mkdtemp()
+    library = os.path.join(folder, "guard.so")
+    subprocess.run([os.environ.get("CC", "cc"), "-O2", "-shared", "-fPIC", "-o", library, os.path.join(HERE, "guard.c")], check=True)
+    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "LD_PRELOAD": library, "PROBE_GUARD": folder})
+
+
+def digest(case):
+    parts = json.dumps([case["xml"], case["weights"], case["feed"]], sort_keys=True)
+    return hashlib.sha256(parts.encode()).hexdigest()[:32]
+
+
+def results(path):
+    """The version that results are of, and the results; the last one may not have been written whole."""
     with open(path) as lines:
-        for line in lines:
-            case = json.loads(line)
-            found = ("refused", case["refused"]) if "refused" in case else alone(ov, core, memory, case)
-            told = dict(gave=found[1]) if found[0] == "ran" else dict(why=found[1])
-            print(json.dumps(dict(op=case["op"], case=case["case"], verdict=found[0], **told)), flush=True)
+        return json.loads(next(lines))["version"], [json.loads(line) for line in lines if line.endswith("}\n")]
+
+
+def run(path, known, jobs, threads):
+    guarded()
+    zygote = Zygote(threads)
+    # By what the model is: the same one is run once.
+    found = {}
+    for file in known:
+        version, before = results(file)
+        if version != zygote.ov.__version__:
+            sys.exit(f"probe.py: {file} is of OpenVINO {version}, this is {zygote.ov.__version__}")
+        found.update((result["model"], {key: result[key] for key in ("verdict", "gave", "why") if key in result})
+                     for result in before)
+    print(json.dumps(dict(version=zygote.ov.__version__)), flush=True)
+    asked, waiting = set(found), collections.deque()
+
+    def new():
+        with open(path) as lines:
+            for case in map(json.loads, lines):
+                case["model"] = digest(case)
+                waiting.append({key: case[key] for key in ("op", "case", "model")})
+                if case["model"] not in asked:
+                    asked.add(case["model"])
+                    yield case
+
+    def tell():
+        # In the order of the file.
+        while waiting and (verdict := found.get(waiting[0]["model"])):
+            print(json.dumps(waiting.popleft() | verdict), flush=True)
+
+    for case, (verdict, told) in zygote.verdicts(new(), jobs or len(os.sched_getaffinity(0))):
+        found[case["model"]] = {"verdict": verdict, "gave" if verdict == "ran" else "why": told}
+        tell()
+    tell()
 
 
 def own_operators():
     """Those of the library and its CPU plugin that a model can name by another set's name than an opset's."""
-    ov = openvino()
-    core = ov.Core()
-    core.get_property("CPU", "FULL_DEVICE_NAME")
-    memory, found, names = Memory(), [], set()
-    libs = os.path.join(os.path.dirname(ov.__file__), "libs")
+    zygote, found, names = Zygote(), [], set()
+    libs = os.path.join(os.path.dirname(zygote.ov.__file__), "libs")
     for library in os.listdir(libs):
         if "intel_cpu" in library or library.startswith("libopenvino.so"):
             with open(os.path.join(libs, library), "rb") as file:
@@ -356,7 +481,7 @@ def own_operators():
     for opset in ("cpu_plugin_opset", "extension", "ie_internal_opset", "SnippetsOpset", "type_relaxed_opset"):
         for name in sorted(names, key=str.lower):
             xml, _, feed = model(name, opset, {}, [Input(np.ones((2, 3), np.float32))], 1)
-            _, why = alone(ov, core, memory, dict(xml=xml, weights="", feed=feed))
+            (_, (_, why)), = zygote.verdicts([dict(xml=xml, weights="", feed=feed)], 1)
             if "Cannot create" not in why:
                 found.append(f"{opset}/{name}")
     return found
@@ -376,15 +501,11 @@ KINDS = ("ran", "refused", "crashed", "foreign", "stuck")
 
 
 def table(path):
-    sums, version = {}, ""
-    with open(path) as lines:
-        for line in lines:
-            result = json.loads(line)
-            if "version" in result:
-                version = result["version"]
-                continue
-            counts = sums.setdefault(result["op"], dict.fromkeys(KINDS, 0))
-            counts[result["verdict"]] += 1
+    sums = {}
+    version, found = results(path)
+    for result in found:
+        counts = sums.setdefault(result["op"], dict.fromkeys(KINDS, 0))
+        counts[result["verdict"]] += 1
     print(f"OpenVINO {version}")
     print(f"{'operator':<56}" + "".join(f"{kind:>9}" for kind in KINDS))
     for name in sorted(sums, key=str.lower):
@@ -399,8 +520,12 @@ def main():
     made.add_argument("--op", action="append")
     made.add_argument("--honest", action="store_true", help="without hostile variations")
     made.add_argument("--each", type=int, default=0, help="so many at most of each honest layer; 0: all")
-    for verb in ("run", "table"):
-        verbs.add_parser(verb).add_argument("file")
+    ran = verbs.add_parser("run")
+    ran.add_argument("file")
+    ran.add_argument("--known", metavar="RESULTS", action="append", default=[], help="models that are in there are not run again")
+    ran.add_argument("--jobs", type=int, help="so many at a time; by default as many as there are processors")
+    ran.add_argument("--threads", type=int, default=int(os.environ.get("PROBE_THREADS", "1")), help="those of an inference")
+    verbs.add_parser("table").add_argument("file")
     args = parser.parse_args()
     if args.verb == "cases":
         for case in cases(args.op, args.each, args.honest):
@@ -408,7 +533,7 @@ def main():
     elif args.verb == "operators":
         print("\n".join(own_operators() if args.own else operators()))
     elif args.verb == "run":
-        run(args.file)
+        run(args.file, args.known, args.jobs, args.threads)
     else:
         table(args.file)
 
