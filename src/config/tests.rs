@@ -541,7 +541,7 @@ fn running_by_hand_reads_what_concerns_inference_as_a_worker_would() {
     let named = loads("onnx, PyTorch").expect("read");
     assert!(named.takes("pytorch") && named.takes("onnx") && !named.takes("openvino"));
     assert!(!plain.load_bytes.takes("pytorch"));
-    assert!(loads("torch").expect_err("no encoding").problems[0].contains("none of openvino"));
+    assert!(loads("torch").expect_err("no encoding").problems[0].contains("not one of openvino"));
     assert_eq!(set.openvino_lib.as_deref(), Some(Path::new("/lib")));
     let wrong = load(&[], &env.with("PROPLET_NN_PRECISION", "f17")).expect_err("no precision");
     assert!(wrong.problems[0].contains("PROPLET_NN_PRECISION"), "{wrong:?}");

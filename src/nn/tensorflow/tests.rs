@@ -77,7 +77,7 @@ fn each_node_is_made_once_and_before_it_is_used() {
         let late = refused(&[x.clone(), node("y", "Relu", &[input], &[])]);
         assert!(late.contains("before it is made"), "{late}");
     }
-    assert!(refused(&[x.clone(), node("y", "Relu", &["x:a"], &[])]).contains("no name"));
+    assert!(refused(&[x.clone(), node("y", "Relu", &["x:a"], &[])]).contains("not a name"));
     assert!(refused(&[node("y:0", "Relu", &[], &[])]).contains("with an invalid name"));
     let twice = [attribute("T", int(6, 1)), attribute("T", int(6, 3))];
     assert!(refused(&[x, node("y", "Relu", &["x"], &twice)]).contains("attribute `T` twice"));

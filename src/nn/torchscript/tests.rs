@@ -227,7 +227,7 @@ fn pickles_make_nothing_but_modules() {
     refused(b"X\x01\0\0\0\xff", "not UTF-8");
     refused(b"0", "not one that libtorch writes");
     refused(b"]K\x01u", "pairs");
-    refused(b"}K\x01a", "no new list");
+    refused(b"}K\x01a", "not a new list");
     refused(b"ctorch\ndevice\n(X\x04\0\0\0cudatR", "not the processor");
     let ints = b"ctorch.jit._pickle\nbuild_intlist\n(](\x88etR";
     refused(ints, "a list of int has something else in it");
@@ -292,7 +292,7 @@ fn tensors_lie_within_their_numbers() {
         (4, (0, &[i32::MAX, i32::MAX, i32::MAX], &[i32::MAX, i32::MAX, 0]), 16, outside),
         (4, (0, &[0, i32::MAX, i32::MAX, i32::MAX], &[0, 0, 0, 0]), 16, outside),
         (4, (0, &[4], &[1, 1]), 16, "do not fit each other"),
-        (4, (0, &[4], &[1]), 12, "has 12 bytes, and is to hold 4 of 4"),
+        (4, (0, &[4], &[1]), 12, "has 12 bytes, and should hold 4 of 4"),
         (-4, (0, &[4], &[1]), 16, "not made as libtorch writes it"),
     ] {
         refuses(&format!("{form:?}"), &made("FloatStorage", count, form, bytes, 0), part);
