@@ -167,7 +167,7 @@ fn an_image_with_a_digest_is_pulled_from_its_own_registry() {
     let _worker = stage.worker(&[("executors", "1")]);
     let name = format!("127.0.0.1:9/guest:v1@sha256:{}", "a".repeat(64));
     stage.run(image(&name)).failed(&[&name, "no answer from 127.0.0.1:9"]);
-    stage.run(image("UPPER/case@sha256:12")).failed(&["no name of an image"]);
+    stage.run(image("UPPER/case@sha256:12")).failed(&["not the name of an image"]);
     assert!(proxy.asked().is_empty());
 }
 

@@ -456,7 +456,8 @@ fn where_openvino_was_looked_for_is_listed_with_how_to_install_it() {
         variables: vec![("LD_LIBRARY_PATH", empty.path().join("ld").into())],
     };
     let nn = Nn::new(NnConfig { openvino: searched(search), ..NnConfig::default() });
-    match nn.libraries().remove(0).1 {
+    let mut libraries = nn.libraries().into_iter();
+    match libraries.find(|(backend, _)| *backend == "openvino").expect("a backend").1 {
         Ok(library) => assert!(library.path.is_some_and(|path| path.starts_with("/"))),
         Err(error) => {
             for part in ["pip install openvino", "PROPLET_OPENVINO_LIB", "`proplet doctor` lists"] {
