@@ -2,7 +2,7 @@
 //! OpenMetrics.
 //!
 //! What happens is counted as it happens, through the methods of [`Metrics`];
-//! what is (caches, memory) is asked of its owner when somebody looks ([`collectors`]). Labels
+//! what is (caches, memory) is asked of its owner when somebody looks (`collectors`). Labels
 //! take their values from fixed lists (of graphs, from a bounded number of names),
 //! so that no task can make the number of series grow.
 
