@@ -144,17 +144,19 @@ def resized(array, shape):
 
 
 def along(array):
-    """`(axis, size, array)`: the same elements with another size of the first or the last dimension."""
+    """`(axis, size, array)`: the same elements with another size of one dimension."""
     dims = list(array.shape)
-    for axis in sorted({0, len(dims) - 1}) if dims else ():
-        for size in (0, 1, dims[axis] + 1, dims[axis] * 3 + 2):
-            yield axis, size, resized(array, dims[:axis] + [size] + dims[axis + 1:])
+    for axis, dim in enumerate(dims):
+        for size in sorted({0, 1, dim + 1, dim * 3 + 2}):
+            if axis in (0, len(dims) - 1) or size not in (dim, dim + 1):
+                yield axis, size, resized(array, dims[:axis] + [size] + dims[axis + 1:])
 
 
 def shapes(array):
     """The same elements in other shapes."""
     for axis, size, changed in along(array):
-        yield f" dim{axis}={size}", changed
+        if axis in (0, array.ndim - 1):
+            yield f" dim{axis}={size}", changed
     yield " rank+1", resized(array, [1, *array.shape])
     if array.ndim:
         yield " rank-1", resized(array, array.shape[1:])

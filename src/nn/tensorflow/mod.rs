@@ -41,7 +41,8 @@ pub(in crate::nn) enum Attribute<'a> {
     Tensor(Tensor<'a>),
     /// UTF-8 in most cases.
     Text(&'a [u8]),
-    /// A float, a truth value, or a list.
+    Bool(bool),
+    /// A float or a list.
     Other,
 }
 

@@ -211,7 +211,8 @@ impl Parser {
                 }
                 2 => Attribute::Text(field.bytes()?.0),
                 3 => Attribute::Int(field.int()?),
-                4 | 5 => Attribute::Other,
+                4 => Attribute::Other,
+                5 => Attribute::Bool(field.int()? != 0),
                 6 => Attribute::Type(element(field.int()?)?),
                 7 => Attribute::Shape(self.shape(field.message()?)?),
                 8 => Attribute::Tensor(self.tensor(field.message()?)?),

@@ -73,8 +73,17 @@ pub(in crate::nn) enum Condition {
     Fixed { input: usize },
     /// The numbers of the attribute are from `least` to `most`.
     Attribute { key: &'static str, least: i64, most: i64 },
+    /// None of the attribute's numbers is this one.
+    AttributeNot { key: &'static str, not: i64 },
     /// The number of the attribute is the last dimension of the input.
     Attributed { key: &'static str, input: usize },
+    /// Its inputs have elements, unless all but one are constants.
+    Operands,
+    /// No two of its inputs are products of open shapes.
+    NoProducts,
+    /// What the inputs 0 and 1 are multiplied along is as long in the one as in the
+    /// other, or their shapes are fixed: then the library compares it itself.
+    Inner,
     /// Its bodies are held to this list, and what they give covers its outputs.
     Bodies,
 }
@@ -91,6 +100,10 @@ pub(in crate::nn) struct Fact {
     fixed: bool,
     /// It has elements, though its shape may not be known here.
     filled: bool,
+    /// It is a constant.
+    constant: bool,
+    /// It is a product of open shapes.
+    product: bool,
 }
 
 impl Fact {
@@ -101,12 +114,13 @@ impl Fact {
 
     /// Of a constant: its elements, if they are integers that are looked at.
     pub(in crate::nn) fn constant(shape: Option<Vec<u64>>, values: Option<Vec<i64>>) -> Fact {
-        Fact { shape, values: values.map(Arc::from), ..Fact::default() }
+        Fact { shape, values: values.map(Arc::from), constant: true, ..Fact::default() }
     }
 
-    /// The same of a value that has elements: without any, there was an error.
+    /// The same of a value that has elements: without any, there was an error. What
+    /// makes certain of it is what the library sees.
     pub(in crate::nn) fn with_elements(self) -> Fact {
-        Fact { filled: true, ..self }
+        Fact { filled: true, product: false, ..self }
     }
 
     /// The same of a value of which more is known.
@@ -286,9 +300,10 @@ mod tests {
 
     #[test]
     fn steps_are_constants_and_not_zero() {
-        let four = |step: Fact| [Fact::default(), Fact::default(), Fact::default(), step];
+        let filled = || Fact::default().with_elements();
+        let four = |step: Fact| [filled(), filled(), filled(), step];
         assert_eq!(proven("StridedSlice", &four(constant(&[2], &[1, -1]))), Ok(()));
-        assert_eq!(proven("StridedSlice", &four(Fact::default())[..3]), Ok(()));
+        assert_eq!(proven("StridedSlice", &four(filled())[..3]), Ok(()));
         for step in [0, i64::from(i32::MIN), i64::MIN] {
             let why = why("StridedSlice", &four(constant(&[2], &[1, step])));
             assert!(why.contains(&format!("is {step}")), "{why}");
@@ -313,6 +328,34 @@ mod tests {
         };
         assert_eq!(wide("3"), Ok(()));
         assert!(wide("4").expect_err("4").why.contains("`hidden_size`"));
+    }
+
+    #[test]
+    fn operands_have_elements_unless_all_but_one_are_constants() {
+        let open = Fact::default;
+        assert!(why("Add", &[open(), open()]).contains("its input 0 may be empty"));
+        assert!(why("Add", &[open().with_elements(), open()]).contains("its input 1 may be empty"));
+        assert_eq!(proven("Add", &[open().with_elements(), shape(&[1])]), Ok(()));
+        assert_eq!(proven("Add", &[open(), constant(&[1], &[1])]), Ok(()));
+    }
+
+    #[test]
+    fn two_products_of_open_shapes_are_kept_apart() {
+        let filled = || Fact::default().with_elements();
+        let product = made("Multiply", &[filled(), filled()], Window::Open);
+        let moved = made("Reshape", &[product.clone(), shape(&[1])], Window::Open);
+        assert!(why("Add", &[product.clone(), moved]).contains("products of open shapes"));
+        assert_eq!(proven("Add", &[product.clone(), product.with_elements()]), Ok(()));
+        let fixed = made("Multiply", &[shape(&[2]), shape(&[2])], Window::Open);
+        assert_eq!(proven("Add", &[fixed.clone(), fixed]), Ok(()));
+    }
+
+    #[test]
+    fn factors_are_of_fixed_shapes_or_compared() {
+        assert_eq!(proven("MatMul", &[shape(&[2, 3]), shape(&[3, 4])]), Ok(()));
+        let open = [Fact::default().with_elements(), shape(&[3, 4])];
+        let doubt = proven("MatMul", &open).expect_err("open");
+        assert_eq!(doubt.condition, Some(Condition::Inner));
     }
 
     #[test]

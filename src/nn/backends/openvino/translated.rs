@@ -38,6 +38,15 @@ impl Arranged {
         self.0.iter().map(fact).collect()
     }
 
+    /// The same for a condition on operands: the frontend's own are of its making.
+    pub(super) fn operands(&self, inputs: &[Fact]) -> Vec<Fact> {
+        let fact = |argument: &Argument| match argument {
+            Argument::Input(at) => inputs[*at].clone(),
+            Argument::Made(_) => Fact::constant(None, None),
+        };
+        self.0.iter().map(fact).collect()
+    }
+
     /// The argument that a condition is about.
     pub(super) fn argument(&self, condition: Condition) -> Option<Argument> {
         let at = match condition {

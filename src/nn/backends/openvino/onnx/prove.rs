@@ -106,36 +106,53 @@ impl<'a> Prover<'a> {
         for operator in becomes {
             let arranged = arranged(node, operator, self.opset, &facts);
             for &condition in operators::conditions(operator).map_err(|d| refused(operator, d))? {
-                let inputs = arranged.facts(&facts);
-                let attributes = |key: &str| values::text(node, key);
-                let Err(doubt) = operators::holds(condition, &inputs, &attributes) else {
-                    continue;
-                };
-                let mended = match (condition, arranged.argument(condition)) {
-                    (Condition::NotEmpty { .. }, Some(Argument::Input(at))) => {
-                        let filled = self.fill(node, at, &names[at], &facts[at]);
-                        filled.map(|(name, nodes)| {
-                            names[at] = name;
-                            facts[at] = std::mem::take(&mut facts[at]).with_elements();
-                            before.extend(nodes);
-                        })
+                loop {
+                    let inputs = match condition {
+                        Condition::Operands | Condition::NoProducts => arranged.operands(&facts),
+                        _ => arranged.facts(&facts),
+                    };
+                    let attributes = |key: &str| values::text(node, key);
+                    let Err(doubt) = operators::holds(condition, &inputs, &attributes) else {
+                        break;
+                    };
+                    let of = doubt.condition.unwrap_or(condition);
+                    let mended = match (of, arranged.argument(of)) {
+                        (Condition::NotEmpty { .. }, Some(Argument::Input(at))) => {
+                            let filled = self.fill(node, at, &names[at], &facts[at]);
+                            filled.map(|(name, nodes)| {
+                                names[at] = name;
+                                facts[at] = std::mem::take(&mut facts[at]).with_elements();
+                                before.extend(nodes);
+                            })
+                        }
+                        (Condition::Within { least, most, .. }, Some(Argument::Input(at)))
+                            if facts[at].values.is_none() && self.opset >= guard::OPSET =>
+                        {
+                            let within = guard::within(node, at, &names[at], least, most);
+                            within.map(|(name, nodes)| {
+                                names[at] = name;
+                                before.extend(nodes);
+                            })
+                        }
+                        (Condition::Index { .. }, _) => {
+                            other = gather::safe(node, &names, self.opset, &inputs[0], &inputs[1]);
+                            other.as_ref().map(|_| ())
+                        }
+                        (Condition::Inner, _) => {
+                            let made = guard::multiplied(node, [&names[0], &names[1]], self.opset);
+                            made.map(|(name, nodes)| {
+                                names[0] = name;
+                                before.extend(nodes);
+                            })
+                        }
+                        _ => None,
+                    };
+                    mended.ok_or_else(|| refused(operator, doubt))?;
+                    // What has elements now may be held against the condition again.
+                    if !matches!(of, Condition::NotEmpty { .. }) {
+                        break;
                     }
-                    (Condition::Within { least, most, .. }, Some(Argument::Input(at)))
-                        if facts[at].values.is_none() && self.opset >= guard::OPSET =>
-                    {
-                        let within = guard::within(node, at, &names[at], least, most);
-                        within.map(|(name, nodes)| {
-                            names[at] = name;
-                            before.extend(nodes);
-                        })
-                    }
-                    (Condition::Index { .. }, _) => {
-                        other = gather::safe(node, &names, self.opset, &inputs[0], &inputs[1]);
-                        other.as_ref().map(|_| ())
-                    }
-                    _ => None,
-                };
-                mended.ok_or_else(|| refused(operator, doubt))?;
+                }
             }
         }
         let sliced = other.is_some() && facts.get(1).is_some_and(|fact| fact.values.is_some());

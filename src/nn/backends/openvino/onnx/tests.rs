@@ -339,3 +339,32 @@ fn each_type_goes_in_and_comes_out_at_its_index() {
         assert_eq!(bytes, [*two, &zeros, *two].concat(), "type {number}");
     }
 }
+
+#[test]
+fn factors_of_open_shapes_are_compared() {
+    let weights = crate::nn::onnx::write::floats("w", &[2, 2], &[1.0, 2.0, 3.0, 4.0]);
+    let turned = [attribute("transB", 1)];
+    for (op, attributes, expected) in
+        [("MatMul", &[][..], [4.0, 6.0]), ("Gemm", &turned[..], [3.0, 7.0])]
+    {
+        let product = model(&[
+            input("x", F32, &[-1, -1]),
+            weights.clone(),
+            node(op, &["x", "w"], &["y"], attributes),
+            output("y", F32, &[-1, -1]),
+        ]);
+        let nn = nn();
+        let mut task = context(&nn);
+        let mut of = |shape: &[u32], numbers: &[f32]| {
+            run(&mut task, &product, &[(1, shape, floats(numbers))])
+        };
+        assert_eq!(of(&[1, 2], &[1.0, 1.0]), Ok(floats(&expected)), "{op}");
+        // However often.
+        for (shape, numbers) in
+            [([2, 1], &[1.0, 1.0][..]), ([2, 1], &[1.0; 2]), ([1, 3], &[1.0; 3])]
+        {
+            let error = of(&shape, numbers).expect_err("of another size");
+            assert!(error.contains("OpenVINO"), "{op}: {error}");
+        }
+    }
+}

@@ -129,6 +129,14 @@ pub(in crate::nn) fn holds(
         Condition::Attribute { key, least, most } => {
             attribute(condition, (key, least, most), attributes(key))
         }
+        Condition::AttributeNot { key, not } => {
+            let text = attributes(key).unwrap_or_default();
+            let numbers = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            match numbers.into_iter().all(|part| part.parse::<i64>().is_ok_and(|n| n != not)) {
+                true => Ok(()),
+                false => doubt(format!("its `{key}` may be {not}")),
+            }
+        }
         Condition::Attributed { key, input } => {
             let last = shape(input).and_then(|dims| dims.last().copied());
             let number = attributes(key).and_then(|text| text.parse().ok());
@@ -137,6 +145,31 @@ pub(in crate::nn) fn holds(
                 false => doubt(format!("its `{key}` may not be that of its input {input}")),
             }
         }
+        Condition::Operands => {
+            let empty = |fact: &Fact| !fact.constant && !fact.is_filled();
+            let several = inputs.iter().filter(|fact| !fact.constant).count() > 1;
+            match inputs.iter().position(empty).filter(|_| several) {
+                Some(input) => {
+                    let why = format!("its input {input} may be empty");
+                    Err(Doubt::of(Condition::NotEmpty { input }, why))
+                }
+                None => Ok(()),
+            }
+        }
+        Condition::NoProducts => {
+            let mut products = inputs.iter().enumerate().filter(|(_, fact)| fact.product);
+            match (products.next(), products.next()) {
+                (Some((input, _)), Some(_)) => {
+                    let why = "two of its inputs are products of open shapes";
+                    Err(Doubt::of(Condition::NotEmpty { input }, why))
+                }
+                _ => Ok(()),
+            }
+        }
+        Condition::Inner => match inputs.len() == 2 && inputs.iter().all(Fact::is_fixed) {
+            true => Ok(()),
+            false => doubt("what it multiplies may be of other sizes".to_owned()),
+        },
         Condition::Bodies => doubt("it has bodies, which are not looked into".to_owned()),
     }
 }

@@ -42,6 +42,7 @@ const KEEP: &[(&str, usize)] = &[
     ("FakeQuantize", 5),
     ("Floor", 1),
     ("FloorMod", 2),
+    ("Gather", 2),
     ("Gelu", 1),
     ("Greater", 2),
     ("GreaterEqual", 2),
@@ -165,7 +166,12 @@ pub(in crate::nn) fn made(operator: &str, inputs: &[Fact], window: Window) -> Fa
     } else {
         (false, false)
     };
-    Fact { fixed, filled, ..Fact::default() }
+    // What changes the shape alone is taken out, or moved, before products are looked for.
+    let first = |is: fn(&Fact) -> bool| inputs.first().is_some_and(is);
+    let shape = ["Convert", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"];
+    let product = !fixed
+        && (is("Multiply") || shape.iter().any(|name| is(name)) && first(|fact| fact.product));
+    Fact { fixed, filled, product, ..Fact::default() }
 }
 
 #[cfg(test)]

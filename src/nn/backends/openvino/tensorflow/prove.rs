@@ -94,24 +94,45 @@ impl Proof<'_> {
             _ => {}
         }
         let mut before = Vec::new();
+        // What it reads in the place of its first input.
+        let mut first = None;
         for &of in becomes {
             let arranged = arranged(node, of);
             for &condition in operators::conditions(of).map_err(|doubt| refused(of, doubt))? {
-                let inputs = arranged.facts(&facts);
-                let Err(doubt) = operators::holds(condition, &inputs, &|_| None) else { continue };
-                let (Condition::NotEmpty { .. }, Some(Argument::Input(at))) =
-                    (condition, arranged.argument(condition))
-                else {
-                    return Err(refused(of, doubt));
-                };
-                let nodes = self.fill(node, at, &facts[at]).ok_or_else(|| refused(of, doubt))?;
-                before.extend(nodes);
-                facts[at] = std::mem::take(&mut facts[at]).with_elements();
+                loop {
+                    let inputs = match condition {
+                        Condition::Operands | Condition::NoProducts => arranged.operands(&facts),
+                        _ => arranged.facts(&facts),
+                    };
+                    let Err(doubt) = operators::holds(condition, &inputs, &|_| None) else { break };
+                    let what = doubt.condition.unwrap_or(condition);
+                    match (what, arranged.argument(what)) {
+                        (Condition::NotEmpty { .. }, Some(Argument::Input(at))) => {
+                            let nodes = self.fill(node, at, &facts[at]);
+                            before.extend(nodes.ok_or_else(|| refused(of, doubt))?);
+                            facts[at] = std::mem::take(&mut facts[at]).with_elements();
+                        }
+                        (Condition::Inner, _) => {
+                            let Some(turned) = turned(node) else { return Err(refused(of, doubt)) };
+                            let [one, other] = [0, 1].map(|at| self.name(node.inputs[at]));
+                            let (made, nodes) = guard::multiplied(
+                                node.name,
+                                [&one, &other],
+                                [turned[0], !turned[1]],
+                            );
+                            before.extend(nodes);
+                            first = Some(made);
+                            break;
+                        }
+                        _ => return Err(refused(of, doubt)),
+                    }
+                }
             }
         }
         let inputs = node.inputs.iter().enumerate();
-        let names: BTreeMap<usize, &str> =
+        let mut names: BTreeMap<usize, &str> =
             inputs.filter_map(|(at, value)| Some((at, self.filled.get(value)?.as_str()))).collect();
+        names.extend(first.as_deref().map(|made| (0, made)));
         if !names.is_empty() {
             before.extend(with_inputs(self.file, node, &names)?);
             self.others.insert(node.place.start, before);
@@ -126,12 +147,19 @@ impl Proof<'_> {
         if fact.shape.is_some() || fact.values.is_some() {
             return None;
         }
-        let value @ (from, output) = node.inputs[at];
-        let name = self.nodes[from].name;
-        let own = if output == 0 { name.to_owned() } else { format!("{name}:{output}") };
-        let (made, nodes) = guard::filled(node.name, at, &own);
+        let value = node.inputs[at];
+        let (made, nodes) = guard::filled(node.name, at, &self.name(value));
         self.filled.insert(value, made);
         Some(nodes)
+    }
+
+    /// What makes a value for who reads it now.
+    fn name(&self, value: Value) -> String {
+        let own = || match (self.nodes[value.0].name, value.1) {
+            (name, 0) => name.to_owned(),
+            (name, output) => format!("{name}:{output}"),
+        };
+        self.filled.get(&value).cloned().unwrap_or_else(own)
     }
 
     fn fact(&self, value: Value) -> Fact {
@@ -139,6 +167,22 @@ impl Proof<'_> {
         let fact = if value.1 == 0 { first.clone() } else { others.clone() };
         if self.filled.contains_key(&value) { fact.with_elements() } else { fact }
     }
+}
+
+/// Whether a product turns its first and its second factor, if it says so.
+fn turned(node: &Node<'_>) -> Option<[bool; 2]> {
+    let keys = match node.op {
+        "MatMul" => ["transpose_a", "transpose_b"],
+        "BatchMatMul" | "BatchMatMulV2" => ["adj_x", "adj_y"],
+        _ => return None,
+    };
+    let told = |key| match node.attribute(key) {
+        None => Some(false),
+        Some(Attribute::Bool(turned)) => Some(*turned),
+        Some(_) => None,
+    };
+    let [first, second] = keys.map(told);
+    Some([first?, second?])
 }
 
 /// What is known of what a node makes: of the first output, and of others.

@@ -130,8 +130,8 @@ fn what_may_have_no_elements_is_kept_from_operators_that_trust_it() {
     // Where shapes are fixed, and behind what gives as much as it was given, all is
     // certain.
     assert_eq!(nodes(1, &["VALID", "VALID"]), 0);
-    assert_eq!(nodes(-1, &["SAME", "SAME"]), 13);
-    assert_eq!(nodes(-1, &["SAME", "VALID", "SAME"]), 26);
+    assert_eq!(nodes(-1, &["SAME", "SAME"]), 15);
+    assert_eq!(nodes(-1, &["SAME", "VALID", "SAME"]), 30);
     let none = check(&[&convolutions(0, &["SAME"])], Bounds::default()).expect_err("refused").text;
     assert!(none.contains("Convolution (layer `y0`)") && none.contains("may be empty"), "{none}");
 
@@ -180,4 +180,26 @@ fn a_graph_is_told_with_its_ports() {
     assert_eq!(told.inputs[0].shape, Some(vec![(0, None), (4, Some(4))]));
     assert_eq!(told.outputs[0].element, "f32");
     assert!(told.memory > add().len() as u64 && !told.stateful);
+}
+
+#[test]
+fn factors_of_open_shapes_are_compared() {
+    let turned = attribute("transpose_b", int(5, 1));
+    let product = [
+        placeholder("x", &[-1, -1]),
+        constant("w", F32, &[2, 2], bytes(4, floats(&[1.0, 2.0, 3.0, 4.0]))),
+        node("y", "MatMul", &["x", "w"], &[typed(), turned]),
+    ]
+    .concat();
+    let nn = nn();
+    let mut task = context(&nn);
+    let graph = load(&mut task, &product).expect("a graph");
+    assert_eq!(run(&mut task, graph, &[1, 2], &[1.0, 1.0]), floats(&[3.0, 7.0]));
+    // However often.
+    for _ in 0..2 {
+        let context = task.init_execution_context(graph).expect("a context");
+        task.set_input(context, 0, 1, &[2, 1], &floats(&[1.0, 1.0])).expect("set");
+        let error = task.compute(context).map_err(Halt::sentence).expect_err("of another size");
+        assert!(error.contains("OpenVINO"), "{error}");
+    }
 }

@@ -55,7 +55,7 @@ fn a_value_that_may_be_empty_is_seen_to_once_for_all_that_read_it() {
     assert_eq!(text.matches("type=\"Reshape\"").count(), 1, "{text}");
     for to in [7, 8] {
         let edge =
-            format!("<edge from-layer=\"21\" from-port=\"3\" to-layer=\"{to}\" to-port=\"0\"/>");
+            format!("<edge from-layer=\"24\" from-port=\"3\" to-layer=\"{to}\" to-port=\"0\"/>");
         assert!(text.contains(&edge), "{to}: {text}");
     }
     // A result keeps the name of what it gives.

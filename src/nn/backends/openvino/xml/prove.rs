@@ -54,14 +54,17 @@ pub(super) fn prove<'l, 'a>(
             let sources = known.sources(layer)?;
             let mut facts: Vec<Fact> = sources.iter().map(|&source| known.fact(source)).collect();
             for &condition in conditions {
-                let Err(doubt) = holds(condition, layer, layers, &facts) else { continue };
-                match condition {
-                    Condition::NotEmpty { input } if plan.fill(number, &facts, &sources, input) => {
-                        known.is_filled(sources[input]);
-                        facts[input] = std::mem::take(&mut facts[input]).with_elements();
+                while let Err(doubt) = holds(condition, layer, layers, &facts) {
+                    match doubt.condition {
+                        Some(Condition::NotEmpty { input })
+                            if plan.fill(number, &facts, &sources, input) =>
+                        {
+                            known.is_filled(sources[input]);
+                            facts[input] = std::mem::take(&mut facts[input]).with_elements();
+                        }
+                        Some(of) if plan.mend(number, at, of, &facts, &sources) => break,
+                        _ => return Err(refused(doubt)),
                     }
-                    _ if plan.mend(number, at, condition, &facts, &sources) => {}
-                    _ => return Err(refused(doubt)),
                 }
             }
             known.make(layer, &facts);

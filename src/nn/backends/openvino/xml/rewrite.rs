@@ -137,6 +137,26 @@ impl<'l, 'a> Plan<'l, 'a> {
                 };
                 (indices, inside)
             }
+            Condition::Inner => {
+                let turned = |key| match layer.attribute(key) {
+                    None => Some(false),
+                    Some(text) if ["0", "false"].iter().any(|no| text.eq_ignore_ascii_case(no)) => {
+                        Some(false)
+                    }
+                    Some(text)
+                        if ["1", "true"].iter().any(|yes| text.eq_ignore_ascii_case(yes)) =>
+                    {
+                        Some(true)
+                    }
+                    Some(_) => None,
+                };
+                let turns = turned("transpose_a").zip(turned("transpose_b"));
+                let factors = source(mends, 0).zip(source(mends, 1));
+                let (Some((first, second)), Some(factors)) = (turns, factors) else {
+                    return false;
+                };
+                (0, mends.multiplied(factors, first, !second))
+            }
             _ => return false,
         };
         mends.moved.insert((layer.id, layer.inputs[input]), made);
@@ -168,23 +188,57 @@ impl Mends {
         (id, out)
     }
 
-    /// The same tensor, or an error if it has no elements. What has one is given a
-    /// shape of none, and is the condition by which the tensor is selected from
-    /// itself: a new shape of the tensor's own is taken out by the library where
-    /// one of its dimensions alone is open.
+    /// Numbers in one dimension, of what has a number.
+    fn numbers<const N: usize>(&mut self, of: Output, numbers: [i32; N]) -> [Output; N] {
+        numbers.map(|number| {
+            self.add("Clamp", 1, &format!("min=\"{number}\" max=\"{number}\""), &[of])
+        })
+    }
+
+    /// The same tensor, or an error if it has no elements.
     fn not_empty(&mut self, of: Output) -> Output {
         let shape = self.add("ShapeOf", 3, "output_type=\"i64\"", &[of]);
         let rank = self.add("ShapeOf", 3, "output_type=\"i64\"", &[shape]);
-        let [zero, one] = [0, 1].map(|number| {
-            self.add("Clamp", 1, &format!("min=\"{number}\" max=\"{number}\""), &[rank])
-        });
+        let bits @ [zero, _] = self.numbers(rank, [0, 1]);
         let least = self.add("ReduceMin", 1, "keep_dims=\"true\"", &[shape, zero]);
         let some = self.add("Clamp", 1, "min=\"0\" max=\"1\"", &[least]);
-        // In one dimension the library would work its size out of the elements.
-        let twice = self.add("Concat", 1, "axis=\"0\"", &[some, some]);
-        let made = self.add("Reshape", 1, "special_zero=\"false\"", &[one, twice]);
+        self.only_if(some, of, bits)
+    }
+
+    /// The first factor, or an error if the dimension along which the two are
+    /// multiplied is another one in the second: the last, or the one before it.
+    fn multiplied(&mut self, factors: (Output, Output), first: bool, second: bool) -> Output {
+        let mut size = |of: Output, before_last: bool| {
+            let shape = self.add("ShapeOf", 3, "output_type=\"i64\"", &[of]);
+            let rank = self.add("ShapeOf", 3, "output_type=\"i64\"", &[shape]);
+            let [zero, one, last, from, to] = self.numbers(rank, [0, 1, -1, -2, 1 << 20]);
+            // One dimension is both.
+            let (of, place) = match before_last {
+                true => (self.add("Slice", 8, "", &[shape, from, to, one]), zero),
+                false => (shape, last),
+            };
+            (self.add("Gather", 8, "batch_dims=\"0\"", &[of, place, zero]), [zero, one])
+        };
+        let ((one, bits), (other, _)) = (size(factors.0, first), size(factors.1, second));
+        let same = self.add("Equal", 1, "auto_broadcast=\"numpy\"", &[one, other]);
+        let some = self.add("Convert", 1, "destination_type=\"i64\"", &[same]);
+        self.only_if(some, factors.0, bits)
+    }
+
+    /// The same tensor, or an error if the one number of `some` is 0 and not 1. As many
+    /// elements as it says, one or two, are given a shape of one, and that is the
+    /// condition by which the tensor is selected from itself. A new shape of the
+    /// tensor's own is taken out by the library where one of its dimensions alone is
+    /// open; and what fails by the shape that it is to have, and not by what it is
+    /// given, fails once and is passed over the next time.
+    fn only_if(&mut self, some: Output, of: Output, [zero, one]: [Output; 2]) -> Output {
+        let [two] = self.numbers(zero, [2]);
+        let count = self.add("Subtract", 1, "auto_broadcast=\"numpy\"", &[two, some]);
+        let made = self.add("Broadcast", 3, "mode=\"numpy\"", &[one, count]);
+        let square = self.add("Concat", 1, "axis=\"0\"", &[one, one]);
+        let single = self.add("Reshape", 1, "special_zero=\"false\"", &[made, square]);
         let both = self.add("Concat", 1, "axis=\"0\"", &[zero, one]);
-        let number = self.add("ReduceMin", 1, "keep_dims=\"false\"", &[made, both]);
+        let number = self.add("ReduceMin", 1, "keep_dims=\"false\"", &[single, both]);
         let truth = self.add("Convert", 1, "destination_type=\"boolean\"", &[number]);
         self.add("Select", 1, "auto_broadcast=\"numpy\"", &[truth, of, of])
     }
