@@ -29,8 +29,9 @@ fn median(check: &dyn Fn()) -> f64 {
 fn row(name: &str, encoding: GraphEncoding, parts: &[&[u8]]) {
     let bytes: usize = parts.iter().map(|part| part.len()).sum();
     let answer = match prove(encoding, parts, Bounds::default()) {
-        Ok(proven) if proven.model.len() == parts[0].len() => "taken".to_owned(),
-        Ok(_) => "taken, with more layers in it".to_owned(),
+        Ok(proven) => {
+            format!("taken, {:+} bytes", proven.model.len() as i64 - parts[0].len() as i64)
+        }
         Err(refusal) => refusal.text,
     };
     let ms = median(&|| drop(prove(encoding, parts, Bounds::default())));
