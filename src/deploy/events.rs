@@ -69,7 +69,7 @@ pub enum DeployEvent {
     },
     /// The runtime has another process, in which nothing is prepared.
     Renewed,
-    /// The answer to [`Effect::Prepare`].
+    /// The answer to [`DeployEffect::Prepare`].
     Prepared {
         /// Its number.
         number: u64,

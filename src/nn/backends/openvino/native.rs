@@ -13,7 +13,7 @@
 //! Out-parameters point to locals. Objects may move between threads (`Send`):
 //! the library keeps nothing for a thread. `Sync` is given where OpenVINO
 //! documents its C++ object as thread safe (`Core`, `OwnedModel`) and for
-//! the one call of a request that is ([`Canceller`]). What a compiled
+//! the one call of a request that is ([`request::Canceller`]). What a compiled
 //! model refers to outlives it: see [`CompiledModel`].
 #![allow(unsafe_code, reason = "the C interface of a library that is loaded at run time")]
 

@@ -74,7 +74,7 @@ impl CompiledModel {
         NonNull::new(raw).and_then(|raw| Port(raw).read().ok()).map(|port| port.name)
     }
 
-    /// Writes what [`Core::import`] takes to a file.
+    /// Writes what [`super::Core::import`] takes to a file.
     pub(in super::super) fn export(&self, path: &str) -> Result<(), String> {
         let path = string(path)?;
         let model = self.0.model.as_ptr();
