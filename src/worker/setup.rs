@@ -132,7 +132,7 @@ pub fn runtime_config(config: &Config) -> RuntimeConfig {
 /// Requests of HTTP servers, after tasks where both want a processor: a flood of
 /// the ones must not keep the others from theirs.
 pub(super) fn requests(config: &Config) -> Requests {
-    const NICE: i32 = 5;
+    const NICE: i32 = 10;
     Requests { at_once: config.http.requests, nice: NICE, memory: requests_memory(config) }
 }
 

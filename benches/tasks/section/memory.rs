@@ -61,7 +61,7 @@ fn in_flight(place: &Place, start: &Start, tasks: usize) -> anyhow::Result<f64> 
     for _ in 0..tasks {
         manager.send(start);
     }
-    let inferences = "proplet_inference_seconds_count{graph=\"mobilenet\"}";
+    let inferences = "proplet_inference_seconds_count{graph=\"mobilenet\",backend=\"openvino\"}";
     while worker.metric(inferences)? < tasks as f64 {
         ensure!(began.elapsed() < Duration::from_secs(30), "{tasks} tasks did not come to rest");
     }
