@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail, ensure};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -97,12 +98,8 @@ impl Worker {
     /// Waits until this many compiled modules and graphs are on the disk.
     pub fn kept(&self, entries: usize) -> anyhow::Result<()> {
         let cache = self.state.path().join("bench-worker/cache");
-        let folders = ["modules", "graphs"].map(|kind| cache.join(kind));
         let began = Instant::now();
-        // Finished ones have no extension and the name of a digest.
-        let finished = |entry: &fs::DirEntry| entry.file_name().len() == 64;
-        let count = |folder| anyhow::Ok(fs::read_dir(folder)?.flatten().filter(finished).count());
-        while count(&folders[0])? + count(&folders[1])? < entries {
+        while finished(&cache)? < entries {
             ensure!(began.elapsed() < Duration::from_secs(30), "nothing is kept on the disk");
             thread::yield_now();
         }
@@ -146,4 +143,18 @@ fn children(parent: u32) -> anyhow::Result<Vec<u32>> {
         }
     }
     Ok(found)
+}
+
+/// Entries of a cache that are whole: they have the name of a digest and no extension.
+/// Those of a process that still runs are in a folder of its own.
+fn finished(folder: &Path) -> anyhow::Result<usize> {
+    let mut count = 0;
+    // It comes with the first entry.
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        count += match entry.file_type()?.is_dir() {
+            true => finished(&entry.path())?,
+            false => usize::from(entry.file_name().len() == 64),
+        };
+    }
+    Ok(count)
 }
