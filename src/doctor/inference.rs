@@ -87,7 +87,7 @@ fn operators_of(version: &str, operators: Operators) -> Finding {
     if operators == Operators::All {
         return Finding::warning(
             title,
-            "--nn-operators=all: models are not held to the list of operators. A model that a\
+            "--nn-operators=all: models are not held to the list of operators. A model that a \
              guest supplies can read this process's memory and crash it: take the setting \
              out unless every model is known, or set --nn-load-bytes=false",
         );

@@ -342,7 +342,7 @@ pub(super) fn missing() -> Option<String> {
     // Says which actions there are; each kernel with filters has a list.
     let there = std::path::Path::new("/proc/sys/kernel/seccomp/actions_avail").exists();
     (!there).then(|| {
-        "this kernel has no seccomp filters, so the runtime may make any system call: it can start\
+        "this kernel has no seccomp filters, so the runtime may make any system call: it can start \
          programs and open connections"
             .into()
     })
