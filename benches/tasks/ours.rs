@@ -49,7 +49,7 @@ impl Ours {
                 let nn = Nn::new(worker::nn_config(&config, &policy));
                 let runtime = Runtime::new(&worker::runtime_config(&config), nn)?;
                 Box::new(move |turn| {
-                    let (outcome, remains) = runtime.answer(turn.spec, turn.cancel);
+                    let (outcome, remains) = runtime.answer(turn.spec, None, turn.cancel);
                     TurnEnd { remains: Some(Box::new(remains)), ..outcome.into() }
                 })
             }

@@ -1,5 +1,5 @@
 //! Latent tasks that are deployed, and their invocations: a state machine
-//! without I/O, locks or clocks. [`Deployments::on`] takes an [`DeployEvent`] and
+//! without I/O, locks or clocks. [`Deployments::on`] takes a [`DeployEvent`] and
 //! gives [`DeployEffect`]s, which the worker carries out in their order.
 //!
 //! ```text

@@ -342,13 +342,7 @@ fn serve(number: u32, runtime: &Runtime, notes: &Arc<Notes>, running: &Running) 
         held(running).insert(number, (run, cancel.clone()));
         let before = spec.monitoring().and_then(|_| Thread::own_usage());
         // What remains of it is cleared away while its answer is on its way.
-        let (outcome, _remains) = match listener {
-            Some(listener) => (runtime.serve(&spec, door(listener), &cancel), None),
-            None => {
-                let (outcome, remains) = runtime.answer(&spec, &cancel);
-                (outcome, Some(remains))
-            }
-        };
+        let (outcome, _remains) = runtime.answer(&spec, listener.map(door), &cancel);
         held(running).remove(&number);
         let used = before.and_then(|before| Some(Thread::own_usage()?.since(&before)));
         let end = EndMessage { outcome, memory: cancel.memory(), used };

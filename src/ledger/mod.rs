@@ -1,5 +1,5 @@
 //! What is known of each task id, and what follows from what happens: a state
-//! machine without I/O, locks or clocks. [`Ledger::on`] takes an [`LedgerEvent`] and
+//! machine without I/O, locks or clocks. [`Ledger::on`] takes a [`LedgerEvent`] and
 //! gives [`LedgerEffect`]s, which the worker carries out in their order.
 //!
 //! ```text

@@ -137,19 +137,24 @@ impl Runtime {
     /// One that turns out to be an HTTP server fails with [`Failure::Serves`],
     /// and is for [`Runtime::serve`].
     pub fn run(&self, spec: &TaskSpec, cancel: &Arc<Cancel>) -> Outcome {
-        self.answer(spec, cancel).0
-    }
-
-    /// The same, for whoever can send the outcome before the instance is cleared
-    /// away.
-    pub fn answer(&self, spec: &TaskSpec, cancel: &Arc<Cancel>) -> (Outcome, Remains) {
-        run::run(self, spec, None, cancel)
+        self.answer(spec, None, cancel).0
     }
 
     /// Serves until `door` is shut and the last request has ended, or `cancel`
     /// says so. To be called like [`Runtime::run`].
     pub fn serve(&self, spec: &TaskSpec, door: Door, cancel: &Arc<Cancel>) -> Outcome {
-        run::run(self, spec, Some(door), cancel).0
+        self.answer(spec, Some(door), cancel).0
+    }
+
+    /// Runs a task or, with a door, serves: for whoever can send the outcome before
+    /// the instance is cleared away. To be called like [`Runtime::run`].
+    pub fn answer(
+        &self,
+        spec: &TaskSpec,
+        door: Option<Door>,
+        cancel: &Arc<Cancel>,
+    ) -> (Outcome, Remains) {
+        run::run(self, spec, door, cancel)
     }
 
     /// wasi-nn, with its graphs.

@@ -78,9 +78,8 @@ impl Tasker {
             Runner::Here { runtime, .. } => {
                 let (runtime, servers) = (runtime.clone(), servers.clone());
                 Box::new(move |turn| match servers.door(turn) {
-                    Ok(Some(door)) => runtime.serve(turn.spec, door, turn.cancel).into(),
-                    Ok(None) => {
-                        let (outcome, remains) = runtime.answer(turn.spec, turn.cancel);
+                    Ok(door) => {
+                        let (outcome, remains) = runtime.answer(turn.spec, door, turn.cancel);
                         TurnEnd { remains: Some(Box::new(remains)), ..outcome.into() }
                     }
                     Err(failure) => Outcome::failed(failure).into(),
