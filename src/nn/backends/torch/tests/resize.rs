@@ -1,10 +1,9 @@
-//! `upsample_…`, each kind of which `torch.nn.functional.interpolate` comes to as it
-//! is when it was scripted.
+//! `upsample_…`, each kind of which a scripted `torch.nn.functional.interpolate` comes to.
 
 use super::*;
 
-/// `interpolate` with one number for all sides, and what it calls, as `torch.jit.script` of 1.13
-/// writes them.
+/// What `torch.nn.functional.interpolate` does for one number for all sides, in the operators and
+/// forms in which `torch.jit.script` of 1.13 writes it.
 const INTERPOLATE: &str = include_str!("interpolate.py");
 
 /// What it makes of 0, 1, 2 and 3 in this shape, with these arguments.
