@@ -26,6 +26,15 @@ fn inference() -> Task {
 
 const INFERRED: &str = "2\n0\n6\n4\n";
 
+/// A task that does not come back from the library, for which alone that is so.
+fn hangs(stage: &Stage, broken: &Broken, place: &str) -> String {
+    broken.order(&[place, "hang"]);
+    let stuck = stage.start(inference());
+    until("it hangs", || broken.path().join("out/hangs").exists().then_some(()));
+    broken.obey_no_more();
+    stuck
+}
+
 /// ARCHITECTURE.md, cases 58 and 59.
 #[test]
 fn a_crash_in_an_inference_is_its_tasks_error_with_signal_and_graph() {
@@ -52,10 +61,7 @@ fn an_inference_that_never_ends_is_answered_for_and_its_process_retired() {
     let mut worker = start(&broken, &stage, &settings);
     let retired = runtimes(&worker)[0];
     let healthy = stage.start(Task::wat("loop-forever"));
-    broken.order(&["at an inference", "hang"]);
-    let stuck = stage.start(inference());
-    until("it hangs", || broken.path().join("out/hangs").exists().then_some(()));
-    broken.obey_no_more();
+    let stuck = hangs(&stage, &broken, "at an inference");
     stage.stop(&stuck);
     let result = stage.result(&stuck);
     result.failed(&["stopped"]);
@@ -91,10 +97,7 @@ fn daemons_go_on_in_another_process_when_theirs_is_retired() {
     stage.result(&daemon).succeeded("");
     let runs = || until("the daemon runs", || fs::remove_file(out.join("made")).ok());
     runs();
-    broken.order(&["at an inference", "hang"]);
-    let stuck = stage.start(inference());
-    until("it hangs", || out.join("hangs").exists().then_some(()));
-    broken.obey_no_more();
+    let stuck = hangs(&stage, &broken, "at an inference");
     stage.stop(&stuck);
     stage.result(&stuck).failed(&["stopped"]);
     runs();
@@ -117,10 +120,7 @@ fn deployments_are_prepared_in_another_process_when_theirs_is_retired() {
     stage.call(Call::of(&deployed)).succeeded(INFERRED);
     let prepared = "is prepared in the runtime's new process";
     assert!(!worker.log().iter().any(|line| line.contains(prepared)));
-    broken.order(&["at an inference", "hang"]);
-    let stuck = stage.start(inference());
-    until("it hangs", || broken.path().join("out/hangs").exists().then_some(()));
-    broken.obey_no_more();
+    let stuck = hangs(&stage, &broken, "at an inference");
     stage.stop(&stuck);
     stage.result(&stuck).failed(&["stopped"]);
     let line = worker.logs(prepared);
@@ -170,10 +170,7 @@ fn a_model_that_loads_without_end_is_ended_with_its_process_and_not_begun_again_
     let (stage, broken) = (Stage::new(On::Embedded), Broken::new(assets()));
     let worker = start(&broken, &stage, &[("executors", "1"), ("task-timeout", "5s")]);
     let retired = runtimes(&worker)[0];
-    broken.order(&["at a load", "hang"]);
-    let stuck = stage.start(inference());
-    until("it hangs", || broken.path().join("out/hangs").exists().then_some(()));
-    broken.obey_no_more();
+    let stuck = hangs(&stage, &broken, "at a load");
     let result = stage.result(&stuck);
     result.failed(&["5s"]);
     let said = result.diagnostics().join("\n");
