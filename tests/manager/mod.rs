@@ -51,6 +51,8 @@ pub struct Habits {
     /// Only after the start has been published is the task written as Running,
     /// the whole record as it was read before: after a time of this range.
     pub running_after: Range<Duration>,
+    /// That write follows so many of the task's results, which it undoes.
+    pub running_after_results: usize,
     /// Of an update (`PUT`), all is dropped but a few fields.
     pub update_drops: bool,
     /// It subscribes once, and never again after a reconnect.
@@ -64,6 +66,7 @@ impl Default for Habits {
         Habits {
             store: Store::Badger,
             running_after: Duration::from_millis(1)..Duration::from_millis(5),
+            running_after_results: 0,
             update_drops: true,
             deaf_after_reconnect: true,
             token: None,

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// A status and what it says.
 pub type Reply = Result<(u16, Value), (u16, String)>;
@@ -23,6 +23,8 @@ pub struct Desk {
     records: Mutex<Records>,
     /// Calls of latent tasks, until their answer comes.
     calls: Mutex<HashMap<String, oneshot::Sender<Value>>>,
+    /// How many results of each task have been stored.
+    results: watch::Sender<HashMap<String, usize>>,
     requests: Mutex<Vec<String>>,
 }
 
@@ -37,6 +39,7 @@ impl Desk {
             line: Line::default(),
             records: Mutex::new(Records::open(habits.store, dir)),
             calls: Mutex::default(),
+            results: watch::Sender::default(),
             requests: Mutex::default(),
         }
     }
@@ -88,6 +91,10 @@ impl Desk {
         published.map_err(|()| (500, "failed to publish start message".to_owned()))?;
         let late = &self.habits.running_after;
         tokio::time::sleep(late.start + (late.end - late.start).mul_f64(fastrand::f64())).await;
+        let enough = self.habits.running_after_results;
+        let mut results = self.results.subscribe();
+        let stored = results.wait_for(|stored| stored.get(id).copied().unwrap_or(0) >= enough);
+        stored.await.expect("its sender is here");
         task.insert("state".into(), RUNNING.into());
         task.insert("start_time".into(), now().into());
         task.insert("updated_at".into(), now().into());
@@ -240,6 +247,7 @@ impl Desk {
             .filter_map(|task| Some(task["id"].as_str()?.to_owned()))
             .collect();
         drop(records);
+        self.results.send_modify(|stored| *stored.entry(id.to_owned()).or_default() += 1);
         for id in next {
             let desk = self.clone();
             tokio::spawn(async move { desk.start(&id).await });
