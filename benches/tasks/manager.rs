@@ -56,8 +56,7 @@ struct Result<'a> {
 
 impl Manager {
     pub fn connect(broker: SocketAddr) -> anyhow::Result<Manager> {
-        let tokio =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let tokio = thread()?;
         let topics = Topics::new("bench", "bench");
         let address = Address { host: broker.ip().to_string(), port: broker.port() };
         let mut options = mqtt::Options::new(address, "bench-manager");
@@ -190,25 +189,52 @@ impl Manager {
     }
 }
 
-/// Somebody who answers each message, as a worker that has nothing to do would: an
-/// empty round trip.
-pub struct Echo(#[expect(dead_code, reason = "held: the connection ends with it")] Link);
+/// Somebody who answers each message at once, as a worker that has nothing to do
+/// would: empty round trips with what they hold, starts with an empty result.
+pub struct Echo {
+    #[expect(dead_code, reason = "held: the connection ends with it")]
+    link: Link,
+    /// Its own, if it has one.
+    _tokio: Option<tokio::runtime::Runtime>,
+}
 
 impl Echo {
-    /// On the manager's own thread.
-    pub fn start(manager: &Manager, broker: SocketAddr) -> anyhow::Result<Echo> {
+    /// On the manager's own thread: the fewest wake-ups for one message at a time.
+    pub fn beside(manager: &Manager, broker: SocketAddr) -> anyhow::Result<Echo> {
+        let link = Echo::connect(manager.tokio.handle(), broker, vec![ASK.to_owned()])?;
+        Ok(Echo { link, _tokio: None })
+    }
+
+    /// On a thread of its own, in place of a worker.
+    pub fn of_starts(broker: SocketAddr) -> anyhow::Result<Echo> {
+        let tokio = thread()?;
+        let topics = Topics::new("bench", "bench");
+        let link = Echo::connect(tokio.handle(), broker, vec![topics.start()])?;
+        Ok(Echo { link, _tokio: Some(tokio) })
+    }
+
+    fn connect(
+        tokio: &tokio::runtime::Handle,
+        broker: SocketAddr,
+        subscriptions: Vec<String>,
+    ) -> anyhow::Result<Link> {
         let address = Address { host: broker.ip().to_string(), port: broker.port() };
         let mut options = mqtt::Options::new(address, "bench-echo");
-        options.subscriptions = vec![ASK.to_owned()];
-        let _entered = manager.tokio.enter();
+        options.subscriptions = subscriptions;
+        let _entered = tokio.enter();
         let (link, mut events) = mqtt::connect(options)?;
         let answers = link.clone();
+        let results = Topics::new("bench", "bench").results();
         let (connected, ready) = std::sync::mpsc::channel();
-        manager.tokio.spawn(async move {
+        tokio.spawn(async move {
             while let Some(event) = events.next().await {
                 match event {
                     Event::Message(message) => {
-                        drop(answers.publish(ANSWER, message.payload));
+                        if message.topic == ASK {
+                            drop(answers.publish(ANSWER, message.payload));
+                        } else {
+                            drop(answers.publish(&results, r#"{"task_id":"task","results":""}"#));
+                        }
                         answers.ack(message.ack);
                     }
                     // Nobody waits for a second one.
@@ -218,6 +244,10 @@ impl Echo {
             }
         });
         ready.recv_timeout(PATIENCE).context("the echo does not connect")?;
-        Ok(Echo(link))
+        Ok(link)
     }
+}
+
+fn thread() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
 }

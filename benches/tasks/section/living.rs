@@ -31,7 +31,7 @@ fn invocations(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
     let mut alone = Alone::new(place, "LATENCY", Precision::F32)?;
     let broker = Broker::start(place)?;
     let mut manager = Manager::connect(broker.address)?;
-    let _echo = Echo::start(&manager, broker.address)?;
+    let _echo = Echo::beside(&manager, broker.address)?;
     let _worker = Worker::start(place, broker.address, &settings)?;
     manager.hear()?;
     let empty = manager.deploy(&latent(Place::empty_component()?)?)?;

@@ -1,7 +1,7 @@
 //! Tasks that do nothing, each with a module of 100 KB in its message.
 
 use crate::broker::Broker;
-use crate::manager::{Manager, Start};
+use crate::manager::{Echo, Manager, Start};
 use crate::ours::Ours;
 use crate::place::Place;
 use crate::report::{Report, Target};
@@ -20,13 +20,18 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
     let mut ours = Ours::start(place, &[])?;
     let broker = Broker::start(place)?;
     let mut manager = Manager::connect(broker.address)?;
-    let [mut in_executor, mut components, mut kept, mut stateless, mut held] =
-        [const { Samples::new() }; 5];
+    let [mut in_executor, mut components, mut echo, mut kept, mut stateless, mut held] =
+        [const { Samples::new() }; 6];
     let at_once = [("stateless", "false")];
     let defaults = [("result-hold", "5ms"), ("result-repeat", "2s,10s")];
     for _ in 0..rounds.div_ceil(5) {
         in_executor.add_number(ours.flow(&empty, IN_FLIGHT, LASTING)?);
         components.add_number(ours.flow(&component, IN_FLIGHT, LASTING)?);
+        {
+            let _echo = Echo::of_starts(broker.address)?;
+            manager.run(&start)?;
+            echo.add_number(manager.flow(&start, IN_FLIGHT, LASTING)?);
+        }
         for (samples, settings) in [
             (&mut kept, &at_once[..]),
             (&mut stateless, &[("stateless", "true")]),
@@ -43,6 +48,8 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
     let components = components.median();
     report.hold("empty_components_per_second", components, "/s", Target::AtLeast(10_000.0));
     report.hold("empty_messages_per_second", kept.median(), "/s", Target::AtLeast(6_000.0));
+    report.hold("empty_messages_to_echo", kept.median() / echo.median(), "", Target::AtLeast(0.9));
+    report.say("empty_messages_echo_per_second", echo.median(), "/s");
     report.say("empty_messages_stateless_per_second", stateless.median(), "/s");
     report.say("empty_messages_held_and_repeated_per_second", held.median(), "/s");
     Ok(())
