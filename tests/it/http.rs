@@ -531,9 +531,12 @@ fn what_guests_write_and_what_became_of_requests_is_in_the_log() {
         let id = stage.start(server());
         let port = port(&stage, &id);
         ask(port, "/say", b"");
-        ask(port, "/trap", b"");
         worker.logs("on standard output");
         worker.logs("on standard error");
+        // That its client has all of the answer ends no guest.
+        assert_eq!(ask(port, "/later?100", b"").status, 200);
+        worker.logs("after the answer");
+        ask(port, "/trap", b"");
         let line = worker.logs("POST /trap: wasm trap");
         assert!(line.contains(&id), "{line}");
         let line = worker.logs("status=500");

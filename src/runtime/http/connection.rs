@@ -7,7 +7,7 @@ use super::exchange::{Answered, Exchange};
 use super::request;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -120,7 +120,9 @@ async fn answer(server: &Arc<Server>, request: Request<Incoming>) -> Response<An
             let status = response.status();
             exchange.answered(status);
             let read = exchange.has_body(status);
-            response.map(|body| Answered::guests(body, exchange.clone(), read))
+            let length = response.headers().get(CONTENT_LENGTH);
+            let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+            response.map(|body| Answered::guests(body, exchange.clone(), read, length))
         }
         Ok(Ok(Err(code))) => {
             exchange.complain(&format!("the guest answered with an error: {code:?}"));

@@ -35,6 +35,9 @@ pub(super) struct Exchange {
     sent: AtomicU64,
     /// Of the answer, once there is one. Counted when that has ended.
     status: Mutex<Option<StatusCode>>,
+    /// What the client has all of, until the guest has ended: it is not to see a
+    /// stream that was closed.
+    read: Mutex<Option<HyperOutgoingBody>>,
 }
 
 impl Exchange {
@@ -58,6 +61,7 @@ impl Exchange {
             left: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             status: Mutex::default(),
+            read: Mutex::default(),
         })
     }
 
@@ -121,6 +125,12 @@ impl Exchange {
         self.cancel.cancel(Reason::Stopped);
     }
 
+    /// The client has all of the answer. Its guest may go on.
+    fn has_all(&self, body: HyperOutgoingBody) {
+        // One value, set in one step.
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+    }
+
     /// Whether an answer of this status has a body.
     pub(super) fn has_body(&self, status: StatusCode) -> bool {
         self.method != Method::HEAD
@@ -151,19 +161,26 @@ pub(super) struct Answered {
     text: Option<Bytes>,
     /// Nobody reads it.
     unread: bool,
+    /// Bytes that are to come, where the head says how many there are.
+    left: Option<u64>,
     exchange: Arc<Exchange>,
 }
 
 impl Answered {
-    /// A guest's.
-    pub(super) fn guests(body: HyperOutgoingBody, exchange: Arc<Exchange>, read: bool) -> Answered {
-        Answered { body: Some(body), text: None, unread: !read, exchange }
+    /// A guest's, of so many bytes if its head says so.
+    pub(super) fn guests(
+        body: HyperOutgoingBody,
+        exchange: Arc<Exchange>,
+        read: bool,
+        length: Option<u64>,
+    ) -> Answered {
+        Answered { body: Some(body), text: None, unread: !read, left: length, exchange }
     }
 
     /// Our own.
     pub(super) fn text(text: &'static str, exchange: Arc<Exchange>) -> Answered {
         let text = Some(Bytes::from_static(text.as_bytes()));
-        Answered { body: None, text, unread: false, exchange }
+        Answered { body: None, text, unread: false, left: None, exchange }
     }
 }
 
@@ -181,8 +198,9 @@ impl Body for Answered {
         let frame = std::task::ready!(Pin::new(body).poll_frame(context));
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
-                let bytes = frame.data_ref().map_or(0, Bytes::len);
-                self.exchange.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+                let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                self.exchange.sent.fetch_add(bytes, Ordering::Relaxed);
+                self.left = self.left.map(|left| left.saturating_sub(bytes));
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
@@ -216,9 +234,13 @@ impl Body for Answered {
 
 impl Drop for Answered {
     fn drop(&mut self) {
-        let rest = self.body.as_ref().is_some_and(|body| !body.is_end_stream());
-        if rest && !self.unread {
-            self.exchange.client_left();
+        if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
+            if self.left == Some(0) {
+                // hyper asks for no end where it knows the length.
+                self.exchange.has_all(body);
+            } else if !self.unread {
+                self.exchange.client_left();
+            }
         }
         self.exchange.over();
     }
