@@ -19,6 +19,7 @@ mod link;
 mod outgoing;
 mod output;
 mod refusals;
+mod remains;
 mod run;
 mod sandbox;
 mod sleep;
@@ -32,7 +33,7 @@ pub use engine::{InstancePool, MAX_WASM_STACK, THREAD_STACK};
 pub use http::{Door, Requests, Served, TIMES};
 pub use inspect::{GuestDescription, GuestImport, GuestMemory, inspect};
 pub use outgoing::{Connect, Connecting, Outbound};
-pub use run::Remains;
+pub use remains::Remains;
 
 use crate::cancel::Cancel;
 use crate::disk::DiskCache;
@@ -92,6 +93,7 @@ pub struct Runtime {
     huge_pages: Option<hugepages::HugePages>,
     stores: Arc<stores::Stores>,
     crews: http::Crews,
+    teardown: remains::Teardown,
 }
 
 impl Runtime {
@@ -128,6 +130,7 @@ impl Runtime {
             artefacts: artefacts::Artefacts::new(engine, linkers, config)?,
             fetch: config.fetch.clone(),
             crews: http::Crews::new(config.requests),
+            teardown: remains::Teardown::start()?,
         })
     }
 
@@ -137,13 +140,17 @@ impl Runtime {
     /// One that turns out to be an HTTP server fails with [`Failure::Serves`],
     /// and is for [`Runtime::serve`].
     pub fn run(&self, spec: &TaskSpec, cancel: &Arc<Cancel>) -> Outcome {
-        self.answer(spec, None, cancel).0
+        let (outcome, remains) = self.answer(spec, None, cancel);
+        remains.clear();
+        outcome
     }
 
     /// Serves until `door` is shut and the last request has ended, or `cancel`
     /// says so. To be called like [`Runtime::run`].
     pub fn serve(&self, spec: &TaskSpec, door: Door, cancel: &Arc<Cancel>) -> Outcome {
-        self.answer(spec, Some(door), cancel).0
+        let (outcome, remains) = self.answer(spec, Some(door), cancel);
+        remains.clear();
+        outcome
     }
 
     /// Runs a task or, with a door, serves: for whoever can send the outcome before
