@@ -75,6 +75,8 @@ pub(in crate::nn) enum Condition {
     Attribute { key: &'static str, least: i64, most: i64 },
     /// None of the attribute's numbers is this one.
     AttributeNot { key: &'static str, not: i64 },
+    /// The attribute's text does not have this in it, in small letters.
+    AttributeWithout { key: &'static str, part: &'static str },
     /// The number of the attribute is the last dimension of the input.
     Attributed { key: &'static str, input: usize },
     /// Its inputs have elements, unless all but one are constants.
@@ -328,6 +330,14 @@ mod tests {
         };
         assert_eq!(wide("3"), Ok(()));
         assert!(wide("4").expect_err("4").why.contains("`hidden_size`"));
+        let resized = |mode: &'static str| {
+            let inputs = vec![shape(&[1, 2, 3, 4]); 3];
+            prove("Interpolate", &inputs, &|key| (key == "mode").then(|| mode.to_owned()))
+        };
+        assert_eq!(resized("cubic"), Ok(()));
+        for mode in ["bilinear_pillow", "BICUBIC_PILLOW"] {
+            assert!(resized(mode).expect_err(mode).why.contains("`mode`"), "{mode}");
+        }
     }
 
     #[test]

@@ -137,6 +137,13 @@ pub(in crate::nn) fn holds(
                 false => doubt(format!("its `{key}` may be {not}")),
             }
         }
+        Condition::AttributeWithout { key, part } => {
+            let text = attributes(key).unwrap_or_default().to_lowercase();
+            match text.contains(part) {
+                true => doubt(format!("its `{key}` is of the kind `{part}`")),
+                false => Ok(()),
+            }
+        }
         Condition::Attributed { key, input } => {
             let last = shape(input).and_then(|dims| dims.last().copied());
             let number = attributes(key).and_then(|text| text.parse().ok());

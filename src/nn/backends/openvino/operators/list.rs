@@ -2,8 +2,8 @@
 //! OpenVINO's opsets 1 to 17. A version of an operator has no entry of its own.
 
 use super::Condition::{
-    Absent, Attribute, AttributeNot, Attributed, Axes, Bodies, Fixed, Index, Inner, NoProducts,
-    NonZero, NotEmpty, Operands, Tuple, Within,
+    Absent, Attribute, AttributeNot, AttributeWithout, Attributed, Axes, Bodies, Fixed, Index,
+    Inner, NoProducts, NonZero, NotEmpty, Operands, Tuple, Within,
 };
 use super::Rule::{self, Refused, Safe, When};
 
@@ -12,7 +12,7 @@ pub(super) const LIST: &[(&str, Rule)] = &[
     ("Abs", Safe),
     ("Acos", Safe),
     ("Acosh", Safe),
-    ("AdaptiveAvgPool", When(&[NotEmpty { input: 0 }])),
+    ("AdaptiveAvgPool", When(&[NotEmpty { input: 0 }, Within { input: 1, least: 1, most: 65535 }])),
     ("AdaptiveMaxPool", When(&[NotEmpty { input: 0 }, Within { input: 1, least: 1, most: 65535 }])),
     ("Add", When(&[Operands, NoProducts])),
     ("Asin", Safe),
@@ -131,7 +131,14 @@ pub(super) const LIST: &[(&str, Rule)] = &[
     ("GroupConvolutionBackpropData", When(&[NotEmpty { input: 0 }, NotEmpty { input: 1 }])),
     ("GroupedMatMul", Safe),
     ("GroupNormalization", Safe),
-    ("GRUCell", Safe),
+    (
+        "GRUCell",
+        When(&[
+            NotEmpty { input: 0 },
+            NotEmpty { input: 1 },
+            Attributed { key: "hidden_size", input: 3 },
+        ]),
+    ),
     (
         "GRUSequence",
         When(&[
@@ -163,6 +170,7 @@ pub(super) const LIST: &[(&str, Rule)] = &[
             NotEmpty { input: 1 },
             NotEmpty { input: 2 },
             NotEmpty { input: 3 },
+            AttributeWithout { key: "mode", part: "pillow" },
         ]),
     ),
     ("Inverse", Safe),
@@ -189,7 +197,14 @@ pub(super) const LIST: &[(&str, Rule)] = &[
     ("LogSoftmax", Safe),
     ("Loop", When(&[Bodies])),
     ("LRN", When(&[NotEmpty { input: 1 }])),
-    ("LSTMCell", When(&[Fixed { input: 0 }])),
+    (
+        "LSTMCell",
+        When(&[
+            Fixed { input: 0 },
+            NotEmpty { input: 1 },
+            Attributed { key: "hidden_size", input: 4 },
+        ]),
+    ),
     (
         "LSTMSequence",
         When(&[
@@ -205,7 +220,7 @@ pub(super) const LIST: &[(&str, Rule)] = &[
     ("Minimum", When(&[Operands])),
     ("Mish", Safe),
     ("Mod", Safe),
-    ("MulticlassNms", When(&[Absent { input: 2 }])),
+    ("MulticlassNms", When(&[Absent { input: 2 }, AttributeNot { key: "nms_top_k", not: 0 }])),
     ("Multinomial", Refused("its probabilities and counts are not checked")),
     ("Multiply", When(&[Operands])),
     ("MVN", Safe),
@@ -235,7 +250,7 @@ pub(super) const LIST: &[(&str, Rule)] = &[
     ("PriorBoxClustered", Refused("its sizes and variances are not checked")),
     ("Proposal", Refused("its attributes and shapes are not checked")),
     ("PSROIPooling", When(&[NotEmpty { input: 0 }])),
-    ("RandomUniform", Safe),
+    ("RandomUniform", When(&[NotEmpty { input: 0 }])),
     ("Range", When(&[NonZero { input: 2 }])),
     (
         "RDFT",
@@ -264,7 +279,14 @@ pub(super) const LIST: &[(&str, Rule)] = &[
     ("Reverse", Safe),
     ("ReverseSequence", Safe),
     ("RGBtoNV12", Safe),
-    ("RNNCell", Safe),
+    (
+        "RNNCell",
+        When(&[
+            NotEmpty { input: 0 },
+            NotEmpty { input: 1 },
+            Attributed { key: "hidden_size", input: 3 },
+        ]),
+    ),
     (
         "RNNSequence",
         When(&[
@@ -308,7 +330,14 @@ pub(super) const LIST: &[(&str, Rule)] = &[
     ("Softmax", Safe),
     ("SoftPlus", Safe),
     ("SoftSign", Safe),
-    ("SpaceToBatch", Safe),
+    (
+        "SpaceToBatch",
+        When(&[
+            Within { input: 1, least: 1, most: 65535 },
+            Within { input: 2, least: 0, most: 65535 },
+            Within { input: 3, least: 0, most: 65535 },
+        ]),
+    ),
     ("SpaceToDepth", Safe),
     ("SparseFillEmptyRows", Refused("its indices are not checked")),
     ("Split", Safe),
