@@ -19,7 +19,6 @@ mod link;
 mod outgoing;
 mod output;
 mod refusals;
-mod remains;
 mod run;
 mod sandbox;
 mod sleep;
@@ -33,7 +32,7 @@ pub use engine::{InstancePool, MAX_WASM_STACK, THREAD_STACK};
 pub use http::{Door, Requests, Served, TIMES};
 pub use inspect::{GuestDescription, GuestImport, GuestMemory, inspect};
 pub use outgoing::{Connect, Connecting, Outbound};
-pub use remains::Remains;
+pub use run::Remains;
 
 use crate::cancel::Cancel;
 use crate::disk::DiskCache;
@@ -93,7 +92,6 @@ pub struct Runtime {
     huge_pages: Option<hugepages::HugePages>,
     stores: Arc<stores::Stores>,
     crews: http::Crews,
-    teardown: remains::Teardown,
 }
 
 impl Runtime {
@@ -130,7 +128,6 @@ impl Runtime {
             artefacts: artefacts::Artefacts::new(engine, linkers, config)?,
             fetch: config.fetch.clone(),
             crews: http::Crews::new(config.requests),
-            teardown: remains::Teardown::start()?,
         })
     }
 
@@ -140,17 +137,13 @@ impl Runtime {
     /// One that turns out to be an HTTP server fails with [`Failure::Serves`],
     /// and is for [`Runtime::serve`].
     pub fn run(&self, spec: &TaskSpec, cancel: &Arc<Cancel>) -> Outcome {
-        let (outcome, remains) = self.answer(spec, None, cancel);
-        remains.clear();
-        outcome
+        self.answer(spec, None, cancel).0
     }
 
     /// Serves until `door` is shut and the last request has ended, or `cancel`
     /// says so. To be called like [`Runtime::run`].
     pub fn serve(&self, spec: &TaskSpec, door: Door, cancel: &Arc<Cancel>) -> Outcome {
-        let (outcome, remains) = self.answer(spec, Some(door), cancel);
-        remains.clear();
-        outcome
+        self.answer(spec, Some(door), cancel).0
     }
 
     /// Runs a task or, with a door, serves: for whoever can send the outcome before

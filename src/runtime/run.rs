@@ -10,7 +10,6 @@ use super::engine::Watch;
 use super::http::{self, Door};
 use super::link::{Artefact, Pre};
 use super::output::Capture;
-use super::remains::Remains;
 use super::sandbox::{MAX_HANDLES, TaskState};
 use super::{CallError, Runtime, Stdio, component, core, refusals};
 use crate::cancel::{Cancel, Doing};
@@ -20,12 +19,27 @@ use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tracing::error;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{FrameInfo, Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 const NO_NETWORK: &str =
     "network: the guest asked for a socket or an address, which was refused: a task has no network";
+
+/// What is left of a task whose outcome is known: its instance, which is cleared
+/// away when this is dropped. No native code is called for that.
+#[must_use = "dropping it takes a while, for which no answer has to wait"]
+pub struct Remains(Option<Store<TaskState>>);
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        let store = self.0.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(store))).is_err() {
+            error!("a panic while a task that had ended was cleared away; see above");
+        }
+    }
+}
 
 /// `door`: of a server, without which it is not served.
 pub(super) fn run(
@@ -52,7 +66,7 @@ pub(super) fn run(
             diagnostics: spec.grant().notes.clone(),
             ..Outcome::failed(Failure::Stopped)
         },
-        remains: Remains::none(),
+        remains: Remains(None),
     };
     // Unwind safe: what a panic may leave half done is dropped with the store.
     let verdict = catch_unwind(AssertUnwindSafe(|| run.attempt())).unwrap_or_else(|panic| {
@@ -136,7 +150,7 @@ impl TaskRun<'_> {
         self.outcome.timings.ran = elapsed.saturating_sub(in_graphs);
         // Native code may crash in it, which has to be this task's doing.
         drop(store.data_mut().nn.take());
-        self.remains = Remains::of(store, elapsed, &self.runtime.teardown);
+        self.remains = Remains(Some(store));
         verdict
     }
 

@@ -15,12 +15,8 @@ pub(super) const LONG: Duration = Duration::from_secs(60);
 
 /// A task of the module `text`, in the text format.
 fn task(text: &str, timeout: Duration) -> TaskSpec {
-    task_of(binary(text), timeout)
-}
-
-pub(super) fn task_of(module: Binary, timeout: Duration) -> TaskSpec {
     let limits = Limits { timeout: Some(timeout), run: None, memory: Some(1 << 20), output: 100 };
-    limited(ModuleSource::Bytes(module), limits)
+    limited(ModuleSource::Bytes(binary(text)), limits)
 }
 
 pub(super) fn binary(text: &str) -> Binary {
@@ -169,7 +165,7 @@ fn served(module: Binary, late: Duration) -> String {
 }
 
 /// A guest that sleeps as long as this.
-pub(super) fn sleeps(time: Duration) -> Binary {
+fn sleeps(time: Duration) -> Binary {
     let nanos: String = u64::try_from(time.as_nanos())
         .expect("a short time")
         .to_le_bytes()

@@ -67,15 +67,14 @@ pub(super) fn executors(config: &Config) -> usize {
     config.executors.get() + compilers(config) + 1 + config.daemons
 }
 
-/// A slot for each of them, and for each task that may be left behind; and two more,
-/// because an instance gives its own back a moment after its task has ended, and one
-/// is cleared away while the next task runs.
+/// A slot for each of them, and for each task that may be left behind, and one
+/// more, because an instance gives its own back a moment after its task has ended.
 pub(super) fn pool(config: &Config) -> InstancePool {
     let executors = u32::try_from(executors(config)).unwrap_or(u32::MAX);
     // And for each request at once, where there are any.
     let requests = u32::try_from(config.http.requests).unwrap_or(u32::MAX);
     let requests = if config.http.enabled { requests } else { 0 };
-    let instances = executors.saturating_mul(2).saturating_add(2).saturating_add(requests);
+    let instances = executors.saturating_mul(2).saturating_add(1).saturating_add(requests);
     InstancePool { instances, memory: config.limits.memory }
 }
 
