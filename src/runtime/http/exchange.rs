@@ -161,8 +161,8 @@ pub(super) struct Answered {
     text: Option<Bytes>,
     /// Nobody reads it.
     unread: bool,
-    /// Bytes that are to come, where the head says how many there are.
-    left: Option<u64>,
+    /// How many bytes the head says that there are.
+    length: Option<u64>,
     exchange: Arc<Exchange>,
 }
 
@@ -174,13 +174,13 @@ impl Answered {
         read: bool,
         length: Option<u64>,
     ) -> Answered {
-        Answered { body: Some(body), text: None, unread: !read, left: length, exchange }
+        Answered { body: Some(body), text: None, unread: !read, length, exchange }
     }
 
     /// Our own.
     pub(super) fn text(text: &'static str, exchange: Arc<Exchange>) -> Answered {
         let text = Some(Bytes::from_static(text.as_bytes()));
-        Answered { body: None, text, unread: false, left: None, exchange }
+        Answered { body: None, text, unread: false, length: None, exchange }
     }
 }
 
@@ -198,9 +198,8 @@ impl Body for Answered {
         let frame = std::task::ready!(Pin::new(body).poll_frame(context));
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
-                let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-                self.exchange.sent.fetch_add(bytes, Ordering::Relaxed);
-                self.left = self.left.map(|left| left.saturating_sub(bytes));
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                self.exchange.sent.fetch_add(bytes as u64, Ordering::Relaxed);
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
@@ -235,7 +234,8 @@ impl Body for Answered {
 impl Drop for Answered {
     fn drop(&mut self) {
         if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
-            if self.left == Some(0) {
+            let sent = self.exchange.sent.load(Ordering::Relaxed);
+            if self.length.is_some_and(|length| sent >= length) {
                 // hyper asks for no end where it knows the length.
                 self.exchange.has_all(body);
             } else if !self.unread {

@@ -75,7 +75,7 @@ pub(in crate::nn) enum Condition {
     Attribute { key: &'static str, least: i64, most: i64 },
     /// None of the attribute's numbers is this one.
     AttributeNot { key: &'static str, not: i64 },
-    /// The attribute's text does not have this in it, in small letters.
+    /// The attribute's text, in lower case, does not contain this.
     AttributeWithout { key: &'static str, part: &'static str },
     /// The number of the attribute is the last dimension of the input.
     Attributed { key: &'static str, input: usize },
