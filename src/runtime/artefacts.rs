@@ -8,6 +8,7 @@
 use super::RuntimeConfig;
 use super::code::{CompiledCode, Kind};
 use super::compiler::{Bench, CompileLane, Compiler, Ender, NotCompiled};
+use super::engine::BySize;
 use super::link::{Artefact, Linkers, Pre};
 use crate::cache::{Cache, CacheEntry, CacheLimits, Flight, LookUp};
 use crate::cancel::{Cancel, Reason};
@@ -52,8 +53,8 @@ pub(super) struct Artefacts {
 
 /// What makes artefacts, on the threads of the compiler.
 struct Maker {
-    engine: Engine,
-    linkers: Linkers,
+    engines: BySize<Engine>,
+    linkers: BySize<Linkers>,
     cache: Cache<Digest, Compilation>,
     /// Each with the sentence for its tasks.
     pauses: Arc<Pauses<Arc<str>>>,
@@ -85,8 +86,8 @@ impl Artefacts {
     /// Holds no more compiled code than the configuration says, what was used
     /// least recently goes first; compiles no more modules at the same time.
     pub(super) fn new(
-        engine: Engine,
-        linkers: Linkers,
+        engines: BySize<Engine>,
+        linkers: BySize<Linkers>,
         config: &RuntimeConfig,
     ) -> anyhow::Result<Artefacts> {
         let limits = CacheLimits {
@@ -96,7 +97,7 @@ impl Artefacts {
             flights: usize::MAX,
         };
         let maker = Maker {
-            engine,
+            engines,
             linkers,
             cache: Cache::new(limits),
             pauses: Arc::default(),
@@ -296,11 +297,12 @@ impl Maker {
         bench: &mut Bench,
     ) -> Result<(Artefact, bool), NotCompiled> {
         let kind = Kind::of(binary).map_err(NotCompiled::Refused)?;
-        let link = |code: &CompiledCode| self.linkers.link(code).map_err(NotCompiled::Refused);
-        if let Some(code) = self.on_disk(kind, &making.digest) {
+        let (engine, linkers) = (self.engines.of(binary), self.linkers.of(binary));
+        let link = |code: &CompiledCode| linkers.link(code).map_err(NotCompiled::Refused);
+        if let Some(code) = self.on_disk(engine, kind, &making.digest) {
             return Ok((link(&code)?, false));
         }
-        let code = bench.compile(&self.engine, kind, binary, |ender| {
+        let code = bench.compile(engine, kind, binary, |ender| {
             self.compiled.fetch_add(1, Ordering::Relaxed);
             let stage = match ender {
                 Some(ender) => WorkStage::Compiling(Instant::now(), ender),
@@ -314,7 +316,7 @@ impl Maker {
     }
 
     /// What an earlier process compiled, if this engine can run it.
-    fn on_disk(&self, kind: Kind, digest: &Digest) -> Option<CompiledCode> {
+    fn on_disk(&self, engine: &Engine, kind: Kind, digest: &Digest) -> Option<CompiledCode> {
         let disk = self.disk.as_ref()?;
         let bytes = disk.get(digest)?;
         // SAFETY: they are what `CompiledCode::serialize` gave this program, whole by
@@ -322,7 +324,7 @@ impl Maker {
         // to; that they are of this kind, this version, these settings and this
         // sort of processor is looked at by the engine.
         #[allow(unsafe_code, reason = "compiled code is run as it is found")]
-        let code = unsafe { CompiledCode::deserialize(&self.engine, kind, &bytes) };
+        let code = unsafe { CompiledCode::deserialize(engine, kind, &bytes) };
         code.inspect_err(|error| {
             debug!("compiled code on the disk can't be used: {error:#}");
             disk.remove(digest);

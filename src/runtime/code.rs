@@ -147,6 +147,14 @@ impl CompiledCode {
         }
     }
 
+    /// For which engine it is.
+    pub(super) fn engine(&self) -> &Engine {
+        match self {
+            CompiledCode::Module(module) => module.engine(),
+            CompiledCode::Component(component) => component.engine(),
+        }
+    }
+
     /// Bytes of the compiled code.
     pub(super) fn size(&self) -> usize {
         let image = match self {

@@ -1,6 +1,7 @@
-//! The one engine of the process and its clock.
+//! The engines of the process, one for small code and one for large, and their
+//! clock.
 //!
-//! A thread advances the engine's epoch every [`TICK`] while a task runs, and
+//! A thread advances the engines' epochs every [`TICK`] while a task runs, and
 //! cancels the tasks whose time is over. It sleeps while nothing runs.
 
 use crate::cancel::{Cancel, Reason};
@@ -57,13 +58,52 @@ const KEEP_RESIDENT_OF_COPIES: usize = 32 << 20;
 /// instances of a component have it together.
 pub(super) const MAX_INSTANCE_SIZE: usize = 16 << 20;
 
-/// Makes the engine that all tasks share; `mapping` says that large files are
+/// Most bytes of a binary that is small.
+const SMALL: usize = 512 << 10;
+
+/// One for small binaries and one for large ones.
+pub(super) struct BySize<T> {
+    small: T,
+    large: T,
+}
+
+impl<T> BySize<T> {
+    /// The one for this binary.
+    pub(super) fn of(&self, binary: &[u8]) -> &T {
+        if binary.len() <= SMALL { &self.small } else { &self.large }
+    }
+
+    /// What `make` makes of each.
+    pub(super) fn try_map<U, E>(
+        &self,
+        mut make: impl FnMut(&T) -> Result<U, E>,
+    ) -> Result<BySize<U>, E> {
+        Ok(BySize { small: make(&self.small)?, large: make(&self.large)? })
+    }
+}
+
+/// Makes the engines that all tasks share; `mapping` says that large files are
 /// mapped into guests' memories, not copied.
-pub(super) fn engine(
+///
+/// An instance of large code shares the pages of its data with the others until
+/// it writes to them. Each page costs a fault then, or two, and an interruption
+/// of the other cores; so an instance of small code, of whose few pages it
+/// writes most, has its data copied.
+pub(super) fn engines(
     pool: Option<InstancePool>,
     mapping: bool,
+) -> wasmtime::Result<BySize<wasmtime::Engine>> {
+    BySize { small: false, large: true }.try_map(|shared| engine(pool, mapping, *shared))
+}
+
+/// `shared`: instances share the pages of their data until they write to them.
+fn engine(
+    pool: Option<InstancePool>,
+    mapping: bool,
+    shared: bool,
 ) -> wasmtime::Result<wasmtime::Engine> {
     let mut config = wasmtime::Config::new();
+    config.memory_init_cow(shared);
     // Epochs, since fuel would cost two to three times the guest's time.
     config.epoch_interruption(true);
     config.max_wasm_stack(MAX_WASM_STACK);
@@ -149,15 +189,15 @@ pub(super) struct Ticker {
 }
 
 impl Ticker {
-    /// Starts the clock of `engine`.
-    pub(super) fn start(engine: &wasmtime::Engine) -> anyhow::Result<Ticker> {
+    /// Starts the clock of `engines`.
+    pub(super) fn start(engines: &BySize<wasmtime::Engine>) -> anyhow::Result<Ticker> {
         let shared = Arc::new(Deadlines::default());
         let thread = std::thread::Builder::new()
             .name("epoch".into())
             .spawn({
                 let shared = shared.clone();
-                let engine = engine.clone();
-                move || tick(&shared, &engine)
+                let engines = [engines.small.clone(), engines.large.clone()];
+                move || tick(&shared, &engines)
             })
             .context("starting the epoch thread")?;
         Ok(Ticker { shared, thread: Some(thread) })
@@ -208,7 +248,7 @@ impl Drop for Watch<'_> {
     }
 }
 
-fn tick(shared: &Deadlines, engine: &wasmtime::Engine) {
+fn tick(shared: &Deadlines, engines: &[wasmtime::Engine]) {
     let mut watched = shared.lock();
     while !watched.closed {
         if watched.tasks.is_empty() {
@@ -229,7 +269,7 @@ fn tick(shared: &Deadlines, engine: &wasmtime::Engine) {
         // Not under the lock: what a cancellation interrupts may end its watch.
         drop(watched);
         // First, so that nothing that is done for one task delays the others.
-        engine.increment_epoch();
+        engines.iter().for_each(wasmtime::Engine::increment_epoch);
         for (cancel, limit) in over {
             cancel.cancel(Reason::Timeout(limit));
         }
@@ -243,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_deadline_cancels_with_its_limit() {
-        let ticker = Ticker::start(&engine(None, false).expect("an engine")).expect("a thread");
+        let ticker = Ticker::start(&engines(None, false).expect("engines")).expect("a thread");
         let cancel = Arc::new(Cancel::default());
         let limit = Duration::from_millis(1);
         let _watch = ticker.watch(&cancel, Some(limit));
@@ -261,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_task_that_ended_is_not_cancelled() {
-        let ticker = Ticker::start(&engine(None, false).expect("an engine")).expect("a thread");
+        let ticker = Ticker::start(&engines(None, false).expect("engines")).expect("a thread");
         let ended = Arc::new(Cancel::default());
         drop(ticker.watch(&ended, Some(Duration::from_millis(5))));
         let later = Arc::new(Cancel::default());

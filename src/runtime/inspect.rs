@@ -66,11 +66,12 @@ pub struct GuestMemory {
 /// A sentence: it is no guest, or does not compile.
 pub fn inspect(binary: &[u8]) -> Result<GuestDescription, String> {
     let failed = |e: wasmtime::Error| format!("the engine does not start: {e:#}");
-    let engine = engine::engine(None, false).map_err(failed)?;
-    let linkers = Linkers::new(&engine, Stdio::Captured).map_err(failed)?;
+    let engines = engine::engines(None, false).map_err(failed)?;
+    let engine = engines.of(binary);
+    let linkers = Linkers::new(engine, Stdio::Captured).map_err(failed)?;
     let kind = Kind::of(binary)?;
-    match CompiledCode::compile(&engine, kind, binary)? {
-        CompiledCode::Module(module) => of_module(&engine, &linkers, &module),
+    match CompiledCode::compile(engine, kind, binary)? {
+        CompiledCode::Module(module) => of_module(engine, &linkers, &module),
         CompiledCode::Component(component) => Ok(of_component(&component)),
     }
 }

@@ -85,7 +85,7 @@ pub enum Stdio {
     Inherited,
 }
 
-/// The engine and everything that outlives a task.
+/// The engines and everything that outlives a task.
 pub struct Runtime {
     artefacts: artefacts::Artefacts,
     fetch: Arc<Fetch>,
@@ -95,24 +95,24 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Starts the engine and its clock.
+    /// Starts the engines and their clock.
     pub fn new(config: &RuntimeConfig, nn: Nn) -> anyhow::Result<Runtime> {
         let mut pool = config.pool;
         let mapping = cfg!(target_os = "linux") && config.file_cache > 0;
-        let engine = engine::engine(pool, mapping)
+        let engines = engine::engines(pool, mapping)
             .or_else(|e| {
                 let wanted = pool.take().ok_or(e)?;
                 // A pool is address space, of which a container may have little.
                 warn!(?wanted, "no pool of instances could be reserved; tasks will be slower");
-                engine::engine(None, false)
+                engine::engines(None, false)
             })
-            .map_err(|e| anyhow!("creating the WebAssembly engine: {e:#}"))?;
+            .map_err(|e| anyhow!("creating the WebAssembly engines: {e:#}"))?;
         let huge_pages = pool.map(|pool| hugepages::HugePages::new(pool.reserved()));
-        let linkers = link::Linkers::new(&engine, config.stdio)
+        let linkers = engines
+            .try_map(|engine| link::Linkers::new(engine, config.stdio))
             .map_err(|e| anyhow!("providing WASI and wasi-nn: {e:#}"))?;
         let stores = stores::Stores {
-            engine: engine.clone(),
-            ticker: engine::Ticker::start(&engine)?,
+            ticker: engine::Ticker::start(&engines)?,
             nn,
             stdio: config.stdio,
             outbound: config.outbound.clone(),
@@ -125,7 +125,7 @@ impl Runtime {
         Ok(Runtime {
             huge_pages,
             stores: Arc::new(stores),
-            artefacts: artefacts::Artefacts::new(engine, linkers, config)?,
+            artefacts: artefacts::Artefacts::new(engines, linkers, config)?,
             fetch: config.fetch.clone(),
             crews: http::Crews::new(config.requests),
         })

@@ -189,7 +189,8 @@ impl TaskRun<'_> {
         let started = Instant::now();
         let nn = stores.nn(grant, artefact.imports_nn, self.cancel)?;
         self.outcome.timings.loaded = started.elapsed();
-        stores.store(grant, nn, (&self.stdout, &self.stderr), None, self.cancel)
+        let output = (&self.stdout, &self.stderr);
+        stores.store(artefact.code.engine(), grant, nn, output, None, self.cancel)
     }
 
     /// Serves, if the task came with a door; else says that it needs one.

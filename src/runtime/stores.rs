@@ -16,7 +16,6 @@ use wasmtime::{Engine, Store};
 
 /// See the module's documentation.
 pub(super) struct Stores {
-    pub(super) engine: Engine,
     pub(super) ticker: Ticker,
     pub(super) nn: Nn,
     pub(super) stdio: Stdio,
@@ -44,13 +43,14 @@ impl Stores {
         }
     }
 
-    /// A fresh store.
+    /// A fresh store for code of this engine.
     ///
     /// # Errors
     ///
     /// A directory that was granted can't be opened.
     pub(super) fn store(
         &self,
+        engine: &Engine,
         grant: &Grant,
         nn: Option<NnCtx>,
         output: (&Capture, &Capture),
@@ -65,7 +65,7 @@ impl Stores {
             not(target_os = "linux"),
             expect(unused_mut, reason = "nothing is mapped there")
         )]
-        let mut store = sandbox::store(&self.engine, grant, nn, output, shared, cancel)?;
+        let mut store = sandbox::store(engine, grant, nn, output, shared, cancel)?;
         store.data_mut().outgoing = GuestRequests::new(self.outbound.clone());
         #[cfg(target_os = "linux")]
         if let Some(contents) = &self.contents {

@@ -113,6 +113,50 @@ fn a_panic_on_a_guests_behalf_is_its_tasks_error() {
     assert_eq!(runtime.run(&task(&loads("<net/>", ""), LONG), &Arc::default()).verdict, Ok(()));
 }
 
+/// The module `text` as it is, and with so much in a custom section that it is
+/// large code.
+fn small_and_large(text: &str) -> [ModuleSource; 2] {
+    let small = wat::parse_str(text).expect("a module");
+    // Of 1 MiB less its name, the length in LEB128.
+    let section = [&[0, 0x80, 0x80, 0x40, 1, b'x'], &[0; (1 << 20) - 2][..]].concat();
+    let large = [&small[..], &section].concat();
+    [small, large].map(|binary| ModuleSource::Bytes(Binary::new(binary)))
+}
+
+#[test]
+fn each_instance_begins_with_its_codes_data() {
+    let runtime = runtime(Nn::fake());
+    let text = r#"(module
+        (memory 3)
+        (data (i32.const 65534) "abc")
+        (func $is (param i32 i32)
+          (if (i32.ne (i32.load8_u (local.get 0)) (local.get 1)) (then unreachable)))
+        (func (export "_start")
+          (call $is (i32.const 65534) (i32.const 97))
+          (call $is (i32.const 65536) (i32.const 99))
+          (call $is (i32.const 131072) (i32.const 0))
+          (i32.store8 (i32.const 65534) (i32.const 1))
+          (i32.store8 (i32.const 65536) (i32.const 1))
+          (i32.store8 (i32.const 131072) (i32.const 1))))"#;
+    let limits = Limits { timeout: Some(LONG), run: None, memory: Some(1 << 20), output: 100 };
+    let tasks = small_and_large(text).map(|module| limited(module, limits.clone()));
+    // In turns, and more often than there are slots.
+    for task in tasks.iter().cycle().take(10) {
+        assert_eq!(runtime.run(task, &Arc::default()).verdict, Ok(()));
+    }
+}
+
+#[test]
+fn code_of_any_size_is_interrupted() {
+    let runtime = runtime(Nn::fake());
+    let limit = Duration::from_millis(20);
+    let limits = Limits { timeout: None, run: Some(limit), memory: Some(1 << 20), output: 100 };
+    for module in small_and_large(LOOPS) {
+        let outcome = runtime.run(&limited(module, limits.clone()), &Arc::default());
+        assert_eq!(outcome.verdict, Err(Failure::Timeout(limit)));
+    }
+}
+
 #[test]
 fn a_native_cancellation_that_blocks_holds_up_no_other_task() {
     let stuck = Arc::new(Stuck::default());

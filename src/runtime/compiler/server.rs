@@ -1,7 +1,7 @@
 //! The process that compiles: it has one thread, and for each request it forks
 //! one that does the work, confined, with a limit of memory and of time. So a
 //! compile can be ended, and what it takes is given back, whatever Cranelift
-//! does. The fork finds the engine ready, where a new program would take
+//! does. The fork finds the engines ready, where a new program would take
 //! twenty times as long to get there.
 
 use super::super::code::{CompiledCode, Kind};
@@ -21,9 +21,10 @@ use wasmtime::Engine;
 ///
 /// # Errors
 ///
-/// There is no engine, or the line broke within a message.
+/// There are no engines, or the line broke within a message.
 pub fn serve(mut line: UnixStream, confine: &dyn Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let engine = engine::engine(None, false).map_err(|e| anyhow!("creating the engine: {e:#}"))?;
+    let engines =
+        engine::engines(None, false).map_err(|e| anyhow!("creating the engines: {e:#}"))?;
     while let Some(request) = wire::next(&mut line).context("reading what to compile")? {
         let CompileRequest::Compile { kind, within, patient, binary } = request else { continue };
         let work = || {
@@ -32,7 +33,7 @@ pub fn serve(mut line: UnixStream, confine: &dyn Fn() -> anyhow::Result<()>) -> 
                 rustix::process::nice(10).ok();
             }
             match confine() {
-                Ok(()) => compile(&engine, kind, binary.clone()),
+                Ok(()) => compile(engines.of(&binary), kind, binary.clone()),
                 Err(e) => Err(format!("the compiler can't be confined: {e:#}")),
             }
         };

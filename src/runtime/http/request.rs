@@ -48,7 +48,8 @@ fn attempt(
     let grant = server.spec.grant();
     let _watch = stores.ticker.watch(cancel, Some(server.serving.timeout));
     let nn = stores.nn(grant, artefact.imports_nn, cancel)?;
-    let mut store = stores.store(grant, nn, (stdout, stderr), Some(&server.memory), cancel)?;
+    let (engine, output) = (artefact.code.engine(), (stdout, stderr));
+    let mut store = stores.store(engine, grant, nn, output, Some(&server.memory), cancel)?;
     // Dropped before the store is, and with that what the guest has not ended.
     let runs = exchange.guest_runs();
     cancel.set_doing(Doing::Running);
