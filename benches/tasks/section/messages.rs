@@ -17,13 +17,17 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
     let empty = Place::empty(MODULE)?;
     let component = Place::empty_component()?;
     let start = Start::new(&empty)?;
-    let mut ours = Ours::start(place, &[])?;
+    // Each directory that a task may read is looked up and opened for it.
+    let dirs = place.mobilenet.display().to_string();
+    let one = ("dirs", &*dirs);
+    let mut ours = Ours::start(place, &[one])?;
     let broker = Broker::start(place)?;
     let mut manager = Manager::connect(broker.address)?;
     let [mut in_executor, mut components, mut echo, mut kept, mut stateless, mut held] =
         [const { Samples::new() }; 6];
-    let at_once = [("stateless", "false")];
-    let defaults = [("result-hold", "5ms"), ("result-repeat", "2s,10s")];
+    let at_once = [one, ("stateless", "false")];
+    let stateless_at_once = [one, ("stateless", "true")];
+    let defaults = [one, ("result-hold", "5ms"), ("result-repeat", "2s,10s")];
     for _ in 0..rounds.div_ceil(5) {
         in_executor.add_number(ours.flow(&empty, IN_FLIGHT, LASTING)?);
         components.add_number(ours.flow(&component, IN_FLIGHT, LASTING)?);
@@ -34,7 +38,7 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
         }
         for (samples, settings) in [
             (&mut kept, &at_once[..]),
-            (&mut stateless, &[("stateless", "true")]),
+            (&mut stateless, &stateless_at_once),
             (&mut held, &defaults),
         ] {
             let _worker = Worker::start(place, broker.address, settings)?;
