@@ -53,7 +53,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("protocol", &["task"]),
     ("mqtt", &["certificates", "task"]),
     // What a task may have, and what is known of it.
-    ("policy", &["flags", "task"]),
+    ("policy", &["directory", "flags", "task"]),
     ("queue", &["digest", "task"]),
     ("journal", &["digest", "task"]),
     ("ledger", &["digest", "journal", "mqtt", "protocol", "queue", "task"]),
