@@ -139,7 +139,9 @@ fn build_folder(env: &Environment, checkout: &Path) -> PathBuf {
     let is_of_cargo = |dir: &Path| {
         ["CACHEDIR.TAG", ".rustc_info.json"].iter().any(|mark| dir.join(mark).exists())
     };
-    let of_cargo = above(env).find(|dir| is_of_cargo(dir));
+    // `target/{profile}/proplet`, or one folder deeper: whatever is tagged further
+    // up (a stray mark in /tmp) is none of ours.
+    let of_cargo = above(env).take(3).find(|dir| is_of_cargo(dir));
     of_cargo.map_or_else(|| checkout.join("target"), Path::to_owned)
 }
 
@@ -256,6 +258,8 @@ mod tests {
         assert_eq!(checkout(&env), None);
         fs::write(at("src/Cargo.toml"), "[package]\nname = \"proplet\"\n").expect("written");
         assert_eq!(checkout(&env), Some(at("src")));
+        assert_eq!(build_folder(&env, &at("src")), at("src/target"));
+        touch(&at("CACHEDIR.TAG"));
         assert_eq!(build_folder(&env, &at("src")), at("src/target"));
         touch(&at("src/target/debug/CACHEDIR.TAG"));
         assert_eq!(build_folder(&env, &at("src")), at("src/target/debug"));
