@@ -280,9 +280,8 @@ around() {
 run() {
     root run "${1:?which image?}" "${@:2}"
     alone run "$@"
-    # The image with a release build of the worker, 45 MB, has less than 300 MB, so what is around the
-    # worker has these. The worker that CI brings is a debug build. With Debian's libtorch comes what
-    # that needs.
+    # The image has less than 300 MB, of which a release build of the worker is 45. CI brings a debug
+    # build, so the rest is what is checked. With Debian's libtorch comes what that needs.
     local most=255000000 torch=${2:-}
     [ -z "$torch" ] || most=1255000000
     need buildah pgrep

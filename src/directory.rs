@@ -17,6 +17,12 @@ pub(crate) struct Directory {
 }
 
 #[cfg(target_os = "linux")]
+const FLAGS: rustix::fs::OFlags = {
+    use rustix::fs::OFlags;
+    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC)
+};
+
+#[cfg(target_os = "linux")]
 impl Directory {
     /// Opens a directory by its canonical path.
     ///
@@ -24,31 +30,45 @@ impl Directory {
     ///
     /// The system's; for a link anywhere in the path, that it is no directory.
     pub(crate) fn open(canonical: &Path) -> io::Result<Directory> {
-        use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+        use rustix::fs::{CWD, Mode, openat};
         use std::path::Component;
 
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         if !canonical.is_absolute() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        // All of it in one call, for each task that has directories. `..` is no
-        // part of a canonical path.
-        let parts = || canonical.components();
-        if parts().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
-            && let Ok(fd) = openat2(CWD, canonical, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
-        {
-            return Ok(Directory { fd });
+        if let Some(directory) = Directory::open_in_one_call(canonical) {
+            return Ok(directory);
         }
         // A kernel without that call, and whatever is wrong with the path.
-        let mut fd = openat(CWD, "/", flags, Mode::empty())?;
-        for part in parts() {
+        let mut fd = openat(CWD, "/", FLAGS, Mode::empty())?;
+        for part in canonical.components() {
             match part {
                 Component::RootDir => {}
-                Component::Normal(name) => fd = openat(&fd, name, flags, Mode::empty())?,
+                Component::Normal(name) => fd = openat(&fd, name, FLAGS, Mode::empty())?,
                 _ => return Err(io::ErrorKind::InvalidInput.into()),
             }
         }
         Ok(Directory { fd })
+    }
+
+    /// The same for each task that has directories, where the path is canonical
+    /// and the kernel has the call.
+    fn open_in_one_call(canonical: &Path) -> Option<Directory> {
+        use rustix::fs::{CWD, Mode, ResolveFlags, openat2};
+        use std::path::Component;
+
+        // `..` is no part of a canonical path.
+        let own = |part| matches!(part, Component::RootDir | Component::Normal(_));
+        if !canonical.is_absolute() || !canonical.components().all(own) {
+            return None;
+        }
+        let fd = openat2(CWD, canonical, FLAGS, Mode::empty(), ResolveFlags::NO_SYMLINKS).ok()?;
+        Some(Directory { fd })
+    }
+
+    /// Whether one call tells that this is a directory's path with no link in it.
+    pub(crate) fn is_at(path: &Path) -> bool {
+        Directory::open_in_one_call(path).is_some()
     }
 
     /// A path that leads to it, whatever has happened to the one it was opened
@@ -68,6 +88,11 @@ impl Directory {
             path if path == canonical && path.is_dir() => Ok(Directory { path }),
             _ => Err(io::ErrorKind::NotADirectory.into()),
         }
+    }
+
+    /// No call tells it.
+    pub(crate) fn is_at(_: &Path) -> bool {
+        false
     }
 
     /// The path that it was opened by.

@@ -7,7 +7,7 @@
 //! ```text
 //! mqtt ──bytes──▶ protocol ──TaskRequest──▶ policy ──TaskSpec──▶ ledger ──effects──▶ queue ──▶ executor
 //!   ▲                                         │ Rejection          │                             │
-//!   │                                         ▼                    ▼ journal      runtime: engine, modules, sandbox
+//!   │                                         ▼                    ▼ journal      runtime: engines, modules, sandbox
 //!   └──bytes── protocol ◀──TaskResult── worker ◀───────Outcome─────┴─────────────────────────────┤
 //!                     ▲ manager: when a result leaves, and whether it arrived                    └── nn: abi, graphs, backends
 //! ```
@@ -22,7 +22,7 @@
 //! | lifetime | what |
 //! |---|---|
 //! | disk | the journal; compiled modules and the configuration's compiled graphs, which only save time ([`disk`]) |
-//! | process | engine, linker, epoch ticker, the one OpenVINO core, executor threads |
+//! | process | the engines for small and for large code, their linkers, epoch ticker, the one OpenVINO core, executor threads |
 //! | artefact, shared by tasks | compiled module by digest; compiled graph by content or by name; inference requests of a graph |
 //! | task | store, WASI context, wasi-nn context, output pipes, limiter, deadline: always fresh |
 //!

@@ -12,8 +12,8 @@ pub type Resolve = fn(&Path) -> io::Result<PathBuf>;
 
 /// [`Resolve`] on the real file system.
 pub fn resolve_dir(path: &Path) -> io::Result<PathBuf> {
-    // For each root of each task: one with no link in it is told in one call.
-    if Directory::open(path).is_ok() {
+    // For each root of each task: most have no link in them.
+    if Directory::is_at(path) {
         return Ok(path.components().collect());
     }
     let canonical = path.canonicalize()?;

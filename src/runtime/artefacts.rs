@@ -53,7 +53,6 @@ pub(super) struct Artefacts {
 
 /// What makes artefacts, on the threads of the compiler.
 struct Maker {
-    engines: BySize<Engine>,
     linkers: BySize<Linkers>,
     cache: Cache<Digest, Compilation>,
     /// Each with the sentence for its tasks.
@@ -86,7 +85,6 @@ impl Artefacts {
     /// Holds no more compiled code than the configuration says, what was used
     /// least recently goes first; compiles no more modules at the same time.
     pub(super) fn new(
-        engines: BySize<Engine>,
         linkers: BySize<Linkers>,
         config: &RuntimeConfig,
     ) -> anyhow::Result<Artefacts> {
@@ -97,7 +95,6 @@ impl Artefacts {
             flights: usize::MAX,
         };
         let maker = Maker {
-            engines,
             linkers,
             cache: Cache::new(limits),
             pauses: Arc::default(),
@@ -297,7 +294,8 @@ impl Maker {
         bench: &mut Bench,
     ) -> Result<(Artefact, bool), NotCompiled> {
         let kind = Kind::of(binary).map_err(NotCompiled::Refused)?;
-        let (engine, linkers) = (self.engines.of(binary), self.linkers.of(binary));
+        let linkers = self.linkers.of(binary);
+        let engine = linkers.engine();
         let link = |code: &CompiledCode| linkers.link(code).map_err(NotCompiled::Refused);
         if let Some(code) = self.on_disk(engine, kind, &making.digest) {
             return Ok((link(&code)?, false));

@@ -93,7 +93,7 @@ pub(super) fn engines(
     pool: Option<InstancePool>,
     mapping: bool,
 ) -> wasmtime::Result<BySize<wasmtime::Engine>> {
-    BySize { small: false, large: true }.try_map(|shared| engine(pool, mapping, *shared))
+    Ok(BySize { small: engine(pool, mapping, false)?, large: engine(pool, mapping, true)? })
 }
 
 /// `shared`: instances share the pages of their data until they write to them.

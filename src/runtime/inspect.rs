@@ -10,7 +10,7 @@ use crate::task::{EntryPoint, Grant, Limits};
 use std::sync::Arc;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
-use wasmtime::{Engine, ExternType, FuncType, Module};
+use wasmtime::{ExternType, FuncType, Module};
 
 /// Imports and exports that are told of each.
 const MOST: usize = 500;
@@ -67,22 +67,17 @@ pub struct GuestMemory {
 pub fn inspect(binary: &[u8]) -> Result<GuestDescription, String> {
     let failed = |e: wasmtime::Error| format!("the engine does not start: {e:#}");
     let engines = engine::engines(None, false).map_err(failed)?;
-    let engine = engines.of(binary);
-    let linkers = Linkers::new(engine, Stdio::Captured).map_err(failed)?;
+    let linkers = Linkers::new(engines.of(binary), Stdio::Captured).map_err(failed)?;
     let kind = Kind::of(binary)?;
-    match CompiledCode::compile(engine, kind, binary)? {
-        CompiledCode::Module(module) => of_module(engine, &linkers, &module),
+    match CompiledCode::compile(linkers.engine(), kind, binary)? {
+        CompiledCode::Module(module) => of_module(&linkers, &module),
         CompiledCode::Component(component) => Ok(of_component(&component)),
     }
 }
 
-fn of_module(
-    engine: &Engine,
-    linkers: &Linkers,
-    module: &Module,
-) -> Result<GuestDescription, String> {
+fn of_module(linkers: &Linkers, module: &Module) -> Result<GuestDescription, String> {
     // The linker is asked with a store, which no guest gets.
-    let mut store = sandbox::store(engine, &nothing(), None, None, None, &Arc::default())
+    let mut store = sandbox::store(linkers.engine(), &nothing(), None, None, None, &Arc::default())
         .map_err(|e| e.to_string())?;
     let imports = module.imports().take(MOST).map(|import| {
         let (from, name) = (import.module(), import.name());

@@ -41,6 +41,11 @@ impl Linkers {
         })
     }
 
+    /// For code of which engine they are.
+    pub(super) fn engine(&self) -> &Engine {
+        self.modules.engine()
+    }
+
     /// What core modules find.
     pub(super) fn modules(&self) -> &Linker<TaskState> {
         &self.modules

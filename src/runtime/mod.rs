@@ -1,6 +1,6 @@
-//! Running tasks: one engine for the process, compiled modules shared by all
-//! tasks, and a fresh sandbox for each. Knows nothing of messages, brokers or
-//! configuration files.
+//! Running tasks: an engine for small code and one for large, compiled modules
+//! shared by all tasks, and a fresh sandbox for each. Knows nothing of messages,
+//! brokers or configuration files.
 
 mod artefacts;
 mod code;
@@ -125,7 +125,7 @@ impl Runtime {
         Ok(Runtime {
             huge_pages,
             stores: Arc::new(stores),
-            artefacts: artefacts::Artefacts::new(engines, linkers, config)?,
+            artefacts: artefacts::Artefacts::new(linkers, config)?,
             fetch: config.fetch.clone(),
             crews: http::Crews::new(config.requests),
         })
