@@ -175,7 +175,7 @@ impl Place {
         Ok(task(wat::parse_str(TEXT)?, &[]))
     }
 
-    fn fixture(&self) -> String {
+    pub fn fixture(&self) -> String {
         format!("--dir={}::fixture", self.mobilenet.display())
     }
 }

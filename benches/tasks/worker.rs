@@ -3,9 +3,11 @@
 use crate::broker::free_address;
 use crate::place::Place;
 use anyhow::{Context as _, bail, ensure};
+use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -86,13 +88,38 @@ impl Worker {
 
     /// The same with the processes that it has started, where guests and models are.
     pub fn resident_of_all(&self) -> anyhow::Result<f64> {
-        let (mut all, mut mib) = (vec![self.child.id()], 0.0);
-        while let Some(process) = all.pop() {
-            // One may have ended meanwhile.
-            mib += resident(process).unwrap_or(0.0);
-            all.extend(children(process)?);
+        // One may have ended meanwhile.
+        Ok(self.all()?.into_iter().map(|process| resident(process).unwrap_or(0.0)).sum())
+    }
+
+    /// Memory in MiB of all of them in which what several have counts once, and
+    /// with it the contents of files that are kept for guests, mapped or not.
+    pub fn proportional_with_contents(&self) -> anyhow::Result<f64> {
+        let (mut mib, mut contents) = (0.0, HashMap::new());
+        for process in self.all()? {
+            mib += proportional(process)?;
+            for descriptor in fs::read_dir(format!("/proc/{process}/fd"))?.flatten() {
+                // It may be closed meanwhile.
+                let Ok(name) = fs::read_link(descriptor.path()) else { continue };
+                if name.to_string_lossy().starts_with("/memfd:proplet-content-") {
+                    let file = fs::metadata(descriptor.path())?;
+                    contents.insert(file.ino(), file.len());
+                }
+            }
         }
-        Ok(mib)
+        ensure!(!contents.is_empty(), "no content of a file is kept");
+        Ok(mib + contents.values().sum::<u64>() as f64 / f64::from(1 << 20))
+    }
+
+    /// Its process and those that it has started.
+    fn all(&self) -> anyhow::Result<Vec<u32>> {
+        let mut all = vec![self.child.id()];
+        let mut at = 0;
+        while let Some(&process) = all.get(at) {
+            all.extend(children(process)?);
+            at += 1;
+        }
+        Ok(all)
     }
 
     /// Waits until this many compiled modules and graphs are on the disk.
@@ -125,10 +152,18 @@ impl Drop for Worker {
 }
 
 fn resident(process: u32) -> anyhow::Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: f64 =
-        line.and_then(|line| line.split_whitespace().next()).context("VmRSS")?.parse()?;
+    mib(&format!("/proc/{process}/status"), "VmRSS:")
+}
+
+fn proportional(process: u32) -> anyhow::Result<f64> {
+    mib(&format!("/proc/{process}/smaps_rollup"), "Pss:")
+}
+
+/// A size that the system tells in KiB.
+fn mib(file: &str, field: &'static str) -> anyhow::Result<f64> {
+    let text = fs::read_to_string(file)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field));
+    let kib: f64 = line.and_then(|line| line.split_whitespace().next()).context(field)?.parse()?;
     Ok(kib / 1024.0)
 }
 
