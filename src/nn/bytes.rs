@@ -1,10 +1,13 @@
 //! The bytes of a tensor on their way between a guest's memory and a backend's.
 //!
 //! A component's tensor is copied out of the guest's memory once, into
-//! [`Bytes`], which a backend computes on as they are. An output is an
-//! [`Output`], the memory that the backend computed it in, until it is copied
-//! into the guest's memory, once.
+//! [`Bytes`], which a backend computes on as they are. What a core module read
+//! from a file that is kept is not copied at all: the backend may have the
+//! file's content in its place ([`Kept`]). An output is an [`Output`], the
+//! memory that the backend computed it in, until it is copied into the guest's
+//! memory, once.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What backends like their memory to begin at a multiple of: a cache line, and
@@ -13,6 +16,28 @@ const ALIGNMENT: usize = 64;
 
 /// An output of an inference, which no other inference changes.
 pub(super) type Output = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// Bytes that never change, of which others have parts, too. A write to them is a
+/// fault of this process.
+#[derive(Clone)]
+pub struct Kept {
+    content: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    part: Range<usize>,
+}
+
+impl Kept {
+    /// A part of a content; none if it does not have it.
+    pub fn new(content: Arc<dyn AsRef<[u8]> + Send + Sync>, part: Range<usize>) -> Option<Kept> {
+        (*content).as_ref().get(part.clone())?;
+        Some(Kept { content, part })
+    }
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &(*self.content).as_ref()[self.part.clone()]
+    }
+}
 
 /// Aligned bytes, which a backend may have as they are.
 pub(super) struct Bytes {

@@ -19,7 +19,7 @@ use super::graph::SharedGraph;
 use super::graphs::Found;
 use super::refusal::{Errno, Halt, Refusal};
 use super::shared::NnShared;
-use super::source::AskOrigin;
+use super::source::Origins;
 use super::tensors;
 use crate::cancel::Doing;
 use crate::task::GraphDir;
@@ -41,7 +41,7 @@ pub struct NnCtx {
     pub(super) resources: Resources,
     pub(super) task: Arc<TaskAccount>,
     shared: Arc<NnShared>,
-    origins: Option<Box<AskOrigin>>,
+    origins: Option<Arc<dyn Origins>>,
 }
 
 impl NnCtx {
@@ -58,7 +58,7 @@ impl NnCtx {
     }
 
     /// Asks this where the bytes come from that the guest hands over.
-    pub fn ask_origins(&mut self, origins: Box<AskOrigin>) {
+    pub fn ask_origins(&mut self, origins: Arc<dyn Origins>) {
         self.origins = Some(origins);
     }
 
@@ -141,8 +141,14 @@ impl NnCtx {
         shape: &[u32],
         data: &[u8],
     ) -> Result<(), Halt> {
-        let set = tensor_type(ty)
-            .and_then(|ty| self.execution(context)?.set_input(index, ty, shape, data));
+        let kept = self.origins.as_ref().and_then(|origins| origins.kept(data));
+        let set = tensor_type(ty).and_then(|ty| {
+            let execution = self.execution(context)?;
+            match kept {
+                Some(kept) => execution.share_input(index, ty, shape, kept),
+                None => execution.set_input(index, ty, shape, data),
+            }
+        });
         self.noted("set_input", set.map_err(Halt::from))
     }
 
@@ -214,7 +220,7 @@ impl NnCtx {
             return Err(directories::too_large(size, max).into());
         }
         let name: Arc<str> = HANDED_OVER.into();
-        let origin = |part: &&[u8]| self.origins.as_ref().and_then(|origins| origins(part));
+        let origin = |part: &&[u8]| self.origins.as_ref().and_then(|origins| origins.origin(part));
         let origins: Vec<_> = parts.iter().map(origin).collect();
         let graph = self.loading("the model", &name, |shared, task| {
             shared.graphs.load_known(served, target, (parts, &origins), None, &task.cancel)

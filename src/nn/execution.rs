@@ -13,7 +13,7 @@ use wasmtime_wasi_nn::wit::TensorType;
 
 use super::account::{HeldBytes, TaskAccount};
 use super::backends::Request;
-use super::bytes::{Bytes, Output};
+use super::bytes::{Bytes, Kept, Output};
 use super::graph::SharedGraph;
 use super::inferences::Observer;
 use super::refusal::{Errno, Halt, Refusal};
@@ -100,6 +100,18 @@ impl Execution {
         data: Bytes,
     ) -> Result<(), Refusal> {
         self.put(index, ty, shape, data.len(), |request, slot| request.give(slot, ty, shape, data))
+    }
+
+    /// Makes bytes that never change the input, proven before.
+    pub(super) fn share_input(
+        &mut self,
+        index: u32,
+        ty: TensorType,
+        shape: &[u32],
+        data: Kept,
+    ) -> Result<(), Refusal> {
+        let bytes = data.as_ref().len();
+        self.put(index, ty, shape, bytes, |request, slot| request.share(slot, ty, shape, data))
     }
 
     fn put(

@@ -64,6 +64,7 @@ pub(crate) use backends::fake;
 pub use backends::openvino::operators::{Operators, PROBED};
 pub use backends::openvino::{Devices, Hint, OpenVinoConfig, Precision, SearchEnv};
 pub use backends::{BackendName, Library};
+pub use bytes::Kept;
 pub use config::{LoadBytes, NnConfig, NnLimits};
 pub use context::NnCtx;
 pub use cooldown::{ModelPauses, PausedModel};
@@ -71,7 +72,7 @@ pub use graphs::KeptGraph;
 pub use inferences::{INFERENCE_BUCKETS, InferenceTimes};
 pub use inspect::{Inspection, PortDescription};
 pub use shared::NO_BACKEND;
-pub use source::{AskOrigin, Origin};
+pub use source::{Origin, Origins};
 
 use self::account::TaskAccount;
 use self::backends::{Backend, openvino};

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding};
 
+use super::bytes::Kept;
+
 /// Where bytes of a guest come from: those `within` them are the content's from
 /// the byte `from` on. Two with the same origin are the same bytes, at those
 /// places.
@@ -18,8 +20,14 @@ pub struct Origin {
     pub within: Range<usize>,
 }
 
-/// Tells the origin of bytes in a guest's memory, if it is known.
-pub type AskOrigin = dyn Fn(&[u8]) -> Option<Origin> + Send + Sync;
+/// What is known of bytes in a guest's memory without a look at them.
+pub trait Origins: Send + Sync {
+    /// Where they come from, most of them.
+    fn origin(&self, bytes: &[u8]) -> Option<Origin>;
+
+    /// The same bytes, all of them, where they never change.
+    fn kept(&self, bytes: &[u8]) -> Option<Kept>;
+}
 
 /// Origins that are remembered of each model.
 const MAX_ORIGINS: usize = 16;

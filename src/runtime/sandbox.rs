@@ -70,8 +70,7 @@ impl TaskState {
     pub(super) fn map_contents(&mut self, contents: &Arc<Contents>) {
         let mapped = Mapped::new(contents.clone());
         if let Some(nn) = &mut self.nn {
-            let mapped = mapped.clone();
-            nn.ask_origins(Box::new(move |bytes| mapped.origin(bytes)));
+            nn.ask_origins(mapped.clone());
         }
         self.mapped = Some(mapped::Guard(mapped));
     }

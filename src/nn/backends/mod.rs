@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use wasmtime_wasi_nn::wit::{ExecutionTarget, GraphEncoding, TensorType};
 
-use super::bytes::{Bytes, Output};
+use super::bytes::{Bytes, Kept, Output};
 use super::refusal::{Errno, Halt, Refusal};
 use super::source::Source;
 use super::tensors::Port;
@@ -205,6 +205,18 @@ pub(super) trait Request: Send + Sync {
         shape: &[u32],
         data: Bytes,
     ) -> Result<(), Refusal>;
+
+    /// Makes `data`, which others have too, the input. Without a copy where the
+    /// backend is known to only read its inputs.
+    fn share(
+        &mut self,
+        index: usize,
+        ty: TensorType,
+        shape: &[u32],
+        data: Kept,
+    ) -> Result<(), Refusal> {
+        self.write(index, ty, shape, data.as_ref())
+    }
 
     /// Computes the outputs; `cancel` interrupts it.
     fn run(&mut self, cancel: &Cancel) -> Result<(), Halt>;

@@ -10,12 +10,15 @@
 
 use super::pages::PageMap;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// How long a file must have been as it is.
@@ -67,9 +70,71 @@ pub(super) struct Content {
     /// As many bytes in front as put it where the guest has it in a page.
     pub(super) file: File,
     pub(super) in_page: usize,
+    /// Its bytes.
+    pub(super) length: usize,
+    view: OnceLock<Option<Arc<View>>>,
+}
+
+/// A [`Content`] as memory of this process.
+#[derive(Debug)]
+struct View {
+    /// Whole pages.
+    start: NonNull<u8>,
+    mapped: usize,
+    /// Where the content is in it.
+    bytes: Range<usize>,
+}
+
+// SAFETY: nothing writes to these bytes, whoever has them.
+#[allow(unsafe_code, reason = "memory is what it is")]
+unsafe impl Send for View {}
+// SAFETY: as above.
+#[allow(unsafe_code, reason = "memory is what it is")]
+unsafe impl Sync for View {}
+
+impl View {
+    fn new(content: &Content) -> io::Result<View> {
+        let bytes = content.in_page..content.in_page + content.length;
+        let mapped = bytes.end;
+        let flags = MapFlags::SHARED | MapFlags::POPULATE;
+        // SAFETY: the mapping is new, and of a file that is sealed: it never changes.
+        #[allow(unsafe_code, reason = "memory is what is asked for")]
+        let start = unsafe {
+            mmap(std::ptr::null_mut(), mapped, ProtFlags::READ, flags, &content.file, 0)?
+        };
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(View { start, mapped, bytes })
+    }
+}
+
+impl AsRef<[u8]> for View {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: all of it is mapped, and never changes.
+        #[allow(unsafe_code, reason = "memory is what it is")]
+        let all = unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.mapped) };
+        &all[self.bytes.clone()]
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // SAFETY: it is this one's own, and nobody has borrowed it.
+        #[allow(unsafe_code, reason = "memory is what it is")]
+        unsafe {
+            // What stays mapped is only address space.
+            munmap(self.start.as_ptr().cast(), self.mapped).ok();
+        }
+    }
 }
 
 impl Content {
+    /// The bytes as memory that can only be read; none if the system has no room
+    /// for it.
+    pub(super) fn view(&self) -> Option<Arc<dyn AsRef<[u8]> + Send + Sync>> {
+        let view = self.view.get_or_init(|| View::new(self).ok().map(Arc::new)).clone()?;
+        Some(view)
+    }
+
     /// Fills `buffer` with the bytes from `from` on.
     pub(super) fn read(&self, buffer: &mut [u8], from: usize) -> io::Result<()> {
         self.file.read_exact_at(buffer, (self.in_page + from) as u64)
@@ -101,7 +166,8 @@ impl Draft {
     fn finish(self) -> io::Result<Content> {
         let seals = SealFlags::SEAL | SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW;
         fcntl_add_seals(&self.file, seals)?;
-        Ok(Content { id: self.id, file: self.file, in_page: self.stretch.in_page })
+        let Stretch { in_page, length, .. } = self.stretch;
+        Ok(Content { id: self.id, file: self.file, in_page, length, view: OnceLock::new() })
     }
 }
 
@@ -141,6 +207,7 @@ pub(in crate::runtime) struct Contents {
 pub(super) struct Counts {
     pub(super) mapped: AtomicU64,
     pub(super) origins: AtomicU64,
+    pub(super) shared: AtomicU64,
 }
 
 impl Contents {

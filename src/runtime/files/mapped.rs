@@ -10,7 +10,7 @@
 //! no interface takes a slot out of use.
 
 use super::contents::{Content, Contents};
-use crate::nn::Origin;
+use crate::nn::{Kept, Origin, Origins};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous};
 use std::ops::Range;
 #[cfg(test)]
@@ -94,9 +94,9 @@ impl Mapped {
         self.contents.counts.mapped.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Where `bytes`, of the task's memory, come from, as far as the guest has
-    /// not written there.
-    pub(in crate::runtime) fn origin(&self, bytes: &[u8]) -> Option<Origin> {
+    /// The place that has the most of `bytes`, of the task's memory, and those of
+    /// them in it, if the guest has not written there.
+    fn place_of(&self, bytes: &[u8]) -> Option<(Place, Range<usize>)> {
         let pages = self.contents.pages.as_ref()?;
         let start = bytes.as_ptr().addr();
         let end = start + bytes.len();
@@ -110,11 +110,8 @@ impl Mapped {
         }
         #[cfg(test)]
         self.contents.counts.origins.fetch_add(1, Ordering::Relaxed);
-        Some(Origin {
-            content: place.content.id,
-            from: place.from + (first - place.at.start),
-            within: first - start..last - start,
-        })
+        let from = place.from + (first - place.at.start);
+        Some((Place { from, ..place.clone() }, first - start..last - start))
     }
 
     /// Maps anonymous memory over all that was mapped. Nobody may use that
@@ -153,6 +150,31 @@ impl Mapped {
     // mapping failed, which is cleared like the others.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Origins for Mapped {
+    fn origin(&self, bytes: &[u8]) -> Option<Origin> {
+        let (place, within) = self.place_of(bytes)?;
+        Some(Origin { content: place.content.id, from: place.from, within })
+    }
+
+    fn kept(&self, bytes: &[u8]) -> Option<Kept> {
+        let (place, within) = self.place_of(bytes)?;
+        // Whoever has a part keeps all of it.
+        if place.content.length / 2 > bytes.len() {
+            return None;
+        }
+        let start = place.from.checked_sub(within.start)?;
+        let kept = Kept::new(place.content.view()?, start..start + bytes.len())?;
+        // The ends were copied, and what the guest did to them is not known.
+        let same = |range: Range<usize>| kept.as_ref()[range.clone()] == bytes[range];
+        if !(same(0..within.start) && same(within.end..bytes.len())) {
+            return None;
+        }
+        #[cfg(test)]
+        self.contents.counts.shared.fetch_add(1, Ordering::Relaxed);
+        Some(kept)
     }
 }
 
@@ -303,5 +325,44 @@ mod tests {
         assert_eq!(origin(&bytes[HUGE - 10..HUGE]), None);
         let twice = Origin { content: id, from: 0, within: 0..page };
         assert_eq!(origin(&bytes[page..2 * page]), Some(twice));
+    }
+
+    #[test]
+    fn kept_bytes_are_those_of_the_guest_or_none() {
+        let contents = Arc::new(Contents::new(16 << 20));
+        let all: Vec<u8> = (0..HUGE).map(|n| (n % 251) as u8).collect();
+        let content = content(&contents, &all);
+        let mut slot = Slot::new(2 * HUGE);
+        let guard = Guard(Mapped::new(contents));
+        let bytes = slot.bytes();
+        let page = rustix::param::page_size();
+        // The pages between, and copies of the ends.
+        guard.0.put(&mut bytes[page..HUGE - page], &content, page);
+        bytes[..page].copy_from_slice(&all[..page]);
+        bytes[HUGE - page..HUGE].copy_from_slice(&all[HUGE - page..]);
+        let kept = |bytes: &[u8]| guard.0.kept(bytes);
+        for range in [0..HUGE, 8..HUGE - 8, page..HUGE - page, 100..HUGE / 2 + 100] {
+            let kept = kept(&bytes[range.clone()]).expect("known");
+            assert!(kept.as_ref() == &all[range]);
+        }
+        assert!(kept(&bytes[..HUGE / 2 - 8]).is_none(), "a small part keeps nothing large");
+        assert!(kept(&bytes[..HUGE + 1]).is_none(), "the content ends before");
+        for end in [page - 1, HUGE - page] {
+            bytes[end] ^= 1;
+            assert!(kept(&bytes[..HUGE]).is_none(), "{end}");
+            bytes[end] ^= 1;
+            assert!(kept(&bytes[..HUGE]).is_some());
+        }
+        let before = kept(&bytes[..HUGE]).expect("known");
+        bytes[HUGE / 2] ^= 1;
+        assert!(kept(&bytes[..HUGE]).is_none());
+        drop(guard);
+        assert!(before.as_ref() == all, "it outlives the task, as it was");
+        // Nobody can make it a memory to write to.
+        let start = before.as_ref().as_ptr().cast_mut().cast();
+        // SAFETY: it only tries; what it asks for is refused.
+        #[allow(unsafe_code, reason = "the kernel is asked")]
+        let allowed = unsafe { mprotect(start, page, MprotectFlags::READ | MprotectFlags::WRITE) };
+        assert_eq!(allowed, Err(rustix::io::Errno::ACCESS));
     }
 }

@@ -3,16 +3,19 @@
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
-use super::native::{self, InferRequest, Taken};
+use super::native::{self, Given, InferRequest, Taken};
 use crate::cancel::Cancel;
 use crate::nn::backends::{Model, Request};
-use crate::nn::bytes::{Bytes, Output};
+use crate::nn::bytes::{Bytes, Kept, Output};
 use crate::nn::refusal::{Errno, Halt, Refusal};
 use crate::nn::tensors::{Element, Port};
 use wasmtime_wasi_nn::wit::TensorType;
 
 /// Truth values, a byte each.
 const BOOLEAN: Element = Element::Other("boolean", Some(8));
+
+/// Bytes of the widest element.
+const WIDEST: usize = 8;
 
 /// A compiled model.
 pub(super) struct OpenVinoModel {
@@ -139,6 +142,10 @@ impl Request for OpenVinoRequest {
         data: &[u8],
     ) -> Result<(), Refusal> {
         let failed = |error| Refusal::runtime(format!("OpenVINO refuses input {index}: {error}"));
+        // What others have too is not written to.
+        if self.request.is_kept(index) {
+            return self.give(index, ty, shape, Bytes::copy_of(data));
+        }
         let given = self.request.is_given(index);
         let mut tensor = self.request.input(index).map_err(failed)?;
         // An open shape keeps that of the last tensor.
@@ -175,8 +182,30 @@ impl Request for OpenVinoRequest {
             return self.write(index, ty, shape, data.as_ref());
         }
         self.request
-            .give(index, element, shape, data)
+            .give(index, element, shape, Given::Own(data))
             .map_err(|error| Refusal::runtime(format!("OpenVINO refuses input {index}: {error}")))
+    }
+
+    fn share(
+        &mut self,
+        index: usize,
+        ty: TensorType,
+        shape: &[u32],
+        data: Kept,
+    ) -> Result<(), Refusal> {
+        let element = self.ports.inputs[index].element;
+        let is_aligned = data.as_ref().as_ptr().addr().is_multiple_of(WIDEST);
+        if element == BOOLEAN || !is_aligned {
+            return self.write(index, ty, shape, data.as_ref());
+        }
+        let failed = |error| Refusal::runtime(format!("OpenVINO refuses input {index}: {error}"));
+        // The last task's, most often.
+        if self.request.has(index, &data)
+            && self.request.input(index).and_then(|tensor| tensor.shape()).map_err(failed)? == shape
+        {
+            return Ok(());
+        }
+        self.request.give(index, element, shape, Given::Kept(data)).map_err(failed)
     }
 
     fn run(&mut self, cancel: &Cancel) -> Result<(), Halt> {

@@ -36,7 +36,7 @@ pub(super) use self::elements::element;
 pub(super) use self::load::FUNCTIONS;
 pub(super) use self::load::load;
 use self::request::Tensor;
-pub(super) use self::request::{InferRequest, Taken};
+pub(super) use self::request::{Given, InferRequest, Taken};
 use crate::nn::source::Source;
 
 /// OpenVINO's runtime for the process. Thread safe, as `ov::Core` documents.

@@ -10,7 +10,7 @@ use openvino_sys as ov;
 
 use super::elements::type_of;
 use super::{CompiledModel, Status, attempt, call, owned};
-use crate::nn::bytes::Bytes;
+use crate::nn::bytes::{Bytes, Kept};
 use crate::nn::tensors::Element;
 
 /// An inference request: one call at a time, by `&mut`.
@@ -19,11 +19,27 @@ pub(in super::super) struct InferRequest(pub(super) Arc<RawRequest>);
 /// The one call that may come while another one runs.
 pub(in super::super) struct Canceller(Arc<RawRequest>);
 
+/// The memory of an input that is not the library's.
+pub(in super::super) enum Given {
+    Own(Bytes),
+    /// Others have it too.
+    Kept(Kept),
+}
+
+impl AsRef<[u8]> for Given {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Given::Own(bytes) => bytes.as_ref(),
+            Given::Kept(kept) => kept.as_ref(),
+        }
+    }
+}
+
 pub(super) struct RawRequest {
     request: NonNull<ov::ov_infer_request_t>,
     // What follows is dropped after `Drop::drop` has freed the request.
-    /// The memory of inputs that is not the library's: input and bytes.
-    given: Mutex<Vec<(usize, Bytes)>>,
+    /// The memory of inputs that is not the library's.
+    given: Mutex<Vec<(usize, Given)>>,
     model: CompiledModel,
 }
 
@@ -82,9 +98,14 @@ impl InferRequest {
         index: usize,
         element: Element,
         shape: &[u32],
-        mut bytes: Bytes,
+        mut bytes: Given,
     ) -> Result<(), String> {
-        let memory = bytes.as_mut_ptr().cast::<c_void>();
+        let memory = match &mut bytes {
+            Given::Own(bytes) => bytes.as_mut_ptr().cast::<c_void>(),
+            // The library takes no pointer to what it may not write to. It does not write to
+            // the tensors of inputs; and if it did, the system would end the process.
+            Given::Kept(kept) => kept.as_ref().as_ptr().cast_mut().cast::<c_void>(),
+        };
         let tensor = created(element, shape, |kind, shape, tensor| {
             // SAFETY: the shape is copied. The library is told of `bytes.len()` bytes, which
             // outlive its use of them: they are kept until the request has another tensor
@@ -100,14 +121,28 @@ impl InferRequest {
         let (request, set) =
             (self.0.request.as_ptr(), ov::ov_infer_request_set_input_tensor_by_index);
         // SAFETY: request and tensor are live; the request keeps a reference to the tensor,
-        // whose memory is in `given`. Nothing else refers to that memory from here on:
-        // `Bytes` are moved there, but neither read nor written.
+        // whose memory is in `given`. Nothing else refers to that of `Bytes` from here on:
+        // they are moved there, but neither read nor written. `Kept` never changes.
         call(|| unsafe { set(request, index, tensor.0.as_ptr()) })?;
         let mut given = self.0.given();
         let newest = given.pop();
         given.retain(|(input, _)| *input != index);
         given.extend(newest);
         Ok(())
+    }
+
+    /// Whether the memory of an input may be what others have too.
+    pub(in super::super) fn is_kept(&self, index: usize) -> bool {
+        let kept = |given: &(usize, Given)| given.0 == index && matches!(given.1, Given::Kept(_));
+        self.0.given().iter().any(kept)
+    }
+
+    /// Whether the memory of an input is this, and no other.
+    pub(in super::super) fn has(&self, index: usize, kept: &Kept) -> bool {
+        let given = self.0.given();
+        let mut own = given.iter().filter(|(input, _)| *input == index);
+        let (Some((_, Given::Kept(before))), None) = (own.next(), own.next()) else { return false };
+        before.as_ref().as_ptr_range() == kept.as_ref().as_ptr_range()
     }
 
     /// Whether the memory of an input was given.
@@ -200,7 +235,7 @@ impl Canceller {
 
 impl RawRequest {
     // Each change is one step: whole whoever panicked.
-    fn given(&self) -> MutexGuard<'_, Vec<(usize, Bytes)>> {
+    fn given(&self) -> MutexGuard<'_, Vec<(usize, Given)>> {
         self.given.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
