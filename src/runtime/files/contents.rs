@@ -78,10 +78,9 @@ pub(super) struct Content {
 /// A [`Content`] as memory of this process.
 #[derive(Debug)]
 struct View {
-    /// Whole pages.
+    /// The beginning of a page.
     start: NonNull<u8>,
-    mapped: usize,
-    /// Where the content is in it.
+    /// Where the content is behind it; mapped up to its end.
     bytes: Range<usize>,
 }
 
@@ -95,15 +94,14 @@ unsafe impl Sync for View {}
 impl View {
     fn new(content: &Content) -> io::Result<View> {
         let bytes = content.in_page..content.in_page + content.length;
-        let mapped = bytes.end;
         let flags = MapFlags::SHARED | MapFlags::POPULATE;
         // SAFETY: the mapping is new, and of a file that is sealed: it never changes.
         #[allow(unsafe_code, reason = "memory is what is asked for")]
         let start = unsafe {
-            mmap(std::ptr::null_mut(), mapped, ProtFlags::READ, flags, &content.file, 0)?
+            mmap(std::ptr::null_mut(), bytes.end, ProtFlags::READ, flags, &content.file, 0)?
         };
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(View { start, mapped, bytes })
+        Ok(View { start, bytes })
     }
 }
 
@@ -111,7 +109,7 @@ impl AsRef<[u8]> for View {
     fn as_ref(&self) -> &[u8] {
         // SAFETY: all of it is mapped, and never changes.
         #[allow(unsafe_code, reason = "memory is what it is")]
-        let all = unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.mapped) };
+        let all = unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes.end) };
         &all[self.bytes.clone()]
     }
 }
@@ -122,7 +120,7 @@ impl Drop for View {
         #[allow(unsafe_code, reason = "memory is what it is")]
         unsafe {
             // What stays mapped is only address space.
-            munmap(self.start.as_ptr().cast(), self.mapped).ok();
+            munmap(self.start.as_ptr().cast(), self.bytes.end).ok();
         }
     }
 }

@@ -128,6 +128,11 @@ impl OpenVinoRequest {
     }
 }
 
+/// Says that OpenVINO does not take what was proven for this input.
+fn refused(index: usize) -> impl Fn(String) -> Refusal + Copy {
+    move |error| Refusal::runtime(format!("OpenVINO refuses input {index}: {error}"))
+}
+
 /// Whether no byte is in both.
 fn apart(a: &Range<*const u8>, b: &Range<*const u8>) -> bool {
     a.end <= b.start || b.end <= a.start
@@ -141,7 +146,7 @@ impl Request for OpenVinoRequest {
         shape: &[u32],
         data: &[u8],
     ) -> Result<(), Refusal> {
-        let failed = |error| Refusal::runtime(format!("OpenVINO refuses input {index}: {error}"));
+        let failed = refused(index);
         // What others have too is not written to.
         if self.request.is_kept(index) {
             return self.give(index, ty, shape, Bytes::copy_of(data));
@@ -181,9 +186,7 @@ impl Request for OpenVinoRequest {
         if element == BOOLEAN {
             return self.write(index, ty, shape, data.as_ref());
         }
-        self.request
-            .give(index, element, shape, Given::Own(data))
-            .map_err(|error| Refusal::runtime(format!("OpenVINO refuses input {index}: {error}")))
+        self.request.give(index, element, shape, Given::Own(data)).map_err(refused(index))
     }
 
     fn share(
@@ -198,7 +201,7 @@ impl Request for OpenVinoRequest {
         if element == BOOLEAN || !is_aligned {
             return self.write(index, ty, shape, data.as_ref());
         }
-        let failed = |error| Refusal::runtime(format!("OpenVINO refuses input {index}: {error}"));
+        let failed = refused(index);
         // The last task's, most often.
         if self.request.has(index, &data)
             && self.request.input(index).and_then(|tensor| tensor.shape()).map_err(failed)? == shape

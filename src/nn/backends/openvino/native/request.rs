@@ -26,15 +26,6 @@ pub(in super::super) enum Given {
     Kept(Kept),
 }
 
-impl AsRef<[u8]> for Given {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            Given::Own(bytes) => bytes.as_ref(),
-            Given::Kept(kept) => kept.as_ref(),
-        }
-    }
-}
-
 pub(super) struct RawRequest {
     request: NonNull<ov::ov_infer_request_t>,
     // What follows is dropped after `Drop::drop` has freed the request.
