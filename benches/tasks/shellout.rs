@@ -54,8 +54,8 @@ impl Shellout {
         self.run("classification", "nn", memory)
     }
 
-    pub fn by_name(&self) -> anyhow::Result<Duration> {
-        self.run("by-name", "nn,nn-graph=openvino::mobilenet", Memory::Own)
+    pub fn by_name(&self, memory: Memory) -> anyhow::Result<Duration> {
+        self.run("by-name", "nn,nn-graph=openvino::mobilenet", memory)
     }
 
     /// A guest that does nothing.

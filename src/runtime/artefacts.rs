@@ -6,7 +6,7 @@
 //! was compiled before the last restart is found on the disk.
 
 use super::RuntimeConfig;
-use super::code::{CompiledCode, Kind};
+use super::code::{self, CompiledCode, Kind};
 use super::compiler::{Bench, CompileLane, Compiler, Ender, NotCompiled};
 use super::engine::BySize;
 use super::link::{Artefact, Linkers, Pre};
@@ -106,7 +106,7 @@ impl Artefacts {
     }
 
     /// The artefact of `binary`, and whether this task found it compiled or
-    /// being compiled.
+    /// being compiled. If not, `meanwhile` is called while it is made.
     ///
     /// # Errors
     ///
@@ -116,6 +116,7 @@ impl Artefacts {
         &self,
         binary: &Binary,
         cancel: &Cancel,
+        meanwhile: impl FnOnce(),
     ) -> Result<(Compilation, bool), Reason> {
         let digest = binary.digest();
         let flight = match self.maker.cache.look_up(digest, |_| true, cancel)? {
@@ -135,6 +136,7 @@ impl Artefacts {
         });
         // What it is and whether the disk has it is found out there.
         submit(&self.maker, &self.compiler, CompileLane::Quick, making, flight);
+        meanwhile();
         let compiled = waiter.wait(cancel)?;
         Ok((compiled.unwrap_or_else(|| Err("the compiler ended without an answer".into())), false))
     }
@@ -296,9 +298,12 @@ impl Maker {
         let kind = Kind::of(binary).map_err(NotCompiled::Refused)?;
         let linkers = self.linkers.of(binary);
         let engine = linkers.engine();
-        let link = |code: &CompiledCode| linkers.link(code).map_err(NotCompiled::Refused);
+        let link = |code: CompiledCode| {
+            let pre = linkers.link(&code).map_err(NotCompiled::Refused)?;
+            Ok(Artefact { code, pre, imports_nn: code::imports_nn(binary) })
+        };
         if let Some(code) = self.on_disk(engine, kind, &making.digest) {
-            return Ok((link(&code)?, false));
+            return Ok((link(code)?, false));
         }
         let code = bench.compile(engine, kind, binary, |ender| {
             self.compiled.fetch_add(1, Ordering::Relaxed);
@@ -310,7 +315,7 @@ impl Maker {
         })?;
         // Its process goes on to something else.
         making.change(WorkStage::Certain);
-        Ok((link(&code)?, true))
+        Ok((link(code)?, true))
     }
 
     /// What an earlier process compiled, if this engine can run it.

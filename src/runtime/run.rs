@@ -5,6 +5,7 @@
 //! otherwise than as an outcome.
 
 use super::artefacts::Compilation;
+use super::code;
 use super::daemon_log::Lines;
 use super::engine::Watch;
 use super::http::{self, Door};
@@ -13,6 +14,7 @@ use super::output::Capture;
 use super::sandbox::{MAX_HANDLES, TaskState};
 use super::{CallError, Runtime, Stdio, component, core, refusals};
 use crate::cancel::{Cancel, Doing};
+use crate::nn::NnCtx;
 use crate::task::{Code, Failure, Life, Outcome, TaskSpec};
 use std::fmt;
 use std::io::Write as _;
@@ -93,6 +95,9 @@ pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
+/// wasi-nn for a task that has it, or why it can't have it.
+type MadeNn = Result<Option<NnCtx>, Failure>;
+
 struct TaskRun<'a> {
     runtime: &'a Runtime,
     spec: &'a TaskSpec,
@@ -111,7 +116,7 @@ impl TaskRun<'_> {
         // One deadline for everything that follows.
         let ticker = &self.runtime.stores.ticker;
         let _whole: Watch<'_> = ticker.watch(self.cancel, grant.limits.timeout);
-        let artefact = self.artefact()?;
+        let (artefact, nn) = self.artefact()?;
         if artefact.imports_nn && grant.nn.is_none() {
             return Err(Failure::Module(
                 "the module imports wasi-nn, which the task forbids: \
@@ -124,7 +129,8 @@ impl TaskRun<'_> {
         {
             return self.serve(&artefact, pre);
         }
-        let mut store = self.store(&artefact)?;
+        let nn = nn.unwrap_or_else(|| self.nn(artefact.imports_nn))?;
+        let mut store = self.store(&artefact, nn)?;
         if self.spec.life() == Life::Latent {
             return self.prepared(&store, &artefact);
         }
@@ -158,37 +164,50 @@ impl TaskRun<'_> {
         self.cancel.reason().map_or(Ok(()), |reason| Err(reason.into()))
     }
 
-    fn artefact(&mut self) -> Result<Arc<Artefact>, Failure> {
-        let started = Instant::now();
-        let compiled = self.cancel.during(Doing::Compiling, || self.compiled());
+    /// The artefact, and wasi-nn if there was time for it meanwhile.
+    fn artefact(&mut self) -> Result<(Arc<Artefact>, Option<MadeNn>), Failure> {
+        let (started, mut nn) = (Instant::now(), None);
+        let compiled = self.cancel.during(Doing::Compiling, || self.compiled(&mut nn));
         let compiled = compiled.and_then(|(compiled, reused)| {
             self.outcome.reuse.module = reused;
             compiled.map_err(|e| Failure::Module(e.to_string()))
         });
-        self.outcome.timings.compiled = started.elapsed();
+        let timings = &mut self.outcome.timings;
+        timings.compiled = started.elapsed().saturating_sub(timings.loaded);
         self.go_on()?;
-        compiled
+        Ok((compiled?, nn))
     }
 
     /// The artefact, and whether this task found it.
-    fn compiled(&self) -> Result<(Compilation, bool), Failure> {
-        let artefacts = &self.runtime.artefacts;
+    fn compiled(&mut self, nn: &mut Option<MadeNn>) -> Result<(Compilation, bool), Failure> {
+        let (artefacts, cancel) = (&self.runtime.artefacts, self.cancel);
         let binary = match self.spec.code() {
             Code::Bytes(bytes) => Ok(bytes.clone()),
-            Code::Held(digest) if let Some(compiled) = artefacts.find(digest, self.cancel)? => {
+            Code::Held(digest) if let Some(compiled) = artefacts.find(digest, cancel)? => {
                 return Ok((compiled, true));
             }
-            Code::Held(_) | Code::Url(_) => (self.runtime.fetch)(self.spec, self.cancel),
+            Code::Held(_) | Code::Url(_) => (self.runtime.fetch)(self.spec, cancel),
         };
-        Ok(artefacts.get(&binary.map_err(Failure::Module)?, self.cancel)?)
+        let binary = binary.map_err(Failure::Module)?;
+        // Its graphs may take as long as the code.
+        let meanwhile = || *nn = Some(self.nn(code::imports_nn(&binary)));
+        Ok(artefacts.get(&binary, cancel, meanwhile)?)
     }
 
-    fn store(&mut self, artefact: &Artefact) -> Result<Store<TaskState>, Failure> {
+    fn nn(&mut self, imports_nn: bool) -> MadeNn {
+        let started = Instant::now();
+        let nn = self.runtime.stores.nn(self.spec.grant(), imports_nn, self.cancel);
+        self.outcome.timings.loaded = started.elapsed();
+        nn
+    }
+
+    fn store(
+        &mut self,
+        artefact: &Artefact,
+        nn: Option<NnCtx>,
+    ) -> Result<Store<TaskState>, Failure> {
         let grant = self.spec.grant();
         let stores = &self.runtime.stores;
-        let started = Instant::now();
-        let nn = stores.nn(grant, artefact.imports_nn, self.cancel)?;
-        self.outcome.timings.loaded = started.elapsed();
         let output = (&self.stdout, &self.stderr);
         stores.store(artefact.code.engine(), grant, nn, output, None, self.cancel)
     }

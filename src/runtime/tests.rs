@@ -4,7 +4,9 @@ use super::*;
 use crate::cancel::{Doing, Reason, TaskChange};
 use crate::nn::fake::Stuck;
 use crate::sources::Fetcher;
-use crate::task::{Binary, EntryPoint, Failure, Grant, Limits, ModuleSource, Preopen, TaskId};
+use crate::task::{
+    Binary, EntryPoint, Failure, Grant, GraphDir, Limits, ModuleSource, Preopen, TaskId,
+};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::mpsc;
@@ -121,6 +123,32 @@ fn small_and_large(text: &str) -> [ModuleSource; 2] {
     let section = [&[0, 0x80, 0x80, 0x40, 1, b'x'], &[0; (1 << 20) - 2][..]].concat();
     let large = [&small[..], &section].concat();
     [small, large].map(|binary| ModuleSource::Bytes(Binary::new(binary)))
+}
+
+/// Which takes as long as the code, or longer.
+#[test]
+fn a_tasks_graphs_are_loaded_while_its_code_is_compiled() {
+    let runtime = runtime(Nn::fake());
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("model.xml"), "<net/>").expect("a model");
+    std::fs::write(folder.path().join("model.bin"), "").expect("no weights");
+    let dir = folder.path().canonicalize().expect("a path");
+    let graph = GraphDir { encoding: "openvino".into(), dir, name: "net".into() };
+    let spec = |module: ModuleSource| {
+        let plain = task(LOOPS, LONG);
+        let grant = Grant { nn: Some(vec![graph.clone()]), ..plain.grant().clone() };
+        TaskSpec::new(TaskId::new("t").expect("an id"), module, grant)
+    };
+    // Without its code there is nothing that would load it afterwards.
+    let broken = ModuleSource::Bytes(Binary::new(b"\0asm\x01\0\0\0broken".to_vec()));
+    let outcome = runtime.run(&spec(broken), &Arc::default());
+    assert!(matches!(outcome.verdict, Err(Failure::Module(_))), "{:?}", outcome.verdict);
+    assert_eq!(runtime.nn().stats().graphs_compiled, 1);
+    // And who runs counts each once.
+    let text = r#"(module (func (export "_start")))"#;
+    let outcome = runtime.run(&spec(ModuleSource::Bytes(binary(text))), &Arc::default());
+    assert_eq!(outcome.verdict, Ok(()));
+    assert_eq!((outcome.reuse.graphs_loaded, outcome.reuse.graphs_reused), (0, 1));
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
         BLOCK.measure(own_default, || alone_default.infer())?;
         if let Some(shellout) = &shellout {
             shell_bytes.add(shellout.by_bytes(Memory::Own)?);
-            shell_name.add(shellout.by_name()?);
+            shell_name.add(shellout.by_name(Memory::Own)?);
         }
     }
     report.steady(own);

@@ -46,7 +46,7 @@ pub fn measure(place: &Place, rounds: usize, report: &mut Report) -> anyhow::Res
         if let Some(shellout) = &shellout {
             start.add(shellout.nothing()?);
             bytes.add(shellout.by_bytes(Memory::Own)?);
-            name.add(shellout.by_name()?);
+            name.add(shellout.by_name(Memory::Own)?);
         }
     }
     report.steady(&inference);
