@@ -6,7 +6,7 @@
 //! was compiled before the last restart is found on the disk.
 
 use super::RuntimeConfig;
-use super::code::{self, CompiledCode, Kind};
+use super::code::{CompiledCode, Kind};
 use super::compiler::{Bench, CompileLane, Compiler, Ender, NotCompiled};
 use super::engine::BySize;
 use super::link::{Artefact, Linkers, Pre};
@@ -298,12 +298,9 @@ impl Maker {
         let kind = Kind::of(binary).map_err(NotCompiled::Refused)?;
         let linkers = self.linkers.of(binary);
         let engine = linkers.engine();
-        let link = |code: CompiledCode| {
-            let pre = linkers.link(&code).map_err(NotCompiled::Refused)?;
-            Ok(Artefact { code, pre, imports_nn: code::imports_nn(binary) })
-        };
+        let link = |code: &CompiledCode| linkers.link(code).map_err(NotCompiled::Refused);
         if let Some(code) = self.on_disk(engine, kind, &making.digest) {
-            return Ok((link(code)?, false));
+            return Ok((link(&code)?, false));
         }
         let code = bench.compile(engine, kind, binary, |ender| {
             self.compiled.fetch_add(1, Ordering::Relaxed);
@@ -315,7 +312,7 @@ impl Maker {
         })?;
         // Its process goes on to something else.
         making.change(WorkStage::Certain);
-        Ok((link(code)?, true))
+        Ok((link(&code)?, true))
     }
 
     /// What an earlier process compiled, if this engine can run it.

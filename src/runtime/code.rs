@@ -1,9 +1,7 @@
 //! A task's code, compiled: a core module or a component, told by its header.
 
-use super::component::imports::NN_PACKAGE;
 use super::component::size;
 use super::limiter::mib;
-use wasmparser::{Parser, Payload};
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
@@ -67,40 +65,6 @@ fn over_the_pool(sentence: &str) -> Option<(u64, u64)> {
         None => text.parse().ok(),
     };
     Some((number(minimum)?, number(limit.strip_suffix(" bytes")?)?))
-}
-
-/// Whether `binary` imports anything of wasi-nn. What can't be read is left to the
-/// compiler to explain.
-pub(super) fn imports_nn(binary: &[u8]) -> bool {
-    let of_nn = |name: &str| {
-        name.strip_prefix(NN_PACKAGE).is_some_and(|interface| interface.starts_with('/'))
-    };
-    // Of the binary itself: what a component has in it imports from that.
-    let mut depth = 0;
-    for payload in Parser::new(0).parse_all(binary) {
-        let imports = match payload {
-            Ok(Payload::Version { .. }) => {
-                depth += 1;
-                false
-            }
-            Ok(Payload::End(_)) => {
-                depth -= 1;
-                false
-            }
-            Ok(Payload::ImportSection(imports)) if depth == 1 => {
-                imports.into_imports().flatten().any(|import| import.module == crate::nn::MODULE)
-            }
-            Ok(Payload::ComponentImportSection(imports)) if depth == 1 => {
-                imports.into_iter().flatten().any(|import| of_nn(import.name.name))
-            }
-            Ok(_) => false,
-            Err(_) => return false,
-        };
-        if imports {
-            return true;
-        }
-    }
-    false
 }
 
 /// Compiled code. Clones share it.
@@ -198,32 +162,5 @@ impl CompiledCode {
             CompiledCode::Component(component) => component.image_range(),
         };
         (image.end as usize).saturating_sub(image.start as usize)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn code_imports_wasi_nn_or_not() {
-        let nn = r#"(import "wasi_ephemeral_nn" "load" (func))"#;
-        let core = format!("(module {nn})");
-        let interface = r#"(import "wasi:nn/errors@0.2.0-rc-2024-10-28" (instance))"#;
-        for (text, expected) in [
-            (core.clone(), true),
-            (r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func)))"#.into(), false),
-            (format!("(component {interface})"), true),
-            (format!("(component (core module) {interface})"), true),
-            (r#"(component (import "wasi:nnn/errors" (instance)))"#.into(), false),
-            // Of something in it, which may get another instance for that.
-            (format!("(component (core {}", &format!("{core})")[1..]), false),
-            (format!("(component (component {interface}))"), false),
-        ] {
-            let binary = wat::parse_str(&text).expect("code");
-            assert_eq!(imports_nn(&binary), expected, "{text}");
-        }
-        assert!(!imports_nn(b"\0asm\x01\0\0\0broken"));
-        assert!(!imports_nn(b""));
     }
 }

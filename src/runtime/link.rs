@@ -5,7 +5,7 @@ use super::code::CompiledCode;
 use super::component::imports;
 use super::sandbox::TaskState;
 use super::{Stdio, files, sleep};
-use wasmtime::component;
+use wasmtime::component::{self, Component};
 use wasmtime::{Engine, ExternType, InstancePre, Linker, Module};
 
 /// Code that is ready to be instantiated.
@@ -56,13 +56,17 @@ impl Linkers {
     /// # Errors
     ///
     /// A sentence that names an import which is not provided.
-    pub(super) fn link(&self, code: &CompiledCode) -> Result<Pre, String> {
-        Ok(match code {
-            CompiledCode::Module(module) => Pre::Module(self.module(module)?),
-            CompiledCode::Component(component) => {
-                Pre::Component(imports::link(&self.components, component)?)
+    pub(super) fn link(&self, code: &CompiledCode) -> Result<Artefact, String> {
+        let (pre, imports_nn) = match code {
+            CompiledCode::Module(module) => {
+                (Pre::Module(self.module(module)?), module_imports_nn(module))
             }
-        })
+            CompiledCode::Component(component) => (
+                Pre::Component(imports::link(&self.components, component)?),
+                component_imports_nn(component),
+            ),
+        };
+        Ok(Artefact { code: code.clone(), pre, imports_nn })
     }
 
     fn module(&self, module: &Module) -> Result<InstancePre<TaskState>, String> {
@@ -96,4 +100,15 @@ fn modules(engine: &Engine, stdio: Stdio) -> wasmtime::Result<Linker<TaskState>>
         Stdio::Inherited => {}
     }
     Ok(linker)
+}
+
+fn module_imports_nn(module: &Module) -> bool {
+    module.imports().any(|import| import.module() == crate::nn::MODULE)
+}
+
+fn component_imports_nn(component: &Component) -> bool {
+    let ty = component.component_type();
+    ty.imports(component.engine()).any(|(name, _)| {
+        name.strip_prefix(imports::NN_PACKAGE).is_some_and(|rest| rest.starts_with('/'))
+    })
 }

@@ -5,7 +5,6 @@
 //! otherwise than as an outcome.
 
 use super::artefacts::Compilation;
-use super::code;
 use super::daemon_log::Lines;
 use super::engine::Watch;
 use super::http::{self, Door};
@@ -69,6 +68,7 @@ pub(super) fn run(
             ..Outcome::failed(Failure::Stopped)
         },
         remains: Remains(None),
+        nn: None,
     };
     // Unwind safe: what a panic may leave half done is dropped with the store.
     let verdict = catch_unwind(AssertUnwindSafe(|| run.attempt())).unwrap_or_else(|panic| {
@@ -95,9 +95,6 @@ pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
-/// wasi-nn for a task that has it, or why it can't have it.
-type MadeNn = Result<Option<NnCtx>, Failure>;
-
 struct TaskRun<'a> {
     runtime: &'a Runtime,
     spec: &'a TaskSpec,
@@ -107,6 +104,9 @@ struct TaskRun<'a> {
     stderr: Capture,
     outcome: Outcome,
     remains: Remains,
+    /// wasi-nn that was made while the code was compiled, with the graphs that the
+    /// task names, or why it can't have them; until the store has it.
+    nn: Option<Result<NnCtx, Failure>>,
 }
 
 impl TaskRun<'_> {
@@ -116,7 +116,7 @@ impl TaskRun<'_> {
         // One deadline for everything that follows.
         let ticker = &self.runtime.stores.ticker;
         let _whole: Watch<'_> = ticker.watch(self.cancel, grant.limits.timeout);
-        let (artefact, nn) = self.artefact()?;
+        let artefact = self.artefact()?;
         if artefact.imports_nn && grant.nn.is_none() {
             return Err(Failure::Module(
                 "the module imports wasi-nn, which the task forbids: \
@@ -129,8 +129,7 @@ impl TaskRun<'_> {
         {
             return self.serve(&artefact, pre);
         }
-        let nn = nn.unwrap_or_else(|| self.nn(artefact.imports_nn))?;
-        let mut store = self.store(&artefact, nn)?;
+        let mut store = self.store(&artefact)?;
         if self.spec.life() == Life::Latent {
             return self.prepared(&store, &artefact);
         }
@@ -164,10 +163,9 @@ impl TaskRun<'_> {
         self.cancel.reason().map_or(Ok(()), |reason| Err(reason.into()))
     }
 
-    /// The artefact, and wasi-nn if there was time for it meanwhile.
-    fn artefact(&mut self) -> Result<(Arc<Artefact>, Option<MadeNn>), Failure> {
-        let (started, mut nn) = (Instant::now(), None);
-        let compiled = self.cancel.during(Doing::Compiling, || self.compiled(&mut nn));
+    fn artefact(&mut self) -> Result<Arc<Artefact>, Failure> {
+        let started = Instant::now();
+        let compiled = self.cancel.during(Doing::Compiling, || self.compiled());
         let compiled = compiled.and_then(|(compiled, reused)| {
             self.outcome.reuse.module = reused;
             compiled.map_err(|e| Failure::Module(e.to_string()))
@@ -175,11 +173,11 @@ impl TaskRun<'_> {
         let timings = &mut self.outcome.timings;
         timings.compiled = started.elapsed().saturating_sub(timings.loaded);
         self.go_on()?;
-        Ok((compiled?, nn))
+        compiled
     }
 
     /// The artefact, and whether this task found it.
-    fn compiled(&mut self, nn: &mut Option<MadeNn>) -> Result<(Compilation, bool), Failure> {
+    fn compiled(&mut self) -> Result<(Compilation, bool), Failure> {
         let (artefacts, cancel) = (&self.runtime.artefacts, self.cancel);
         let binary = match self.spec.code() {
             Code::Bytes(bytes) => Ok(bytes.clone()),
@@ -189,23 +187,24 @@ impl TaskRun<'_> {
             Code::Held(_) | Code::Url(_) => (self.runtime.fetch)(self.spec, cancel),
         };
         let binary = binary.map_err(Failure::Module)?;
-        // Its graphs may take as long as the code.
-        let meanwhile = || *nn = Some(self.nn(code::imports_nn(&binary)));
+        // The graphs that the task names may take as long as the code. Without
+        // any, what it imports decides, which is known only then.
+        let meanwhile = || self.nn = self.make_nn(false).transpose();
         Ok(artefacts.get(&binary, cancel, meanwhile)?)
     }
 
-    fn nn(&mut self, imports_nn: bool) -> MadeNn {
+    fn make_nn(&mut self, imports_nn: bool) -> Result<Option<NnCtx>, Failure> {
         let started = Instant::now();
         let nn = self.runtime.stores.nn(self.spec.grant(), imports_nn, self.cancel);
         self.outcome.timings.loaded = started.elapsed();
         nn
     }
 
-    fn store(
-        &mut self,
-        artefact: &Artefact,
-        nn: Option<NnCtx>,
-    ) -> Result<Store<TaskState>, Failure> {
+    fn store(&mut self, artefact: &Artefact) -> Result<Store<TaskState>, Failure> {
+        let nn = match self.nn.take().transpose()? {
+            None => self.make_nn(artefact.imports_nn)?,
+            made => made,
+        };
         let grant = self.spec.grant();
         let stores = &self.runtime.stores;
         let output = (&self.stdout, &self.stderr);
@@ -229,6 +228,8 @@ impl TaskRun<'_> {
             return not_served("this worker does not serve: PROPLET_HTTP_ENABLED=true lets it");
         };
         let Some(door) = self.door.take() else { return Err(Failure::Serves) };
+        // Each request has its own: this one would keep its graphs as long as it serves.
+        self.nn = None;
         let parts = http::Parts {
             spec: self.spec,
             stores: &self.runtime.stores,
